@@ -1,0 +1,40 @@
+// How a matrix product sums: declared per product, beside the precision contract.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace assay {
+
+enum class AccumulatorKind {
+  Unknown,         // any order: only bounds apply
+  Fp32Sequential,  // K ascending, round to nearest
+  Fp32Pairwise,    // round to nearest; the tree splits at the largest power of two below n
+  Hopper,          // K ascending, 16 products a step, 25 fractional bits, truncated (NUMERICS: tensor core)
+  HopperAnySplit,  // `hopper`, or the one split of K that explains the whole field: cuBLAS chooses by shape
+};
+
+/// `hopper` with `splits` non-empty is `hopper_split(k1, k2, ...)`: the stretches of K, summed in fp32 in ascending order.
+struct Accumulator {
+  AccumulatorKind kind = AccumulatorKind::Unknown;
+  std::vector<std::int64_t> splits;
+  friend bool operator==(const Accumulator&, const Accumulator&) = default;
+};
+
+/// The layer's products. One accumulator each.
+struct Accumulators {
+  Accumulator router;
+  Accumulator gate_up;
+  Accumulator down;
+  friend bool operator==(const Accumulators&, const Accumulators&) = default;
+};
+
+/// "hopper", "hopper_split(1408, 1408, 1280)", ...
+std::string to_string(const Accumulator& accumulator);
+
+/// Reads what `to_string` writes. Throws UsageError listing the valid forms.
+Accumulator parse_accumulator(std::string_view text);
+
+}  // namespace assay

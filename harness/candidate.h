@@ -1,0 +1,29 @@
+// A set of results to be judged, and what its producer says about itself.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "harness/accumulator.h"
+#include "harness/field_set.h"
+
+namespace assay {
+
+/// Results of one run of one implementation, with its provenance. What dumps and goldens store beside a Problem.
+struct Candidate {
+  std::string name;                // pipeline or file, for reports
+  std::string kind = "candidate";  // "golden", "candidate", "predicted"
+  std::string contract = "hf";     // name of a PrecisionContract, or "auto"
+  Accumulators accumulators;
+  std::string producer;            // "huggingface grouped_mm", "gpu_fused", ...
+  std::string device;              // "NVIDIA H200", "cpu"
+  std::string compute_capability;  // "9.0"; empty without a GPU
+  std::map<std::string, std::string> provenance;  // versions, determinism flags, revision, command line
+  FieldSet fields;
+  FieldSet oracle;                 // float64 results of the same problem, where the file has them
+  std::vector<std::string> remarks;  // what the reader must tell: "no hashes", "float32 with zero low halves", ...
+
+  bool from_hopper() const { return compute_capability.starts_with("9."); }
+};
+
+}  // namespace assay

@@ -1,0 +1,51 @@
+// Where an implementation rounds. Two correct implementations differ there, so it is declared and never swallowed by a tolerance.
+#pragma once
+
+#include <array>
+#include <string_view>
+
+namespace assay {
+
+enum class Store { Unrounded, Bf16 };          // what happens to a value at a rounding point
+enum class Combine { Fp32Sum, Bf16ByExpert };  // slots summed in fp32 and rounded once; or K bf16 adds in ascending expert order
+enum class TieRule { Any, LowestIndex };       // order and choice among equal probabilities
+
+/// One member per rounding point of the forward layer (design section 3).
+struct PrecisionContract {
+  std::string_view name;
+  std::string_view summary;
+  Store logits;           // before the fp32 softmax
+  Store weights;          // after renormalisation
+  Store first_gemm;
+  Store silu;             // before the product with the up half
+  Store intermediate;
+  Store second_gemm;
+  Store weighted;         // weight * value, before the sum over slots
+  Store output;
+  Combine combine;
+  Combine d_input_combine;
+  TieRule ties;
+  double expf_ulps;       // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
+};
+
+// clang-format off
+inline constexpr std::array<PrecisionContract, 4> kContracts = {{
+  {"hf",         "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots summed in fp32",
+   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
+   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0},
+  {"hf_eager",   "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
+   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
+   Combine::Bf16ByExpert, Combine::Bf16ByExpert, TieRule::Any, 2.0},
+  {"fused_fp32", "a kernel that keeps SwiGLU and the merge in fp32 registers",
+   Store::Bf16, Store::Bf16, Store::Unrounded, Store::Unrounded, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
+   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0},
+  {"fp64",       "float64 throughout, routing replayed: the exporter's oracle",
+   Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded,
+   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 0.0},
+}};
+// clang-format on
+
+/// The contract of that name. Throws UsageError listing the valid names.
+const PrecisionContract& find_contract(std::string_view name);
+
+}  // namespace assay
