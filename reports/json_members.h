@@ -1,0 +1,136 @@
+// The members of a Report by name: one list that the JSON writer and the JSON reader both walk.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include "harness/report.h"
+
+namespace assay::json {
+
+// `Value` is the struct, const when writing; `visit(name, member)` is called in the order of harness/report.h.
+
+template <class T, class Struct>
+concept MaybeConst = std::same_as<std::remove_const_t<T>, Struct>;
+
+template <MaybeConst<MoeConfig> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("hidden_size", value.hidden_size);
+  visit("moe_intermediate_size", value.moe_intermediate_size);
+  visit("num_experts", value.num_experts);
+  visit("top_k", value.top_k);
+  visit("norm_topk_prob", value.norm_topk_prob);
+}
+
+template <MaybeConst<Element> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("at", value.at);
+  visit("out", value.out);
+  visit("ref", value.ref);
+  visit("low", value.low);
+  visit("high", value.high);
+  visit("delta", value.delta);
+  visit("magnitude", value.magnitude);
+  visit("ratio", value.ratio);
+  visit("out_bits", value.out_bits);
+  visit("ref_bits", value.ref_bits);
+  visit("ulps", value.ulps);
+}
+
+template <MaybeConst<Judgement> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("verdict", value.verdict);
+  visit("elements", value.elements);
+  visit("rejected", value.rejected);
+  visit("non_finite", value.non_finite);
+  visit("mismatched", value.mismatched);
+  visit("max_ratio", value.max_ratio);
+  visit("worst", value.worst);
+  visit("worst_by_expert", value.worst_by_expert);
+}
+
+template <MaybeConst<Prediction> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("available", value.available);
+  visit("binding", value.binding);
+  visit("elements", value.elements);
+  visit("as_predicted", value.as_predicted);
+  visit("undetermined", value.undetermined);
+  visit("differing", value.differing);
+  visit("accumulator", value.accumulator);
+  visit("first", value.first);
+  visit("cause", value.cause);
+}
+
+template <MaybeConst<FieldResult> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("field", value.field);
+  visit("verdict", value.verdict);
+  visit("origin", value.origin);
+  visit("upstream", value.upstream);
+  visit("isolated", value.isolated);
+  visit("chained", value.chained);
+  visit("isolated_bits", value.isolated_bits);
+  visit("chained_bits", value.chained_bits);
+  visit("notes", value.notes);
+}
+
+template <MaybeConst<RoutingFlip> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("token", value.token);
+  visit("candidate_only", value.candidate_only);
+  visit("reference_only", value.reference_only);
+  visit("gap", value.gap);
+  visit("bound", value.bound);
+  visit("admissible", value.admissible);
+}
+
+template <MaybeConst<CaseResult> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("problem", value.problem);
+  visit("candidate", value.candidate);
+  visit("producer", value.producer);
+  visit("device", value.device);
+  visit("contract", value.contract);
+  visit("accumulators", value.accumulators);
+  visit("config", value.config);
+  visit("tokens", value.tokens);
+  visit("seed", value.seed);
+  visit("verdict", value.verdict);
+  visit("headline", value.headline);
+  visit("first_own_error", value.first_own_error);
+  visit("fields", value.fields);
+  visit("expert_load", value.expert_load);
+  visit("flips", value.flips);
+  visit("remarks", value.remarks);
+  visit("replay", value.replay);
+  visit("seconds", value.seconds);
+  visit("multiply_adds", value.multiply_adds);
+}
+
+template <MaybeConst<Report> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("title", value.title);
+  visit("command", value.command);
+  visit("created", value.created);
+  visit("environment", value.environment);
+  visit("cases", value.cases);
+  visit("seconds", value.seconds);
+  visit("peak_memory_bytes", value.peak_memory_bytes);
+}
+
+// How many members each struct has. A structured binding must name them all, so a member that is added to
+// harness/report.h and forgotten here does not compile.
+inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e, RoutingFlip& f,
+                                   CaseResult& g, Report& h) {
+  [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
+  [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = b;
+  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8] = c;
+  [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
+  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9] = e;
+  [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6] = f;
+  [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18, g19] = g;
+  [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
+}
+
+}  // namespace assay::json

@@ -1,0 +1,159 @@
+#include <charconv>
+#include <fmt/format.h>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "harness/error.h"
+#include "reports/json.h"
+#include "reports/json_members.h"
+
+namespace assay {
+namespace {
+
+using Json = nlohmann::json;
+
+/// A value and where it stands: "cases[0].fields[2].verdict".
+struct Place {
+  const Json& value;
+  std::string path;
+
+  [[noreturn]] void expected(std::string_view what) const {
+    std::string found = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+    if (found.size() > 40) found = found.substr(0, 37) + "...";
+    throw InputError(fmt::format("expected {} at {}, found {}", what, path.empty() ? "the top" : path, found));
+  }
+  Place member(const char* name) const {
+    if (!value.is_object()) expected("an object");
+    const auto found = value.find(name);
+    if (found == value.end())
+      throw InputError(fmt::format("expected a member \"{}\" in {}, found none", name, path.empty() ? "the top object" : path));
+    return {*found, path.empty() ? name : fmt::format("{}.{}", path, name)};
+  }
+  Place element(std::size_t i) const { return {value[i], fmt::format("{}[{}]", path, i)}; }
+};
+
+void read(const Place& place, bool& out) {
+  if (!place.value.is_boolean()) place.expected("true or false");
+  out = place.value.get<bool>();
+}
+
+void read(const Place& place, std::string& out) {
+  if (!place.value.is_string()) place.expected("a string");
+  out = place.value.get<std::string>();
+}
+
+void read(const Place& place, double& out) {
+  if (place.value.is_number()) {
+    out = place.value.get<double>();
+    return;
+  }
+  const std::string text = place.value.is_string() ? place.value.get<std::string>() : "";
+  if (text == "NaN") out = std::numeric_limits<double>::quiet_NaN();
+  else if (text == "Infinity") out = std::numeric_limits<double>::infinity();
+  else if (text == "-Infinity") out = -std::numeric_limits<double>::infinity();
+  else place.expected("a number, \"NaN\", \"Infinity\" or \"-Infinity\"");
+}
+
+/// A JSON integer or a string of digits, refused where it does not fit: nothing wraps around.
+template <class Integer>
+  requires std::integral<Integer> && (!std::same_as<Integer, bool>)
+void read(const Place& place, Integer& out) {
+  const bool whole = place.value.is_number_integer();
+  const std::string digits = whole ? place.value.dump() : place.value.is_string() ? place.value.get<std::string>() : "";
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), out);
+  if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size())
+    place.expected(fmt::format("an integer of {} bits{}", 8 * sizeof(Integer), std::unsigned_integral<Integer> ? ", not negative" : ""));
+}
+
+void read(const Place& place, Field& out) {
+  std::string text;
+  read(place, text);
+  const auto field = find_field(text);
+  if (!field) place.expected("the name of a field");
+  out = *field;
+}
+
+void read(const Place& place, Verdict& out) {
+  std::string text;
+  read(place, text);
+  for (int i = 0; i <= static_cast<int>(Verdict::WrongShape); ++i) {
+    out = static_cast<Verdict>(i);
+    if (name(out) == text) return;
+  }
+  place.expected("the name of a verdict");
+}
+
+template <class T>
+concept Described = requires(T& value) { json::members(value, [](const char*, auto&) {}); };
+
+template <Described T>
+void read(const Place& place, T& out);
+template <class T>
+void read(const Place& place, std::optional<T>& out);
+template <class T>
+void read(const Place& place, std::vector<T>& out);
+
+template <class A, class B>
+void read(const Place& place, std::pair<A, B>& out) {
+  if (!place.value.is_array() || place.value.size() != 2) place.expected("an array of two");
+  read(place.element(0), out.first);
+  read(place.element(1), out.second);
+}
+
+template <class T>
+void read(const Place& place, std::optional<T>& out) {
+  out.reset();
+  if (!place.value.is_null()) read(place, out.emplace());
+}
+
+template <class T>
+void read(const Place& place, std::vector<T>& out) {
+  if (!place.value.is_array()) place.expected("an array");
+  out.resize(place.value.size());
+  for (std::size_t i = 0; i < out.size(); ++i) read(place.element(i), out[i]);
+}
+
+template <Described T>
+void read(const Place& place, T& out) {
+  json::members(out, [&place](const char* name, auto& member) { read(place.member(name), member); });
+}
+
+Json parse(std::string_view text) {
+  try {
+    return Json::parse(text);
+  } catch (const Json::parse_error& error) {
+    if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) throw InputError("expected JSON, found an empty text");
+    if (error.byte > text.size()) throw InputError(fmt::format("expected the rest of a JSON document, found its end at byte {}: the file is truncated", text.size()));
+    throw InputError(fmt::format("expected JSON, found something else at byte {} of {}", error.byte, text.size()));
+  } catch (const Json::out_of_range&) {
+    throw InputError("expected numbers that fit a double, found a larger one");
+  }
+}
+
+Report read_document(std::string_view text) {
+  const Json document = parse(text);
+  const Place top{document, ""};
+  if (!document.is_object() || !document.contains("schema") || document["schema"] != kReportSchema)
+    throw InputError(fmt::format("expected a document with \"schema\": \"{}\", found {}", kReportSchema,
+                                 !document.is_object()           ? "something else"
+                                 : !document.contains("schema") ? "no schema"
+                                                                 : document["schema"].dump(-1, ' ', true, Json::error_handler_t::replace)));
+  int version = 0;
+  read(top.member("version"), version);
+  if (version != kReportVersion) throw InputError(fmt::format("expected version {} of the schema, found {}", kReportVersion, version));
+  Report report;
+  read(top, report);
+  return report;
+}
+
+}  // namespace
+
+Report report_from_json(std::string_view text, std::string_view source) {
+  try {
+    return read_document(text);
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("{}: {}", source, error.what()));
+  }
+}
+
+}  // namespace assay

@@ -1,0 +1,160 @@
+#include "reports/json.h"
+
+#include <cmath>
+#include <doctest/doctest.h>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "harness/error.h"
+#include "reports/sample_report.h"
+
+using namespace assay;
+
+namespace {
+
+std::string refusal(std::string_view text) {
+  try {
+    report_from_json(text, "run.json");
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+std::string replaced(std::string text, std::string_view from, std::string_view to) {
+  const auto at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+}  // namespace
+
+TEST_SUITE("json") {
+  TEST_CASE("a report with every member set survives the round trip") {
+    const Report before = sample::report();
+    const std::string text = to_json(before);
+    const Report after = report_from_json(text);
+    CHECK(to_json(after) == text);
+    // Independent of the member list: values picked from each struct.
+    REQUIRE(after.cases.size() == 2);
+    const CaseResult& c = after.cases[1];
+    CHECK(c.seed == 18446744073709551557u);
+    CHECK(c.first_own_error == Field::second_gemm);
+    CHECK(c.config == before.cases[1].config);
+    CHECK(c.flips[1].candidate_only == std::vector<std::int64_t>{3, 64});
+    CHECK(c.flips[0].admissible);
+    CHECK(c.flips[0].bound == 0.00390625);
+    const FieldResult& f = c.fields[7];
+    CHECK(f.field == Field::second_gemm);
+    CHECK(f.isolated.worst->magnitude == 3.4142135);
+    CHECK(f.isolated.worst->at == before.cases[1].fields[7].isolated.worst->at);
+    CHECK(f.isolated.worst_by_expert == before.cases[1].fields[7].isolated.worst_by_expert);
+    CHECK(f.isolated_bits.differing == 90112);
+    CHECK(f.isolated_bits.cause == "the last 16 elements of K are missing for expert 33");
+    CHECK_FALSE(f.chained_bits.available);
+    CHECK(after.environment == before.environment);
+    CHECK(after.peak_memory_bytes == before.peak_memory_bytes);
+    CHECK(after.verdict() == Verdict::WrongShape);
+  }
+
+  TEST_CASE("compact and indented layouts say the same") {
+    const Report before = sample::report();
+    const std::string compact = to_json(before, JsonLayout::Compact);
+    CHECK(compact.find('\n') == std::string::npos);
+    CHECK(to_json(report_from_json(compact)) == to_json(before));
+  }
+
+  TEST_CASE("the sample sets every member to something else than its default") {
+    // A round trip proves nothing about a member that is left at its default in the sample.
+    const auto sample_json = nlohmann::json::parse(to_json(sample::report()));
+    Report blank;
+    blank.cases.emplace_back().fields.emplace_back();
+    blank.cases[0].flips.emplace_back();
+    blank.cases[0].fields[0].isolated.worst.emplace();
+    blank.cases[0].fields[0].isolated_bits.first.emplace();
+    const auto blank_json = nlohmann::json::parse(to_json(blank));
+    const auto set_somewhere = [](const nlohmann::json& holders, const nlohmann::json& blank_object) {
+      for (const auto& [member, value] : blank_object.items()) {
+        bool differs = false;
+        for (const auto& holder : holders) differs = differs || (holder.is_object() && holder.at(member) != value);
+        CHECK_MESSAGE(differs, "member " << member << " has its default everywhere in the sample");
+      }
+    };
+    nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields, elements = fields, flips = fields;
+    for (const auto& one : sample_json["cases"]) {
+      for (const auto& flip : one["flips"]) flips.push_back(flip);
+      for (const auto& field : one["fields"]) {
+        fields.push_back(field);
+        for (const char* way : {"isolated", "chained"}) {
+          judgements.push_back(field[way]);
+          elements.push_back(field[way]["worst"]);
+          predictions.push_back(field[std::string(way) + "_bits"]);
+        }
+      }
+    }
+    const auto& blank_case = blank_json["cases"][0];
+    set_somewhere(sample_json["cases"], blank_case);
+    set_somewhere(fields, blank_case["fields"][0]);
+    set_somewhere(judgements, blank_case["fields"][0]["isolated"]);
+    set_somewhere(predictions, blank_case["fields"][0]["isolated_bits"]);
+    set_somewhere(elements, blank_case["fields"][0]["isolated"]["worst"]);
+    set_somewhere(flips, blank_case["flips"][0]);
+  }
+
+  TEST_CASE("doubles keep every bit, also those JSON has no word for") {
+    Report before = sample::report();
+    const double values[] = {0.1, -0.0, 5e-324, 1.7976931348623157e308, 1.0, std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+    for (const double value : values) {
+      before.seconds = value;
+      const double after = report_from_json(to_json(before)).seconds;
+      CHECK(std::bit_cast<std::uint64_t>(after) == std::bit_cast<std::uint64_t>(value));
+    }
+    before.seconds = std::numeric_limits<double>::quiet_NaN();
+    CHECK(std::isnan(report_from_json(to_json(before)).seconds));
+  }
+
+  TEST_CASE("integers beyond 2^53 are strings, and none wraps around") {
+    Report before = sample::report();
+    before.peak_memory_bytes = std::numeric_limits<std::int64_t>::min();
+    const std::string text = to_json(before);
+    CHECK(contains(text, "\"peak_memory_bytes\": \"-9223372036854775808\""));
+    CHECK(contains(text, "\"seed\": \"18446744073709551557\""));
+    CHECK(report_from_json(text).peak_memory_bytes == before.peak_memory_bytes);
+    CHECK_MESSAGE(contains(refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")), "at peak_memory_bytes"), refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")));
+    CHECK(contains(refusal(replaced(text, "\"18446744073709551557\"", "-1")), "expected an integer of 64 bits, not negative at cases[0].seed, found -1"));
+    CHECK(contains(refusal(replaced(text, "\"tokens\": 16", "\"tokens\": 16.5")), "at cases[0].tokens, found 16.5"));
+  }
+
+  TEST_CASE("strings survive whatever they hold; bytes that are not UTF-8 become replacement characters") {
+    Report before = sample::report();
+    before.title = "quote \" backslash \\ newline \n nul \x01 ünï \xf0\x9f\x94\xac";
+    CHECK(report_from_json(to_json(before)).title == before.title);
+    before.title = "a\xff";
+    CHECK(report_from_json(to_json(before)).title == "a\xef\xbf\xbd");
+    CHECK(to_json(report_from_json(to_json(sample::hostile_report()))) == to_json(sample::hostile_report()));
+  }
+
+  TEST_CASE("a truncated text is refused at any length, with the byte where it ends") {
+    const std::string text = to_json(sample::many_cases(0), JsonLayout::Compact);
+    for (std::size_t length = 1; length < text.size(); length += 97) {
+      const std::string message = refusal(std::string_view(text).substr(0, length));
+      CHECK_MESSAGE(contains(message, "byte " + std::to_string(length)), message);
+    }
+    CHECK(refusal("") == "run.json: expected JSON, found an empty text");
+  }
+
+  TEST_CASE("foreign and broken documents are refused in one sentence") {
+    const std::string text = to_json(sample::report());
+    CHECK(refusal("\x89HDF\r\n") == "run.json: expected JSON, found something else at byte 1 of 6");
+    CHECK(contains(refusal("{\"a\": 1}"), "expected a document with \"schema\": \"assay-report\", found no schema"));
+    CHECK(contains(refusal("[1, 2]"), "found something else"));
+    CHECK(contains(refusal(replaced(text, "assay-report", "other")), "found \"other\""));
+    CHECK(refusal(replaced(text, "\"version\": 1", "\"version\": 2")) == "run.json: expected version 1 of the schema, found 2");
+    CHECK(contains(refusal(replaced(text, "\"router_logits\"", "\"router_logitz\"")), "at cases[0].fields[0].field, found \"router_logitz\""));
+    CHECK(contains(refusal(replaced(text, "\"Passed\",\n   \"headline\"", "\"Fine\",\n   \"headline\"")), "expected the name of a verdict at cases[0].verdict"));
+    CHECK(contains(refusal(replaced(text, "\"elements\"", "\"elementz\"")), "expected a member \"elements\" in cases[0].fields[0].isolated, found none"));
+    CHECK(contains(refusal(replaced(text, "\"created\": \"2026-11-21T08:00:00Z\"", "\"created\": 1e999")), "larger one"));
+  }
+}

@@ -1,0 +1,109 @@
+#include "reports/text_detail.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+#include "harness/bf16.h"
+#include "reports/columns.h"
+#include "reports/text_paint.h"
+#include "reports/wording.h"
+
+namespace assay {
+namespace {
+
+std::string experts_text(const std::vector<std::int64_t>& experts) {
+  std::string text;
+  for (const std::int64_t expert : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", expert);
+  return text;
+}
+
+std::string ulps_text(std::int64_t ulps) { return fmt::format("{} ulp{}", grouped_digits(ulps), ulps == 1 || ulps == -1 ? "" : "s"); }
+
+std::string element_text(Field field, const Element& e, std::size_t width) {
+  Columns lines;
+  lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
+  const bool rounded = has_ratio(field);
+  const bool finite = std::isfinite(e.out);
+  lines.rows.push_back({"found", value_text(e.out), bits_text(field, e.out_bits), rounded && finite ? ulps_text(e.ulps) + " from the rounded reference" : ""});
+  lines.rows.push_back({"reference", value_text(e.ref), bits_text(field, e.ref_bits), rounded ? "value before rounding, bits after" : ""});
+  std::string out = wrapped(printable(place_text(e)), "      at ", width) + lines.text(6);
+  if (!rounded) return out;
+  out += fmt::format("      accepted   {} .. {}\n", value_text(e.low), value_text(e.high));
+  if (!finite) return out;
+  const double half_ulp = bf16_ulp(e.out) / 2;
+  std::string bound = fmt::format("{:.3g} = delta {:.3g} + half an ulp {:.3g}; off by {} times that", e.delta + half_ulp, e.delta, half_ulp, ratio_text(e.ratio));
+  if (e.magnitude > 0) bound += fmt::format("; sum of |a||b| {:.3g}", e.magnitude);
+  return out + wrapped(bound, "      bound      ", width);
+}
+
+std::string judgement_text(const FieldResult& result, const Judgement& judgement, std::string_view way, const TextOptions& options) {
+  const bool show = mark(judgement.verdict) == Mark::Bad || mark(judgement.verdict) == Mark::Doubt || (options.verbose && judgement.worst);
+  if (!show) return "";
+  const Mark kind = mark(judgement.verdict);
+  std::string sentence = fmt::format("{} {}", way, words(judgement.verdict));
+  if (judgement.elements > 0) {
+    sentence += fmt::format(": {} of {} {}", grouped_digits(judgement.rejected), grouped_digits(judgement.elements),
+                            has_ratio(result.field) ? "outside the interval" : "wrong");
+    if (judgement.non_finite > 0) sentence += fmt::format(", {} not finite", grouped_digits(judgement.non_finite));
+    if (has_ratio(result.field)) sentence += fmt::format(", worst ratio {}", ratio_text(judgement.max_ratio));
+  }
+  std::string out = wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
+  if (judgement.worst) out += element_text(result.field, *judgement.worst, static_cast<std::size_t>(options.width));
+  return out;
+}
+
+std::string prediction_detail(const FieldResult& result, const Prediction& bits, std::string_view way, const TextOptions& options) {
+  if (!bits.available || (bits.differing == 0 && !options.verbose)) return "";
+  std::string sentence = fmt::format("{} bits as predicted: {}", way, prediction_text(bits));
+  if (!bits.accumulator.empty()) sentence += fmt::format(", accumulator {}", printable(bits.accumulator));
+  if (!bits.binding) sentence += "; not declared: information only";
+  const Mark kind = bits.binding && bits.differing > 0 ? Mark::Doubt : Mark::Absent;
+  std::string out = wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
+  if (bits.first)
+    out += wrapped(fmt::format("{}: found {} {}, predicted {} {}", printable(place_text(*bits.first)), value_text(bits.first->out),
+                               bits_text(result.field, bits.first->out_bits), value_text(bits.first->ref), bits_text(result.field, bits.first->ref_bits)),
+                   "      first at ", static_cast<std::size_t>(options.width));
+  if (!bits.cause.empty()) out += wrapped(printable(bits.cause), "      cause: ", static_cast<std::size_t>(options.width));
+  return out;
+}
+
+}  // namespace
+
+std::string field_details(const CaseResult& result, const TextOptions& options) {
+  std::string out;
+  for (const FieldResult& field : result.fields) {
+    std::string body = judgement_text(field, field.isolated, "isolated", options) + judgement_text(field, field.chained, "chained", options) +
+                       prediction_detail(field, field.isolated_bits, "isolated", options) + prediction_detail(field, field.chained_bits, "chained", options);
+    for (const std::string& note : field.notes) body += wrapped(printable(note), "    note: ", static_cast<std::size_t>(options.width));
+    if (body.empty()) continue;
+    std::string about = std::string(name(field.field));
+    if (!field.upstream.empty()) about += ", from " + printable(field.upstream);
+    if (!field.origin.empty()) about += " (" + printable(field.origin) + ")";
+    out += fmt::format("\n  {} {}\n{}", painted(sign(mark(field.verdict)), mark(field.verdict), options.colour), about, body);
+  }
+  return out.empty() ? out : out + "\n";
+}
+
+std::string routing_details(const CaseResult& result, const TextOptions& options) {
+  if (result.flips.empty()) return "";
+  constexpr std::size_t kShown = 8;
+  const auto legal = std::ranges::count(result.flips, true, &RoutingFlip::admissible);
+  std::string out = fmt::format("  routing: {} token{} took other experts than the reference, {} of them legally\n", result.flips.size(),
+                                result.flips.size() == 1 ? "" : "s", legal);
+  const std::size_t shown = options.verbose ? result.flips.size() : std::min(kShown, result.flips.size());
+  Columns lines;
+  lines.aligns = {Align::Left, Align::Right, Align::Left, Align::Left, Align::Right, Align::Left};
+  for (std::size_t i = 0; i < shown; ++i) {
+    const RoutingFlip& flip = result.flips[i];
+    lines.rows.push_back({painted(flip.admissible ? "✔ legal" : "✘ WRONG", flip.admissible ? Mark::Good : Mark::Bad, options.colour),
+                          fmt::format("token {}", flip.token), fmt::format("took {}", experts_text(flip.candidate_only)),
+                          fmt::format("not {}", experts_text(flip.reference_only)), fmt::format("gap {:.3g}", flip.gap),
+                          fmt::format("allowed {:.3g}", flip.bound)});
+  }
+  out += lines.text(4);
+  if (shown < result.flips.size()) out += fmt::format("    and {} more\n", result.flips.size() - shown);
+  return out;
+}
+
+}  // namespace assay

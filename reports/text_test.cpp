@@ -1,0 +1,159 @@
+#include "reports/text.h"
+
+#include <algorithm>
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <limits>
+#include <sstream>
+
+#include "reports/columns.h"
+#include "reports/sample_report.h"
+#include "reports/wording.h"
+
+using namespace assay;
+
+namespace {
+
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string line_with(const std::string& text, std::string_view part) {
+  for (const std::string& line : lines_of(text))
+    if (contains(line, part)) return line;
+  return "";
+}
+
+}  // namespace
+
+TEST_SUITE("text") {
+  TEST_CASE("counts, ratios and bits are said the same way everywhere") {
+    CHECK(grouped_digits(0) == "0");
+    CHECK(grouped_digits(-100) == "-100");
+    CHECK(grouped_digits(-1000) == "-1,000");
+    CHECK(grouped_digits(1115706) == "1,115,706");
+    CHECK(grouped_digits(std::numeric_limits<std::int64_t>::min()) == "-9,223,372,036,854,775,808");
+    CHECK(ratio_text(0.4824) == "0.482");
+    CHECK(ratio_text(12.4) == "12.40");
+    CHECK(ratio_text(1e-9) == "<0.001");
+    CHECK(ratio_text(123456.7) == "123,457");
+    CHECK(ratio_text(std::numeric_limits<double>::infinity()) == "inf");
+    CHECK(bits_text(Field::first_gemm, 0x3df) == "0x03df");
+    CHECK(bits_text(Field::gather_indices, 17) == "0x00000011");
+    CHECK(seconds_text(245) == "4 min 05 s");
+    CHECK(bytes_text(1288490188) == "1.2 GiB");
+    Prediction bits;
+    bits.available = true;
+    bits.elements = 2048;
+    bits.as_predicted = 2040;
+    bits.undetermined = 5;
+    bits.differing = 3;
+    CHECK(prediction_text(bits) == "2,040 of 2,048 (3 differ, 5 undetermined)");
+    CHECK(prediction_text({}) == "not predicted");
+  }
+
+  TEST_CASE("every verdict has a sign and words") {
+    for (int i = 0; i <= static_cast<int>(Verdict::WrongShape); ++i) {
+      const auto verdict = static_cast<Verdict>(i);
+      CHECK_FALSE(words(verdict).empty());
+      CHECK((mark(verdict) == Mark::Bad) == failed(verdict));
+      CHECK((mark(verdict) == Mark::Absent) == !compared(verdict));
+    }
+  }
+
+  TEST_CASE("columns align, whatever the colour") {
+    const Columns plain{{Align::Left, Align::Right}, {{"a", "1"}, {"✔ long", "23"}, {"b"}}};
+    CHECK(plain.text(1) == " a        1\n ✔ long  23\n b\n");
+    const Columns coloured{{Align::Left, Align::Right}, {{"\x1b[32ma\x1b[0m", "1"}, {"✔ long", "23"}}};
+    CHECK(coloured.width() == 10);
+    CHECK(wrapped("one two three", "> ", 9) == "> one two\n  three\n");
+    CHECK(wrapped("unbreakable", "", 3) == "unbreakable\n");
+  }
+
+  TEST_CASE("a case has its header, its headline and one aligned row per field") {
+    const CaseResult result = sample::passing_case();
+    Report report = sample::report();
+    report.cases.assign(1, result);
+    const std::string text = render_text(report, {.width = 160});
+    CHECK(contains(text, "✔ passed  qwen3_30b_a3b, golden/recorded/qwen3_30b_a3b.grouped_mm.h5"));
+    CHECK(contains(text, "producer huggingface grouped_mm · device NVIDIA H200 · contract hf"));
+    CHECK(contains(text, "T 16 tokens · K 8 of E 128 experts · H 2048 · I 768"));
+    CHECK(contains(text, result.headline));
+    std::vector<std::string> rows;
+    for (const FieldResult& field : result.fields) {
+      const std::string found = line_with(text, fmt::format(" {} ", name(field.field)));
+      CHECK_MESSAGE(contains(found, grouped_digits(elements(field))), name(field.field));
+      rows.push_back(found);
+    }
+    // The stage column starts at the same place in every row.
+    const auto column = [](const std::string& line, std::string_view what) { return display_width(std::string_view(line).substr(0, line.find(what))); };
+    CHECK(column(rows[0], "Router ") == column(rows[1], "TopK "));
+    CHECK(column(rows[0], "Router ") == column(rows.back(), "InputGrad"));
+    CHECK(contains(rows[0], "2,048 of 2,048     "));
+    const std::string all = grouped_digits(totals(result).isolated_bits.elements);
+    CHECK(contains(text, fmt::format("bits as predicted: {} of {} isolated; {} of {} chained", all, all, all, all)));
+    CHECK(contains(text, fmt::format("replay: {}", result.replay)));
+  }
+
+  TEST_CASE("a failing case shows the element to argue about, with its bits, bound and interval") {
+    const std::string text = render_text(sample::report(), {.width = 120});
+    const std::string row = line_with(text, "✘  second_gemm ");
+    CHECK(contains(row, "12.40 ✘"));
+    CHECK(contains(row, "31.25 ✘"));
+    CHECK(contains(row, "90,112"));
+    CHECK(contains(row, "FAILED"));
+    CHECK(contains(text, "isolated FAILED: 5,012 of 262,144 outside the interval, worst ratio 12.40"));
+    CHECK(contains(text, fmt::format("at {}\n", place_text(*sample::failing_case().fields[7].isolated.worst))));
+    CHECK(contains(text, "accepted   0.123046875 .. 0.1240234375"));
+    CHECK(contains(text, "0x3dfd"));
+    CHECK(contains(text, "cause: the last 16 elements of K are missing for expert 33"));
+    CHECK(contains(text, "note: expected shape [128, 2048], found [128, 1024]"));
+    CHECK(contains(text, "2 tokens took other experts than the reference, 1 of them legally"));
+    CHECK(contains(line_with(text, "token 11"), "✘ WRONG"));
+    CHECK(contains(line_with(text, "token 7"), "✔ legal"));
+    CHECK(contains(line_with(text, "-  d_gate_up_proj"), " unsupported"));
+    CHECK(contains(line_with(text, "✘  d_topk_weights "), "2 NaN/inf"));
+  }
+
+  TEST_CASE("many passing cases take one line each, and verbose opens them") {
+    const Report report = sample::many_cases(40);
+    const std::string text = render_text(report);
+    CHECK(contains(line_with(text, "tiny_17 "), "  20  "));
+    CHECK(std::ranges::count(lines_of(text), true, [](const std::string& line) { return contains(line, "  router_logits "); }) == 1);
+    const std::string verbose = render_text(report, {.verbose = true});
+    CHECK(std::ranges::count(lines_of(verbose), true, [](const std::string& line) { return contains(line, " router_logits  "); }) == 41);
+    CHECK(contains(text, "✘ WRONG SHAPE  41 cases: 1 WRONG SHAPE, 40 passed"));
+    CHECK(contains(text, "peak memory 1.2 GiB"));
+  }
+
+  TEST_CASE("tables fit the width they are given, down to 100 columns") {
+    for (const int width : {100, 110, 120, 160}) {
+      Report report = sample::report();
+      const std::string text = render_text(report, {.width = width});
+      for (const std::string& line : lines_of(text))
+        if (!contains(line, "replay:") && !contains(line, "--html")) CHECK_MESSAGE(display_width(line) <= static_cast<std::size_t>(width), line);
+    }
+  }
+
+  TEST_CASE("colour appears only when asked for and changes no word") {
+    const std::string plain = render_text(sample::report());
+    CHECK(plain.find('\x1b') == std::string::npos);
+    std::string coloured = render_text(sample::report(), {.colour = true});
+    CHECK(contains(coloured, "\x1b[1;31m"));
+    while (coloured.find('\x1b') != std::string::npos) {
+      const auto at = coloured.find('\x1b');
+      coloured.erase(at, coloured.find('m', at) + 1 - at);
+    }
+    CHECK(coloured == plain);
+  }
+
+  TEST_CASE("nothing compared is said in words, and control characters never reach the terminal") {
+    CHECK(contains(render_text(Report{}), "- NOTHING COMPARED  0 cases"));
+    CHECK(render_text(sample::hostile_report()).find('\x1b') == std::string::npos);
+  }
+}

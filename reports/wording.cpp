@@ -1,0 +1,147 @@
+#include "reports/wording.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace assay {
+
+Mark mark(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::Passed: return Mark::Good;
+    case Verdict::Mistrusted:
+    case Verdict::Suspect:
+    case Verdict::MissingGolden: return Mark::Doubt;
+    case Verdict::NotMaterialised:
+    case Verdict::Unsupported: return Mark::Absent;
+    default: return Mark::Bad;
+  }
+}
+
+std::string_view sign(Mark mark) {
+  constexpr std::string_view signs[] = {"✔", "✘", "~", "-"};
+  return signs[static_cast<std::size_t>(mark)];
+}
+
+std::string_view words(Verdict verdict) {
+  constexpr std::string_view all[] = {"not written", "unsupported", "passed",    "mistrusted",  "suspect",
+                                      "no golden",   "FAILED",      "NON-FINITE", "WRONG DTYPE", "WRONG SHAPE"};
+  static_assert(std::size(all) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
+  return all[static_cast<std::size_t>(verdict)];
+}
+
+std::string ratio_text(double ratio) {
+  if (std::isnan(ratio)) return "nan";
+  if (std::isinf(ratio)) return "inf";
+  if (ratio == 0) return "0";
+  if (ratio < 0.001) return "<0.001";
+  if (ratio < 10) return fmt::format("{:.3f}", ratio);
+  if (ratio < 100) return fmt::format("{:.2f}", ratio);
+  if (ratio < 1000) return fmt::format("{:.1f}", ratio);
+  if (ratio < 1e6) return grouped_digits(std::llround(ratio));
+  return fmt::format("{:.1e}", ratio);
+}
+
+std::string value_text(double value) { return fmt::format("{}", value); }
+
+std::string bits_text(Field field, std::uint32_t bits) {
+  return fmt::format("0x{:0{}x}", bits, row(field).dtype == DType::BFloat16 ? 4 : 8);
+}
+
+std::string place_text(const Element& element) {
+  std::string text;
+  for (const auto& [axis, index] : element.at) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", axis, index);
+  return text;
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds < 1) return fmt::format("{:.1f} ms", seconds * 1e3);
+  if (seconds < 100) return fmt::format("{:.1f} s", seconds);
+  const auto whole = std::llround(seconds);
+  return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+}
+
+std::string bytes_text(std::int64_t bytes) {
+  if (bytes < std::int64_t{1} << 20) return fmt::format("{} KiB", bytes >> 10);
+  if (bytes < std::int64_t{1} << 30) return fmt::format("{} MiB", bytes >> 20);
+  return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / 0x1p30);
+}
+
+std::string prediction_text(const Prediction& prediction) {
+  if (!prediction.available) return "not predicted";
+  std::string text = grouped_digits(prediction.as_predicted) + " of " + grouped_digits(prediction.elements);
+  std::string rest;
+  if (prediction.differing > 0) rest = grouped_digits(prediction.differing) + " differ";
+  if (prediction.undetermined > 0) rest += (rest.empty() ? "" : ", ") + grouped_digits(prediction.undetermined) + " undetermined";
+  return rest.empty() ? text : text + " (" + rest + ")";
+}
+
+bool has_ratio(Field field) { return row(field).match == Match::Rounded; }
+
+std::int64_t elements(const FieldResult& result) { return std::max(result.isolated.elements, result.chained.elements); }
+
+namespace {
+
+void add(Prediction& sum, const Prediction& part) {
+  if (!part.available) return;
+  sum.available = true;
+  sum.binding = sum.binding || part.binding;
+  sum.elements += part.elements;
+  sum.as_predicted += part.as_predicted;
+  sum.undetermined += part.undetermined;
+  sum.differing += part.differing;
+}
+
+// NaN ratios must not vanish behind a comparison that is false.
+double larger(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+
+}  // namespace
+
+Totals totals(const CaseResult& result) {
+  Totals sum;
+  for (const FieldResult& field : result.fields) {
+    ++(compared(field.verdict) ? sum.fields : sum.absent);
+    sum.elements += elements(field);
+    if (has_ratio(field.field)) sum.max_ratio = larger(larger(field.isolated.max_ratio, field.chained.max_ratio), sum.max_ratio);
+    add(sum.isolated_bits, field.isolated_bits);
+    add(sum.chained_bits, field.chained_bits);
+  }
+  return sum;
+}
+
+Totals totals(const Report& report) {
+  Totals sum;
+  for (const CaseResult& one : report.cases) {
+    const Totals part = totals(one);
+    sum.fields += part.fields;
+    sum.absent += part.absent;
+    sum.elements += part.elements;
+    sum.max_ratio = larger(part.max_ratio, sum.max_ratio);
+    add(sum.isolated_bits, part.isolated_bits);
+    add(sum.chained_bits, part.chained_bits);
+  }
+  return sum;
+}
+
+std::string case_counts_text(const Report& report) {
+  const auto total = static_cast<std::int64_t>(report.cases.size());
+  std::string text = fmt::format("{} case{}", grouped_digits(total), total == 1 ? "" : "s");
+  std::string_view separator = ": ";
+  for (int i = static_cast<int>(Verdict::WrongShape); i >= 0; --i) {
+    const auto verdict = static_cast<Verdict>(i);
+    const auto count = std::ranges::count(report.cases, verdict, &CaseResult::verdict);
+    if (count == 0) continue;
+    text += fmt::format("{}{} {}", separator, grouped_digits(count), words(verdict));
+    separator = ", ";
+  }
+  return text;
+}
+
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return out;
+}
+
+}  // namespace assay

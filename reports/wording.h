@@ -1,0 +1,64 @@
+// How verdicts, numbers and places are said: the words that text, JUnit and HTML share.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "harness/digits.h"
+#include "harness/report.h"
+
+namespace assay {
+
+/// A verdict in one of four kinds, each with a sign of its own so that colour is never alone.
+enum class Mark { Good, Bad, Doubt, Absent };
+
+Mark mark(Verdict verdict);
+std::string_view sign(Mark mark);        // "✔" "✘" "~" "-"
+std::string_view words(Verdict verdict);  // "passed", "FAILED", "not written"
+
+/// Three significant digits or so: "0.482", "12.4", "1.2e+06", "inf".
+std::string ratio_text(double ratio);
+
+/// The shortest decimal digits that give the same double back.
+std::string value_text(double value);
+
+/// The stored bits as hexadecimal digits, as many as the field's dtype has: "0x3dfc".
+std::string bits_text(Field field, std::uint32_t bits);
+
+/// "row 17, col 3, expert 5, token 2"
+std::string place_text(const Element& element);
+
+/// "8.1 ms", "12.3 s", "4 min 05 s"
+std::string seconds_text(double seconds);
+
+/// "612 MiB"
+std::string bytes_text(std::int64_t bytes);
+
+/// "2,040 of 2,048 (5 undetermined, 3 differ)"; "not predicted" where there is no prediction.
+std::string prediction_text(const Prediction& prediction);
+
+/// Whether a field's elements are judged by an interval; otherwise they must match exactly.
+bool has_ratio(Field field);
+
+/// Elements of a field that were judged, isolated or chained.
+std::int64_t elements(const FieldResult& result);
+
+/// What a case or a report adds up to.
+struct Totals {
+  std::int64_t fields = 0;    // compared
+  std::int64_t absent = 0;    // not written by the candidate, or not supported
+  std::int64_t elements = 0;  // judged, each field once
+  double max_ratio = 0.0;     // of the isolated and chained judgements of rounded fields
+  Prediction isolated_bits;   // sums; `available` where any field's is
+  Prediction chained_bits;
+};
+Totals totals(const CaseResult& result);
+Totals totals(const Report& report);
+
+/// "3 cases: 2 passed, 1 FAILED"
+std::string case_counts_text(const Report& report);
+
+/// Text for a terminal: control characters become '?', so that no name can move the cursor.
+std::string printable(std::string_view text);
+
+}  // namespace assay
