@@ -1,0 +1,112 @@
+#include "gpu/cublas.h"
+
+#include <dlfcn.h>
+
+#include <cublas_api.h>
+
+#include "harness/error.h"
+
+namespace assay::gpu {
+
+struct Cublas::Api {
+  decltype(&cublasCreate_v2) create = nullptr;
+  decltype(&cublasDestroy_v2) destroy = nullptr;
+  decltype(&cublasSetStream_v2) set_stream = nullptr;
+  decltype(&cublasSetMathMode) set_math_mode = nullptr;
+  // Spelled out: the header overloads these two names.
+  using Gemm = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*,
+                                  cudaDataType, int, const void*, cudaDataType, int, const void*, void*, cudaDataType, int,
+                                  cublasComputeType_t, cublasGemmAlgo_t);
+  using GemmBatched = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*,
+                                         cudaDataType, int, long long, const void*, cudaDataType, int, long long, const void*, void*,
+                                         cudaDataType, int, long long, int, cublasComputeType_t, cublasGemmAlgo_t);
+  Gemm gemm = nullptr;
+  GemmBatched gemm_batched = nullptr;
+  decltype(&cublasGetVersion_v2) get_version = nullptr;
+  decltype(&cublasGetStatusString) status_string = nullptr;
+};
+
+namespace {
+
+#define ASSAY_STRING_OF(x) #x
+#define ASSAY_STRING(x) ASSAY_STRING_OF(x)
+constexpr const char* kLibrary = "libcublas.so." ASSAY_STRING(CUBLAS_VER_MAJOR);
+
+void* open_library() {
+  // The dynamic linker's own search first, then the toolkit this was built with.
+  if (void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL)) return library;
+  const std::string first_error = dlerror();
+  const std::string toolkit = std::string(ASSAY_CUDA_LIBRARIES) + "/" + kLibrary;
+  if (void* library = dlopen(toolkit.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  throw InputError(std::string("expected to load ") + kLibrary + ", found: " + first_error + "; and " + dlerror());
+}
+
+template <class Function>
+void load(void* library, const char* symbol, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, symbol));
+  if (function == nullptr) throw InputError(std::string("expected ") + kLibrary + " to have " + symbol + ", found none");
+}
+
+}  // namespace
+
+Cublas::Cublas(cudaStream_t stream)
+    : api_([]() -> const Api& {
+        static const Api loaded = [] {
+          Api api;
+          void* library = open_library();  // stays open: cuBLAS keeps process-wide state
+          load(library, "cublasCreate_v2", api.create);
+          load(library, "cublasDestroy_v2", api.destroy);
+          load(library, "cublasSetStream_v2", api.set_stream);
+          load(library, "cublasSetMathMode", api.set_math_mode);
+          load(library, "cublasGemmEx", api.gemm);
+          load(library, "cublasGemmStridedBatchedEx", api.gemm_batched);
+          load(library, "cublasGetVersion_v2", api.get_version);
+          load(library, "cublasGetStatusString", api.status_string);
+          return api;
+        }();
+        return loaded;
+      }()) {
+  cublasHandle_t handle = nullptr;
+  const auto require = [&](cublasStatus_t status, const char* call) {
+    if (status != CUBLAS_STATUS_SUCCESS)
+      throw InputError(std::string("expected ") + call + " to succeed, found " + api_.status_string(status));
+  };
+  require(api_.create(&handle), "cublasCreate");
+  handle_ = handle;
+  require(api_.set_stream(handle, stream), "cublasSetStream");
+  require(api_.set_math_mode(handle, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+          "cublasSetMathMode");
+}
+
+Cublas::~Cublas() { api_.destroy(static_cast<cublasHandle_t>(handle_)); }
+
+void Cublas::product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k) {
+  if (m == 0 || n == 0) return;
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  // Row-major out = a b^T is column-major out^T = b a^T: b is stored as [k, n] and read transposed.
+  const auto status = api_.gemm(static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m),
+                                static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), a, CUDA_R_16BF, static_cast<int>(k),
+                                &zero, out, CUDA_R_16BF, static_cast<int>(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw InputError(std::string("expected cublasGemmEx to succeed, found ") + api_.status_string(status));
+}
+
+void Cublas::batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count) {
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  const auto status = api_.gemm_batched(
+      static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m), static_cast<int>(k), &one,
+      b, CUDA_R_16BF, static_cast<int>(k), n * k, a, CUDA_R_16BF, static_cast<int>(k), m * k, &zero, out, CUDA_R_16BF,
+      static_cast<int>(n), m * n, static_cast<int>(count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw InputError(std::string("expected cublasGemmStridedBatchedEx to succeed, found ") + api_.status_string(status));
+}
+
+std::string Cublas::version() const {
+  int version = 0;
+  api_.get_version(static_cast<cublasHandle_t>(handle_), &version);
+  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
+}
+
+}  // namespace assay::gpu

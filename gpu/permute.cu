@@ -1,0 +1,142 @@
+// Token counts, the stable order of rows by expert, and the tiles of the grouped products; all on the device, no atomics.
+// Two launches: one warp per expert scans its chunk counts; then one warp per chunk ranks its slots, 32 at a time.
+#include "gpu/cuda_check.h"
+#include "gpu/kernels.h"
+
+namespace assay::gpu {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kScanWarps = 4;
+
+__device__ int inclusive_scan_of_lanes(int value) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int below = __shfl_up_sync(kAllLanes, value, distance);
+    if (lane >= distance) value += below;
+  }
+  return value;
+}
+
+// chunk_counts [E, chunks] become exclusive prefixes along the chunks; counts [E] the totals.
+__global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* counts, int experts, int chunks) {
+  const int expert = blockIdx.x * kScanWarps + threadIdx.x / 32;
+  if (expert >= experts) return;
+  const int lane = threadIdx.x % 32;
+  std::int32_t* mine = chunk_counts + static_cast<std::int64_t>(expert) * chunks;
+  int before = 0;
+  for (int first = 0; first < chunks; first += 32) {
+    const int value = first + lane < chunks ? mine[first + lane] : 0;
+    const int inclusive = inclusive_scan_of_lanes(value);
+    if (first + lane < chunks) mine[first + lane] = before + inclusive - value;
+    before += __shfl_sync(kAllLanes, inclusive, 31);
+  }
+  if (lane == 0) counts[expert] = before;
+}
+
+// Calls visit(expert, rows before it, its rows) for every expert, one lane each; `units` maps a count to what is summed up.
+template <class Units, class Visit>
+__device__ int scan_experts(const std::int32_t* counts, int experts, Units units, Visit visit) {
+  const int lane = threadIdx.x % 32;
+  int before = 0;
+  for (int first = 0; first < experts; first += 32) {
+    const int expert = first + lane;
+    const int value = expert < experts ? units(counts[expert]) : 0;
+    const int inclusive = inclusive_scan_of_lanes(value);
+    if (expert < experts) visit(expert, before + inclusive - value, value);
+    before += __shfl_sync(kAllLanes, inclusive, 31);
+  }
+  return before;
+}
+
+// One warp per chunk; the warp behind the last chunk writes the tiles.
+__global__ void scatter_kernel(Routing routing, int experts, int top_k, int chunks, std::int64_t slots_per_chunk, std::int64_t slots) {
+  __shared__ int next_row[kMaxExperts];
+  const int lane = threadIdx.x;
+  scan_experts(routing.counts, experts, [](int count) { return count; }, [](int expert, int first, int) { next_row[expert] = first; });
+  __syncwarp();
+
+  const int chunk = blockIdx.x;
+  if (chunk == chunks) {
+    const auto tiles_of = [](int count) { return (count + kTileRows - 1) / kTileRows; };
+    const int total = scan_experts(routing.counts, experts, tiles_of, [&](int expert, int first_tile, int tiles) {
+      const int count = routing.counts[expert];
+      for (int i = 0; i < tiles; ++i)
+        routing.tiles[first_tile + i] = {expert, next_row[expert] + i * kTileRows, min(kTileRows, count - i * kTileRows), 0};
+    });
+    if (lane == 0) *routing.tile_count = total;
+    return;
+  }
+
+  for (int e = lane; e < experts; e += 32) next_row[e] += routing.chunk_counts[static_cast<std::int64_t>(e) * chunks + chunk];
+  __syncwarp();
+  const std::int64_t first = chunk * slots_per_chunk;
+  const std::int64_t end = min(first + slots_per_chunk, slots);
+  for (std::int64_t base = first; base < end; base += 32) {
+    const std::int64_t slot = base + lane;
+    const bool valid = slot < end;
+    const int expert = valid ? routing.selected_experts[slot] : -1;
+    // Lanes of the same expert keep their order: rank = how many of them have a lower lane.
+    const unsigned peers = __match_any_sync(kAllLanes, expert);
+    const int rank = __popc(peers & ((1u << lane) - 1u));
+    if (valid) {
+      const int row = next_row[expert] + rank;
+      routing.gather_indices[row] = static_cast<std::int32_t>(slot);
+      routing.row_of_slot[slot] = row;
+    }
+    __syncwarp();
+    if (valid && rank == 0) next_row[expert] += __popc(peers);
+    __syncwarp();
+  }
+}
+
+// One block per row of `columns` elements, 8 at a time.
+template <bool kScatter>
+__global__ void copy_rows_kernel(const uint4* from, const std::int32_t* gather_indices, uint4* to, int top_k, int vectors) {
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t slot = gather_indices[row];
+  const std::int64_t source = kScatter ? row : slot / top_k;
+  const std::int64_t target = kScatter ? slot : row;
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) to[target * vectors + i] = from[source * vectors + i];
+}
+
+template <bool kScatter>
+void copy_rows(const bf16* from, const std::int32_t* gather_indices, bf16* to, const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  if (sizes.slots() == 0) return;
+  copy_rows_kernel<kScatter><<<static_cast<unsigned>(sizes.slots()), 256, 0, stream>>>(
+      reinterpret_cast<const uint4*>(from), gather_indices, reinterpret_cast<uint4*>(to), static_cast<int>(sizes.config.top_k),
+      static_cast<int>(sizes.config.hidden_size / 8));
+  ASSAY_CUDA(cudaGetLastError());
+}
+
+}  // namespace
+
+std::int64_t max_row_tiles(const Sizes& sizes) {
+  // Every expert that has rows adds at most one tile that is not full.
+  return sizes.slots() / kTileRows + std::min(sizes.config.num_experts, sizes.slots());
+}
+
+void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.slots() < (std::int64_t{1} << 31), "expected fewer than 2^31 routed rows: indices are int32");
+  const int experts = static_cast<int>(sizes.config.num_experts);
+  const Chunks chunks = chunks_of(sizes.tokens);
+  scan_chunks_kernel<<<(experts + kScanWarps - 1) / kScanWarps, kScanWarps * 32, 0, stream>>>(
+      routing.chunk_counts, routing.counts, experts, static_cast<int>(chunks.count));
+  ASSAY_CUDA(cudaGetLastError());
+  scatter_kernel<<<static_cast<unsigned>(chunks.count) + 1, 32, 0, stream>>>(
+      routing, experts, static_cast<int>(sizes.config.top_k), static_cast<int>(chunks.count),
+      chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
+  ASSAY_CUDA(cudaGetLastError());
+}
+
+void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes, cudaStream_t stream) {
+  copy_rows<false>(x, gather_indices, permuted, sizes, stream);
+}
+
+void unpermute_rows(const bf16* rows, const std::int32_t* gather_indices, bf16* slots, const Sizes& sizes, cudaStream_t stream) {
+  copy_rows<true>(rows, gather_indices, slots, sizes, stream);
+}
+
+}  // namespace assay::gpu

@@ -1,0 +1,51 @@
+// The GPU pipelines behind one host interface. It is the same where no CUDA compiler was found: then every call says so.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harness/candidate.h"
+#include "harness/problem.h"
+
+namespace assay {
+
+/// How the two grouped products of the forward pass run. Values outside `invalid`'s lists are refused, never adjusted.
+struct KernelConfigForward {
+  std::string variant = "auto";  // "wgmma_sm90" (Hopper), "mma_sm80" (compute capability 8.0 and newer), or the better one
+  int pipeline_depth = 4;        // wgmma_sm90: shared-memory stages, 2 to 4
+  int raster_rows = 8;           // row tiles that run side by side before the next column tile; 1 to 64
+  int persistent_blocks = 0;     // wgmma_sm90: blocks that walk the tiles; 0 = one per multiprocessor
+};
+
+/// The reason why a config cannot run, or nothing.
+std::optional<std::string> invalid(const KernelConfigForward& config);
+
+/// Unsloth's parameters of the fused layer, as far as the forward pass has them.
+struct GpuOptions {
+  bool permute_x = true;         // gather the tokens' rows in the first product's prologue; else permute them before
+  bool permute_y = false;        // rows of the second product leave in slot order; `second_gemm` is then not materialised
+  std::string contract = "hf";   // or "fused_fp32"
+  bool debug_fields = true;      // also write first_gemm and what else is kept in registers; no other bit changes
+  KernelConfigForward kernel_config_fwd;
+};
+
+/// "gpu_fused", "gpu_cublas"
+std::vector<std::string> gpu_pipelines();
+
+/// One sentence why no GPU pipeline can run here (not built, no driver, no device), or nothing.
+std::optional<std::string> gpu_unavailable();
+
+/// The reason why the pipelines cannot run problems of these sizes, or nothing.
+std::optional<std::string> gpu_unsupported(const Sizes& sizes);
+
+/// One stage at a time, products by cuBLAS per expert, contract `hf`. Every forward field is materialised.
+/// Throws InputError when there is no device or `gpu_unsupported` has a reason.
+Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options = {});
+
+/// Hand-written kernels: router, top-k, order, grouped product with gather and SwiGLU, grouped product, merge.
+/// Throws like `run_gpu_cublas`; UsageError for a contract or config it does not have.
+Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options = {});
+
+}  // namespace assay
