@@ -26,22 +26,23 @@ struct PrecisionContract {
   Combine d_input_combine;
   TieRule ties;
   double expf_ulps;       // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
+  double unit_roundoff;   // of the products' and sums' accumulators: 2^-24 for fp32
 };
 
 // clang-format off
 inline constexpr std::array<PrecisionContract, 4> kContracts = {{
   {"hf",         "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots summed in fp32",
    Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
-   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0},
+   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
   {"hf_eager",   "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
    Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
-   Combine::Bf16ByExpert, Combine::Bf16ByExpert, TieRule::Any, 2.0},
+   Combine::Bf16ByExpert, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
   {"fused_fp32", "a kernel that keeps SwiGLU and the merge in fp32 registers",
    Store::Bf16, Store::Bf16, Store::Unrounded, Store::Unrounded, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
-   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0},
-  {"fp64",       "float64 throughout, routing replayed: the exporter's oracle",
+   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-24},
+  {"fp64",       "float64 but for the softmax, routing replayed: the exporter's oracle",
    Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded,
-   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 0.0},
+   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-53},
 }};
 // clang-format on
 

@@ -1,0 +1,65 @@
+// What the judge needs of a reference: per field, the accepted interval of every element and its predicted bits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/contract.h"
+#include "harness/field.h"
+
+namespace assay {
+
+/// Isolated: a stage recomputed from the candidate's own upstream fields. Chained: everything from the problem's inputs,
+/// with the candidate's routing replayed.
+enum class Mode { Isolated, Chained };
+
+/// A value before its last rounding: float64, and the interval that accumulation and elementary functions allow.
+struct Interval {
+  double ref = 0.0;
+  double low = 0.0;
+  double high = 0.0;
+};
+
+/// The stored bits that the declared arithmetic gives, or "undetermined" outside what was measured.
+struct PredictedBits {
+  std::uint16_t bits = 0;
+  bool undetermined = false;
+};
+
+/// Rows in expert order. `gather[r]` is the flat slot t * K + j of row r; expert e owns rows offsets[e] .. offsets[e + 1].
+struct Routing {
+  std::vector<std::int32_t> selected;  // [T, K]
+  std::vector<std::int32_t> counts;    // [E]
+  std::vector<std::int64_t> offsets;   // [E + 1]
+  std::vector<std::int32_t> gather;    // [S]
+};
+
+class Reference {
+ public:
+  virtual ~Reference() = default;
+
+  /// [elements of field] for a rounded bf16 field.
+  virtual std::vector<Interval> bounded(Field field, Mode mode) = 0;
+  /// The same field's stored bits on the declared accumulators; empty when no accumulator is declared or assumed.
+  virtual std::vector<PredictedBits> predicted(Field field, Mode mode) = 0;
+  /// An exact copy's source rows, as intervals without width (hidden_states_unpermute).
+  virtual std::vector<std::int32_t> expected_integers(Field field) = 0;
+  /// Predicted selected_experts with torch's order of ties, from the candidate's logits or from the inputs.
+  /// The flag of a token is true where the prediction is undetermined.
+  virtual std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& undetermined_tokens) = 0;
+  /// The rounding of the field when it is stored.
+  virtual Store store(Field field) const = 0;
+  /// Sum of |a||b| behind an element's bound: C(n) * magnitude = delta; 0 for fields without a product.
+  virtual double bound_constant(Field field) const = 0;
+  /// Whether both modes see the same upstream values, so that one evaluation serves.
+  virtual bool same_in_both_modes(Field field) const = 0;
+  /// Where the isolated evaluation started: empty, or the span "from first_gemm" when upstream fields are missing.
+  virtual std::string isolated_from(Field field) const = 0;
+  virtual const Routing& routing() const = 0;
+  /// The accumulator in force for the field's product ("hopper"), empty for fields without a product.
+  virtual std::string accumulator(Field field) const = 0;
+};
+
+}  // namespace assay

@@ -1,0 +1,98 @@
+#include "reference_cpu/stages.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace assay {
+namespace {
+
+/// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1).
+Interval sum_slots(std::span<const Interval> terms, double unit_roundoff) {
+  Interval sum;
+  double magnitude = 0.0;
+  for (const auto& term : terms) {
+    sum = {sum.ref + term.ref, sum.low + term.low, sum.high + term.high};
+    magnitude += std::max(std::fabs(term.low), std::fabs(term.high));
+  }
+  const double delta = gamma(static_cast<std::int64_t>(terms.size()) - 1, unit_roundoff) * magnitude;
+  return {sum.ref, sum.low - delta, sum.high + delta};
+}
+
+/// fp32 sum, slots ascending, as measured of torch.
+PredictedValue sum_slots(std::span<const PredictedValue> terms, double) {
+  PredictedValue sum;
+  for (const auto& term : terms) sum = add(sum, term);
+  return sum;
+}
+
+/// K bf16 additions starting from 0; the last one is rounded when the field is stored.
+template <class V>
+V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order) {
+  V sum{};
+  for (const auto j : order) sum = add(stored(sum, Store::Bf16), terms[static_cast<std::size_t>(j)]);
+  return sum;
+}
+
+// In fp64 contracts the product of two float64 values rounds once; multiply() on bf16 operands is exact.
+Interval weighted(const Interval& row, const Interval& weight, const PrecisionContract& contract) {
+  if (contract.unit_roundoff == kFp32UnitRoundoff) return multiply(row, weight);
+  const double exact = row.ref * weight.ref;
+  return widen({exact, exact, exact}, 4 * contract.unit_roundoff);
+}
+
+PredictedValue weighted(const PredictedValue& row, const PredictedValue& weight, const PrecisionContract&) {
+  return multiply(row, weight);
+}
+
+}  // namespace
+
+template <class A>
+Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm) {
+  const std::int64_t width = layer.config().hidden_size;
+  const auto rows = static_cast<std::int64_t>(layer.routing.gather.size());
+  Values<A> out(second_gemm.size());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < rows; ++r)
+    std::copy_n(second_gemm.data() + r * width, width,
+                out.data() + static_cast<std::int64_t>(layer.routing.gather[static_cast<std::size_t>(r)]) * width);
+  return out;
+}
+
+template <class A>
+Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>& weights) {
+  using V = typename A::Value;
+  const PrecisionContract& contract = *layer.contract;
+  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
+  const Fault& fault = layer.fault;
+  const bool bf16_by_slot = fault.hits(FaultKind::MergeBf16, Field::hidden_states);
+  const bool in_bf16 = bf16_by_slot || contract.combine == Combine::Bf16ByExpert;
+  Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t t = 0; t < layer.tokens(); ++t) {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(top_k));
+    std::iota(order.begin(), order.end(), 0);
+    if (!bf16_by_slot)
+      std::ranges::stable_sort(order, {}, [&](std::int32_t j) { return layer.routing.selected[static_cast<std::size_t>(t * top_k + j)]; });
+    std::vector<V> weight(weights.begin() + t * top_k, weights.begin() + (t + 1) * top_k);
+    if (fault.hits(FaultKind::SwapWeights, Field::hidden_states) && top_k > 1) std::swap(weight[0], weight[1]);
+    std::vector<V> terms(static_cast<std::size_t>(top_k));
+    for (std::int64_t h = 0; h < width; ++h) {
+      for (std::int64_t j = 0; j < top_k; ++j) {
+        auto& term = terms[static_cast<std::size_t>(j)];
+        const auto& w = weight[static_cast<std::size_t>(j)];
+        term = stored(weighted(unpermuted[static_cast<std::size_t>((t * top_k + j) * width + h)], w, contract), contract.weighted);
+        if (fault.hits(FaultKind::WeightTwice, Field::hidden_states)) term = stored(weighted(term, w, contract), contract.weighted);
+      }
+      out[static_cast<std::size_t>(t * width + h)] =
+          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract.unit_roundoff);
+    }
+  }
+  return out;
+}
+
+template Values<Bounded> unpermute<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> unpermute<Predicted>(const Layer&, const Values<Predicted>&);
+template Values<Bounded> merge<Bounded>(const Layer&, const Values<Bounded>&, const Values<Bounded>&);
+template Values<Predicted> merge<Predicted>(const Layer&, const Values<Predicted>&, const Values<Predicted>&);
+
+}  // namespace assay

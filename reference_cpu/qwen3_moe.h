@@ -1,0 +1,32 @@
+// The Qwen3 MoE layer as a whole, under the method names of Unsloth's torch reference.
+#pragma once
+
+#include "harness/candidate.h"
+#include "harness/contract.h"
+#include "harness/fault.h"
+#include "harness/problem.h"
+
+namespace assay {
+
+/// run_router: router_logits, selected_experts, topk_weights of the predicted arithmetic, as stored tensors.
+FieldSet run_router(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators);
+
+/// forward in predicted arithmetic: every forward field as an H200 stores it, computed from the inputs alone.
+/// `fault` plants one error. Fields are absent where the contract does not store them.
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
+                          const Fault& fault = {});
+
+/// What a predicted run leaves open.
+struct Undetermined {
+  Field field;
+  std::int64_t elements;
+};
+
+/// The same, and per field how many elements are outside what was measured.
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
+                          const Fault& fault, std::vector<Undetermined>& undetermined);
+
+/// forward in float64 with one rounding where the contract stores a field: the root of trust, as a pipeline.
+Candidate forward(const Problem& problem, const PrecisionContract& contract);
+
+}  // namespace assay

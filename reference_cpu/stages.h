@@ -1,0 +1,82 @@
+// The layer, stage by stage, each written once over the arithmetic (arithmetic.h). Every function returns its field before
+// the rounding of the stored value; `stored_field` applies it. Shapes are those of the field table.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "harness/accumulator.h"
+#include "harness/contract.h"
+#include "harness/fault.h"
+#include "harness/problem.h"
+#include "harness/reference.h"
+#include "reference_cpu/arithmetic.h"
+
+namespace assay {
+
+template <class A>
+using Values = std::vector<typename A::Value>;
+
+/// What every stage may look at.
+struct Layer {
+  const Problem* problem = nullptr;
+  const PrecisionContract* contract = nullptr;
+  Accumulators accumulators;
+  Routing routing;
+  Fault fault;  // predicted arithmetic only
+
+  const MoeConfig& config() const { return problem->config; }
+  std::int64_t tokens() const { return problem->sizes().tokens; }
+};
+
+/// Where the contract rounds a field when it is stored.
+Store store_of(Field field, const PrecisionContract& contract);
+
+/// Rounds every value as the contract stores the field, planted faults of storing included.
+template <class A>
+void store_field(Field field, const Layer& layer, Values<A>& values);
+
+/// router.cpp: router_logits [T, E] = X G^T over H.
+template <class A>
+Values<A> router_logits(const Layer& layer);
+
+/// topk.cpp: softmax over E in fp32 of one token's logits; Predicted only, in torch's order of sums.
+std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits);
+
+/// topk.cpp: topk_weights [T, K] of the routed experts: softmax over E, renormalised over K if norm_topk_prob.
+template <class A>
+Values<A> topk_weights(const Layer& layer, const Values<A>& logits);
+
+/// topk.cpp: selected_experts [T, K] with torch's choice and order of ties. Sets the flag of tokens outside what was measured.
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits, std::vector<bool>& undetermined);
+
+/// topk.cpp: the same with equals broken by the lowest index, on exact softmax values.
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Bounded>& logits);
+
+/// permute.cpp: counts, offsets and the stable expert order of the flat slots. Unsloth's name.
+Routing get_token_counts_and_gather_indices(const MoeConfig& config, std::vector<std::int32_t> selected_experts);
+
+/// grouped_gemm.cpp: first_gemm [S, 2I] over H, second_gemm [S, H] over I.
+template <class A>
+Values<A> first_gemm(const Layer& layer);
+template <class A>
+Values<A> second_gemm(const Layer& layer, const Values<A>& intermediate);
+
+/// swiglu.cpp: intermediate [S, I] = silu(gate half) * up half. Unsloth's name.
+template <class A>
+Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm);
+
+/// merge.cpp: rows from expert order to slot order [S, H]: a copy.
+template <class A>
+Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm);
+
+/// merge.cpp: hidden_states [T, H] = sum over slots of weight * row, combined as the contract says.
+template <class A>
+Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>& weights);
+
+/// A stored bf16 tensor as exact values.
+template <class A>
+Values<A> lift(const Tensor& tensor);
+
+}  // namespace assay

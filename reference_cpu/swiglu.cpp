@@ -1,0 +1,56 @@
+#include "reference_cpu/expf_sm90.h"
+#include "reference_cpu/stages.h"
+
+namespace assay {
+namespace {
+
+double silu_exact(double a) { return a / (1.0 + std::exp(-a)); }
+
+/// silu(a) = a / (1 + expf(-a)) in fp32. With e_exp = (E + 1/2) 2^-23 for an expf of E ulp, the sigmoid's relative error is
+/// (1 - sigma) e_exp + u (addition) + u (division); numerics 3.4. Below -87 expf overflows: |silu| there is at most 1.03e-36.
+Interval silu(const Interval& a, const PrecisionContract& contract) {
+  constexpr double kMinimumAt = -1.2784645427610738, kMinimum = -0.27846454276107379;
+  double low = silu_exact(a.low), high = silu_exact(a.high);
+  if (low > high) std::swap(low, high);
+  if (a.low < kMinimumAt && a.high > kMinimumAt) {
+    high = std::max(silu_exact(a.low), silu_exact(a.high));
+    low = kMinimum;
+  }
+  const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
+  const double u = contract.unit_roundoff;
+  const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
+  const double sigma = 1.0 / (1.0 + std::exp(-a.low));
+  const double relative = ((1.0 - sigma) * e_exp + 2.0 * u) * (1.0 + 0x1p-10) + 4 * 0x1p-53;
+  return widen({silu_exact(a.ref), low, high}, relative, single && a.low < -87.0 ? 2e-36 : 0.0);
+}
+
+PredictedValue silu(const PredictedValue& a, const PrecisionContract&) {
+  // Checked on all finite bf16 inputs, so what expf calls undetermined (tiny results beside 1) is determined here.
+  const float e = expf_sm90(-a.value).value;
+  return {a.value / (1.0f + e), a.undetermined || !std::isfinite(a.value)};
+}
+
+}  // namespace
+
+template <class A>
+Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
+  const std::int64_t rows = static_cast<std::int64_t>(layer.routing.gather.size());
+  const std::int64_t width = layer.config().moe_intermediate_size;
+  const bool swapped = layer.fault.hits(FaultKind::SwapGateUp, Field::intermediate);
+  const PrecisionContract& contract = *layer.contract;
+  Values<A> out(static_cast<std::size_t>(rows * width));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto* row = first_gemm.data() + r * 2 * width;
+    const auto* gate = swapped ? row + width : row;
+    const auto* up = swapped ? row : row + width;
+    for (std::int64_t i = 0; i < width; ++i)
+      out[static_cast<std::size_t>(r * width + i)] = multiply(stored(silu(gate[i], contract), contract.silu), up[i]);
+  }
+  return out;
+}
+
+template Values<Bounded> act_and_mul<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> act_and_mul<Predicted>(const Layer&, const Values<Predicted>&);
+
+}  // namespace assay

@@ -1,0 +1,156 @@
+#include "reference_cpu/expf_sm90.h"
+#include "reference_cpu/stages.h"
+#include "reference_cpu/topk_torch.h"
+#include "reference_cpu/warp_sum.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace assay {
+namespace {
+
+constexpr std::int64_t kMeasuredExperts = 1024;  // torch uses another softmax kernel above
+constexpr std::int64_t kMeasuredTopK = 32;
+
+/// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded argument;
+/// results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5).
+std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
+  double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
+  for (const auto& l : logits) {
+    top = std::max(top, l.ref);
+    largest = std::max(largest, std::fabs(l.ref));
+  }
+  std::vector<Interval> result;
+  result.reserve(logits.size());
+  double total = 0.0;
+  for (const auto& l : logits) total += std::exp(l.ref - top);
+  // A float64 run still takes its softmax in fp32: the logits are rounded to fp32 first.
+  const double narrowed = contract.unit_roundoff < kFp32UnitRoundoff ? 2.0 * largest * kFp32UnitRoundoff : 0.0;
+  for (const auto& l : logits) {
+    const double relative = ((contract.expf_ulps + 0.5) * 0x1p-23 + std::fabs(l.ref - top) * kFp32UnitRoundoff + narrowed) * (1 + 0x1p-10);
+    Interval e = widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, 0x1p-126 * (1.0 + total));
+    e.low = std::max(e.low, 0.0);
+    result.push_back(e);
+  }
+  return result;
+}
+
+/// value / (value + others): rises with the value, falls with the others, so the ends come from opposite ends.
+Interval share(const Interval& value, const Interval& others) {
+  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high), value.high / (value.high + others.low)};
+}
+
+void token_weights(const Layer& layer, std::span<const Interval> logits, std::span<const std::int32_t> selected, Interval* out) {
+  const auto e = exponentials(logits, *layer.contract);
+  const bool renormalised = layer.config().norm_topk_prob;
+  const auto sum_without = [&](std::size_t skip) {
+    Interval sum;
+    const auto take = [&](std::size_t i) {
+      if (i == skip) return;
+      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high};
+    };
+    if (renormalised)
+      for (const auto expert : selected) take(static_cast<std::size_t>(expert));
+    else
+      for (std::size_t i = 0; i < e.size(); ++i) take(i);
+    return sum;
+  };
+  const auto terms = renormalised ? static_cast<std::int64_t>(selected.size()) : layer.config().num_experts;
+  const double relative = gamma(terms) + 3.0 * kFp32UnitRoundoff;
+  for (std::size_t j = 0; j < selected.size(); ++j) {
+    const auto expert = static_cast<std::size_t>(selected[j]);
+    out[j] = widen(share(e[expert], sum_without(expert)), relative, 0x1p-126);
+  }
+}
+
+void token_weights(const Layer& layer, std::span<const PredictedValue> logits, std::span<const std::int32_t> selected, PredictedValue* out) {
+  const auto p = probabilities(logits);
+  std::vector<float> chosen;
+  for (const auto expert : selected) chosen.push_back(p[static_cast<std::size_t>(expert)].value);
+  const bool renormalise = layer.config().norm_topk_prob && !layer.fault.hits(FaultKind::NoRenormalisation, Field::topk_weights);
+  const float sum = renormalise ? warp_sum(chosen) : 1.0f;
+  for (std::size_t j = 0; j < selected.size(); ++j)
+    out[j] = {chosen[j] / sum, p[static_cast<std::size_t>(selected[j])].undetermined};
+}
+
+}  // namespace
+
+std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits) {
+  float top = -std::numeric_limits<float>::infinity();
+  bool undetermined = static_cast<std::int64_t>(logits.size()) > kMeasuredExperts;
+  for (const auto& l : logits) {
+    top = std::max(top, l.value);
+    undetermined = undetermined || l.undetermined || !std::isfinite(l.value);
+  }
+  std::vector<PredictedValue> e;
+  std::vector<float> values;
+  for (const auto& l : logits) {
+    e.push_back(expf_sm90(l.value - top));
+    values.push_back(e.back().value);
+  }
+  const float sum = warp_sum(values);
+  // A result below 2^-126 does not reach the sum (at least 1), but its own probability is not determined.
+  for (auto& one : e) one = {one.value / sum, one.undetermined || undetermined};
+  return e;
+}
+
+template <class A>
+Values<A> topk_weights(const Layer& layer, const Values<A>& logits) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts), top_k = static_cast<std::size_t>(layer.config().top_k);
+  Values<A> out(static_cast<std::size_t>(layer.tokens()) * top_k);
+#pragma omp parallel for schedule(static)
+  for (std::int64_t t = 0; t < layer.tokens(); ++t) {
+    const auto token = static_cast<std::size_t>(t);
+    token_weights(layer, std::span(logits).subspan(token * experts, experts),
+                  std::span(layer.routing.selected).subspan(token * top_k, top_k), out.data() + token * top_k);
+  }
+  return out;
+}
+
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits, std::vector<bool>& undetermined) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts);
+  const std::int64_t top_k = layer.config().top_k;
+  std::vector<std::int32_t> selected;
+  undetermined.assign(static_cast<std::size_t>(layer.tokens()), false);
+  for (std::size_t t = 0; t < static_cast<std::size_t>(layer.tokens()); ++t) {
+    const auto p = probabilities(std::span(logits).subspan(t * experts, experts));
+    std::vector<float> values;
+    bool any_nan = false;
+    for (const auto& one : p) {
+      any_nan = any_nan || std::isnan(one.value);
+      values.push_back(std::isnan(one.value) ? -1.0f : one.value);
+    }
+    std::vector<std::int32_t> chosen;
+    if (layer.fault.hits(FaultKind::TiesHighestIndex, Field::selected_experts)) {
+      const std::vector<double> reversed(values.rbegin(), values.rend());
+      chosen = topk_lowest_index(reversed, top_k);
+      for (auto& index : chosen) index = static_cast<std::int32_t>(experts) - 1 - index;
+    } else if (layer.contract->ties == TieRule::LowestIndex || top_k > kMeasuredTopK) {
+      chosen = topk_lowest_index(std::vector<double>(values.begin(), values.end()), top_k);
+    } else {
+      chosen = topk_torch(values, top_k);
+    }
+    bool unsure = any_nan || top_k > kMeasuredTopK;
+    for (const auto index : chosen) unsure = unsure || p[static_cast<std::size_t>(index)].undetermined;
+    undetermined[t] = unsure;
+    selected.insert(selected.end(), chosen.begin(), chosen.end());
+  }
+  return selected;
+}
+
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Bounded>& logits) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts);
+  std::vector<std::int32_t> selected;
+  for (std::size_t t = 0; t < static_cast<std::size_t>(layer.tokens()); ++t) {
+    std::vector<double> values;
+    for (std::size_t e = 0; e < experts; ++e) values.push_back(logits[t * experts + e].ref);
+    const auto chosen = topk_lowest_index(values, layer.config().top_k);
+    selected.insert(selected.end(), chosen.begin(), chosen.end());
+  }
+  return selected;
+}
+
+template Values<Bounded> topk_weights<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> topk_weights<Predicted>(const Layer&, const Values<Predicted>&);
+
+}  // namespace assay
