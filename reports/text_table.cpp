@@ -41,7 +41,7 @@ std::string prediction_cell(const Prediction& prediction, const Layout& layout, 
   const Mark kind = prediction.differing > 0 && prediction.binding ? Mark::Doubt : complete ? Mark::Good : Mark::Absent;
   std::string text = complete ? "all" : grouped_digits(prediction.undetermined) + " undet.";
   if (layout.predicted_counts) text = grouped_digits(prediction.as_predicted) + " of " + grouped_digits(prediction.elements);
-  else if (prediction.differing > 0) text = fmt::format(layout.verdict_words ? "{} differ" : "≠ {}", grouped_digits(prediction.differing));
+  else if (prediction.differing > 0) text = (layout.verdict_words ? "" : "≠ ") + grouped_digits(prediction.differing) + (layout.verdict_words ? " differ" : "");
   if (layout.predicted_counts && prediction.undetermined > 0) text += fmt::format(", {} undet.", grouped_digits(prediction.undetermined));
   return painted(text, kind, colour);
 }
