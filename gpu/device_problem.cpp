@@ -78,6 +78,17 @@ void RoutingBuffers::verify_guards() const {
   tile_count.verify_guards();
 }
 
+void RoutingBuffers::poison() {
+  selected_experts.poison();
+  topk_weights.poison();
+  chunk_counts.poison();
+  counts.poison();
+  gather_indices.poison();
+  row_of_slot.poison();
+  tiles.poison();
+  tile_count.poison();
+}
+
 void store_routing(Candidate& candidate, const RoutingBuffers& routing, const Sizes& sizes) {
   store_field(candidate, Field::selected_experts, routing.selected_experts, sizes);
   store_field(candidate, Field::topk_weights, routing.topk_weights, sizes);

@@ -40,6 +40,7 @@ struct RoutingBuffers {
   explicit RoutingBuffers(const Sizes& sizes);
   Routing view() const;
   void verify_guards() const;
+  void poison();
 
   Buffer<std::int32_t> selected_experts;
   Buffer<bf16> topk_weights;

@@ -13,7 +13,7 @@ __global__ void swiglu_kernel(const bf16* first_gemm, bf16* intermediate, std::i
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= elements) return;
   const std::int64_t gate = i / width * 2 * width + i % width;
-  intermediate[i] = swiglu_hf(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
+  intermediate[i] = swiglu<true>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
 }
 
 }  // namespace

@@ -11,9 +11,11 @@ __device__ inline float silu(float a) { return __fdiv_rn(a, __fadd_rn(1.0f, expf
 /// The value a bf16 store would keep.
 __device__ inline float through_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-/// rb(rb(silu(gate)) * up) with gate and up already rounded: two rounding points, as in memory.
-__device__ inline __nv_bfloat16 swiglu_hf(float gate, float up) {
-  return __float2bfloat16_rn(__fmul_rn(through_bf16(silu(gate)), up));
+/// The stored intermediate. kRoundInner: rb(rb(silu(rb(gate))) * rb(up)), the roundings memory would do; else one rounding.
+template <bool kRoundInner>
+__device__ inline __nv_bfloat16 swiglu(float gate, float up) {
+  if constexpr (kRoundInner) return __float2bfloat16_rn(__fmul_rn(through_bf16(silu(through_bf16(gate))), through_bf16(up)));
+  return __float2bfloat16_rn(__fmul_rn(silu(gate), up));
 }
 
 }  // namespace assay::gpu

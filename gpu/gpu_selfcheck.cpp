@@ -1,0 +1,178 @@
+// `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one another and, on sampled
+// elements, with the tensor core's model. `assay verify` is the judge; this finds a broken kernel in seconds. Exit 1 on a
+// difference, 77 without a device. `gpu_selfcheck --dump DIR` also writes one problem and its results as raw arrays.
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "gpu/pipeline.h"
+#include "gpu/selfcheck_problem.h"
+#include "gpu/tensor_core_model.h"
+#include "harness/error.h"
+
+namespace {
+
+using namespace assay;
+
+struct Case {
+  const char* name;
+  MoeConfig config;  // H, I, E, K
+  std::int64_t tokens;
+  gpu::Load load;
+};
+
+// clang-format off
+const Case kCases[] = {
+    {"no tokens",            {64, 32, 8, 2, true},         0,    gpu::Load::Natural},
+    {"one token",            {2048, 768, 128, 8, true},    1,    gpu::Load::Natural},
+    {"odd multiples of 8",   {200, 104, 12, 3, false},     37,   gpu::Load::Natural},
+    {"smallest",             {8, 8, 2, 1, true},           5,    gpu::Load::Natural},
+    {"ties",                 {64, 64, 32, 8, true},        129,  gpu::Load::Ties},
+    {"one takes all",        {256, 128, 64, 4, true},      700,  gpu::Load::OneTakesAll},
+    {"many experts",         {512, 256, 512, 10, true},    300,  gpu::Load::Natural},
+    {"30B-A3B, 16 tokens",   {2048, 768, 128, 8, true},    16,   gpu::Load::Natural},
+    {"30B-A3B, 1024 tokens", {2048, 768, 128, 8, true},    1024, gpu::Load::Natural},
+};
+// clang-format on
+
+std::int64_t differing(const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) return -1;
+  const std::size_t size = row(a.dtype()).size;
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < a.bytes().size(); i += size) count += std::memcmp(a.bytes().data() + i, b.bytes().data() + i, size) != 0;
+  return count;
+}
+
+// Fields both have; prints those that differ.
+std::int64_t compare(const char* what, const Candidate& a, const Candidate& b, bool expect_equal) {
+  std::int64_t total = 0;
+  std::int64_t elements = 0;
+  for (const auto& field : kFields) {
+    if (!a.fields.has(field.id) || !b.fields.has(field.id)) continue;
+    const std::int64_t count = differing(a.fields.at(field.id), b.fields.at(field.id));
+    elements += a.fields.at(field.id).size();
+    total += count;
+    if (count != 0) std::printf("    %-28s %-24s %lld of %lld differ\n", what, field.name.data(), static_cast<long long>(count), static_cast<long long>(a.fields.at(field.id).size()));
+  }
+  if (total == 0) std::printf("    %-28s equal, %lld elements\n", what, static_cast<long long>(elements));
+  return expect_equal ? total : 0;
+}
+
+// Sampled elements of the three products against the model, each from the candidate's own upstream fields.
+std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate) {
+  const Sizes sizes = problem.sizes();
+  if (sizes.tokens == 0) return 0;
+  const auto& config = sizes.config;
+  const auto hidden = static_cast<std::size_t>(config.hidden_size);
+  const auto inter = static_cast<std::size_t>(config.moe_intermediate_size);
+  const auto gather = candidate.fields.at(Field::gather_indices).as<std::int32_t>();
+  const auto selected = candidate.fields.at(Field::selected_experts).as<std::int32_t>();
+  const auto x = problem.input.as<Bf16>();
+  std::mt19937_64 random(1);
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  std::int64_t wrong[3] = {};
+  constexpr int kSamples = 500;
+  for (int i = 0; i < kSamples; ++i) {
+    const std::size_t token = below(static_cast<std::size_t>(sizes.tokens));
+    const std::size_t expert = below(static_cast<std::size_t>(config.num_experts));
+    const float logit = gpu::tensor_core_dot(x.subspan(token * hidden, hidden), problem.gate.as<Bf16>().subspan(expert * hidden, hidden));
+    wrong[0] += round_to_bf16(logit) != candidate.fields.at(Field::router_logits).as<Bf16>()[token * static_cast<std::size_t>(config.num_experts) + expert];
+
+    const std::size_t r = below(gather.size());
+    const auto slot = static_cast<std::size_t>(gather[r]);
+    const auto w1 = problem.experts(Field::gate_up_proj, selected[slot]);
+    const std::size_t c1 = below(2 * inter);
+    const float first = gpu::tensor_core_dot(x.subspan(slot / static_cast<std::size_t>(config.top_k) * hidden, hidden), w1.values.subspan(c1 * hidden, hidden));
+    wrong[1] += round_to_bf16(first) != candidate.fields.at(Field::first_gemm).as<Bf16>()[r * 2 * inter + c1];
+
+    const auto w2 = problem.experts(Field::down_proj, selected[slot]);
+    const std::size_t c2 = below(hidden);
+    const float second = gpu::tensor_core_dot(candidate.fields.at(Field::intermediate).as<Bf16>().subspan(r * inter, inter), w2.values.subspan(c2 * inter, inter));
+    wrong[2] += round_to_bf16(second) != candidate.fields.at(Field::second_gemm).as<Bf16>()[r * hidden + c2];
+  }
+  std::printf("    %-28s router %lld, gate_up %lld, down %lld of %d sampled differ\n", "tensor-core model", static_cast<long long>(wrong[0]),
+              static_cast<long long>(wrong[1]), static_cast<long long>(wrong[2]), kSamples);
+  return wrong[0] + wrong[1] + wrong[2];
+}
+
+std::int64_t check(const Case& one) {
+  std::printf("%s (H %lld, I %lld, E %lld, K %lld, T %lld)\n", one.name, static_cast<long long>(one.config.hidden_size),
+              static_cast<long long>(one.config.moe_intermediate_size), static_cast<long long>(one.config.num_experts),
+              static_cast<long long>(one.config.top_k), static_cast<long long>(one.tokens));
+  const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
+  GpuOptions portable;
+  portable.kernel_config_fwd.variant = "mma_sm80";
+  const Candidate base = run_gpu_fused(problem, portable);
+  std::int64_t wrong = compare_with_model(problem, base);
+  // cuBLAS may split K: its bits are information.
+  compare("cublas", base, run_gpu_cublas(problem), false);
+  const auto fused = [&](const char* what, const GpuOptions& options) { wrong += compare(what, base, run_gpu_fused(problem, options), true); };
+  GpuOptions options = portable;
+  options.permute_x = false;
+  options.permute_y = true;
+  options.debug_fields = false;
+  fused("mma_sm80, other flags", options);
+  const Candidate fp32 = run_gpu_fused(problem, {.contract = "fused_fp32", .kernel_config_fwd = portable.kernel_config_fwd});
+  compare("fused_fp32", base, fp32, false);
+  try {
+    for (const bool permute_x : {true, false})
+      for (const bool permute_y : {false, true}) {
+        options = {.permute_x = permute_x, .permute_y = permute_y, .debug_fields = permute_x, .kernel_config_fwd = {}};
+        options.kernel_config_fwd.variant = "wgmma_sm90";
+        const std::string what = std::string("wgmma_sm90") + (permute_x ? ", permute_x" : "") + (permute_y ? ", permute_y" : "");
+        fused(what.c_str(), options);
+      }
+    options = {.contract = "fused_fp32", .kernel_config_fwd = {}};
+    wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(problem, options), true);
+  } catch (const InputError& error) {
+    std::printf("    wgmma_sm90 not run: %s\n", error.what());
+    return wrong + 1;
+  }
+  return wrong;
+}
+
+void write(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+}
+
+void dump(const std::filesystem::path& folder, const Case& one) {
+  std::filesystem::create_directories(folder);
+  const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
+  write(folder / "input", problem.input.bytes());
+  write(folder / "gate", problem.gate.bytes());
+  for (const Field field : {Field::gate_up_proj, Field::down_proj}) {
+    std::ofstream out(folder / std::string(name(field)), std::ios::binary);
+    for (std::int64_t e = 0; e < one.config.num_experts; ++e) {
+      const auto matrix = problem.experts(field, e);
+      out.write(reinterpret_cast<const char*>(matrix.values.data()), static_cast<std::streamsize>(matrix.values.size_bytes()));
+    }
+  }
+  const Candidate fused = run_gpu_fused(problem);
+  for (const auto& field : kFields)
+    if (fused.fields.has(field.id)) write(folder / (std::string(field.name) + ".fused"), fused.fields.at(field.id).bytes());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (auto reason = gpu_unavailable()) {
+      std::printf("SKIP: %s\n", reason->c_str());
+      return 77;
+    }
+    if (argc == 4 && std::string(argv[1]) == "--dump") {
+      const Case* const one = &kCases[std::stoul(argv[3])];
+      dump(argv[2], *one);
+      return 0;
+    }
+    std::int64_t wrong = 0;
+    for (const auto& one : kCases) wrong += check(one);
+    std::printf(wrong == 0 ? "all equal\n" : "%lld differences\n", static_cast<long long>(wrong));
+    return wrong == 0 ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "gpu_selfcheck: %s\n", error.what());
+    return 3;
+  }
+}

@@ -1,0 +1,17 @@
+// The wgmma variant where architecture 90a is not compiled in: it says so and is never chosen.
+#include "gpu/cuda_check.h"
+#include "gpu/grouped_gemm.h"
+
+namespace assay::gpu {
+
+bool has_wgmma_sm90() { return false; }
+
+void gate_up_wgmma_sm90(const GateUp&, const Routing&, const Sizes&, const KernelConfigForward&, cudaStream_t) {
+  ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");
+}
+
+void down_wgmma_sm90(const Down&, const Routing&, const Sizes&, const KernelConfigForward&, cudaStream_t) {
+  ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");
+}
+
+}  // namespace assay::gpu
