@@ -71,13 +71,13 @@ def expert_matrix(block, name, expert):
 
 
 def expert_gradient(block, name):
-    """Gradient of all experts as one tensor; transformers 4 leaves None where an expert had no token: zero."""
-    if is_fused(block):
-        return getattr(block.experts, name).grad
+    """Gradient of all experts as one tensor; None is zero: transformers 4 leaves it where an expert had no token."""
 
     def of(weight):
         return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
+    if is_fused(block):
+        return of(getattr(block.experts, name))
     if name == "down_proj":
         return torch.stack([of(module.down_proj.weight) for module in block.experts])
     return torch.stack([torch.cat([of(module.gate_proj.weight), of(module.up_proj.weight)]) for module in block.experts])

@@ -111,6 +111,13 @@ def _expert_products(block, seen):
     return checked
 
 
+def _gradient(tensor):
+    """The gradient that reached a tensor. Only a problem without tokens may leave none: then it is zero."""
+    if tensor.grad is None and tensor.requires_grad and tensor.numel() and tensor.is_leaf is False:
+        raise InputError(f"no gradient reached a tensor of shape {list(tensor.shape)}: the release of transformers is not supported")
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
 def _side_by_side(value, get):
     return torch.cat([get(part) for part in value], dim=-1) if isinstance(value, tuple) else get(value)
 
@@ -144,7 +151,7 @@ def run(block, hidden, implementation, top_k, d_output=None, replayed=None):
     rows = hidden.detach().reshape(-1, hidden.shape[-1])
     result.captured(router_logits=logits, selected_experts=selected.cpu().numpy().astype("<i4"), topk_weights=weights)
     result.derived(token_counts_by_expert=counts, gather_indices=gather)
-    if backward:
+    if output.requires_grad:  # eager's output is a constant when there is no token
         output.backward(d_output)
     _expert_fields(result, block, rows, gather, counts, top_k, seen if grouped else None, watch.seen, backward)
     inverse = np.empty(len(gather), dtype=np.int64)
@@ -154,9 +161,9 @@ def run(block, hidden, implementation, top_k, d_output=None, replayed=None):
     result.captured(hidden_states=output)
     if backward:
         result.captured(
-            d_topk_weights=weights.grad, d_router_logits=logits.grad, d_gate=block.gate.weight.grad,
+            d_topk_weights=_gradient(weights), d_router_logits=_gradient(logits), d_gate=_gradient(block.gate.weight),
             d_gate_up_proj=expert_gradient(block, "gate_up_proj"), d_down_proj=expert_gradient(block, "down_proj"),
-            d_input_hidden_states=hidden.grad.reshape(rows.shape),
+            d_input_hidden_states=_gradient(hidden).reshape(rows.shape),
         )  # fmt: skip
     return result
 
@@ -174,7 +181,7 @@ def _expert_fields(result, block, hidden, gather, counts, top_k, grouped_seen, w
             value = _assemble(pieces[name], len(gather), width, hidden, lambda v: _side_by_side(v, torch.Tensor.detach))
             result.captured(**{name: value})
         if backward:
-            value = _assemble(pieces[name], len(gather), width, hidden, lambda v: _side_by_side(v, lambda part: part.grad))
+            value = _assemble(pieces[name], len(gather), width, hidden, lambda v: _side_by_side(v, _gradient))
             result.captured(**{GRADIENT_OF[name]: value})
 
 
