@@ -1,0 +1,110 @@
+#include "golden/hdf5_handle.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "harness/error.h"
+
+namespace assay::hdf5 {
+namespace {
+
+herr_t keep_innermost(unsigned /*n*/, const H5E_error2_t* error, void* data) {
+  auto& reason = *static_cast<std::string*>(data);
+  if (reason.empty() && error->desc != nullptr) reason = error->desc;
+  return 0;
+}
+
+/// What the library's error stack names as the first cause; empties the stack.
+std::string reason() {
+  std::string text;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &text);
+  H5Eclear2(H5E_DEFAULT);
+  return text.empty() ? "HDF5 gives no reason" : text;
+}
+
+}  // namespace
+
+std::unique_lock<std::recursive_mutex> lock() {
+  static std::recursive_mutex mutex;
+  std::unique_lock held(mutex);
+  // Per thread in thread-safe builds, so it is repeated on every entry.
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  return held;
+}
+
+hssize_t check(hssize_t status, const std::string& doing) {
+  if (status < 0) throw InputError(fmt::format("cannot {}: {}", doing, reason()));
+  return status;
+}
+
+Handle own(hid_t id, Handle::Close close, const std::string& doing) {
+  check(id, doing);
+  return {id, close};
+}
+
+Handle file_access(const std::string& doing) {
+  auto access = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, doing);
+  // A failed read must not leave objects behind that keep the file, and its cached pages, open.
+  check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), doing);
+  return access;
+}
+
+Handle open_file(const std::filesystem::path& path) {
+  const std::string doing = fmt::format("open {} as HDF5", path.string());
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) throw InputError(fmt::format("cannot {}: there is no such file", doing));
+  if (!std::filesystem::is_regular_file(status)) throw InputError(fmt::format("cannot {}: it is not a regular file", doing));
+  const auto access = file_access(doing);
+#if H5_VERSION_GE(1, 10, 7)
+  // Readers take no lock: network and read-only file systems often have none, and files are replaced whole.
+  check(H5Pset_file_locking(access.get(), false, true), doing);
+#endif
+  return own(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose, doing);
+}
+
+Handle create_group(const Handle& parent, const std::string& name) {
+  const std::string doing = fmt::format("create group {}", name);
+  const auto creation = own(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, doing);
+  check(H5Pset_obj_track_times(creation.get(), false), doing);
+  return own(H5Gcreate2(parent.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), H5Gclose, doing);
+}
+
+bool has(const Handle& parent, const std::string& name) {
+  return check(H5Lexists(parent.get(), name.c_str(), H5P_DEFAULT), fmt::format("look for {}", name)) > 0;
+}
+
+Handle open_object(const Handle& parent, const std::string& name, const std::string& path) {
+  return own(H5Oopen(parent.get(), name.c_str(), H5P_DEFAULT), H5Oclose, fmt::format("open {}", path));
+}
+
+H5I_type_t type_of(const Handle& object) { return H5Iget_type(object.get()); }
+
+std::vector<std::string> children(const Handle& group, const std::string& path) {
+  const std::string doing = fmt::format("list group {}", path);
+  H5G_info_t info{};
+  check(H5Gget_info(group.get(), &info), doing);
+  std::vector<std::string> names;
+  for (hsize_t i = 0; i < info.nlinks; ++i) {
+    const auto get = [&](char* text, std::size_t size) {
+      return check(H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_INC, i, text, size, H5P_DEFAULT), doing);
+    };
+    std::string name(static_cast<std::size_t>(get(nullptr, 0)), '\0');
+    get(name.data(), name.size() + 1);
+    names.push_back(std::move(name));
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+Handle bf16_type() {
+  const std::string doing = "build the bfloat16 type";
+  auto type = own(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, doing);
+  check(H5Tset_fields(type.get(), 15, 7, 8, 0, 7), doing);  // fields before size: a size may not cut existing fields
+  check(H5Tset_size(type.get(), 2), doing);
+  check(H5Tset_ebias(type.get(), 127), doing);
+  return type;
+}
+
+}  // namespace assay::hdf5

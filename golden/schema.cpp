@@ -1,0 +1,157 @@
+#include "golden/schema.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "golden/hdf5_attribute.h"
+#include "golden/sha256.h"
+#include "harness/error.h"
+
+namespace assay {
+namespace {
+
+using nlohmann::json;
+
+json parse_object(const std::string& text, const std::string& where) {
+  auto value = json::parse(text, nullptr, false);
+  if (!value.is_object()) throw InputError(fmt::format("{}: expected a JSON object, found '{}'", where, text.substr(0, 80)));
+  return value;
+}
+
+std::int64_t integer(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number_integer() || (found->is_number_unsigned() && found->get<std::uint64_t>() > INT64_MAX))
+    throw InputError(fmt::format("attribute config: expected an integer '{}'", key));
+  return found->get<std::int64_t>();
+}
+
+/// JSON text with invalid UTF-8 replaced: provenance may carry a command line of any bytes.
+std::string text_of(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+}  // namespace
+
+std::string dataset_path(Field field) { return fmt::format("/{}/{}", name(row(field).group), name(field)); }
+
+bool has_token_rows(Field field) {
+  const auto& shape = row(field).shape;
+  return shape[0] == Dim::T && shape[1] == Dim::H;
+}
+
+bool is_stored_by_sequence(Field field) { return field == Field::input_hidden_states || field == Field::hidden_states; }
+
+void ContentHash::add_attribute(std::string_view name, std::string_view text) {
+  hashes_[fmt::format("@{}", name)] = sha256_hex(text);
+}
+
+std::string ContentHash::hex() const {
+  std::string lines;
+  for (const auto& [key, hash] : hashes_) lines += fmt::format("{} {}\n", key, hash);
+  return sha256_hex(std::string_view(lines));
+}
+
+std::string generator_hash(const Generator& generator, const std::string& hashes_json) {
+  return sha256_hex(std::string_view(fmt::format("{} {} {} {} {} {} {}", generator.fill, generator.routing, generator.seed,
+                                                 generator.stream, to_string(generator.shape),
+                                                 fmt::format("{:.17g}", generator.scale), hashes_json)));
+}
+
+std::string config_json(const MoeConfig& config) {
+  return text_of(json{{"hidden_size", config.hidden_size},
+                      {"moe_intermediate_size", config.moe_intermediate_size},
+                      {"num_experts", config.num_experts},
+                      {"top_k", config.top_k},
+                      {"norm_topk_prob", config.norm_topk_prob}});
+}
+
+MoeConfig parse_config(const std::string& text) {
+  const auto object = parse_object(text, "attribute config");
+  MoeConfig config{integer(object, "hidden_size"), integer(object, "moe_intermediate_size"), integer(object, "num_experts"),
+                   integer(object, "top_k"), true};
+  const auto norm = object.find("norm_topk_prob");
+  if (norm == object.end() || !norm->is_boolean())
+    throw InputError("attribute config: expected a boolean 'norm_topk_prob'");
+  config.norm_topk_prob = norm->get<bool>();
+  if (const auto reason = invalid(config)) throw InputError(fmt::format("attribute config: {}", *reason));
+  return config;
+}
+
+std::string accumulators_json(const Accumulators& accumulators) {
+  return text_of(json{{"router", to_string(accumulators.router)},
+                      {"gate_up", to_string(accumulators.gate_up)},
+                      {"down", to_string(accumulators.down)}});
+}
+
+Accumulators parse_accumulators(const std::string& text) {
+  const auto strings = parse_strings(text, "attribute accumulators");
+  const auto of = [&](const char* product) {
+    const auto found = strings.find(product);
+    if (found == strings.end()) return Accumulator{};
+    try {
+      return parse_accumulator(found->second);
+    } catch (const UsageError& error) {
+      throw InputError(fmt::format("attribute accumulators: {}", error.what()));
+    }
+  };
+  return {of("router"), of("gate_up"), of("down")};
+}
+
+std::string strings_json(const std::map<std::string, std::string>& strings) { return text_of(json(strings)); }
+
+std::map<std::string, std::string> parse_strings(const std::string& text, const std::string& where) {
+  std::map<std::string, std::string> strings;
+  const auto object = parse_object(text, where);
+  for (const auto& [key, value] : object.items())
+    strings[key] = value.is_string() ? value.get<std::string>() : text_of(value);
+  return strings;
+}
+
+std::string hashes_json(const std::vector<std::string>& hashes) { return text_of(json(hashes)); }
+
+std::vector<std::string> parse_hashes(const std::string& text, const std::string& where) {
+  const auto value = json::parse(text, nullptr, false);
+  std::vector<std::string> hashes;
+  bool good = value.is_array();
+  if (good)
+    for (const auto& hash : value) {
+      good = good && hash.is_string() && hash.get_ref<const std::string&>().size() == 64;
+      if (good) hashes.push_back(hash.get<std::string>());
+    }
+  if (!good) throw InputError(fmt::format("{}: its sha256 attribute is not a JSON list of 64-digit hashes", where));
+  return hashes;
+}
+
+StoredGenerator read_generator(const hdf5::Handle& group, const std::string& path) {
+  const auto need = [&](auto value, const char* attribute) {
+    if (!value) throw InputError(fmt::format("{} is a group and lacks the attribute '{}' of a regenerated tensor", path, attribute));
+    return *value;
+  };
+  StoredGenerator stored;
+  auto& generator = stored.generator;
+  generator.fill = need(hdf5::read_string(group, "generator", path), "generator");
+  generator.routing = hdf5::read_string(group, "routing", path).value_or("natural");
+  generator.seed = need(hdf5::read_uint64(group, "seed", path), "seed");
+  generator.stream = need(hdf5::read_uint64(group, "stream", path), "stream");
+  generator.shape = need(hdf5::read_shape(group, "shape", path), "shape");
+  generator.scale = need(hdf5::read_double(group, "scale", path), "scale");
+  const auto dtype = hdf5::read_string(group, "dtype", path).value_or("bfloat16");
+  if (dtype != "bfloat16") throw InputError(fmt::format("{}: expected dtype 'bfloat16', found '{}'", path, dtype));
+  const auto origin = hdf5::read_string(group, "origin", path).value_or("regenerated");
+  if (origin != "regenerated") throw InputError(fmt::format("{}: expected origin 'regenerated', found '{}'", path, origin));
+  stored.hashes_json = hdf5::read_string(group, "sha256", path).value_or("");
+  if (!stored.hashes_json.empty()) stored.hashes = parse_hashes(stored.hashes_json, path);
+  return stored;
+}
+
+void write_generator(const hdf5::Handle& group, const StoredGenerator& stored) {
+  hdf5::write_string(group, "generator", stored.generator.fill);
+  hdf5::write_string(group, "routing", stored.generator.routing);
+  hdf5::write_uint64(group, "seed", stored.generator.seed);
+  hdf5::write_uint64(group, "stream", stored.generator.stream);
+  hdf5::write_shape(group, "shape", stored.generator.shape);
+  hdf5::write_double(group, "scale", stored.generator.scale);
+  hdf5::write_string(group, "dtype", "bfloat16");
+  hdf5::write_string(group, "origin", "regenerated");
+  hdf5::write_string(group, "sha256", stored.hashes_json);
+}
+
+}  // namespace assay

@@ -1,0 +1,80 @@
+// The names and texts of the file schema (golden/SCHEMA.md), shared by reader and writer.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "golden/hdf5_handle.h"
+#include "harness/candidate.h"
+#include "harness/problem.h"
+
+namespace assay {
+
+inline constexpr std::string_view kSchemaName = "assay";
+inline constexpr std::string_view kSchemaVersion = "1.0";
+inline constexpr int kSchemaMajor = 1;
+inline constexpr std::string_view kOracleGroup = "oracle";
+
+/// "/forward/router_logits", "/weights/gate", ...
+std::string dataset_path(Field field);
+
+/// Fields of which a file's leading [T] may be [B, L]; those the writer writes that way.
+bool has_token_rows(Field field);
+bool is_stored_by_sequence(Field field);
+
+/// The digest over a whole file: SHA-256 of the sorted lines "<key> <hash>\n".
+class ContentHash {
+ public:
+  void add(const std::string& key, const std::string& hash) { hashes_[key] = hash; }
+  /// A root attribute: key "@name", hash of its text.
+  void add_attribute(std::string_view name, std::string_view text);
+  std::string hex() const;
+
+ private:
+  std::map<std::string, std::string> hashes_;
+};
+
+/// A regenerated tensor's part in the content hash. `hashes_json` is the text of its sha256 attribute.
+std::string generator_hash(const Generator& generator, const std::string& hashes_json);
+
+/// The JSON texts of the root attributes. The readers throw InputError naming the key that is missing or wrong.
+std::string config_json(const MoeConfig& config);
+MoeConfig parse_config(const std::string& text);
+std::string accumulators_json(const Accumulators& accumulators);
+Accumulators parse_accumulators(const std::string& text);
+std::string strings_json(const std::map<std::string, std::string>& strings);
+std::map<std::string, std::string> parse_strings(const std::string& text, const std::string& where);
+std::string hashes_json(const std::vector<std::string>& hashes);
+std::vector<std::string> parse_hashes(const std::string& text, const std::string& where);
+
+/// What the root attributes say, apart from `content_sha256`.
+struct Header {
+  std::string schema_version{kSchemaVersion};
+  std::string fixture;
+  std::uint64_t seed = 0;
+  MoeConfig config;
+  std::int64_t batch = 1;
+  std::int64_t sequence = 0;
+  Candidate candidate;  // its plain members; no fields
+  std::string content_sha256;  // empty when the file states none
+};
+
+/// Reads the root attributes and adds them to `content`. Throws InputError on an unknown schema, major version, kind,
+/// contract or accumulator, or a required attribute that is missing; the optional ones that are missing become remarks.
+Header read_header(const hdf5::Handle& root, ContentHash& content);
+
+/// Writes the root attributes except `content_sha256`, and adds them to `content`.
+void write_header(const hdf5::Handle& root, const Header& header, ContentHash& content);
+
+/// Attributes of a group that stands for a regenerated tensor.
+struct StoredGenerator {
+  Generator generator;
+  std::string hashes_json;
+  std::vector<std::string> hashes;  // one per expert, or one; empty when the file has none
+};
+StoredGenerator read_generator(const hdf5::Handle& group, const std::string& path);
+void write_generator(const hdf5::Handle& group, const StoredGenerator& stored);
+
+}  // namespace assay
