@@ -1,0 +1,19 @@
+// A Report as one HTML file that needs no network and no script to be read.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "harness/report.h"
+
+namespace assay {
+
+/// The whole page: verdict in words, case by field matrix, a section per case, environment, and the report's JSON as a data
+/// block. Tables and drawings are in the markup; the script adds filters, deep links, copying and the download. A
+/// Content-Security-Policy forbids everything from outside. All text of the report is escaped.
+std::string render_html(const Report& report);
+
+/// Passing cases beyond this many have their table, but no worst elements: the file stays small enough to be mailed.
+inline constexpr int kDetailedPassingCases = 6;
+
+}  // namespace assay

@@ -1,0 +1,36 @@
+// One case of the HTML report.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "harness/report.h"
+
+namespace assay::html {
+
+/// Anchors: "c2" is the second case, "c2-second_gemm" one of its fields.
+std::string case_id(std::size_t index);
+std::string field_id(std::size_t index, Field field);
+
+/// CSS class of a verdict: "good", "bad", "doubt", "absent".
+std::string_view css_class(Verdict verdict);
+
+/// "✘ FAILED" with sign and words in their colour.
+std::string verdict_badge(Verdict verdict);
+
+/// The verdict of a field in words, with what it means for the search: "FAILED, own error", "FAILED, inherited".
+std::string verdict_sentence(const FieldResult& result);
+
+struct CaseOptions {
+  bool open = true;      // whether the section starts unfolded
+  bool details = true;   // worst elements of passing fields too
+};
+std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options);
+
+/// Worst elements with their number lines, experts, prediction and notes of one field.
+std::string field_section(const FieldResult& result, std::size_t index);
+
+/// A command with a button to copy it.
+std::string command_line(std::string_view label, std::string_view command);
+
+}  // namespace assay::html
