@@ -1,0 +1,169 @@
+// The order of the folders, held by a test: it reads the source tree (the working directory is the tree's root).
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <regex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kSiblings[] = {"fixtures", "reference_cpu", "gpu", "golden", "reports"};
+constexpr std::size_t kMostLines = 350;
+
+/// Headers of other projects, by how their path starts, and the folders that may include them.
+struct Owned {
+  std::string_view header;
+  std::vector<std::string_view> folders;
+};
+const std::vector<Owned> kOwned = {
+    {"hdf5", {"golden"}},
+    {"H5", {"golden"}},
+    {"openssl/", {"golden"}},
+    {"Eigen/", {"reference_cpu"}},
+    {"cuda", {"gpu"}},
+    {"cublas", {"gpu"}},
+    {"cooperative_groups", {"gpu"}},
+    {"Random123/", {"fixtures", "gpu"}},
+    {"png.h", {"reports"}},
+    {"CLI/", {"harness/cli"}},
+};
+
+bool starts_with(const std::string& path, std::string_view folder) { return path.starts_with(fmt::format("{}/", folder)); }
+
+/// The layer a file belongs to: "harness/cli" or its first folder; empty at the root.
+std::string layer_of(const std::string& path) {
+  if (starts_with(path, "harness/cli")) return "harness/cli";
+  const auto slash = path.find('/');
+  return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+/// What is wrong with including `header` from the file at `path`, or nothing.
+std::optional<std::string> wrong_include(const std::string& path, const std::string& header, bool quoted) {
+  const auto layer = layer_of(path);
+  if (!quoted) {
+    for (const auto& [start, folders] : kOwned)
+      if (header.starts_with(start) && std::ranges::find(folders, layer) == folders.end())
+        return fmt::format("{} includes <{}>, which belongs to {}", path, header, fmt::join(folders, ", "));
+    return std::nullopt;
+  }
+  const auto target = layer_of(header);
+  const bool known = target == "harness" || target == "harness/cli" || std::ranges::find(kSiblings, target) != std::end(kSiblings);
+  if (!known) return fmt::format("{} includes \"{}\", which is not written from the root", path, header);
+  if (layer == "harness/cli" || target == layer || target == "harness") return std::nullopt;
+  return fmt::format("{} includes \"{}\": {} may include harness and itself only", path, header, layer);
+}
+
+/// Everything wrong with one file's text.
+std::vector<std::string> complaints(const std::string& path, const std::string& text) {
+  static const std::regex kInclude(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
+  // Written in two parts, or this file would complain about itself.
+  static const std::string kForeignPaths[] = {std::string("/wo") + "rk/", std::string("/ho") + "me/", std::string("/ro") + "ot/"};
+  std::vector<std::string> found;
+  std::size_t lines = 0;
+  const bool code = path.ends_with(".h") || path.ends_with(".cpp") || path.ends_with(".cuh") || path.ends_with(".cu");
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const auto end = rest.find('\n');
+    const std::string line(rest.substr(0, end));
+    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
+    ++lines;
+    std::smatch match;
+    if (code && line.find("include") != std::string::npos && std::regex_search(line, match, kInclude))
+      if (auto wrong = wrong_include(path, match[2], match[1] == "\"")) found.push_back(*wrong);
+    for (const auto& foreign : kForeignPaths)
+      if (line.find(foreign) != std::string::npos) found.push_back(fmt::format("{}:{} mentions {}", path, lines, foreign));
+  }
+  const bool limited = code || path.ends_with(".py") || path.ends_with(".js") || path.ends_with(".css") || path == "dev";
+  if (limited && lines > kMostLines) found.push_back(fmt::format("{} has {} lines, more than {}", path, lines, kMostLines));
+  return found;
+}
+
+bool is_text(const fs::path& path) {
+  static const std::string_view kEndings[] = {".h", ".cpp", ".cuh", ".cu", ".py", ".md", ".build", ".txt", ".html", ".js", ".css", ".wrap", ".toml"};
+  return std::ranges::find(kEndings, path.extension().string()) != std::end(kEndings) || path.filename() == "dev";
+}
+
+/// Paths from the root, with slashes: our folders and the files beside them.
+std::vector<std::string> sources(const fs::path& root) {
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(root))
+    if (entry.is_regular_file() && is_text(entry.path())) found.push_back(entry.path().filename().string());
+  for (const std::string_view folder : {"harness", "fixtures", "reference_cpu", "gpu", "golden", "reports"})
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder))
+      if (entry.is_regular_file() && is_text(entry.path())) found.push_back(fs::relative(entry.path(), root).generic_string());
+  std::ranges::sort(found);
+  return found;
+}
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+TEST_SUITE("layering") {
+  TEST_CASE("the tree keeps the order of its folders, the length of its files, and speaks of itself alone") {
+    REQUIRE_MESSAGE(fs::exists("harness/field.h"), "run from the root of the source tree");
+    const auto files = sources(".");
+    REQUIRE(files.size() > 100);
+    for (const auto& path : files)
+      for (const auto& complaint : complaints(path, read(path))) FAIL_CHECK(complaint);
+  }
+
+  TEST_CASE("a sibling's header is refused, harness and the own folder are not") {
+    CHECK(complaints("gpu/a.cpp", "#include \"reference_cpu/merge.h\"\n").size() == 1);
+    CHECK(complaints("reports/html/a.cpp", "  #  include \"golden/hdf5.h\"\n").size() == 1);
+    CHECK(complaints("fixtures/a.h", "#include \"harness/field.h\"\n#include \"fixtures/fill.h\"\n").empty());
+    CHECK(complaints("golden/a.cpp", "#include \"harness/cli/run.h\"\n").size() == 1);
+  }
+
+  TEST_CASE("harness knows nobody, its program everybody") {
+    for (const auto sibling : kSiblings) {
+      const auto line = fmt::format("#include \"{}/a.h\"\n", sibling);
+      CHECK(complaints("harness/compare.cpp", line).size() == 1);
+      CHECK(complaints("harness/cli/main.cpp", line).empty());
+    }
+    CHECK(complaints("harness/compare.cpp", "#include \"harness/cli/a.h\"\n").size() == 1);
+  }
+
+  TEST_CASE("includes are written from the root") {
+    CHECK(complaints("harness/a.cpp", "#include \"field.h\"\n").size() == 1);
+    CHECK(complaints("harness/a.cpp", "#include \"../harness/field.h\"\n").size() == 1);
+  }
+
+  TEST_CASE("other projects' headers stay in their folder") {
+    for (const auto& [header, folders] : kOwned) {
+      const auto line = fmt::format("#include <{}>\n", header);
+      CHECK(complaints("harness/a.h", line).size() == 1);
+      for (const auto folder : folders) CHECK(complaints(fmt::format("{}/a.cpp", folder), line).empty());
+    }
+    CHECK(complaints("reference_cpu/a.cpp", "#include <cuda_runtime.h>\n").size() == 1);
+    CHECK(complaints("gpu/a.cu", "#include <Eigen/Dense>\n").size() == 1);
+    CHECK(complaints("harness/a.cpp", "#include <vector>\n").empty());
+  }
+
+  TEST_CASE("a file of 350 lines passes, one more does not") {
+    std::string text;
+    for (std::size_t i = 0; i < kMostLines; ++i) text += "x\n";
+    CHECK(complaints("harness/a.cpp", text).empty());
+    CHECK(complaints("golden/python/a.py", text + "x\n").size() == 1);
+    CHECK(complaints("harness/a.cpp", text + "x").size() == 1);
+    CHECK(complaints("README.md", text + "x\n").empty());
+  }
+
+  TEST_CASE("paths of somebody's machine are refused") {
+    CHECK(complaints("README.md", std::string("see /wo") + "rk/notes\n").size() == 1);
+    CHECK(complaints("golden/a.py", std::string("open('/ho") + "me/me/x')\n").size() == 1);
+    CHECK(complaints("golden/a.py", "a network / work in progress\n").empty());
+  }
+}
