@@ -61,12 +61,12 @@ TEST_SUITE("bf16") {
 
   TEST_CASE("ties go to the even neighbour, everything else to the nearer") {
     CHECK(round_to_bf16(1.0f).bits == 0x3f80);
-    CHECK(round_to_bf16(0x1.01p0f).bits == 0x3f80);      // half way between 1 and 1 + 2^-7: even is 1
-    CHECK(round_to_bf16(0x1.03p0f).bits == 0x3f82);      // half way between 1 + 2^-7 and 1 + 2^-6: even is the upper
+    CHECK(round_to_bf16(0x1.01p0f).bits == 0x3f80);  // half way between 1 and 1 + 2^-7: even is 1
+    CHECK(round_to_bf16(0x1.03p0f).bits == 0x3f82);  // half way between 1 + 2^-7 and 1 + 2^-6: even is the upper
     CHECK(round_to_bf16(0x1.010002p0f).bits == 0x3f81);
     CHECK(round_to_bf16(0x1.02fffep0f).bits == 0x3f81);
     CHECK(round_to_bf16(-0x1.01p0f).bits == 0xbf80);
-    CHECK(round_to_bf16(0x1.ffp0f).bits == 0x4000);      // carries into the exponent
+    CHECK(round_to_bf16(0x1.ffp0f).bits == 0x4000);  // carries into the exponent
   }
 
   TEST_CASE("overflow gives infinity from half an ulp above the largest value") {
@@ -94,8 +94,8 @@ TEST_SUITE("bf16") {
     CHECK(round_to_bf16(-0.0f).bits == 0x8000);
     CHECK(round_to_bf16(-0.0).bits == 0x8000);
     CHECK(round_to_bf16(0x1p-133f).bits == 1);
-    CHECK(round_to_bf16(0x1p-134f).bits == 0);       // half way to the smallest: even is zero
-    CHECK(round_to_bf16(0x1.8p-133f).bits == 2);     // half way between 1 and 2 units
+    CHECK(round_to_bf16(0x1p-134f).bits == 0);    // half way to the smallest: even is zero
+    CHECK(round_to_bf16(0x1.8p-133f).bits == 2);  // half way between 1 and 2 units
     CHECK(round_to_bf16(0x1.0004p-134f).bits == 1);
     CHECK(round_to_bf16(-1e-300).bits == 0x8000);
     CHECK(round_to_bf16(0x1p-134).bits == 0);

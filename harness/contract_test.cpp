@@ -61,8 +61,8 @@ TEST_SUITE("contract") {
 
 TEST_SUITE("accumulator") {
   TEST_CASE("what is written is read back") {
-    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise, AccumulatorKind::Hopper,
-                            AccumulatorKind::HopperAnySplit}) {
+    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise,
+                            AccumulatorKind::Hopper, AccumulatorKind::HopperAnySplit}) {
       const Accumulator accumulator{kind, {}};
       CHECK(parse_accumulator(to_string(accumulator)) == accumulator);
     }
@@ -77,14 +77,15 @@ TEST_SUITE("accumulator") {
   }
 
   TEST_CASE("anything else is refused with the valid forms") {
-    for (const std::string text : {"", "Hopper", "hopper_split", "hopper_split()", "hopper_split(0)", "hopper_split(-16)", "hopper_split(16", "hopper_split(a)",
-                                   "hopper_split(99999999999999999999)", "hopper_split(16, 32) "}) {
+    for (const std::string text : {"", "Hopper", "hopper_split", "hopper_split()", "hopper_split(0)", "hopper_split(-16)",
+                                   "hopper_split(16", "hopper_split(a)", "hopper_split(99999999999999999999)", "hopper_split(16, 32) "}) {
       CAPTURE(text);
       CHECK_THROWS_AS(parse_accumulator(text), UsageError);
     }
-    CHECK_THROWS_WITH_AS(parse_accumulator("fp16"),
-                         "unknown accumulator 'fp16'; valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)",
-                         UsageError);
+    CHECK_THROWS_WITH_AS(
+        parse_accumulator("fp16"),
+        "unknown accumulator 'fp16'; valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)",
+        UsageError);
   }
 }
 
@@ -100,11 +101,16 @@ TEST_SUITE("verdict") {
 
   TEST_CASE("each verdict has its name and its exit code") {
     const std::pair<Verdict, ExitCode> rows[] = {
-        {Verdict::NotMaterialised, ExitCode::NothingCompared}, {Verdict::Unsupported, ExitCode::NothingCompared},
-        {Verdict::Passed, ExitCode::Passed},                   {Verdict::Mistrusted, ExitCode::Suspect},
-        {Verdict::Suspect, ExitCode::Suspect},                 {Verdict::MissingGolden, ExitCode::CouldNotJudge},
-        {Verdict::Failed, ExitCode::Failed},                   {Verdict::NonFinite, ExitCode::Failed},
-        {Verdict::WrongDtype, ExitCode::Failed},               {Verdict::WrongShape, ExitCode::Failed},
+        {Verdict::NotMaterialised, ExitCode::NothingCompared},
+        {Verdict::Unsupported, ExitCode::NothingCompared},
+        {Verdict::Passed, ExitCode::Passed},
+        {Verdict::Mistrusted, ExitCode::Suspect},
+        {Verdict::Suspect, ExitCode::Suspect},
+        {Verdict::MissingGolden, ExitCode::CouldNotJudge},
+        {Verdict::Failed, ExitCode::Failed},
+        {Verdict::NonFinite, ExitCode::Failed},
+        {Verdict::WrongDtype, ExitCode::Failed},
+        {Verdict::WrongShape, ExitCode::Failed},
     };
     std::set<std::string_view> names;
     for (const auto& [verdict, code] : rows) {

@@ -50,7 +50,8 @@ TEST_SUITE("field") {
       CAPTURE(row.name);
       CHECK(row.shape[0] != Dim::None);
       CHECK((row.shape[1] != Dim::None || row.shape[2] == Dim::None));
-      CHECK((row.dtype == DType::Int32) == (row.match == Match::Selection || (row.match == Match::Exact && row.id != Field::hidden_states_unpermute)));
+      CHECK((row.dtype == DType::Int32) ==
+            (row.match == Match::Selection || (row.match == Match::Exact && row.id != Field::hidden_states_unpermute)));
       CHECK(row.dtype != DType::Float64);
     }
   }

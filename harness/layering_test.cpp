@@ -25,16 +25,9 @@ struct Owned {
   std::vector<std::string_view> folders;
 };
 const std::vector<Owned> kOwned = {
-    {"hdf5", {"golden"}},
-    {"H5", {"golden"}},
-    {"openssl/", {"golden"}},
-    {"Eigen/", {"reference_cpu"}},
-    {"cuda", {"gpu"}},
-    {"cublas", {"gpu"}},
-    {"cooperative_groups", {"gpu"}},
-    {"Random123/", {"fixtures", "gpu"}},
-    {"png.h", {"reports"}},
-    {"CLI/", {"harness/cli"}},
+    {"hdf5", {"golden"}},   {"H5", {"golden"}},        {"openssl/", {"golden"}},        {"Eigen/", {"reference_cpu"}},
+    {"cuda", {"gpu"}},      {"cublas", {"gpu"}},       {"cooperative_groups", {"gpu"}}, {"Random123/", {"fixtures", "gpu"}},
+    {"png.h", {"reports"}}, {"CLI/", {"harness/cli"}},
 };
 
 bool starts_with(const std::string& path, std::string_view folder) { return path.starts_with(fmt::format("{}/", folder)); }
@@ -88,7 +81,8 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
 }
 
 bool is_text(const fs::path& path) {
-  static const std::string_view kEndings[] = {".h", ".cpp", ".cuh", ".cu", ".py", ".md", ".build", ".txt", ".html", ".js", ".css", ".wrap", ".toml"};
+  static const std::string_view kEndings[] = {".h",   ".cpp",  ".cuh", ".cu",  ".py",   ".md",  ".build",
+                                              ".txt", ".html", ".js",  ".css", ".wrap", ".toml"};
   return std::ranges::find(kEndings, path.extension().string()) != std::end(kEndings) || path.filename() == "dev";
 }
 
