@@ -38,7 +38,7 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
   if (judgement.elements > 0) {
     out += fmt::format("{} of {} elements {}", grouped_digits(judgement.rejected), grouped_digits(judgement.elements),
                        has_ratio(result.field) ? "outside the accepted interval" : "wrong");
-    out += fmt::format("; {} with other bits than the rounded reference", grouped_digits(judgement.mismatched));
+    if (has_ratio(result.field)) out += fmt::format("; {} with other bits than the rounded reference", grouped_digits(judgement.mismatched));
   }
   if (judgement.non_finite > 0) out += fmt::format("; {} not finite", grouped_digits(judgement.non_finite));
   out += "</p>";

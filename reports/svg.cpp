@@ -76,7 +76,7 @@ std::string bits_meter(const Prediction& prediction) {
 }
 
 std::string bar_chart(const std::vector<Bar>& bars, BarScale scale, const std::string& title) {
-  constexpr double kLeft = 44, kTop = 8, kHeight = 96, kWidth = 640;
+  constexpr double kLeft = 60, kTop = 8, kHeight = 96, kWidth = 640;
   if (bars.empty()) return "";
   double largest = 0, sum = 0;
   for (const Bar& bar : bars) {
