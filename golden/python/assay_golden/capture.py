@@ -159,12 +159,17 @@ def run(block, hidden, implementation, top_k, d_output=None, replayed=None):
     second = result.fields["second_gemm"]
     result.derived(hidden_states_unpermute=second[torch.from_numpy(inverse).to(second.device)])
     result.captured(hidden_states=output)
+    if backward and not is_fused(block):
+        # Two products where the schema means one: what they add up to was rounded between them.
+        result.fields.pop("d_permuted_hidden_states")
+        result.notes["left_out"] = "d_permuted_hidden_states, d_input_hidden_states: gate_proj and up_proj are separate products"
     if backward:
         result.captured(
             d_topk_weights=_gradient(weights), d_router_logits=_gradient(logits), d_gate=_gradient(block.gate.weight),
             d_gate_up_proj=expert_gradient(block, "gate_up_proj"), d_down_proj=expert_gradient(block, "down_proj"),
-            d_input_hidden_states=_gradient(hidden).reshape(rows.shape),
         )  # fmt: skip
+    if backward and is_fused(block):
+        result.captured(d_input_hidden_states=_gradient(hidden).reshape(rows.shape))
     return result
 
 

@@ -1,6 +1,7 @@
 """Goldens of a real model: one layer of a local checkpoint with the input that the layer really sees."""
 
 import os
+import sys
 
 import numpy as np
 import torch
@@ -19,13 +20,17 @@ _PROMPT_STREAM = 6
 
 def _load(folder, device):
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     if not os.path.isfile(os.path.join(folder, "config.json")):
         raise InputError(f"expected a checkpoint folder with config.json, found none in {folder}")
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.bfloat16)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"cannot load the model in {folder}: {error}")
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot load the model in {folder}: {reason}")
     return model.eval().to(device)
 
 

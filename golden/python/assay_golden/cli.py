@@ -75,13 +75,12 @@ def _options(arguments):
     from .provenance import choose_device, gather, set_switches
 
     switches = set_switches()
-    implementations = ("grouped_mm", "eager") if arguments.implementation == "both" else (arguments.implementation,)
     try:
         os.makedirs(arguments.out, exist_ok=True)
     except OSError as error:
         raise AssayError(f"cannot make the folder {arguments.out}: {error}")
     return Options(
-        arguments.out, choose_device(arguments.device), implementations, arguments.compress, arguments.threads,
+        arguments.out, choose_device(arguments.device), arguments.implementation, arguments.compress, arguments.threads,
         gather(switches, arguments.revision),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,10 +23,20 @@ CONTRACT = {"grouped_mm": "hf", "eager": "hf_eager"}
 class Options:
     out: str
     device: torch.device
-    implementations: tuple = capture.IMPLEMENTATIONS
+    implementation: str = "both"
     compress: int = 4
     threads: int | None = None
     provenance: dict = field(default_factory=dict)
+
+
+def chosen(implementation, block):
+    """The implementations to run; "both" is all that this release of transformers has."""
+    if implementation != "both":
+        return (implementation,)
+    if is_fused(block):
+        return capture.IMPLEMENTATIONS
+    print("assay_golden: this release of transformers has no grouped_mm; only eager is exported", file=sys.stderr)
+    return ("eager",)
 
 
 def grouped_kernel(block):
@@ -83,8 +94,8 @@ def run_and_write(options, file, block, hidden, d_output, name, with_oracle):
 
     Yields (path, content hash). Raises InputError.
     """
-    given = dict(file.tensors)
-    for implementation in options.implementations:
+    given, about = dict(file.tensors), dict(file.provenance)
+    for implementation in chosen(options.implementation, block):
         file.tensors = dict(given)
         kernel = grouped_kernel(block) if implementation == "grouped_mm" and is_fused(block) else "torch.nn.functional.linear"
         run = capture.run(block, hidden, implementation, file.config.top_k, d_output)
@@ -95,7 +106,7 @@ def run_and_write(options, file, block, hidden, d_output, name, with_oracle):
         file.producer = f"huggingface {implementation}"
         file.device, file.compute_capability = device_name(options.device), compute_capability(options.device)
         file.accumulators = accumulators(implementation, options.device, kernel)
-        file.provenance = {**options.provenance, **file.provenance, "experts_implementation": implementation, "experts_kernel": kernel}
+        file.provenance = {**options.provenance, **about, **run.notes, "experts_implementation": implementation, "experts_kernel": kernel}
         del run
         path = os.path.join(options.out, f"{name}.{implementation}.h5")
         yield path, write(path, file, options.compress)

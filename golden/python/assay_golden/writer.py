@@ -1,0 +1,103 @@
+"""Lets a PyTorch or numpy user write what a kernel computed, to be judged by `assay verify --pipeline dump:FILE`.
+
+    from assay_golden import Candidate
+    candidate = Candidate.like("golden.h5", producer="my kernel", contract="hf")
+    candidate.add("hidden_states", output)   # torch.bfloat16, or numpy uint16 with the bits
+    candidate.write("mine.h5")
+"""
+
+import re
+import sys
+
+import numpy as np
+
+from . import schema
+from .errors import InputError, UsageError
+from .fields import BATCHED, file_shape, find_field
+
+PRODUCTS = ("router", "gate_up", "down")
+_ACCUMULATOR = re.compile(r"unknown|fp32_sequential|fp32_pairwise|hopper|hopper_any_split|hopper_split\(\d+(, ?\d+)*\)")
+
+
+def _shape(extents):
+    return "[" + ", ".join(map(str, extents)) + "]"
+
+
+class Candidate:
+    """Results of one kernel on a golden's problem. The inputs and weights, or the generators' attributes, are the golden's."""
+
+    def __init__(self, file):
+        self._file = file
+
+    @classmethod
+    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None):
+        """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
+
+        accumulators: {"router"|"gate_up"|"down": "hopper", ...}, only what the kernel is known to do; absent means unknown.
+        """
+        if contract not in schema.CONTRACTS:
+            raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(schema.CONTRACTS)}")
+        for product, accumulator in (accumulators or {}).items():
+            if product not in PRODUCTS or not _ACCUMULATOR.fullmatch(accumulator):
+                raise UsageError(
+                    f"unknown accumulator '{accumulator}' of '{product}'; valid products: {', '.join(PRODUCTS)}; valid forms: unknown, "
+                    "fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)"
+                )
+        source = schema.read(golden)
+        given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights")}
+        if ("inputs", "input_hidden_states") not in given:
+            raise InputError(f"{golden} has no input_hidden_states: a candidate needs a problem")
+        return cls(schema.File(
+            source.config, source.batch, source.sequence, given, "candidate", source.fixture, source.seed, contract,
+            dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()},
+        ))  # fmt: skip
+
+    def add(self, name, tensor):
+        """One field: torch.bfloat16 or numpy uint16 bits for bfloat16 fields, integers for index fields. Returns self."""
+        field = find_field(name)
+        if field.group not in ("forward", "backward"):
+            raise UsageError(f"{name} is given by the golden; add what the kernel computed")
+        data = self._elements(name, field.dtype, tensor)
+        expected = file_shape(name, self._file)
+        flat = (self._file.batch * self._file.sequence, *expected[2:]) if name in BATCHED else expected
+        if data.shape not in (expected, flat):
+            alternative = f" or {_shape(expected)}" if expected != flat else ""
+            raise UsageError(f"{name}: expected shape {_shape(flat)}{alternative}, found {_shape(data.shape)}")
+        self._file.tensors[field.group, name] = schema.Stored(data.reshape(expected), field.dtype, "computed")
+        return self
+
+    def write(self, path, compress=4):
+        """Writes the file whole or not at all. Returns its content hash."""
+        if not any(group in ("forward", "backward") for group, _ in self._file.tensors):
+            raise UsageError("the candidate has no field: add at least one")
+        return schema.write(path, self._file, compress)
+
+    def _elements(self, name, dtype, tensor):
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(tensor, torch.Tensor):
+            return self._from_torch(torch, name, dtype, tensor.detach())
+        array = np.asarray(tensor)
+        if dtype == "bfloat16":
+            if array.dtype != np.uint16:
+                raise UsageError(f"{name}: expected bfloat16 bits as numpy uint16 (or a torch.bfloat16 tensor), found {array.dtype}")
+            return array.astype("<u2")
+        return _as_int32(name, array)
+
+    def _from_torch(self, torch, name, dtype, tensor):
+        if tensor.is_cuda and not self._file.device:
+            self._file.device = torch.cuda.get_device_name(tensor.device)
+            self._file.compute_capability = "{}.{}".format(*torch.cuda.get_device_capability(tensor.device))
+        if dtype == "int32":
+            return _as_int32(name, tensor.cpu().numpy() if not tensor.is_floating_point() else np.empty(0, np.float32))
+        if tensor.dtype != torch.bfloat16:
+            raise UsageError(f"{name}: expected torch.bfloat16, found {tensor.dtype}; round it where the kernel rounds it")
+        return tensor.contiguous().cpu().view(torch.int16).numpy().view("<u2")
+
+
+def _as_int32(name, array):
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"{name}: expected integers, found {array.dtype}")
+    limits = np.iinfo(np.int32)
+    if array.size and (array.min() < limits.min or array.max() > limits.max):
+        raise UsageError(f"{name}: expected values that fit int32, found {array.min()}..{array.max()}")
+    return array.astype("<i4")
