@@ -146,10 +146,10 @@ std::string filled(std::string_view page, std::initializer_list<std::pair<std::s
 
 }  // namespace
 
-std::string render_html(const Report& report) {
+std::string render_html(const Report& report, std::span<const Report> history) {
   const std::string title = fmt::format("{} {}: {}", sign(mark(report.verdict())), verdict_in_words(report), escaped(report.title));
   const std::string body = hero(report);
-  const std::string cases = matrix(report) + case_sections(report) + environment(report);
+  const std::string cases = matrix(report) + html::trend_section(report, history) + case_sections(report) + environment(report);
   return filled(html::kPage, {{"title", title}, {"style", html::kStyle}, {"script", html::kScript}, {"hero", body}, {"cases", cases}, {"data", data_block(report)}});
 }
 

@@ -129,9 +129,9 @@ std::string routing(const CaseResult& c) {
       for (const std::int64_t expert : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", expert);
       return text;
     };
-    out += "<div class=\"scroll\" tabindex=\"0\"><table><caption>Tokens that took other experts than the reference. A flip is legal where the gap of the "
+    out += "<div class=\"scroll\" tabindex=\"0\"><table class=\"routing\"><caption>Tokens that took other experts than the reference. A flip is legal where the gap of the "
            "logits is within what their errors allow.</caption><thead><tr><th scope=\"col\">token</th><th scope=\"col\">took</th><th scope=\"col\">reference took</th>"
-           "<th scope=\"col\">gap</th><th scope=\"col\">allowed</th><th scope=\"col\">verdict</th></tr></thead><tbody>";
+           "<th scope=\"col\" class=\"number\">gap</th><th scope=\"col\" class=\"number\">allowed</th><th scope=\"col\">verdict</th></tr></thead><tbody>";
     for (const RoutingFlip& flip : c.flips)
       out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"number\">{:.4g}</td><td class=\"number\">{:.4g}</td><td>{}</td></tr>",
                          flip.token, list(flip.candidate_only), list(flip.reference_only), flip.gap, flip.bound,
@@ -157,8 +157,9 @@ std::string verdict_badge(Verdict verdict) {
 
 std::string verdict_sentence(const FieldResult& result) {
   std::string out = verdict_badge(result.verdict);
-  if (failed(result.verdict) && failed(result.isolated.verdict)) out += " <small>own error</small>";
-  else if (failed(result.verdict) && failed(result.chained.verdict)) out += " <small>inherited</small>";
+  // A field of the wrong shape or dtype has no elements: whose error it is was not asked.
+  if (failed(result.isolated.verdict) && result.isolated.elements > 0) out += " <small>own error</small>";
+  else if (failed(result.chained.verdict) && result.chained.elements > 0) out += " <small>inherited</small>";
   return out;
 }
 

@@ -1,6 +1,7 @@
-// One case of the HTML report.
+// Sections of the HTML report.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,9 @@ std::string case_section(const CaseResult& result, std::size_t index, const Case
 
 /// Worst elements with their number lines, experts, prediction and notes of one field.
 std::string field_section(const FieldResult& result, std::size_t index);
+
+/// What changed since the last of `history`, and the worst error of every case over time; "" without a history.
+std::string trend_section(const Report& report, std::span<const Report> history);
 
 /// A command with a button to copy it.
 std::string command_line(std::string_view label, std::string_view command);

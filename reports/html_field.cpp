@@ -33,7 +33,7 @@ std::string element_table(Field field, const Element& e) {
 }
 
 std::string judgement_part(const FieldResult& result, const Judgement& judgement, std::string_view way, std::string_view meaning) {
-  if (!compared(judgement.verdict)) return "";
+  if (!compared(judgement.verdict) || judgement.elements == 0) return "";
   std::string out = fmt::format("<section class=\"way\"><h4>{} <small>{}</small></h4><p>{} ", way, meaning, verdict_badge(judgement.verdict));
   if (judgement.elements > 0) {
     out += fmt::format("{} of {} elements {}", grouped_digits(judgement.rejected), grouped_digits(judgement.elements),

@@ -206,6 +206,22 @@ TEST_SUITE("html") {
     CHECK(std::stod(path.substr(1)) > right);
   }
 
+  TEST_CASE("with earlier reports the page says what changed, and draws each case over time") {
+    const Report now = sample::report();
+    CHECK_FALSE(contains(render_html(now), "id=\"trend\""));
+    std::vector<Report> history = {now, now};
+    history[1].created = "2026-11-20T08:00:00Z";
+    history[1].cases[1].fields[7].verdict = Verdict::Passed;
+    history[0].cases.pop_back();
+    const std::string html = render_html(now, history);
+    CHECK(unbalanced(html) == "");
+    CHECK(contains(html, "<h2>Since 2026-11-20T08:00:00Z</h2>"));
+    CHECK(contains(html, "regression</span>: qwen3_30b_a3b, gpu_fused: second_gemm: Failed, Passed before: it fails now"));
+    CHECK(contains(html, "<title>worst error in 3 runs</title>"));
+    CHECK(contains(html, "<title>worst error in 2 runs</title>"));
+    CHECK(unbalanced(render_html(sample::hostile_report(), std::vector{sample::hostile_report()})) == "");
+  }
+
   TEST_CASE("many cases stay small enough to be mailed") {
     CHECK(render_html(sample::many_cases(100)).size() < 10'000'000);
   }

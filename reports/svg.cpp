@@ -75,6 +75,18 @@ std::string bits_meter(const Prediction& prediction) {
   return out + "</svg>";
 }
 
+std::string trend_line(const std::vector<double>& ratios, const std::string& title) {
+  constexpr double kWidth = 200, kHeight = 32, kTop = 4, kBottom = 28;
+  if (ratios.empty()) return "";
+  // Three decades below the limit and one above, as the bars of the cases have them.
+  const auto y = [](double ratio) { return std::isnan(ratio) ? kTop : kBottom - (kBottom - kTop) * axis_x({1}, ratio) / kBarsWidth; };
+  const auto x = [&](std::size_t i) { return ratios.size() == 1 ? kWidth - 6 : 6 + (kWidth - 12) * static_cast<double>(i) / static_cast<double>(ratios.size() - 1); };
+  std::string out = fmt::format("<svg class=\"trend\" viewBox=\"0 0 {} {}\" role=\"img\"><title>{}</title>", kWidth, kHeight, escaped(title));
+  out += fmt::format("<line class=\"limit\" x1=\"0\" x2=\"{0}\" y1=\"{1:.1f}\" y2=\"{1:.1f}\"/><polyline points=\"", kWidth, y(1));
+  for (std::size_t i = 0; i < ratios.size(); ++i) out += fmt::format("{:.1f},{:.1f} ", x(i), y(ratios[i]));
+  return out + fmt::format("\"/><circle class=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"/></svg>", ratios.back() <= 1 ? "good" : "bad", x(ratios.size() - 1), y(ratios.back()));
+}
+
 std::string bar_chart(const std::vector<Bar>& bars, BarScale scale, const std::string& title) {
   constexpr double kLeft = 60, kTop = 8, kHeight = 96, kWidth = 640;
   if (bars.empty()) return "";
@@ -101,11 +113,12 @@ std::string bar_chart(const std::vector<Bar>& bars, BarScale scale, const std::s
                          kTop + kHeight + 14, bars[i].label);
   }
   out += fmt::format("<line class=\"base\" x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\"/>", kLeft, kWidth, kTop + kHeight);
-  out += fmt::format("<line class=\"limit\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>", kLeft, kWidth, y(line));
+  const std::string_view line_kind = scale == BarScale::Ratios ? "limit" : "mean";
+  out += fmt::format("<line class=\"{3}\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>", kLeft, kWidth, y(line), line_kind);
   const auto label = [&](double value, std::string_view kind) {
     out += fmt::format("<text class=\"{}\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{:.3g}</text>", kind, kLeft - 6, y(value) + 4, value);
   };
-  label(line, "limit");
+  label(line, line_kind);
   if (std::fabs(y(largest) - y(line)) > 12) label(largest, "");
   return out + "</svg>";
 }

@@ -30,6 +30,9 @@ std::string bits_meter(const Prediction& prediction);
 /// The accepted interval with the reference and the found value in it or beside it; ticks are bf16 values where they fit.
 std::string number_line(const Element& element);
 
+/// Worst ratios of one case over several runs, oldest first, on a logarithmic axis with the line at 1.
+std::string trend_line(const std::vector<double>& ratios, const std::string& title);
+
 struct Bar {
   std::int64_t label = 0;
   double value = 0.0;

@@ -71,8 +71,9 @@
   });
 
   const unfold = document.getElementById("unfold");
-  const open_all = () => all("details").forEach((one) => (one.open = true));
+  const open_all = (selector) => all(selector).forEach((one) => (one.open = true));
   unfold.hidden = false;
-  unfold.addEventListener("click", open_all);
-  addEventListener("beforeprint", open_all);
+  unfold.addEventListener("click", () => open_all("details"));
+  // On paper every case is there; fields that passed stay as they were, or they would fill dozens of pages.
+  addEventListener("beforeprint", () => open_all("details.case"));
 })();
