@@ -4,7 +4,6 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,9 +54,30 @@ std::optional<std::string> wrong_include(const std::string& path, const std::str
   return fmt::format("{} includes \"{}\": {} may include harness and itself only", path, header, layer);
 }
 
+struct Include {
+  std::string header;
+  bool quoted;
+};
+
+/// What a line includes: `#`, `include` and a name in <> or quotes, with spaces anywhere between.
+std::optional<Include> include_in(std::string_view line) {
+  const auto skip_spaces = [&] { line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size())); };
+  skip_spaces();
+  if (!line.starts_with('#')) return std::nullopt;
+  line.remove_prefix(1);
+  skip_spaces();
+  constexpr std::string_view kWord = "include";
+  if (!line.starts_with(kWord)) return std::nullopt;
+  line.remove_prefix(kWord.size());
+  skip_spaces();
+  if (line.empty() || (line[0] != '<' && line[0] != '"')) return std::nullopt;
+  const auto end = line.find(line[0] == '<' ? '>' : '"', 1);
+  if (end == std::string_view::npos) return std::nullopt;
+  return Include{std::string(line.substr(1, end - 1)), line[0] == '"'};
+}
+
 /// Everything wrong with one file's text.
 std::vector<std::string> complaints(const std::string& path, const std::string& text) {
-  static const std::regex kInclude(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
   // Written in two parts, or this file would complain about itself.
   static const std::string kForeignPaths[] = {std::string("/wo") + "rk/", std::string("/ho") + "me/", std::string("/ro") + "ot/"};
   std::vector<std::string> found;
@@ -69,9 +89,9 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
     const std::string line(rest.substr(0, end));
     rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
     ++lines;
-    std::smatch match;
-    if (code && line.find("include") != std::string::npos && std::regex_search(line, match, kInclude))
-      if (auto wrong = wrong_include(path, match[2], match[1] == "\"")) found.push_back(*wrong);
+    if (code)
+      if (const auto include = include_in(line))
+        if (auto wrong = wrong_include(path, include->header, include->quoted)) found.push_back(*wrong);
     for (const auto& foreign : kForeignPaths)
       if (line.find(foreign) != std::string::npos) found.push_back(fmt::format("{}:{} mentions {}", path, lines, foreign));
   }
