@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "golden/hdf5_heap.h"
+#include "golden/mapped_file.h"
 #include "harness/error.h"
 
 namespace assay::hdf5 {
@@ -52,10 +54,8 @@ Handle file_access(const std::string& doing) {
 
 Handle open_file(const std::filesystem::path& path) {
   const std::string doing = fmt::format("open {} as HDF5", path.string());
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) throw InputError(fmt::format("cannot {}: there is no such file", doing));
-  if (!std::filesystem::is_regular_file(status)) throw InputError(fmt::format("cannot {}: it is not a regular file", doing));
+  const auto damage = damaged_heap(MappedFile(path).bytes());
+  if (!damage.empty()) throw InputError(fmt::format("cannot {}: {}", doing, damage));
   const auto access = file_access(doing);
 #if H5_VERSION_GE(1, 10, 7)
   // Readers take no lock: network and read-only file systems often have none, and files are replaced whole.

@@ -1,0 +1,87 @@
+// A damaged file is one clear sentence, or reads exactly as before. Never a crash, never other data.
+#include <doctest/doctest.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <set>
+
+#include <fmt/format.h>
+
+#include "golden/golden_file.h"
+#include "golden/test_support.h"
+#include "harness/error.h"
+
+using namespace assay;
+using namespace assay::test;
+
+namespace {
+
+/// Writes one byte in place.
+void put_byte(int descriptor, std::size_t at, char byte) {
+  if (::pwrite(descriptor, &byte, 1, static_cast<off_t>(at)) != 1) throw std::runtime_error("cannot write a byte");
+}
+
+struct Tally {
+  int harmless = 0;
+  int reported = 0;
+  int changed = 0;
+  std::set<std::size_t> silent;
+};
+
+/// Reads the file once for every byte, with `mask` applied to that byte.
+Tally flip_every_byte(const std::filesystem::path& path, char mask) {
+  const auto bytes = read_bytes(path);
+  const auto intact = read_golden(path, test_regenerators());
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(descriptor >= 0);
+  Tally tally;
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    put_byte(descriptor, at, static_cast<char>(bytes[at] ^ mask));
+    try {
+      // Comparing loads every expert too.
+      if (same_file(intact, read_golden(path, test_regenerators()))) {
+        ++tally.harmless;
+      } else {
+        tally.silent.insert(at);
+      }
+    } catch (const InputError&) {
+      ++tally.reported;
+    }
+    put_byte(descriptor, at, bytes[at]);
+  }
+  ::close(descriptor);
+  CHECK(read_bytes(path) == bytes);
+  return tally;
+}
+
+void check_flips(const Sample& sample) {
+  const TemporaryFolder folder;
+  const auto path = folder / "sample.h5";
+  write_golden(path, sample.problem, sample.golden);
+  REQUIRE(std::filesystem::file_size(path) <= 16384);
+  for (const char mask : {'\x01', '\xff'}) {
+    const auto tally = flip_every_byte(path, mask);
+    MESSAGE(fmt::format("{} bytes, mask {:#04x}: {} reported, {} harmless", std::filesystem::file_size(path),
+                        static_cast<unsigned char>(mask), tally.reported, tally.harmless));
+    CHECK(tally.silent.empty());
+    CHECK(tally.reported > tally.harmless);
+  }
+}
+
+}  // namespace
+
+TEST_SUITE("golden damage") {
+  TEST_CASE("a flip of any byte of a stored golden is an error or changes nothing") {
+    check_flips(make_sample({2, 1, 2, 1, true}, 1, 2));
+  }
+
+  TEST_CASE("a flip of any byte of a dump with regenerated weights is an error or changes nothing") {
+    auto sample = make_sample({2, 1, 2, 1, true}, 1, 2);
+    use_generators(sample.problem);
+    sample.golden.kind = "candidate";
+    for (const auto& field : kFields)
+      if (field.id != Field::hidden_states) sample.golden.fields.erase(field.id);
+    check_flips(sample);
+  }
+}
