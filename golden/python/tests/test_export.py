@@ -1,0 +1,250 @@
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from assay_golden import block as blocks
+from assay_golden import capture, schema
+from assay_golden.bits import widen
+from assay_golden.block import to_tensor
+from assay_golden.errors import InputError
+from assay_golden.export import Options, accumulators, export_fixture
+from tests.problems import make_fixture, odd_fixture
+
+CPU = torch.device("cpu")
+PACKAGE = Path(__file__).parents[1]
+
+
+def has_grouped():
+    import transformers
+
+    return int(transformers.__version__.split(".")[0]) >= 5
+
+
+def export(fixture, folder, **changes):
+    return [schema.read(path) for path, _ in export_fixture(fixture, Options(str(folder), CPU, threads=1, **changes))]
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+
+@unittest.skipUnless(has_grouped(), "grouped_mm needs transformers 5")
+class Export(Folder):
+    def test_fields_are_captured_or_derived_as_specified(self):
+        derived = {"token_counts_by_expert", "gather_indices", "hidden_states_unpermute"}
+        for fixture in (make_fixture(), odd_fixture()):
+            for file, contract in zip(export(fixture, self.folder), ("hf", "hf_eager")):
+                forward = {name: tensor.origin for (group, name), tensor in file.tensors.items() if group == "forward"}
+                self.assertEqual(len(forward), 10)
+                self.assertEqual({name for name, origin in forward.items() if origin == "derived"}, derived)
+                self.assertEqual({origin for name, origin in forward.items() if name not in derived}, {"captured"})
+                self.assertEqual((file.contract, file.device, file.compute_capability), (contract, "cpu", ""))
+                self.assertEqual(set(file.accumulators.values()), {"unknown"})
+
+    def test_recomputing_every_stage_from_its_inputs_agrees(self):
+        for fixture in (make_fixture(), odd_fixture(), make_fixture("empty", routing="empty_experts", sizes=(64, 32, 7, 3))):
+            for file in export(fixture, self.folder):
+                self.check_stages(file)
+
+    def check_stages(self, file):
+        def field(group, name):
+            data = file.tensors[group, name].data
+            return torch.from_numpy(data.astype(np.int64)) if data.dtype == np.int32 else to_tensor(data).double()
+
+        config = file.config
+        x = field("inputs", "input_hidden_states").reshape(-1, config.hidden_size)
+        selected, weights = field("forward", "selected_experts"), field("forward", "topk_weights")
+        gather, counts = field("forward", "gather_indices"), field("forward", "token_counts_by_expert")
+        self.assertTrue(torch.equal(torch.bincount(selected.flatten(), minlength=config.num_experts), counts))
+        self.assertTrue(torch.equal(torch.argsort(selected.flatten(), stable=True), gather))
+        self.close(field("forward", "router_logits"), F.linear(x, field("weights", "gate")))
+        probabilities = field("forward", "router_logits").softmax(-1).gather(-1, selected)
+        self.close(weights, probabilities / probabilities.sum(-1, keepdim=True) if config.norm_topk_prob else probabilities)
+        end = 0
+        for expert, count in enumerate(counts.tolist()):
+            rows = slice(end, end + count)
+            end += count
+            first = field("forward", "first_gemm")[rows]
+            self.close(first, F.linear(x[gather[rows] // config.top_k], field("weights", "gate_up_proj")[expert]))
+            gate, up = first.chunk(2, -1)
+            self.close(field("forward", "intermediate")[rows], F.silu(gate) * up, 2)
+            down = F.linear(field("forward", "intermediate")[rows], field("weights", "down_proj")[expert])
+            self.close(field("forward", "second_gemm")[rows], down)
+        unpermuted = field("forward", "hidden_states_unpermute")
+        self.assertTrue(torch.equal(unpermuted[gather], field("forward", "second_gemm")))
+        output = (unpermuted.reshape(*selected.shape, -1) * weights[..., None]).sum(1)
+        self.close(field("forward", "hidden_states").reshape(output.shape), output, 2 * config.top_k)
+        for (group, name), tensor in file.tensors.items():  # float64 is near, so no field is another one's
+            if group == "oracle" and schema.FIELDS[name].group == "forward":
+                stored = widen(file.tensors[schema.FIELDS[name].group, name].data).astype(np.float64)
+                self.assertLess(np.abs(stored - tensor.data).max(initial=0), 0.05 * max(np.abs(tensor.data).max(initial=0), 1e-30), name)
+
+    def close(self, found, exact, roundings=1):
+        """Each rounding to bf16 moves a value by at most 2^-8 of the largest magnitude around."""
+        bound = roundings * 2.0**-8 * exact.abs().max() if exact.numel() else 0
+        self.assertLessEqual(float((found - exact).abs().max()) if exact.numel() else 0, float(bound))
+
+    def test_eager_and_grouped_agree_in_every_row(self):
+        grouped, eager = export(odd_fixture(), self.folder)
+        for name in ("selected_experts", "topk_weights", "gather_indices"):
+            np.testing.assert_array_equal(grouped.tensors["forward", name].data, eager.tensors["forward", name].data)
+        for name in ("first_gemm", "second_gemm"):
+            a, b = (widen(file.tensors["forward", name].data) for file in (grouped, eager))
+            self.assertLess(np.abs(a - b).max(), 2.0**-7 * np.abs(a).max())
+
+    def test_gradients_agree_with_float64_autograd(self):
+        for file in export(odd_fixture(), self.folder):
+            names = {name for group, name in file.tensors if group == "backward"}
+            self.assertEqual(names, {name for name, field in schema.FIELDS.items() if field.group == "backward"})
+            for name in names:
+                found = widen(file.tensors["backward", name].data).astype(np.float64)
+                exact = file.tensors["oracle", name].data
+                self.assertLess(np.abs(found - exact).max(), 0.03 * np.abs(exact).max(), name)
+
+    def test_generated_weights_are_named_with_a_hash_per_expert(self):
+        small, large = export(make_fixture(), self.folder)[0], export(make_fixture("named", store=False), self.folder)[0]
+        weight = large.tensors["weights", "gate_up_proj"]
+        stored = small.tensors["weights", "gate_up_proj"].data
+        self.assertEqual(weight.hashes, [schema.array_hash(matrix) for matrix in stored])
+        self.assertEqual(weight.generator, make_fixture().generators["gate_up_proj"])
+        np.testing.assert_array_equal(small.tensors["forward", "hidden_states"].data, large.tensors["forward", "hidden_states"].data)
+        self.assertFalse([key for key in large.tensors if key[0] in ("backward", "oracle")])
+
+    def test_no_tokens_one_token_and_one_expert_for_all(self):
+        for fixture in (make_fixture("none", sequence=0), make_fixture("one", batch=1, sequence=1), make_fixture("hot", routing="hot_expert")):
+            for file in export(fixture, self.folder):
+                self.check_stages(file) if fixture.tokens else self.assertEqual(file.tensors["forward", "first_gemm"].data.shape, (0, 64))
+                if fixture.name == "hot":
+                    self.assertTrue((file.tensors["forward", "selected_experts"].data[:, 0] == 0).all())
+
+    def test_two_runs_write_the_same_bytes(self):
+        for name in ("a", "b"):
+            (self.folder / name).mkdir()
+            export(make_fixture(), self.folder / name)
+        for file in ("tiny.grouped_mm.h5", "tiny.eager.h5"):
+            self.assertEqual((self.folder / "a" / file).read_bytes(), (self.folder / "b" / file).read_bytes())
+
+    def test_accumulators_are_declared_on_hopper_alone(self):
+        with mock.patch("assay_golden.export.compute_capability", lambda device: "9.0"):
+            grouped = {"router": "hopper_any_split", "gate_up": "hopper", "down": "hopper"}
+            self.assertEqual(accumulators("grouped_mm", CPU, "torch.nn.functional.grouped_mm"), grouped)
+            self.assertEqual(set(accumulators("eager", CPU, "").values()), {"hopper_any_split"})
+            self.assertEqual(set(accumulators("grouped_mm", CPU, "fallback loop").values()), {"hopper_any_split"})
+        with mock.patch("assay_golden.export.compute_capability", lambda device: "8.0"):
+            self.assertEqual(set(accumulators("grouped_mm", CPU, "").values()), {"unknown"})
+
+
+class Refusals(Folder):
+    def test_a_parameter_that_stays_unfilled(self):
+        def all_but_one(block, name, expert, matrix):
+            if (name, expert) != ("down_proj", 3):
+                fill_expert(block, name, expert, matrix)
+
+        fill_expert = blocks._fill_expert
+        with mock.patch.object(blocks, "_fill_expert", all_but_one), self.assertRaisesRegex(InputError, r"down_proj.*was not filled"):
+            export(make_fixture(), self.folder, implementation="eager")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_releases_that_return_probabilities_as_logits(self):
+        probabilities = torch.randn(5, 8).softmax(-1)
+        raw = torch.randn(5, 8).bfloat16()
+        weights = torch.full((5, 2), 0.5)
+        for logits, scores in ((probabilities, weights.bfloat16()), (probabilities.bfloat16(), weights.bfloat16()), (raw, weights)):
+            with self.assertRaisesRegex(InputError, "returns probabilities as router_logits"):
+                capture.refuse_probabilities(logits, scores)
+        capture.refuse_probabilities(raw, weights.bfloat16())
+
+    @unittest.skipUnless(has_grouped(), "the router is a module in transformers 5")
+    def test_a_whole_run_with_such_a_router(self):
+        from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeTopKRouter as Router
+
+        original = Router.forward
+
+        def double_softmax(self, hidden_states):
+            logits, scores, indices = original(self, hidden_states)
+            return logits.float().softmax(-1), scores.float(), indices
+
+        with mock.patch.object(Router, "forward", double_softmax), self.assertRaisesRegex(InputError, "returns probabilities"):
+            export(make_fixture(), self.folder, implementation="eager")
+
+    def test_experts_out_of_range(self):
+        with self.assertRaisesRegex(InputError, "selected_experts: expected 0..6, found 0..7"):
+            capture.expert_order(torch.tensor([[0, 7]]), 7)
+
+
+class Program(Folder):
+    def call(self, *arguments):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])}
+        return subprocess.run([sys.executable, "-m", "assay_golden", *map(str, arguments)], capture_output=True, text=True, env=environment)
+
+    def fixtures(self):
+        fixture = make_fixture()
+        record = {
+            "name": "tiny", "config": vars(fixture.config), "batch": 2, "sequence": 6, "seed": 1, "store_weights": True, "golden": True,
+            "generators": {
+                name: {"generator": g.fill, "routing": g.routing, "seed": g.seed, "stream": g.stream, "shape": g.shape, "scale": g.scale}
+                for name, g in fixture.generators.items()
+            },
+        }  # fmt: skip
+        path = self.folder / "fixtures.json"
+        path.write_text(json.dumps({"fixtures": [record]}))
+        return path
+
+
+class CommandLine(Program):
+    def test_export_then_check(self):
+        done = self.call("export", "--fixtures", self.fixtures(), "--out", self.folder, "--implementation", "eager", "--device", "cpu")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.split()[1], str(self.folder / "tiny.eager.h5"))
+        checked = self.call("check", self.folder / "tiny.eager.h5")
+        self.assertEqual((checked.returncode, "every stated hash holds" in checked.stdout), (0, True), checked.stderr)
+
+    def test_wrong_calls_end_with_2_and_unusable_files_with_3(self):
+        fixtures = self.fixtures()
+        broken = self.folder / "broken.json"
+        broken.write_text('{"fixtures": [{"name": "x"}]}')
+        for code, message, *arguments in (
+            (2, "unknown fixture 'huge'; valid: tiny", "hash", "--fixtures", fixtures, "--fixture", "huge"),
+            (2, "exactly one of --fixtures", "export"),
+            (2, "belong together", "export", "--checkpoint", "x"),
+            (2, "invalid choice", "export", "--implementation", "fast"),
+            (3, "cannot read fixtures", "hash", "--fixtures", self.folder / "none.json"),
+            (3, "fixture x: unusable record", "hash", "--fixtures", broken),
+            (3, "cannot run", "hash", "--assay", self.folder / "none"),
+            (3, "is not an HDF5 file", "check", fixtures),
+        ):
+            done = self.call(*arguments)
+            self.assertEqual((done.returncode, message in done.stderr, "Traceback" in done.stderr), (code, True, False), done.stderr)
+
+
+@unittest.skipUnless(os.environ.get("ASSAY_TRANSFORMERS4"), "ASSAY_TRANSFORMERS4 names no folder with transformers 4.5x")
+class Transformers4(Program):
+    def test_eager_gives_the_bits_of_transformers_5(self):
+        with mock.patch.dict(os.environ, {"PYTHONPATH": os.environ["ASSAY_TRANSFORMERS4"]}):
+            done = self.call("export", "--fixtures", self.fixtures(), "--out", self.folder, "--device", "cpu")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("only eager is exported", done.stderr)
+        old = schema.read(self.folder / "tiny.eager.h5")
+        self.assertTrue(old.provenance["transformers"].startswith("4."))
+        self.assertIn("d_input_hidden_states", old.provenance["left_out"])
+        new = export(make_fixture(), self.folder, implementation="eager")[0]
+        for key, tensor in old.tensors.items():
+            if key[0] == "forward":
+                np.testing.assert_array_equal(tensor.data, new.tensors[key].data, str(key))
+        self.assertEqual(len([key for key in old.tensors if key[0] == "forward"]), 10)
+
+
+if __name__ == "__main__":
+    unittest.main()
