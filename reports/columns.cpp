@@ -59,11 +59,12 @@ std::string wrapped(std::string_view text, std::string_view first, std::size_t w
     const std::size_t end = std::min(text.find(' ', start), text.size());
     const std::string_view word = text.substr(start, end - start);
     if (!fresh && used + 1 + display_width(word) > width) {
-      out += '\n' + std::string(indent, ' ');
+      out.append(1, '\n').append(indent, ' ');
       used = indent;
       fresh = true;
     }
-    out += (fresh ? "" : " ") + std::string(word);
+    if (!fresh) out += ' ';
+    out += word;
     used += display_width(word) + (fresh ? 0 : 1);
     fresh = false;
     text.remove_prefix(end);
