@@ -1,0 +1,329 @@
+// What the reader accepts from others, and what it refuses and how it says so.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "golden/golden_file.h"
+#include "golden/hdf5_attribute.h"
+#include "golden/hdf5_dataset.h"
+#include "golden/schema.h"
+#include "golden/test_support.h"
+
+using namespace assay;
+using namespace assay::test;
+
+namespace {
+
+/// Opens a written file for surgery, as a user with another HDF5 tool would.
+struct Surgery {
+  std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
+  hdf5::Handle file;
+  explicit Surgery(const std::filesystem::path& path) : file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose) {
+    REQUIRE(file.get() >= 0);
+  }
+  void remove(const char* path) { REQUIRE(H5Ldelete(file.get(), path, H5P_DEFAULT) >= 0); }
+  void remove_attribute(const char* path, const char* name) {
+    REQUIRE(H5Adelete_by_name(file.get(), path, name, H5P_DEFAULT) >= 0);
+  }
+  /// A plain contiguous dataset, with dtype attribute when `dtype` is not empty. `path` must be free.
+  void add(const char* path, hid_t type, const Shape& shape, const void* data, const std::string& dtype = "") {
+    const std::vector<hsize_t> extents(shape.begin(), shape.end());
+    const hdf5::Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose);
+    const hdf5::Handle set(H5Dcreate2(file.get(), path, type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+    REQUIRE(set.get() >= 0);
+    if (data != nullptr) REQUIRE(H5Dwrite(set.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    if (!dtype.empty()) fixed_string(set, "dtype", dtype);
+  }
+  /// Fixed-length strings: removing and adding them leaves the heap of texts alone.
+  static void fixed_string(const hdf5::Handle& object, const char* name, const std::string& value) {
+    const hdf5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+    H5Tset_size(type.get(), value.size());
+    const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    const hdf5::Handle attribute(H5Acreate2(object.get(), name, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    REQUIRE(H5Awrite(attribute.get(), type.get(), value.data()) >= 0);
+  }
+};
+
+/// A file as a PyTorch user may write it with plain HDF5 calls: no hashes, no filters, old format, only what is required.
+struct Foreign {
+  std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
+  hdf5::Handle file;
+  Foreign(const std::filesystem::path& path, const std::string& kind, const MoeConfig& config, std::int64_t batch, std::int64_t sequence,
+          const std::string& version = "1.7")
+      : file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose) {
+    REQUIRE(file.get() >= 0);
+    hdf5::write_string(file, "schema", "assay");
+    hdf5::write_string(file, "schema_version", version);
+    Surgery::fixed_string(file, "kind", kind);
+    hdf5::write_string(file, "contract", "hf");
+    hdf5::write_string(file, "config", config_json(config));
+    hdf5::write_int64(file, "batch", batch);
+    hdf5::write_uint64(file, "sequence", static_cast<std::uint64_t>(sequence));
+    hdf5::create_group(file, "forward");
+  }
+};
+
+template <class T>
+std::vector<T> converted(const Tensor& tensor) {
+  std::vector<T> out;
+  if (tensor.dtype() == DType::Int32)
+    for (const auto value : tensor.as<std::int32_t>()) out.push_back(static_cast<T>(value));
+  else
+    for (const auto value : tensor.as<Bf16>()) out.push_back(static_cast<T>(to_float(value)));
+  return out;
+}
+
+bool has_remark(const Candidate& candidate, const std::string& part) {
+  for (const auto& remark : candidate.remarks)
+    if (remark.find(part) != std::string::npos) return true;
+  return false;
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Writes the sample, operates on it, and returns the reader's complaint.
+std::string complaint(const Sample& sample, const std::function<void(Surgery&)>& operate) {
+  const TemporaryFolder folder;
+  write_golden(folder / "sample.h5", sample.problem, sample.golden);
+  {
+    Surgery surgery(folder / "sample.h5");
+    operate(surgery);
+  }
+  return input_error([&] { read_golden(folder / "sample.h5", test_regenerators()); });
+}
+
+}  // namespace
+
+TEST_SUITE("golden input") {
+  TEST_CASE("all three layouts of bfloat16 and integers of other widths are read from a foreign file") {
+    const TemporaryFolder folder;
+    auto sample = make_sample(kTinyConfig, 2, 3);
+    auto& fields = sample.golden.fields;
+    auto indices = fields.at(Field::selected_experts).as<std::int32_t>();
+    for (std::size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<std::int32_t>(i % 5);
+    fields.at(Field::first_gemm).as<Bf16>()[0] = {0x7f81};  // a signalling NaN with a payload
+    std::vector<std::uint32_t> wide;
+    for (const auto value : fields.at(Field::first_gemm).as<Bf16>()) wide.push_back(std::uint32_t{value.bits} << 16);
+    {
+      Foreign foreign(folder / "foreign.h5", "candidate", kTinyConfig, 2, 3);
+      Surgery surgery(folder / "foreign.h5");
+      surgery.add("/forward/hidden_states", hdf5::bf16_type().get(), {6, 4}, fields.at(Field::hidden_states).bytes().data());
+      surgery.add("/forward/topk_weights", H5T_STD_U16LE, {6, 2}, fields.at(Field::topk_weights).bytes().data(), "bfloat16");
+      surgery.add("/forward/first_gemm", H5T_IEEE_F32LE, {12, 6}, wide.data(), "bfloat16");
+      const auto selected = converted<std::int64_t>(fields.at(Field::selected_experts));
+      surgery.add("/forward/selected_experts", H5T_STD_I64LE, {6, 2}, selected.data());
+      const auto counts = std::vector<std::uint8_t>{1, 2, 3, 4, 255};
+      surgery.add("/forward/token_counts_by_expert", H5T_STD_U8LE, {5}, counts.data());
+      surgery.add("/forward/somebody_elses", H5T_STD_U8LE, {5}, counts.data());
+    }
+    const auto read = read_golden(folder / "foreign.h5", {});
+    for (const Field field : {Field::hidden_states, Field::topk_weights, Field::first_gemm, Field::selected_experts})
+      CHECK(same_tensor(read.candidate.fields.at(field), fields.at(field)));
+    CHECK(read.candidate.fields.at(Field::token_counts_by_expert).as<std::int32_t>()[4] == 255);
+    CHECK(read.problem.name == "foreign");
+    CHECK(has_remark(read.candidate, "5 datasets have no SHA-256"));
+    CHECK(has_remark(read.candidate, "no content hash"));
+    CHECK(has_remark(read.candidate, "does not state fixture"));
+    CHECK(has_remark(read.candidate, "stored as uint16"));
+    CHECK(has_remark(read.candidate, "stored as float32 with zero low halves"));
+    CHECK(has_remark(read.candidate, "/forward/somebody_elses is not part of the schema"));
+    CHECK(has_remark(read.candidate, "no complete inputs and weights"));
+  }
+
+  TEST_CASE("a candidate's other dtypes are widened exactly and told, for the judge to refuse") {
+    const TemporaryFolder folder;
+    const std::vector<float> singles = {1.0f, -0.1f, std::numeric_limits<float>::infinity(), 1e-45f};
+    const std::vector<std::uint16_t> halves = {0x3c00, 0x8001, 0xfc00, 0x7bff};
+    const std::vector<std::int64_t> far = {0, -1, std::int64_t{1} << 40, -(std::int64_t{1} << 40)};
+    {
+      Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
+      Surgery surgery(folder / "f.h5");
+      surgery.add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, singles.data());
+      const hdf5::Handle half(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
+      H5Tset_fields(half.get(), 15, 10, 5, 0, 10);
+      H5Tset_size(half.get(), 2);
+      H5Tset_ebias(half.get(), 15);
+      surgery.add("/forward/topk_weights", half.get(), {2, 2}, halves.data());
+      surgery.add("/forward/selected_experts", H5T_STD_I64LE, {2, 2}, far.data());
+    }
+    const auto read = read_golden(folder / "f.h5", {});
+    const auto hidden = read.candidate.fields.at(Field::hidden_states).as<double>();
+    for (std::size_t i = 0; i < singles.size(); ++i) CHECK(hidden[i] == double{singles[i]});
+    const auto weights = read.candidate.fields.at(Field::topk_weights).as<double>();
+    CHECK(weights[0] == 1.0);
+    CHECK(weights[1] == -0x1p-24);
+    CHECK(weights[2] == -std::numeric_limits<double>::infinity());
+    CHECK(weights[3] == 65504.0);
+    const auto selected = read.candidate.fields.at(Field::selected_experts).as<std::int32_t>();
+    CHECK(selected[1] == -1);
+    CHECK(selected[2] == std::numeric_limits<std::int32_t>::max());
+    CHECK(selected[3] == std::numeric_limits<std::int32_t>::min());
+    CHECK(has_remark(read.candidate, "/forward/selected_experts: element 2 is 1099511627776, which int32 cannot hold"));
+  }
+
+  TEST_CASE("a float32 that is no bfloat16 value is refused where the file says bfloat16") {
+    const TemporaryFolder folder;
+    const std::vector<float> values = {1.0f, 0.1f, 1.0f, 1.0f};
+    {
+      Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
+      Surgery(folder / "f.h5").add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, values.data(), "bfloat16");
+    }
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "/forward/hidden_states: element 1 is 0x3dcccccd"));
+  }
+
+  TEST_CASE("another major version is refused, another minor version is read") {
+    const TemporaryFolder folder;
+    for (const char* version : {"2.0", "0.9", "1", "one", ""}) {
+      { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, version); }
+      CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "schema_version: this program reads major version 1"));
+    }
+    { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "1.99"); }
+    CHECK(input_error([&] { read_golden(folder / "f.h5", {}); }).empty());
+  }
+
+  TEST_CASE("unknown kinds and missing root attributes are named") {
+    const TemporaryFolder folder;
+    { Foreign foreign(folder / "f.h5", "oracle", kTinyConfig, 1, 2); }
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "expected golden, candidate or predicted, found 'oracle'"));
+    for (const char* name : {"schema", "schema_version", "kind", "contract", "config", "batch", "sequence"})
+      CHECK(contains(complaint(make_sample(kTinyConfig, 1, 2), [&](Surgery& s) { s.remove_attribute("/", name); }),
+                     std::string("the root attribute '") + name + "' is missing") );
+  }
+
+  TEST_CASE("a field that a golden lacks is named") {
+    const auto sample = make_sample(kTinyConfig, 1, 2);
+    const auto without = [&](const char* path) {
+      return complaint(sample, [&](Surgery& s) {
+        s.remove(path);
+        s.remove_attribute("/", "content_sha256");
+      });
+    };
+    for (const char* path : {"/forward/second_gemm", "/forward/selected_experts", "/weights/down_proj", "/inputs/input_hidden_states"})
+      CHECK(contains(without(path), std::string("the golden lacks ") + path));
+    CHECK(contains(complaint(sample, [](Surgery& s) { s.remove("/forward/second_gemm"); }), "content hash"));
+  }
+
+  TEST_CASE("a golden's wrong shape or dtype is an error with both shapes") {
+    const auto sample = make_sample(kTinyConfig, 1, 2);
+    const std::vector<std::int32_t> zeros(64);
+    const auto replaced = [&](const char* path, hid_t type, const Shape& shape) {
+      return complaint(sample, [&](Surgery& s) {
+        s.remove(path);
+        s.add(path, type, shape, zeros.data());
+        s.remove_attribute("/", "content_sha256");
+      });
+    };
+    CHECK(contains(replaced("/forward/selected_experts", H5T_STD_I32LE, {2, 3}),
+                   "/forward/selected_experts: expected int32 [2, 2], found int32 [2, 3]"));
+    CHECK(contains(replaced("/forward/router_logits", H5T_STD_I32LE, {2, 5}),
+                   "/forward/router_logits: expected bfloat16 [2, 5], found int32 [2, 5]"));
+    CHECK(contains(replaced("/weights/gate", hdf5::bf16_type().get(), {4, 5}), "/weights/gate: expected bfloat16 [5, 4], found bfloat16 [4, 5]"));
+  }
+
+  TEST_CASE("a hash that does not match names the dataset") {
+    const auto sample = make_sample(kTinyConfig, 1, 2);
+    const auto message = complaint(sample, [](Surgery& s) {
+      const hdf5::Handle set(H5Dopen2(s.file.get(), "/forward/intermediate", H5P_DEFAULT), H5Dclose);
+      std::vector<std::uint16_t> values(12, 0x3f80);
+      REQUIRE(H5Dwrite(set.get(), hdf5::bf16_type().get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0);
+    });
+    CHECK(contains(message, "/forward/intermediate: the SHA-256 of its data is"));
+  }
+
+  TEST_CASE("attributes that contradict each other or the data are refused") {
+    const auto sample = make_sample(kTinyConfig, 1, 2);
+    const auto with_attribute = [&](const char* path, const char* name, const char* value) {
+      return complaint(sample, [&](Surgery& s) {
+        s.remove_attribute(path, name);
+        const hdf5::Handle object(H5Oopen(s.file.get(), path, H5P_DEFAULT), H5Oclose);
+        Surgery::fixed_string(object, name, value);
+      });
+    };
+    CHECK(!with_attribute("/forward/gather_indices", "dtype", "bfloat16").empty());
+    CHECK(!with_attribute("/forward/gather_indices", "origin", "guessed").empty());
+    CHECK(!with_attribute("/", "producer", "somebody else").empty());
+    CHECK(!with_attribute("/", "config", "{}").empty());
+  }
+
+  TEST_CASE("bad JSON, sizes and names in root attributes are one sentence each") {
+    const TemporaryFolder folder;
+    const auto with_config = [&](const MoeConfig& config, std::int64_t batch) {
+      { Foreign foreign(folder / "f.h5", "candidate", config, batch, 2); }
+      return input_error([&] { read_golden(folder / "f.h5", {}); });
+    };
+    CHECK(contains(with_config({4, 3, 2, 3, true}, 1), "top_k must not exceed num_experts"));
+    CHECK(contains(with_config({0, 3, 2, 1, true}, 1), "hidden_size must lie in"));
+    CHECK(contains(with_config(kTinyConfig, -1), "'batch' must be at least 0, found -1"));
+    CHECK(contains(with_config(kTinyConfig, std::int64_t{1} << 62), "tokens"));
+  }
+
+  TEST_CASE("files that are not there, not HDF5 or cut short are named") {
+    const TemporaryFolder folder;
+    const auto message = [&](const char* name) { return input_error([&] { read_golden(folder / name, {}); }); };
+    CHECK(contains(message("absent.h5"), "No such file"));
+    write_bytes(folder / "text.h5", "this is no HDF5 file, only a text of some length");
+    CHECK(contains(message("text.h5"), "text.h5 as HDF5"));
+    write_bytes(folder / "empty.h5", "");
+    CHECK(contains(message("empty.h5"), "empty.h5 as HDF5"));
+    CHECK(contains(input_error([&] { read_golden(folder.path(), {}); }), "not a regular file"));
+
+    const auto sample = make_sample(kTinyConfig, 1, 2);
+    write_golden(folder / "whole.h5", sample.problem, sample.golden);
+    const auto bytes = read_bytes(folder / "whole.h5");
+    for (std::size_t length = 0; length < bytes.size(); length += 97) {
+      write_bytes(folder / "cut.h5", bytes.substr(0, length));
+      CHECK_FALSE(message("cut.h5").empty());
+    }
+  }
+
+  TEST_CASE("regenerated tensors are checked against their hash, shape and generator") {
+    const TemporaryFolder folder;
+    auto sample = make_sample(kTinyConfig, 1, 2);
+    use_generators(sample.problem);
+    write_golden(folder / "g.h5", sample.problem, sample.golden);
+    auto other = test_regenerators();
+    other.tensor = [](const Generator& generator) { return Tensor(DType::BFloat16, generator.shape); };
+    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", other); }), "/inputs/input_hidden_states: regenerated with fill 'gaussian'"));
+    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", {}); }), "no generator is at hand"));
+    sample.problem.generators[static_cast<std::size_t>(Field::gate)]->shape = {4, 5};
+    write_golden(folder / "g.h5", sample.problem, sample.golden);
+    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", test_regenerators()); }), "/weights/gate: expected shape [5, 4], found [4, 5]"));
+  }
+
+  TEST_CASE("a dataset that was declared and never written is refused, however large it claims to be") {
+    const TemporaryFolder folder;
+    {
+      Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
+      Surgery(folder / "f.h5").add("/forward/hidden_states", H5T_IEEE_F64LE, {1 << 20, 1 << 30}, nullptr);
+    }
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "/forward/hidden_states of shape [1048576, 1073741824] was never written"));
+  }
+}
+
+TEST_SUITE("golden inspect") {
+  TEST_CASE("an inspection shows attributes, ranges, non-finite values and whether hashes hold") {
+    const TemporaryFolder folder;
+    auto sample = make_sample(kTinyConfig, 1, 2);
+    use_generators(sample.problem);
+    Tensor hidden(DType::BFloat16, {2, 4});
+    hidden.as<Bf16>()[1] = {0x7fc0};
+    hidden.as<Bf16>()[2] = {0xff80};
+    hidden.as<Bf16>()[3] = {0xc000};
+    sample.golden.fields.set(Field::hidden_states, hidden);
+    write_golden(folder / "g.h5", sample.problem, sample.golden);
+    const auto text = inspect_file(folder / "g.h5");
+    CHECK(contains(text, "kind = golden"));
+    CHECK(contains(text, "/forward/hidden_states  bfloat16 [1, 2, 4], computed, min -2, max 0, absmax 2, nan 1, inf 1, hash ok"));
+    CHECK(contains(text, "/weights/gate_up_proj  regenerated:"));
+    CHECK(contains(text, "scale = 0.10000000000000001"));
+    CHECK(contains(text, "content hash: ok"));
+    {
+      Surgery surgery(folder / "g.h5");
+      surgery.remove("/forward/first_gemm");
+    }
+    CHECK(contains(inspect_file(folder / "g.h5"), "content hash: WRONG"));
+    { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "3.0"); }
+    CHECK(contains(inspect_file(folder / "f.h5"), "not a file of the schema: schema_version"));
+  }
+}
