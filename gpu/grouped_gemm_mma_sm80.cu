@@ -2,6 +2,7 @@
 // For gate_up, blocks of 8 gate rows alternate with blocks of 8 up rows, so a thread holds both halves of its elements.
 #include "gpu/cuda_check.h"
 #include "gpu/grouped_gemm.h"
+#include "gpu/launch.h"
 #include "gpu/mma_tile.cuh"
 #include "gpu/swiglu.cuh"
 
@@ -18,6 +19,8 @@ template <bool kGather, bool kRoundInner>
 __global__ void __launch_bounds__(Tile::kThreads)
     gate_up_kernel(GateUp product, Routing routing, int hidden, int inter, int top_k) {
   extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   if (static_cast<int>(blockIdx.y) >= *routing.tile_count) return;
   const RowTile rows = routing.tiles[blockIdx.y];
   const int first_column = blockIdx.x * (kColumns / 2);  // of intermediate
@@ -62,6 +65,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
 template <bool kScatter>
 __global__ void __launch_bounds__(Tile::kThreads) down_kernel(Down product, Routing routing, int hidden, int inter) {
   extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   if (static_cast<int>(blockIdx.y) >= *routing.tile_count) return;
   const RowTile rows = routing.tiles[blockIdx.y];
   const int first_column = blockIdx.x * kColumns;
@@ -95,13 +100,6 @@ dim3 grid_for(std::int64_t columns, int columns_per_tile, const Sizes& sizes) {
   return dim3(static_cast<unsigned>((columns + columns_per_tile - 1) / columns_per_tile), static_cast<unsigned>(row_tiles));
 }
 
-template <class Kernel, class... Arguments>
-void launch(Kernel kernel, dim3 grid, cudaStream_t stream, Arguments... arguments) {
-  ASSAY_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes));
-  kernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(arguments...);
-  ASSAY_CUDA(cudaGetLastError());
-}
-
 }  // namespace
 
 void gate_up_mma_sm80(const GateUp& product, const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
@@ -110,16 +108,16 @@ void gate_up_mma_sm80(const GateUp& product, const Routing& routing, const Sizes
   if (sizes.slots() == 0) return;
   const auto kernel = product.gather ? (product.round_inner ? gate_up_kernel<true, true> : gate_up_kernel<true, false>)
                                      : (product.round_inner ? gate_up_kernel<false, true> : gate_up_kernel<false, false>);
-  launch(kernel, grid_for(config.moe_intermediate_size, kColumns / 2, sizes), stream, product, routing,
-         static_cast<int>(config.hidden_size), static_cast<int>(config.moe_intermediate_size), static_cast<int>(config.top_k));
+  launch_kernel(kernel, grid_for(config.moe_intermediate_size, kColumns / 2, sizes), Tile::kThreads, Tile::kSharedBytes, stream, product,
+                routing, config.hidden_size, config.moe_intermediate_size, config.top_k);
 }
 
 void down_mma_sm80(const Down& product, const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
   const auto& config = sizes.config;
   ASSAY_CHECK(config.hidden_size % 8 == 0 && config.moe_intermediate_size % 8 == 0, "expected sizes to be multiples of 8");
   if (sizes.slots() == 0) return;
-  launch(product.scatter ? down_kernel<true> : down_kernel<false>, grid_for(config.hidden_size, kColumns, sizes), stream, product,
-         routing, static_cast<int>(config.hidden_size), static_cast<int>(config.moe_intermediate_size));
+  launch_kernel(product.scatter ? down_kernel<true> : down_kernel<false>, grid_for(config.hidden_size, kColumns, sizes), Tile::kThreads,
+                Tile::kSharedBytes, stream, product, routing, config.hidden_size, config.moe_intermediate_size);
 }
 
 }  // namespace assay::gpu

@@ -6,6 +6,7 @@
 
 #include "gpu/cuda_check.h"
 #include "gpu/grouped_gemm.h"
+#include "gpu/launch.h"
 #include "gpu/ptx_sm90a.cuh"
 #include "gpu/swiglu.cuh"
 #include "gpu/tensor_map.h"
@@ -227,7 +228,8 @@ __device__ void epilogue(const Arguments& arguments, const CUtensorMap* out_map,
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int i = b * 8 + half * 2;
-        const __nv_bfloat162 pair(swiglu<kFlag>(d[i], d[i + 4]), swiglu<kFlag>(d[i + 1], d[i + 5]));
+        const __nv_bfloat162 pair = kFlag ? swiglu_pair_sm90(d[i], d[i + 1], d[i + 4], d[i + 5])
+                                          : __nv_bfloat162(swiglu<false>(d[i], d[i + 4]), swiglu<false>(d[i + 1], d[i + 5]));
         packed[b][half] = *reinterpret_cast<const std::uint32_t*>(&pair);
       }
     write_out<false>(arguments, out_map, staging, staging_pointer, packed, rows, consumer, column_tile * kOutColumns);
@@ -244,6 +246,32 @@ __device__ void epilogue(const Arguments& arguments, const CUtensorMap* out_map,
         }
       write_out<kFlag>(arguments, out_map, staging, staging_pointer, packed, rows, consumer, column_tile * kColumns + part * kOutColumns);
     }
+  }
+}
+
+// One consumer's 64 x 256 sums over all stages of a tile. kWaitEach: a stage is freed as soon as its own products are done, which
+// suits tiles that wait for memory; else one group of products stays in flight, which suits tiles that wait for the tensor core.
+template <bool kGather, bool kWaitEach>
+__device__ void sum_tile(float (&d)[128], Ring& ring, int steps, std::uint32_t base, int consumer, std::uint32_t full, std::uint32_t empty) {
+  const bool signals = threadIdx.x % 32 == 0;  // one arrival per warp frees a stage
+  std::uint32_t previous = 0;
+  for (int step = 0; step < steps; ++step, ring.advance()) {
+    ptx::mbarrier_wait(full + ring.stage * 8, ring.parity);
+    if constexpr (kGather) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
+    const std::uint32_t stage = base + ring.stage * kStageBytes;
+    const std::uint64_t a = ptx::tile_descriptor(stage + consumer * kBytesA64);
+    const std::uint64_t b = ptx::tile_descriptor(stage + kBytesA);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kBoxDepth / 16; ++k) ptx::wgmma_m64n256k16(d, a + 2 * k, b + 2 * k, step != 0 || k != 0);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<kWaitEach ? 0 : 1>();
+    if (signals && (kWaitEach || step != 0)) ptx::mbarrier_arrive(kWaitEach ? empty + ring.stage * 8 : previous);
+    previous = empty + ring.stage * 8;
+  }
+  if constexpr (!kWaitEach) {
+    ptx::wgmma_wait<0>();
+    if (signals) ptx::mbarrier_arrive(previous);
   }
 }
 
@@ -267,23 +295,10 @@ __device__ void consume(const Arguments& arguments, const Walk& walk, const CUte
       continue;
     }
     float d[128];
-    std::uint32_t previous = 0;
-    for (int step = 0; step < steps; ++step, ring.advance()) {
-      ptx::mbarrier_wait(full + ring.stage * 8, ring.parity);
-      if constexpr (kGather) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
-      const std::uint32_t stage = base + ring.stage * kStageBytes;
-      const std::uint64_t a = ptx::tile_descriptor(stage + consumer * kBytesA64);
-      const std::uint64_t b = ptx::tile_descriptor(stage + kBytesA);
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int k = 0; k < kBoxDepth / 16; ++k) ptx::wgmma_m64n256k16(d, a + 2 * k, b + 2 * k, step != 0 || k != 0);
-      ptx::wgmma_commit();
-      ptx::wgmma_wait<1>();  // the step before this one has left its stage
-      if (signals && step != 0) ptx::mbarrier_arrive(previous);
-      previous = empty + ring.stage * 8;
-    }
-    ptx::wgmma_wait<0>();
-    if (signals) ptx::mbarrier_arrive(previous);
+    if (rows.rows > kConsumerRows)
+      sum_tile<kGather, false>(d, ring, steps, base, consumer, full, empty);
+    else
+      sum_tile<kGather, true>(d, ring, steps, base, consumer, full, empty);
     epilogue<kProduct, kFlag>(arguments, out_map, d, ptx::shared_address(staging_pointer), staging_pointer, rows, consumer, column_tile);
   }
   if (threadIdx.x % 128 == 0) ptx::bulk_wait_read();  // shared memory outlives the last store's reads
@@ -300,8 +315,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   const std::uint32_t base = ptx::shared_address(aligned);
   const std::uint32_t full = ptx::shared_address(staging + kConsumers * kOutBytes);
   const std::uint32_t empty = full + kMaxStages * 8;
-  const Walk walk{*arguments.routing.tile_count, arguments.column_tiles, arguments.raster_rows};
-
+  if (threadIdx.x == 0) {
+    ptx::prefetch_map(&weights);
+    ptx::prefetch_map(&out_map);
+    if constexpr (!kGather) ptx::prefetch_map(&rows_map);
+  }
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < arguments.stages; ++stage) {
       ptx::mbarrier_init(full + stage * 8, kGather ? 1 + 128 : 1);
@@ -310,6 +328,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::fence_mbarrier_init();
   }
   __syncthreads();
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const Walk walk{*arguments.routing.tile_count, arguments.column_tiles, arguments.raster_rows};
 
   if (threadIdx.x < 128) {
     ptx::give_registers<kGather ? 56 : 40>();
@@ -326,27 +347,17 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Kernel>
 void launch(Kernel kernel, const Arguments& arguments, const CUtensorMap& rows_map, const CUtensorMap& weights, const CUtensorMap& out_map,
             const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
-  int device = 0;
-  int multiprocessors = 0;
-  ASSAY_CUDA(cudaGetDevice(&device));
-  ASSAY_CUDA(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
   const std::int64_t tiles = max_row_tiles(sizes) * arguments.column_tiles;
   ASSAY_CHECK(tiles < (std::int64_t{1} << 31), "expected fewer than 2^31 tiles");
-  const std::int64_t blocks = std::min<std::int64_t>(config.persistent_blocks > 0 ? config.persistent_blocks : multiprocessors, tiles);
-  const int bytes = shared_bytes(arguments.stages);
-  ASSAY_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  kernel<<<static_cast<unsigned>(blocks), kThreads, static_cast<std::size_t>(bytes), stream>>>(arguments, rows_map, weights, out_map);
-  ASSAY_CUDA(cudaGetLastError());
+  const int most = config.persistent_blocks > 0 ? config.persistent_blocks : device_attribute(cudaDevAttrMultiProcessorCount);
+  launch_kernel(kernel, static_cast<unsigned>(std::min<std::int64_t>(most, tiles)), kThreads, shared_bytes(arguments.stages), stream,
+                arguments, rows_map, weights, out_map);
 }
 
 }  // namespace
 
 bool has_wgmma_sm90() {
-  int device = 0;
-  int major = 0;
-  int minor = 0;
-  return cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 && minor == 0;
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 && device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
 }
 
 void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Sizes& sizes, const KernelConfigForward& config,

@@ -68,6 +68,12 @@ void unpermute_rows(const bf16* rows, const std::int32_t* gather_indices, bf16* 
 /// intermediate = rb(rb(silu(gate half)) * up half). first_gemm [S, 2I], intermediate [S, I].
 void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream);
 
+/// How many finite bf16 arguments get another silu from the quick form than from the exact one: 0 on sm_90. Synchronises.
+int count_silu_differences();
+
+/// Reads `buffer` (several times the L2, all bytes equal) so that nothing else stays cached; for timing.
+void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
+
 /// out[t] = rb(sum over j ascending of weight * value in fp32); each product is rounded to bf16 first if `round_products`.
 /// values [S, H] in slot order, or in expert order with `row_of_slot` given.
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out, bool round_products,

@@ -2,6 +2,8 @@
 // slot order, so the result does not depend on the launch.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
+#include "gpu/launch.h"
+#include "gpu/ptx.cuh"
 
 namespace assay::gpu {
 namespace {
@@ -21,6 +23,8 @@ __global__ void __launch_bounds__(kThreads)
     merge_kernel(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out, int top_k, int vectors) {
   const std::int64_t token = blockIdx.x;
   const int vector = blockIdx.y * kThreads + threadIdx.x;
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   if (vector >= vectors) return;
   float sum[8] = {};
   for (int first = 0; first < top_k; first += kRowsInFlight) {
@@ -58,9 +62,7 @@ void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk
   const auto vectors = static_cast<unsigned>(sizes.config.hidden_size / 8);
   const dim3 grid(static_cast<unsigned>(sizes.tokens), (vectors + kThreads - 1) / kThreads);
   const auto kernel = round_products ? merge_kernel<true> : merge_kernel<false>;
-  kernel<<<grid, kThreads, 0, stream>>>(values, row_of_slot, topk_weights, out, static_cast<int>(sizes.config.top_k),
-                                        static_cast<int>(vectors));
-  ASSAY_CUDA(cudaGetLastError());
+  launch_kernel(kernel, grid, kThreads, 0, stream, values, row_of_slot, topk_weights, out, sizes.config.top_k, vectors);
 }
 
 }  // namespace assay::gpu

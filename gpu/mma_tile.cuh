@@ -15,8 +15,8 @@ struct MmaTile {
   static constexpr int kWarpsAcross = kColumns / kWarpColumns;
   static constexpr int kThreads = kRows / kWarpRows * kWarpsAcross * 32;
   static constexpr int kDepth = 64;          // elements of K per stage: one 128-byte row
-  static constexpr int kPipelineDepth = 3;   // 96 KiB for 128 x 128, within the 99 KiB of sm_86 and sm_89
   static constexpr int kStageBytes = (kRows + kColumns) * kDepth * 2;
+  static constexpr int kPipelineDepth = 96 * 1024 / kStageBytes;  // 96 KiB in flight: within the 99 KiB of sm_86 and sm_89
   static constexpr int kSharedBytes = kPipelineDepth * kStageBytes;
   static constexpr int kRowsPerPass = kThreads / 8;  // 8 threads copy one row's 8 chunks
   static constexpr int kCopiesA = kRows / kRowsPerPass;
@@ -24,6 +24,7 @@ struct MmaTile {
   static constexpr int kM = kWarpRows / 16;
   static constexpr int kN = kWarpColumns / 8;
   static_assert(kRows % kRowsPerPass == 0 && kColumns % kRowsPerPass == 0, "every pass copies whole rows");
+  static_assert(kPipelineDepth >= 2, "copies run ahead of products");
   static_assert(kWarpColumns % 16 == 0, "B fragments are loaded for two n-blocks at a time");
 
   /// d[m][n]: rows warp_row() + 16 m + lane / 4 (+ 8 for elements 2, 3), columns warp_column() + 8 n + 2 (lane % 4) (+ 1).

@@ -1,13 +1,19 @@
 // Token counts, the stable order of rows by expert, and the tiles of the grouped products; all on the device, no atomics.
-// Two launches: one warp per expert scans its chunk counts; then one warp per chunk ranks its slots, 32 at a time.
+// Two launches: one warp per expert scans its chunk counts; then one warp per chunk ranks its slots, 32 at a time. With few
+// chunks each warp of the second launch adds up the chunk counts itself, and the first one is not needed.
+#include <algorithm>
+
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
+#include "gpu/launch.h"
+#include "gpu/ptx.cuh"
 
 namespace assay::gpu {
 namespace {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kScanWarps = 4;
+constexpr int kFewChunks = 16;  // 128 tokens
 
 __device__ int inclusive_scan_of_lanes(int value) {
   const int lane = threadIdx.x % 32;
@@ -21,6 +27,8 @@ __device__ int inclusive_scan_of_lanes(int value) {
 
 // chunk_counts [E, chunks] become exclusive prefixes along the chunks; counts [E] the totals.
 __global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* counts, int experts, int chunks) {
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   const int expert = blockIdx.x * kScanWarps + threadIdx.x / 32;
   if (expert >= experts) return;
   const int lane = threadIdx.x % 32;
@@ -35,14 +43,14 @@ __global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* cou
   if (lane == 0) counts[expert] = before;
 }
 
-// Calls visit(expert, rows before it, its rows) for every expert, one lane each; `units` maps a count to what is summed up.
+// Calls visit(expert, units before it, its units) for every expert, one lane each, and returns the sum of units.
 template <class Units, class Visit>
-__device__ int scan_experts(const std::int32_t* counts, int experts, Units units, Visit visit) {
+__device__ int scan_experts(int experts, Units units, Visit visit) {
   const int lane = threadIdx.x % 32;
   int before = 0;
   for (int first = 0; first < experts; first += 32) {
     const int expert = first + lane;
-    const int value = expert < experts ? units(counts[expert]) : 0;
+    const int value = expert < experts ? units(expert) : 0;
     const int inclusive = inclusive_scan_of_lanes(value);
     if (expert < experts) visit(expert, before + inclusive - value, value);
     before += __shfl_sync(kAllLanes, inclusive, 31);
@@ -50,26 +58,45 @@ __device__ int scan_experts(const std::int32_t* counts, int experts, Units units
   return before;
 }
 
-// One warp per chunk; the warp behind the last chunk writes the tiles.
-__global__ void scatter_kernel(Routing routing, int experts, int top_k, int chunks, std::int64_t slots_per_chunk, std::int64_t slots) {
+// One warp per chunk; the warp behind the last chunk writes the tiles (and the counts, with kSumChunks).
+template <bool kSumChunks>
+__global__ void scatter_kernel(Routing routing, int experts, int chunks, std::int64_t slots_per_chunk, std::int64_t slots) {
   __shared__ int next_row[kMaxExperts];
+  __shared__ int rows_of[kMaxExperts];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   const int lane = threadIdx.x;
-  scan_experts(routing.counts, experts, [](int count) { return count; }, [](int expert, int first, int) { next_row[expert] = first; });
+  const int chunk = blockIdx.x;
+  const auto count_of = [&](int expert) {
+    if constexpr (!kSumChunks) return routing.counts[expert];
+    int sum = 0;
+    for (int c = 0; c < chunks; ++c) sum += routing.chunk_counts[static_cast<std::int64_t>(expert) * chunks + c];
+    return sum;
+  };
+  scan_experts(experts, count_of, [&](int expert, int first, int count) {
+    next_row[expert] = first;
+    rows_of[expert] = count;
+  });
   __syncwarp();
 
-  const int chunk = blockIdx.x;
   if (chunk == chunks) {
-    const auto tiles_of = [](int count) { return (count + kTileRows - 1) / kTileRows; };
-    const int total = scan_experts(routing.counts, experts, tiles_of, [&](int expert, int first_tile, int tiles) {
-      const int count = routing.counts[expert];
+    const auto tiles_of = [&](int expert) { return (rows_of[expert] + kTileRows - 1) / kTileRows; };
+    const int total = scan_experts(experts, tiles_of, [&](int expert, int first_tile, int tiles) {
       for (int i = 0; i < tiles; ++i)
-        routing.tiles[first_tile + i] = {expert, next_row[expert] + i * kTileRows, min(kTileRows, count - i * kTileRows), 0};
+        routing.tiles[first_tile + i] = {expert, next_row[expert] + i * kTileRows, min(kTileRows, rows_of[expert] - i * kTileRows), 0};
+      if constexpr (kSumChunks) routing.counts[expert] = rows_of[expert];
     });
     if (lane == 0) *routing.tile_count = total;
     return;
   }
 
-  for (int e = lane; e < experts; e += 32) next_row[e] += routing.chunk_counts[static_cast<std::int64_t>(e) * chunks + chunk];
+  for (int e = lane; e < experts; e += 32) {
+    const std::int32_t* counts = routing.chunk_counts + static_cast<std::int64_t>(e) * chunks;
+    if constexpr (kSumChunks)
+      for (int c = 0; c < chunk; ++c) next_row[e] += counts[c];
+    else
+      next_row[e] += counts[chunk];
+  }
   __syncwarp();
   const std::int64_t first = chunk * slots_per_chunk;
   const std::int64_t end = min(first + slots_per_chunk, slots);
@@ -94,6 +121,8 @@ __global__ void scatter_kernel(Routing routing, int experts, int top_k, int chun
 // One block per row of `columns` elements, 8 at a time.
 template <bool kScatter>
 __global__ void copy_rows_kernel(const uint4* from, const std::int32_t* gather_indices, uint4* to, int top_k, int vectors) {
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   const std::int64_t row = blockIdx.x;
   const std::int64_t slot = gather_indices[row];
   const std::int64_t source = kScatter ? row : slot / top_k;
@@ -105,10 +134,8 @@ template <bool kScatter>
 void copy_rows(const bf16* from, const std::int32_t* gather_indices, bf16* to, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   if (sizes.slots() == 0) return;
-  copy_rows_kernel<kScatter><<<static_cast<unsigned>(sizes.slots()), 256, 0, stream>>>(
-      reinterpret_cast<const uint4*>(from), gather_indices, reinterpret_cast<uint4*>(to), static_cast<int>(sizes.config.top_k),
-      static_cast<int>(sizes.config.hidden_size / 8));
-  ASSAY_CUDA(cudaGetLastError());
+  launch_kernel(copy_rows_kernel<kScatter>, static_cast<unsigned>(sizes.slots()), 256, 0, stream, reinterpret_cast<const uint4*>(from),
+                gather_indices, reinterpret_cast<uint4*>(to), sizes.config.top_k, sizes.config.hidden_size / 8);
 }
 
 }  // namespace
@@ -120,15 +147,14 @@ std::int64_t max_row_tiles(const Sizes& sizes) {
 
 void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.slots() < (std::int64_t{1} << 31), "expected fewer than 2^31 routed rows: indices are int32");
-  const int experts = static_cast<int>(sizes.config.num_experts);
+  const std::int64_t experts = sizes.config.num_experts;
   const Chunks chunks = chunks_of(sizes.tokens);
-  scan_chunks_kernel<<<(experts + kScanWarps - 1) / kScanWarps, kScanWarps * 32, 0, stream>>>(
-      routing.chunk_counts, routing.counts, experts, static_cast<int>(chunks.count));
-  ASSAY_CUDA(cudaGetLastError());
-  scatter_kernel<<<static_cast<unsigned>(chunks.count) + 1, 32, 0, stream>>>(
-      routing, experts, static_cast<int>(sizes.config.top_k), static_cast<int>(chunks.count),
-      chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
-  ASSAY_CUDA(cudaGetLastError());
+  const bool few = chunks.count <= kFewChunks;
+  if (!few)
+    launch_kernel(scan_chunks_kernel, static_cast<unsigned>((experts + kScanWarps - 1) / kScanWarps), kScanWarps * 32, 0, stream,
+                  routing.chunk_counts, routing.counts, experts, chunks.count);
+  launch_kernel(few ? scatter_kernel<true> : scatter_kernel<false>, static_cast<unsigned>(chunks.count) + 1, 32, 0, stream, routing, experts,
+                chunks.count, chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
 }
 
 void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes, cudaStream_t stream) {

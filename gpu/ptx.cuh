@@ -12,6 +12,21 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// --- overlapping launches (nothing before sm_90) ---
+
+/// Until the kernels before this one on the stream have completed and their writes are visible.
+__device__ inline void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// The next kernel on the stream may take free multiprocessors from now on.
+__device__ inline void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // --- sm_80: asynchronous 16-byte copies, matrix fragments, warp-level products ---
 
 /// Copies 16 bytes to shared memory; with `valid` false writes zeros and reads nothing.

@@ -2,6 +2,7 @@
 // that enough blocks stream the gate's rows.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
+#include "gpu/launch.h"
 #include "gpu/mma_tile.cuh"
 
 namespace assay::gpu {
@@ -12,6 +13,8 @@ template <class Tile, int kRows, int kColumns>
 __global__ void __launch_bounds__(Tile::kThreads)
     router_product_kernel(const bf16* x, const bf16* gate, bf16* logits, std::int64_t tokens, int experts, int hidden) {
   extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
   const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.y) * kRows;
   const int first_expert = blockIdx.x * kColumns;
   Tile tile;
@@ -41,10 +44,8 @@ void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, c
   const dim3 grid(static_cast<unsigned>((config.num_experts + kColumns - 1) / kColumns),
                   static_cast<unsigned>((sizes.tokens + kRows - 1) / kRows));
   ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
-  ASSAY_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes));
-  kernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(x, gate, logits, sizes.tokens, static_cast<int>(config.num_experts),
-                                                               static_cast<int>(config.hidden_size));
-  ASSAY_CUDA(cudaGetLastError());
+  launch_kernel(kernel, grid, Tile::kThreads, Tile::kSharedBytes, stream, x, gate, logits, sizes.tokens, config.num_experts,
+                config.hidden_size);
 }
 
 }  // namespace
@@ -57,7 +58,7 @@ void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& 
   else if (sizes.tokens <= 8192)
     launch<64, 64, 32, 32>(x, gate, logits, sizes, stream);
   else
-    launch<128, 128, 32, 64>(x, gate, logits, sizes, stream);
+    launch<128, 64, 32, 32>(x, gate, logits, sizes, stream);
 }
 
 }  // namespace assay::gpu

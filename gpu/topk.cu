@@ -4,6 +4,8 @@
 
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
+#include "gpu/launch.h"
+#include "gpu/ptx.cuh"
 
 namespace assay::gpu {
 namespace {
@@ -35,6 +37,8 @@ __global__ void __launch_bounds__(kWarps * 32)
   __shared__ int histogram[kMaxExperts];
   for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
   __syncthreads();
+  ptx::let_next_start();
+  ptx::wait_for_previous();
 
   const int lane = threadIdx.x % 32;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * tokens_per_chunk;
@@ -128,11 +132,9 @@ void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes
   ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts, "expected at most 32 experts per token");
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
-  kernel_for(config.num_experts)<<<static_cast<unsigned>(chunks.count), kWarps * 32, 0, stream>>>(
-      logits, routing.selected_experts, routing.topk_weights, routing.chunk_counts, sizes.tokens,
-      static_cast<int>(config.num_experts), static_cast<int>(config.top_k), config.norm_topk_prob,
-      static_cast<int>(chunks.tokens_per_chunk));
-  ASSAY_CUDA(cudaGetLastError());
+  launch_kernel(kernel_for(config.num_experts), static_cast<unsigned>(chunks.count), kWarps * 32, 0, stream, logits,
+                routing.selected_experts, routing.topk_weights, routing.chunk_counts, sizes.tokens, config.num_experts, config.top_k,
+                config.norm_topk_prob, chunks.tokens_per_chunk);
 }
 
 }  // namespace assay::gpu
