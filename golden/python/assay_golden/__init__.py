@@ -1,6 +1,13 @@
 """Goldens of the Qwen3 MoE layer in Python: the exporter, the portable generator, and the writer of candidates."""
 
 from .errors import AssayError, InputError, UsageError
-from .writer import Candidate
 
 __all__ = ["AssayError", "Candidate", "InputError", "UsageError"]
+
+
+def __getattr__(name):
+    if name == "Candidate":  # loaded when it is used, so that the program can say what Python lacks
+        from .writer import Candidate
+
+        return Candidate
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from .errors import AssayError, UsageError
+from .errors import AssayError, InputError, UsageError
 from .fixture import ask_program, choose, read_fixtures
 
 EPILOG = "exit codes: 0 done, 2 the command line is wrong, 3 could not be done (file, schema, library release, device)"
@@ -48,8 +48,8 @@ def _fixtures(arguments):
 def _export(arguments):
     if (arguments.checkpoint is None) != (arguments.layer is None):
         raise UsageError("--checkpoint DIR and --layer N belong together")
-    if arguments.checkpoint and (arguments.fixtures or arguments.assay or arguments.fixture):
-        raise UsageError("expected --checkpoint or fixtures, not both")
+    if arguments.checkpoint and arguments.fixture:
+        raise UsageError("expected --checkpoint or --fixture, not both")
     if arguments.prompt and not arguments.checkpoint:
         raise UsageError("--prompt needs --checkpoint")
     fixtures = [] if arguments.checkpoint else _fixtures(arguments)
@@ -78,7 +78,7 @@ def _options(arguments):
     try:
         os.makedirs(arguments.out, exist_ok=True)
     except OSError as error:
-        raise AssayError(f"cannot make the folder {arguments.out}: {error}")
+        raise InputError(f"cannot make the folder {arguments.out}: {error}")
     return Options(
         arguments.out, choose_device(arguments.device), arguments.implementation, arguments.compress, arguments.threads,
         gather(switches, arguments.revision),

@@ -98,10 +98,13 @@ def run_and_write(options, file, block, hidden, d_output, name, with_oracle):
     for implementation in chosen(options.implementation, block):
         file.tensors = dict(given)
         kernel = grouped_kernel(block) if implementation == "grouped_mm" and is_fused(block) else "torch.nn.functional.linear"
-        run = capture.run(block, hidden, implementation, file.config.top_k, d_output)
+        try:
+            run = capture.run(block, hidden, implementation, file.config.top_k, d_output)
+            if with_oracle:
+                add_oracle(file, block, hidden, d_output, run)
+        except RuntimeError as error:  # torch's word for unsupported sizes and a full device
+            raise InputError(f"{name}: {implementation} does not run on {options.device.type}: {' '.join(str(error).split())}")
         _add_run(file, run)
-        if with_oracle:
-            add_oracle(file, block, hidden, d_output, run)
         file.contract = CONTRACT[implementation]
         file.producer = f"huggingface {implementation}"
         file.device, file.compute_capability = device_name(options.device), compute_capability(options.device)

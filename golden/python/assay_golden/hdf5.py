@@ -1,5 +1,7 @@
 """HDF5 as the schema wants it: raw bits, library bounds v1.10, no object times, checksummed chunks. Same input, same bytes."""
 
+import os
+
 import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5f, h5g, h5p, h5s, h5t
@@ -88,6 +90,8 @@ def write_attribute(owner, name, value):
 
 
 def open_file(path):
+    if not os.path.isfile(path):
+        raise InputError(f"cannot open {path}: there is no such file")
     try:
         if not h5f.is_hdf5(str(path).encode()):
             raise InputError(f"{path} is not an HDF5 file")
