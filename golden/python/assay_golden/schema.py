@@ -18,7 +18,6 @@ HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
     "producer", "device", "compute_capability", "config", "provenance",
 )  # fmt: skip
-KINDS = ("golden", "candidate", "predicted")
 CONTRACTS = ("hf", "hf_eager", "fused_fp32", "fp64", "auto")
 
 

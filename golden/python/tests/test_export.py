@@ -179,6 +179,12 @@ class Refusals(Folder):
         with mock.patch.object(Router, "forward", double_softmax), self.assertRaisesRegex(InputError, "returns probabilities"):
             export(make_fixture(), self.folder, implementation="eager")
 
+    @unittest.skipUnless(has_grouped(), "grouped_mm needs transformers 5")
+    def test_sizes_that_torch_does_not_support(self):
+        with self.assertRaisesRegex(InputError, "tiny: grouped_mm does not run on cpu: .*multiple of 16 bytes"):
+            export(make_fixture(sizes=(60, 28, 8, 2)), self.folder)
+        self.assertEqual(os.listdir(self.folder), [])
+
     def test_experts_out_of_range(self):
         with self.assertRaisesRegex(InputError, "selected_experts: expected 0..6, found 0..7"):
             capture.expert_order(torch.tensor([[0, 7]]), 7)
@@ -204,6 +210,12 @@ class Program(Folder):
 
 
 class CommandLine(Program):
+    def test_a_python_without_the_libraries_says_which(self):
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE)}
+        done = subprocess.run([sys.executable, "-S", "-m", "assay_golden", "check", "x"], capture_output=True, text=True, env=environment)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stderr, r"^assay_golden: Python at .* lacks (numpy|h5py); golden/python/requirements.txt")
+
     def test_export_then_check(self):
         done = self.call("export", "--fixtures", self.fixtures(), "--out", self.folder, "--implementation", "eager", "--device", "cpu")
         self.assertEqual(done.returncode, 0, done.stderr)
