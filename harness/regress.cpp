@@ -54,9 +54,13 @@ bool grew(double before, double now) { return now > before * kRatioGrowth && now
 std::string places(double ratio) { return fmt::format("{:.3g}", ratio); }
 
 /// What two judgements of one field say differently, beyond the field's verdict.
-void compare_judgements(const std::string& what, const Judgement& before, const Judgement& now, Findings& findings) {
+void compare_judgements(const std::string& what, Field field, const Judgement& before, const Judgement& now, Findings& findings) {
   if (!compared(before.verdict) || !compared(now.verdict)) return;
-  if (grew(before.max_ratio, now.max_ratio)) {
+  // Fields that must match exactly have no ratio: there, more wrong elements are further off.
+  const bool has_ratio = row(field).match == Match::Rounded;
+  if (!has_ratio && failed(before.verdict) && failed(now.verdict) && now.rejected > before.rejected)
+    findings.push_back({Severity::Regression, fmt::format("{}: {} elements wrong, {} before", what, grouped_digits(now.rejected), grouped_digits(before.rejected))});
+  if (has_ratio && grew(before.max_ratio, now.max_ratio)) {
     const bool both_fail = failed(before.verdict) && failed(now.verdict);
     findings.push_back({both_fail ? Severity::Regression : Severity::Legal,
                         fmt::format("{}: the largest error grew from {} to {} of what is allowed{}", what, places(before.max_ratio), places(now.max_ratio),
@@ -88,8 +92,8 @@ void compare_verdicts(const std::string& what, Verdict before, Verdict now, Find
 void compare_fields(const std::string& where, const FieldResult& before, const FieldResult& now, Findings& findings) {
   const std::string field = fmt::format("{}{}", where, name(now.field));
   compare_verdicts(field, before.verdict, now.verdict, findings);
-  compare_judgements(field + " (isolated)", before.isolated, now.isolated, findings);
-  compare_judgements(field + " (chained)", before.chained, now.chained, findings);
+  compare_judgements(field + " (isolated)", now.field, before.isolated, now.isolated, findings);
+  compare_judgements(field + " (chained)", now.field, before.chained, now.chained, findings);
   compare_predictions(field + " (isolated)", before.isolated_bits, now.isolated_bits, findings);
   compare_predictions(field + " (chained)", before.chained_bits, now.chained_bits, findings);
 }

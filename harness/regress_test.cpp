@@ -101,6 +101,21 @@ TEST_SUITE("regress") {
     CHECK(worst(regress(before, now)) == Severity::Regression);
   }
 
+  TEST_CASE("fields that must match exactly are measured by wrong elements, not by ratios") {
+    Report before = report(), now = report();
+    for (Report* r : {&before, &now}) {
+      r->cases[0].fields[0].field = Field::gather_indices;
+      fail(r->cases[0], 0, std::numeric_limits<double>::infinity());
+      r->cases[0].fields[0].isolated.rejected = 2;
+    }
+    CHECK(worst(regress(before, now)) == Severity::Same);
+    now.cases[0].fields[0].isolated.rejected = 9;
+    CHECK(says(regress(before, now), Severity::Regression, "gather_indices (isolated): 9 elements wrong, 2 before"));
+    now = report();
+    now.cases[0].fields[0].field = Field::gather_indices;
+    CHECK_FALSE(says(regress(now, before), Severity::Legal, "grew"));
+  }
+
   TEST_CASE("error ratios count as grown by 1.5 times and by 0.05, both") {
     const auto growth = [](double before_ratio, double now_ratio) {
       Report before = report(), now = report();

@@ -17,16 +17,16 @@ std::string row_of(std::string_view head, const std::string& value) {
 std::string code(const std::string& text) { return fmt::format("<code>{}</code>", escaped(text)); }
 
 std::string element_table(Field field, const Element& e) {
-  const bool rounded = has_ratio(field);
+  const bool rounded = has_ratio(field), bf16 = stored_as_bf16(field, e);
   std::string rows = row_of("where", escaped(place_text(e)));
-  rows += row_of("found", code(value_text(e.out)) + " " + code(bits_text(field, e.out_bits)));
-  rows += row_of("reference", code(value_text(e.ref)) + (rounded ? ", rounded " : " ") + code(bits_text(field, e.ref_bits)));
+  rows += row_of("found", code(value_text(e.out)) + (bf16 ? " " + code(bits_text(field, e.out_bits)) : ""));
+  rows += row_of("reference", code(value_text(e.ref)) + (bf16 ? (rounded ? ", rounded " : " ") + code(bits_text(field, e.ref_bits)) : ""));
   if (rounded && std::isfinite(e.out)) {
-    rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference", grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
+    if (bf16) rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference", grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
     rows += row_of("accepted", code(value_text(e.low)) + " to " + code(value_text(e.high)));
-    const double half_ulp = bf16_ulp(e.out) / 2;
-    rows += row_of("bound", fmt::format("{:.4g} = δ {:.4g}{} + ½ ulp {:.4g}", e.delta + half_ulp, e.delta,
-                                        e.magnitude > 0 ? fmt::format(" (Σ|a||b| = {:.4g})", e.magnitude) : "", half_ulp));
+    const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
+    rows += row_of("bound", fmt::format("{:.4g} = δ {:.4g}{}{}", e.delta + half_ulp, e.delta, e.magnitude > 0 ? fmt::format(" (Σ|a||b| = {:.4g})", e.magnitude) : "",
+                                        bf16 ? fmt::format(" + ½ ulp {:.4g}", half_ulp) : ""));
     rows += row_of("ratio", fmt::format("<strong>{}</strong> of the bound", ratio_text(e.ratio)));
   }
   return fmt::format("<table class=\"facts\">{}</table>", rows);

@@ -26,8 +26,10 @@ std::string judgement_line(const FieldResult& result, const Judgement& judgement
   if (has_ratio(result.field)) line += fmt::format(", worst ratio {}", ratio_text(judgement.max_ratio));
   if (judgement.worst) {
     const Element& e = *judgement.worst;
-    line += fmt::format("\n  worst at {}: found {} ({}), reference {} ({}), accepted {} .. {}", place_text(e), value_text(e.out),
-                        bits_text(result.field, e.out_bits), value_text(e.ref), bits_text(result.field, e.ref_bits), value_text(e.low), value_text(e.high));
+    const bool bf16 = stored_as_bf16(result.field, e);
+    const auto bits = [&](std::uint32_t stored) { return bf16 ? fmt::format(" ({})", bits_text(result.field, stored)) : ""; };
+    line += fmt::format("\n  worst at {}: found {}{}, reference {}{}, accepted {} .. {}", place_text(e), value_text(e.out), bits(e.out_bits), value_text(e.ref),
+                        bits(e.ref_bits), value_text(e.low), value_text(e.high));
   }
   return line + "\n";
 }

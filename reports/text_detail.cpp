@@ -23,16 +23,18 @@ std::string ulps_text(std::int64_t ulps) { return fmt::format("{} ulp{}", groupe
 std::string element_text(Field field, const Element& e, std::size_t width) {
   Columns lines;
   lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
-  const bool rounded = has_ratio(field);
-  const bool finite = std::isfinite(e.out);
-  lines.rows.push_back({"found", value_text(e.out), bits_text(field, e.out_bits), rounded && finite ? ulps_text(e.ulps) + " from the rounded reference" : ""});
-  lines.rows.push_back({"reference", value_text(e.ref), bits_text(field, e.ref_bits), rounded ? "value before rounding, bits after" : ""});
+  const bool rounded = has_ratio(field), finite = std::isfinite(e.out), bf16 = stored_as_bf16(field, e);
+  lines.rows.push_back({"found", value_text(e.out), bf16 ? bits_text(field, e.out_bits) : "",
+                        rounded && finite && bf16 ? ulps_text(e.ulps) + " from the rounded reference" : ""});
+  lines.rows.push_back({"reference", value_text(e.ref), bf16 ? bits_text(field, e.ref_bits) : "", rounded && bf16 ? "value before rounding, bits after" : ""});
   std::string out = wrapped(printable(place_text(e)), "      at ", width) + lines.text(6);
   if (!rounded) return out;
   out += fmt::format("      accepted   {} .. {}\n", value_text(e.low), value_text(e.high));
   if (!finite) return out;
-  const double half_ulp = bf16_ulp(e.out) / 2;
-  std::string bound = fmt::format("{:.3g} = delta {:.3g} + half an ulp {:.3g}; off by {} times that", e.delta + half_ulp, e.delta, half_ulp, ratio_text(e.ratio));
+  const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
+  std::string bound = fmt::format("{:.3g} = delta {:.3g}", e.delta + half_ulp, e.delta);
+  if (bf16) bound += fmt::format(" + half an ulp {:.3g}", half_ulp);
+  bound += fmt::format("; off by {} times that", ratio_text(e.ratio));
   if (e.magnitude > 0) bound += fmt::format("; sum of |a||b| {:.3g}", e.magnitude);
   return out + wrapped(bound, "      bound      ", width);
 }

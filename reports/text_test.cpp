@@ -120,6 +120,22 @@ TEST_SUITE("text") {
     CHECK(contains(line_with(text, "✘  d_topk_weights "), "2 NaN/inf"));
   }
 
+  TEST_CASE("bits and ulps are shown of bf16 elements only") {
+    Report report = sample::report();
+    report.cases.erase(report.cases.begin());
+    FieldResult& counts = report.cases[0].fields[3];
+    REQUIRE(counts.field == Field::token_counts_by_expert);
+    counts.verdict = counts.isolated.verdict = Verdict::Failed;
+    counts.isolated.rejected = 1;
+    counts.isolated.worst = Element{.at = {{"expert", 5}}, .out = 17, .ref = 16, .low = 16, .high = 16};
+    FieldResult& down = report.cases[0].fields[7];
+    down.isolated.worst->out = 0.1;  // no bf16 value: a float64 result
+    const std::string text = render_text(report);
+    CHECK(contains(text, "at expert 5\n      found      17\n      reference  16\n"));
+    CHECK(contains(text, "found      0.1\n"));
+    CHECK(contains(text, "3.1e-05 = delta 3.1e-05; off by"));
+  }
+
   TEST_CASE("many passing cases take one line each, and verbose opens them") {
     const Report report = sample::many_cases(40);
     const std::string text = render_text(report);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "harness/bf16.h"
+
 namespace assay {
 
 Mark mark(Verdict verdict) {
@@ -46,6 +48,11 @@ std::string value_text(double value) { return fmt::format("{}", value); }
 
 std::string bits_text(Field field, std::uint32_t bits) {
   return fmt::format("0x{:0{}x}", bits, row(field).dtype == DType::BFloat16 ? 4 : 8);
+}
+
+bool stored_as_bf16(Field field, const Element& element) {
+  const double stored = to_float(Bf16{static_cast<std::uint16_t>(element.out_bits)});
+  return row(field).dtype == DType::BFloat16 && (stored == element.out || (std::isnan(stored) && std::isnan(element.out)));
 }
 
 std::string place_text(const Element& element) {

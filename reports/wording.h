@@ -25,6 +25,9 @@ std::string value_text(double value);
 /// The stored bits as hexadecimal digits, as many as the field's dtype has: "0x3dfc".
 std::string bits_text(Field field, std::uint32_t bits);
 
+/// Whether the element was stored as bf16, so that its bits and their ulp mean something: integers and float64 results have none.
+bool stored_as_bf16(Field field, const Element& element);
+
 /// "row 17, col 3, expert 5, token 2"
 std::string place_text(const Element& element);
 
