@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <set>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -55,12 +56,12 @@ Tally flip_every_byte(const std::filesystem::path& path, char mask) {
   return tally;
 }
 
-void check_flips(const Sample& sample) {
+void check_flips(const Sample& sample, const std::vector<char>& masks) {
   const TemporaryFolder folder;
   const auto path = folder / "sample.h5";
   write_golden(path, sample.problem, sample.golden);
   REQUIRE(std::filesystem::file_size(path) <= 16384);
-  for (const char mask : {'\x01', '\xff'}) {
+  for (const char mask : masks) {
     const auto tally = flip_every_byte(path, mask);
     MESSAGE(fmt::format("{} bytes, mask {:#04x}: {} reported, {} harmless", std::filesystem::file_size(path),
                         static_cast<unsigned char>(mask), tally.reported, tally.harmless));
@@ -73,15 +74,16 @@ void check_flips(const Sample& sample) {
 
 TEST_SUITE("golden damage") {
   TEST_CASE("a flip of any byte of a stored golden is an error or changes nothing") {
-    check_flips(make_sample({2, 1, 2, 1, true}, 1, 2));
+    check_flips(make_sample({2, 1, 2, 1, true}, 1, 2), {'\x01', '\xff'});
   }
 
   TEST_CASE("a flip of any byte of a dump with regenerated weights is an error or changes nothing") {
     auto sample = make_sample({2, 1, 2, 1, true}, 1, 2);
     use_generators(sample.problem);
+    for (const Field stored : {Field::input_hidden_states, Field::gate}) sample.problem.generators[static_cast<std::size_t>(stored)].reset();
     sample.golden.kind = "candidate";
     for (const auto& field : kFields)
       if (field.id != Field::hidden_states) sample.golden.fields.erase(field.id);
-    check_flips(sample);
+    check_flips(sample, {'\x10'});
   }
 }
