@@ -19,8 +19,8 @@ std::string code(const std::string& text) { return fmt::format("<code>{}</code>"
 std::string element_table(Field field, const Element& e) {
   const bool rounded = has_ratio(field), bf16 = stored_as_bf16(field, e);
   std::string rows = row_of("where", escaped(place_text(e)));
-  rows += row_of("found", code(value_text(e.out)) + (bf16 ? " " + code(bits_text(field, e.out_bits)) : ""));
-  rows += row_of("reference", code(value_text(e.ref)) + (bf16 ? (rounded ? ", rounded " : " ") + code(bits_text(field, e.ref_bits)) : ""));
+  rows += row_of("found", code(value_text(e.out)) + (bf16 ? fmt::format(" {}", code(bits_text(field, e.out_bits))) : ""));
+  rows += row_of("reference", code(value_text(e.ref)) + (bf16 ? fmt::format("{} {}", rounded ? ", rounded" : "", code(bits_text(field, e.ref_bits))) : ""));
   if (rounded && std::isfinite(e.out)) {
     if (bf16) rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference", grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
     rows += row_of("accepted", code(value_text(e.low)) + " to " + code(value_text(e.high)));
