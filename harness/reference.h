@@ -1,13 +1,18 @@
 // What the judge needs of a reference: per field, the accepted interval of every element and its predicted bits.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "harness/accumulator.h"
 #include "harness/contract.h"
-#include "harness/field.h"
+#include "harness/field_set.h"
+#include "harness/problem.h"
 
 namespace assay {
 
@@ -44,7 +49,7 @@ class Reference {
   virtual std::vector<Interval> bounded(Field field, Mode mode) = 0;
   /// The same field's stored bits on the declared accumulators; empty when no accumulator is declared or assumed.
   virtual std::vector<PredictedBits> predicted(Field field, Mode mode) = 0;
-  /// An exact copy's source rows, as intervals without width (hidden_states_unpermute).
+  /// token_counts_by_expert and gather_indices of the replayed routing.
   virtual std::vector<std::int32_t> expected_integers(Field field) = 0;
   /// Predicted selected_experts with torch's order of ties, from the candidate's logits or from the inputs.
   /// The flag of a token is true where the prediction is undetermined.
@@ -61,5 +66,17 @@ class Reference {
   /// The accumulator in force for the field's product ("hopper"), empty for fields without a product.
   virtual std::string accumulator(Field field) const = 0;
 };
+
+/// What a candidate offers to the isolated checks: fields of right shape, dtype and index range only.
+struct Upstream {
+  const FieldSet* fields = nullptr;
+  std::array<bool, kFieldCount> usable{};
+  bool has(Field field) const { return fields != nullptr && usable[static_cast<std::size_t>(field)] && fields->has(field); }
+};
+
+/// Makes a reference beside one candidate. `accumulators` are the declared ones, or what is assumed of an undeclared Hopper
+/// candidate; `predict` switches predicted bits off altogether. All arguments must outlive the result.
+using ReferenceFactory = std::function<std::unique_ptr<Reference>(
+    const Problem& problem, const Upstream& upstream, const PrecisionContract& contract, const Accumulators& accumulators, bool predict)>;
 
 }  // namespace assay

@@ -1,0 +1,63 @@
+#include "harness/cli/environment.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <omp.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "reference_cpu/product_kernels.h"
+#include "revision.h"
+
+namespace assay::cli {
+namespace {
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
+
+}  // namespace
+
+std::string version() { return fmt::format("assay {} ({})", ASSAY_VERSION, ASSAY_REVISION); }
+
+std::vector<std::pair<std::string, std::string>> environment() {
+  return {
+      {"assay", fmt::format("{}, revision {}", ASSAY_VERSION, ASSAY_REVISION)},
+      {"compiler", fmt::format("{} {}", "g++", __VERSION__)},
+      {"cpu", fmt::format("{}, {} threads", cpu_model(), omp_get_max_threads())},
+      {"vector kernels", product_kernels().name},
+      {"fmt", fmt::format("{}.{}.{}", FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
+  };
+}
+
+std::string utc_now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
+
+std::int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return std::int64_t{usage.ru_maxrss} * 1024;
+}
+
+bool shows_progress() {
+  static const bool shows = isatty(STDERR_FILENO) != 0 && std::getenv("CI") == nullptr &&
+                            std::string_view(std::getenv("TERM") == nullptr ? "dumb" : std::getenv("TERM")) != "dumb";
+  return shows;
+}
+
+void progress(const std::string& line) {
+  if (shows_progress()) fmt::print(stderr, "\r\x1b[K{}", line);
+}
+
+void progress_done() {
+  if (shows_progress()) fmt::print(stderr, "\r\x1b[K");
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,63 @@
+// assay: commands, and one place where errors become exit codes.
+#include <cstdio>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/environment.h"
+#include "harness/error.h"
+
+namespace {
+
+constexpr const char* kAbout =
+    "Proves, field by field, that a kernel for the Qwen3 MoE layer computes what HuggingFace computes;\n"
+    "names the first stage that does not, how far off it is and why.\n\n"
+    "  assay verify --golden golden/data/*.h5 --html report.html     judge recorded HuggingFace runs\n"
+    "  assay verify --golden G.h5 --pipeline dump:mine.h5            judge your kernel's dump on a golden's inputs\n"
+    "  assay regress --baseline before.h5 --candidate after.h5       what a kernel change changed\n"
+    "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without a GPU\n";
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device),\n"
+    "4 suspect or mistrusted only, 77 nothing was compared.";
+
+int code(assay::ExitCode exit_code) { return static_cast<int>(exit_code); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(kAbout, "assay");
+  app.footer(kExitCodes);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", assay::cli::version());
+  app.get_formatter()->column_width(34);
+  assay::cli::Program program;
+  for (int i = 0; i < argc; ++i) program.command_line += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "assay" : argv[i]);
+  assay::cli::add_verify(app, program);
+  assay::cli::add_regress(app, program);
+  assay::cli::add_golden(app, program);
+  assay::cli::add_report(app, program);
+  assay::cli::add_mutate(app, program);
+  assay::cli::add_inspect(app, program);
+  assay::cli::add_list(app, program);
+  assay::cli::add_bench(app, program);
+  try {
+    app.parse(argc, argv);
+    return code(program.selected());
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "assay: {}\nRun 'assay --help' or 'assay COMMAND --help' for what is valid.\n", error.what());
+    return code(assay::ExitCode::Usage);
+  } catch (const assay::UsageError& error) {
+    fmt::print(stderr, "assay: {}\n", error.what());
+    return code(assay::ExitCode::Usage);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "assay: out of memory; fewer tokens or a smaller fixture would fit\n");
+    return code(assay::ExitCode::CouldNotJudge);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "assay: {}\n", error.what());
+    return code(assay::ExitCode::CouldNotJudge);
+  }
+}

@@ -1,0 +1,30 @@
+// Where results go: text on stdout, and the files that were asked for, each written whole or not at all.
+#pragma once
+
+#include <string>
+
+#include "harness/exit_code.h"
+#include "harness/report.h"
+
+namespace CLI {
+class App;
+}
+
+namespace assay::cli {
+
+struct OutputOptions {
+  std::string html, json, junit;
+  std::string colour = "auto";
+  bool quiet = false;
+  bool verbose = false;
+};
+
+void add_output_options(CLI::App& command, OutputOptions& options);
+
+/// Title, command, date and environment of a new report.
+Report start_report(const std::string& title, const std::string& command_line);
+
+/// Prints and writes the report; the exit code of its verdict.
+ExitCode emit(const Report& report, const OutputOptions& options);
+
+}  // namespace assay::cli

@@ -1,0 +1,78 @@
+#include "harness/cli/pipelines.h"
+
+#include <fmt/format.h>
+
+#include "gpu/pipeline.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/error.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/split_search.h"
+
+namespace assay::cli {
+namespace {
+
+constexpr std::string_view kDump = "dump:";
+
+std::string_view contract_or_hf(const PipelineOptions& options) { return options.contract.empty() ? "hf" : std::string_view(options.contract); }
+
+Candidate run_reference(const Problem& problem, const PipelineOptions& options) {
+  return forward(problem, find_contract(contract_or_hf(options)));
+}
+
+Candidate run_predicted(const Problem& problem, const PipelineOptions& options) {
+  const auto contract = contract_or_hf(options);
+  return predict_forward(problem, find_contract(contract), huggingface_accumulators(problem, contract));
+}
+
+GpuOptions gpu_options(const PipelineOptions& options) {
+  GpuOptions gpu;
+  gpu.contract = contract_or_hf(options);
+  return gpu;
+}
+
+Candidate run_cublas(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas(problem, gpu_options(options)); }
+Candidate run_fused(const Problem& problem, const PipelineOptions& options) { return run_gpu_fused(problem, gpu_options(options)); }
+
+constexpr PipelineRow kPipelines[] = {
+    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference},
+    {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted},
+    {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas},
+    {"gpu_fused", "hand-written CUDA kernels", run_fused},
+};
+
+}  // namespace
+
+std::span<const PipelineRow> pipelines() { return kPipelines; }
+
+Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
+  if (name.starts_with(kDump)) {
+    const std::string path(name.substr(kDump.size()));
+    GoldenFile file = load_file(path);
+    if (file.problem.config != problem.config || file.problem.sizes().tokens != problem.sizes().tokens)
+      throw InputError(fmt::format("{} holds another problem: expected the config and {} tokens of {}, found {} tokens, hidden size {}",
+                                   path, problem.sizes().tokens, problem.name, file.problem.sizes().tokens,
+                                   file.problem.config.hidden_size));
+    file.candidate.name = name;
+    return std::move(file.candidate);
+  }
+  std::string valid;
+  for (const auto& row : kPipelines) {
+    if (row.name != name) {
+      valid += fmt::format("{}{}", valid.empty() ? "" : ", ", row.name);
+      continue;
+    }
+    Candidate candidate = row.run(problem, options);
+    candidate.name = name;
+    return candidate;
+  }
+  throw UsageError(fmt::format("unknown pipeline '{}'; valid: {}, dump:FILE.h5", name, valid));
+}
+
+Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract) {
+  const bool per_expert_cublas = contract == "hf_eager";
+  const auto of = [&](Field field) { return measured_split(field, problem.config, problem.sizes().tokens, per_expert_cublas); };
+  return {of(Field::router_logits), of(Field::first_gemm), of(Field::second_gemm)};
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,32 @@
+// The one table that names every pipeline.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "harness/candidate.h"
+#include "harness/problem.h"
+
+namespace assay::cli {
+
+struct PipelineOptions {
+  std::string contract;  // the contract to compute under; "" = hf
+};
+
+struct PipelineRow {
+  std::string_view name;
+  std::string_view sentence;
+  Candidate (*run)(const Problem& problem, const PipelineOptions& options);
+};
+
+std::span<const PipelineRow> pipelines();
+
+/// Runs the pipeline of that name, or reads `dump:FILE.h5`. Throws UsageError listing the valid names, InputError when the
+/// pipeline cannot run here.
+Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
+
+/// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to make.
+Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract);
+
+}  // namespace assay::cli

@@ -1,0 +1,70 @@
+#include "harness/cli/problems.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "fixtures/fill.h"
+#include "fixtures/fixtures.h"
+#include "golden/checkpoint.h"
+#include "harness/error.h"
+
+namespace assay::cli {
+namespace {
+
+// Experts that are hit are needed by several passes; two gigabytes hold those of every committed golden.
+constexpr std::size_t kExpertCacheBytes = std::size_t{2} << 30;
+
+}  // namespace
+
+Regenerators regenerators() {
+  return {.tensor = [](const Generator& generator) { return materialise(generator); },
+          .expert = [](const Generator& generator, Field, std::int64_t expert) { return generate_expert(generator, expert); }};
+}
+
+GoldenFile load_file(const std::filesystem::path& path) {
+  GoldenFile file = read_golden(path, regenerators());
+  if (file.problem.name.empty()) file.problem.name = path.stem().string();
+  file.candidate.name = path.string();
+  if (file.problem.experts) file.problem.experts = cached_experts(file.problem.experts, kExpertCacheBytes);
+  return file;
+}
+
+Problem load_fixture(std::string_view name) {
+  Problem problem = make_problem(find_fixture(name));
+  problem.experts = cached_experts(problem.experts, kExpertCacheBytes);
+  return problem;
+}
+
+std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns) {
+  std::vector<std::string> names;
+  for (const auto& pattern : patterns)
+    for (const Fixture* fixture : match_fixtures(pattern))
+      if (std::ranges::find(names, fixture->name) == names.end()) names.emplace_back(fixture->name);
+  return names;
+}
+
+Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer, const std::filesystem::path& input,
+                        std::int64_t tokens, std::uint64_t seed) {
+  const auto config = extract_hf_weights(directory, layer).config;
+  Tensor hidden;
+  std::optional<Generator> generator;
+  if (!input.empty()) {
+    const auto file = load_file(input);
+    if (file.problem.config.hidden_size != config.hidden_size)
+      throw InputError(fmt::format("{}: expected an input of hidden size {}, found {}", input.string(), config.hidden_size,
+                                   file.problem.config.hidden_size));
+    hidden = file.problem.input;
+  } else {
+    // Standard deviation 1: the sum of four uniform 16-bit lanes has 37837.2...
+    generator = Generator{"gaussian", "natural", seed, stream_of(Field::input_hidden_states), {tokens, config.hidden_size}, 1.0 / 37837.227};
+    hidden = materialise(*generator);
+  }
+  Problem problem = from_hf(directory, layer, std::move(hidden));
+  problem.seed = seed;
+  problem.generators[static_cast<std::size_t>(Field::input_hidden_states)] = generator;
+  problem.experts = cached_experts(problem.experts, kExpertCacheBytes);
+  return problem;
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,30 @@
+// Where problems come from: fixtures, golden files and checkpoints, with the generators of `fixtures` wired in.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "golden/golden_file.h"
+#include "harness/problem.h"
+
+namespace assay::cli {
+
+/// The generators of `fixtures`, for files that name their inputs and weights instead of storing them.
+Regenerators regenerators();
+
+/// Reads a golden or dump; experts are cached in memory while they fit.
+GoldenFile load_file(const std::filesystem::path& path);
+
+/// A fixture's problem; experts are cached in memory while they fit.
+Problem load_fixture(std::string_view name);
+
+/// Names of the fixtures that match any of the patterns, each once.
+std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns);
+
+/// Layer `layer` of the checkpoint in `directory` on a seeded gaussian input of `tokens` tokens, or on the input_hidden_states
+/// of the file `input` if it is not empty.
+Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer, const std::filesystem::path& input,
+                        std::int64_t tokens, std::uint64_t seed);
+
+}  // namespace assay::cli

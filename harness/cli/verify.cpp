@@ -1,0 +1,168 @@
+// assay verify: judge goldens, pipelines and dumps.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "golden/golden_file.h"
+#include "harness/cli/commands.h"
+#include "harness/cli/environment.h"
+#include "harness/cli/output.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/error.h"
+#include "harness/judge.h"
+#include "reference_cpu/reference_run.h"
+
+#include <chrono>
+
+namespace assay::cli {
+namespace {
+
+struct VerifyOptions {
+  std::vector<std::string> goldens, fixtures, pipelines;
+  std::string checkpoint, input, contract, accumulator, stage, dump;
+  std::int64_t layer = -1, tokens = 16;
+  std::uint64_t seed = 1;
+  OutputOptions output;
+};
+
+JudgeOptions judge_options(const VerifyOptions& options) {
+  JudgeOptions judge;
+  judge.contract = options.contract;
+  judge.reference = make_reference;
+  if (!options.accumulator.empty()) {
+    const Accumulator all = parse_accumulator(options.accumulator);
+    judge.accumulators = Accumulators{all, all, all};
+  }
+  if (!options.stage.empty()) {
+    judge.only = find_stage(options.stage);
+    if (!judge.only) {
+      std::string valid;
+      for (const auto& field : kFields)
+        if (field.group == Group::Forward && valid.find(name(field.stage)) == std::string::npos) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
+      throw UsageError(fmt::format("unknown stage '{}'; valid: {}", options.stage, valid));
+    }
+  }
+  return judge;
+}
+
+/// A case that could not be judged: its sentence, and exit code 3 unless something failed as well.
+CaseResult could_not_judge(const std::string& problem, const std::string& candidate, Verdict verdict, const std::string& why) {
+  CaseResult result;
+  result.problem = problem;
+  result.candidate = candidate;
+  result.verdict = verdict;
+  result.headline = why;
+  return result;
+}
+
+class Verification {
+ public:
+  Verification(const VerifyOptions& options, const std::string& command_line)
+      : options_(options), judge_(judge_options(options)), report_(start_report("assay verify", command_line)) {
+    if (!options.contract.empty()) find_contract(options.contract);
+  }
+
+  ExitCode run() {
+    const auto start = std::chrono::steady_clock::now();
+    for (const auto& path : options_.goldens) golden(path);
+    for (const auto& name : matching_fixtures(options_.fixtures)) {
+      progress(fmt::format("making fixture {}", name));
+      pipelines(load_fixture(name), "", fmt::format("--fixture {}", name));
+    }
+    if (!options_.checkpoint.empty()) {
+      const auto from = options_.input.empty() ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
+                                               : fmt::format("--input {}", options_.input);
+      pipelines(load_checkpoint(options_.checkpoint, options_.layer, options_.input, options_.tokens, options_.seed), "",
+                fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
+    }
+    progress_done();
+    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report_.peak_memory_bytes = peak_memory_bytes();
+    return emit(report_, options_.output);
+  }
+
+ private:
+  void golden(const std::string& path) {
+    progress(fmt::format("reading {}", path));
+    try {
+      const GoldenFile file = load_file(path);
+      if (!file.has_inputs)
+        throw InputError(fmt::format("{} has no inputs and weights, or names none; judge it with --golden G --pipeline dump:{}", path, path));
+      if (options_.pipelines.empty()) {
+        judge_one(file.problem, file.candidate, fmt::format("--golden {}", path), &file.origins);
+      } else {
+        pipelines(file.problem, file.candidate.contract, fmt::format("--golden {}", path));
+      }
+    } catch (const InputError& error) {
+      report_.cases.push_back(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
+    }
+  }
+
+  void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
+    for (const auto& name : options_.pipelines) {
+      progress(fmt::format("{}: running {}", problem.name, name));
+      const PipelineOptions pipeline{options_.contract.empty() ? contract : options_.contract};
+      try {
+        const Candidate candidate = run_pipeline(name, problem, pipeline);
+        judge_one(problem, candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
+        if (!options_.dump.empty()) write_golden(options_.dump, problem, candidate);
+      } catch (const InputError& error) {
+        const bool file = name.starts_with("dump:");
+        report_.cases.push_back(could_not_judge(problem.name, name, file ? Verdict::MissingGolden : Verdict::Unsupported, error.what()));
+      }
+    }
+  }
+
+  void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
+                 const std::map<Field, std::string>* origins) {
+    progress(fmt::format("{}: judging {}", problem.name, candidate.name));
+    CaseResult result = judge(problem, candidate, judge_);
+    result.replay = fmt::format("assay verify {}", replay);
+    if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
+    if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
+    for (auto& field : result.fields) {
+      field.origin = candidate.fields.has(field.field) ? "computed" : "";
+      if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
+    }
+    report_.cases.push_back(std::move(result));
+  }
+
+  const VerifyOptions& options_;
+  JudgeOptions judge_;
+  Report report_;
+};
+
+}  // namespace
+
+void add_verify(CLI::App& app, Program& program) {
+  auto* command = app.add_subcommand("verify", "judge goldens, pipelines and dumps, field by field");
+  auto options = std::make_shared<VerifyOptions>();
+  command->add_option("--golden", options->goldens, "golden files; without --pipeline each is judged itself")->type_name("FILE...");
+  command->add_option("--fixture", options->fixtures, "named problems, * and ? match (assay list fixtures)")->type_name("GLOB...");
+  command->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")->type_name("DIR");
+  command->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
+  command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")->type_name("FILE");
+  command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", options->seed, "seed of that input");
+  command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
+  command->add_option("--contract", options->contract, "precision contract; default: as the candidate declares")->type_name("C");
+  command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");
+  command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
+  command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
+  add_output_options(*command, options->output);
+  command->callback([options, &program] {
+    program.selected = [options, &program] {
+      if (options->goldens.empty() && options->fixtures.empty() && options->checkpoint.empty())
+        throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
+      if (options->goldens.empty() && options->pipelines.empty())
+        throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines) or dump:FILE.h5");
+      if (!options->checkpoint.empty() && options->layer < 0) throw UsageError("--checkpoint needs --layer N");
+      const auto judged = options->pipelines.size() * (options->goldens.size() + options->fixtures.size() + !options->checkpoint.empty());
+      if (!options->dump.empty() && judged != 1) throw UsageError("--dump needs exactly one problem and one pipeline");
+      return Verification(*options, program.command_line).run();
+    };
+  });
+}
+
+}  // namespace assay::cli
