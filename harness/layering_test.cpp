@@ -47,6 +47,7 @@ std::optional<std::string> wrong_include(const std::string& path, const std::str
         return fmt::format("{} includes <{}>, which belongs to {}", path, header, fmt::join(folders, ", "));
     return std::nullopt;
   }
+  if (layer == "harness/cli" && header == "revision.h") return std::nullopt;  // the build makes it from revision.h.in
   const auto target = layer_of(header);
   const bool known = target == "harness" || target == "harness/cli" || std::ranges::find(kSiblings, target) != std::end(kSiblings);
   if (!known) return fmt::format("{} includes \"{}\", which is not written from the root", path, header);
@@ -153,6 +154,8 @@ TEST_SUITE("layering") {
   TEST_CASE("includes are written from the root") {
     CHECK(complaints("harness/a.cpp", "#include \"field.h\"\n").size() == 1);
     CHECK(complaints("harness/a.cpp", "#include \"../harness/field.h\"\n").size() == 1);
+    CHECK(complaints("harness/a.cpp", "#include \"revision.h\"\n").size() == 1);
+    CHECK(complaints("harness/cli/a.cpp", "#include \"revision.h\"\n").empty());
   }
 
   TEST_CASE("other projects' headers stay in their folder") {
