@@ -60,7 +60,7 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       gather_indices("gather_indices", sizes.slots()),
       row_of_slot("row_of_slot", sizes.slots()),
       tiles("row tiles", max_row_tiles(sizes)),
-      tile_count("tile count", 1) {}
+      tile_count("tile count", 5) {}
 
 Routing RoutingBuffers::view() const {
   return {selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(),

@@ -146,8 +146,11 @@ int main(int argc, char** argv) {
     GpuOptions options;
     options.debug_fields = false;
     if (const char* variant = std::getenv("VARIANT")) options.kernel_config_fwd.variant = variant;
-    if (const char* depth = std::getenv("DEPTH")) options.kernel_config_fwd.pipeline_depth = std::stoi(depth);
-    if (const char* raster = std::getenv("RASTER")) options.kernel_config_fwd.raster_rows = std::stoi(raster);
+    auto& config = options.kernel_config_fwd;
+    for (const auto& [variable, member] : {std::pair{"DEPTH", &config.pipeline_depth_gate_up}, {"DEPTH_DOWN", &config.pipeline_depth_down},
+                                           {"RASTER", &config.raster_rows}, {"BLOCKS", &config.persistent_blocks}})
+      if (const char* value = std::getenv(variable)) *member = std::stoi(value);
+    if (auto reason = invalid(config)) throw InputError(*reason);
     if (std::getenv("PERMUTE_Y") != nullptr) options.permute_y = true;
     for (int i = 2; i < argc; ++i) bench(problem, std::stoll(argv[i]), *model, flush, options);
     return 0;

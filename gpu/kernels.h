@@ -47,7 +47,7 @@ struct Routing {
   std::int32_t* gather_indices;    // [S] row -> slot
   std::int32_t* row_of_slot;       // [S] slot -> row
   RowTile* tiles;                  // [max_row_tiles]
-  std::int32_t* tile_count;        // [1]
+  std::int32_t* tile_count;        // [5]: row tiles; then for each of the two grouped products: next tile, finished blocks
 };
 
 /// logits[t, e] = rb(sum_h x[t, h] gate[e, h]), K walked in ascending steps of 16 without a split. x [T, H], gate [E, H].

@@ -86,7 +86,7 @@ __global__ void scatter_kernel(Routing routing, int experts, int chunks, std::in
         routing.tiles[first_tile + i] = {expert, next_row[expert] + i * kTileRows, min(kTileRows, rows_of[expert] - i * kTileRows), 0};
       if constexpr (kSumChunks) routing.counts[expert] = rows_of[expert];
     });
-    if (lane == 0) *routing.tile_count = total;
+    if (lane < 5) routing.tile_count[lane] = lane == 0 ? total : 0;
     return;
   }
 

@@ -35,8 +35,12 @@ std::optional<std::string> invalid(const KernelConfigForward& config) {
   const auto found = [](auto value) { return ", found " + std::to_string(value); };
   if (config.variant != "auto" && config.variant != "wgmma_sm90" && config.variant != "mma_sm80")
     return "expected variant to be auto, wgmma_sm90 or mma_sm80, found " + config.variant;
-  if (config.pipeline_depth < 2 || config.pipeline_depth > 4) return "expected pipeline_depth 2, 3 or 4 (shared memory holds 4)" + found(config.pipeline_depth);
-  if (config.raster_rows < 1 || config.raster_rows > 64) return "expected raster_rows from 1 to 64" + found(config.raster_rows);
+  const auto outside = [](int value, int low, int high) { return value < low || value > high; };
+  if (outside(config.pipeline_depth_gate_up, 2, 4))
+    return "expected pipeline_depth_gate_up from 2 to 4 (what shared memory holds)" + found(config.pipeline_depth_gate_up);
+  if (outside(config.pipeline_depth_down, 2, 3))
+    return "expected pipeline_depth_down 2 or 3 (what shared memory holds beside the results)" + found(config.pipeline_depth_down);
+  if (outside(config.raster_rows, 1, 64)) return "expected raster_rows from 1 to 64" + found(config.raster_rows);
   if (config.persistent_blocks < 0) return "expected persistent_blocks not to be negative" + found(config.persistent_blocks);
   return std::nullopt;
 }

@@ -14,9 +14,11 @@ namespace assay {
 /// How the two grouped products of the forward pass run. Values outside `invalid`'s lists are refused, never adjusted.
 struct KernelConfigForward {
   std::string variant = "auto";  // "wgmma_sm90" (Hopper), "mma_sm80" (compute capability 8.0 and newer), or the better one
-  int pipeline_depth = 4;        // wgmma_sm90: shared-memory stages, 2 to 4
-  int raster_rows = 8;           // row tiles that run side by side before the next column tile; 1 to 64
-  int persistent_blocks = 0;     // wgmma_sm90: blocks that walk the tiles; 0 = one per multiprocessor
+  // The rest is read by wgmma_sm90 alone.
+  int pipeline_depth_gate_up = 4;  // shared-memory stages of the first product, 2 to 4
+  int pipeline_depth_down = 3;     // of the second, 2 or 3: its results take a stage's room
+  int raster_rows = 4;             // row tiles that run side by side before the next column tile; 1 to 64
+  int persistent_blocks = 0;       // blocks that walk the tiles; 0 = one per multiprocessor
 };
 
 /// The reason why a config cannot run, or nothing.
