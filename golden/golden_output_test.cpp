@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 
 #include "golden/golden_file.h"
-#include "golden/output_file.h"
 #include "golden/sha256.h"
 #include "golden/test_support.h"
 
@@ -69,7 +68,7 @@ TEST_SUITE("golden output") {
       const FileSizeLimit limit(4096);
       message = input_error([&] { write_golden(folder / "g.h5", sample.problem, sample.golden); });
     }
-    CHECK(contains(message, "cannot write " + (folder / "g.h5").string() + ": File too large"));
+    CHECK(contains(message, "expected to write " + (folder / "g.h5").string() + ", found that it cannot be written: File too large"));
     CHECK(read_bytes(folder / "g.h5") == "the older file");
     CHECK(entries(folder) == 1);
     write_golden(folder / "g.h5", sample.problem, sample.golden);
@@ -81,8 +80,8 @@ TEST_SUITE("golden output") {
     const TemporaryFolder folder;
     const auto sample = make_sample(kTinyConfig, 1, 2);
     CHECK(contains(input_error([&] { write_golden(folder / "no/g.h5", sample.problem, sample.golden); }), "No such file or directory"));
-    CHECK(contains(input_error([&] { write_golden("/proc/g.h5", sample.problem, sample.golden); }), "cannot write /proc/g.h5: "));
-    CHECK(contains(input_error([&] { write_golden(folder.path(), sample.problem, sample.golden); }), "cannot write "));
+    CHECK(contains(input_error([&] { write_golden("/proc/g.h5", sample.problem, sample.golden); }), "expected to write /proc/g.h5, found that it cannot be written: "));
+    CHECK(contains(input_error([&] { write_golden(folder.path(), sample.problem, sample.golden); }), "expected to write "));
     CHECK(entries(folder) == 0);
     CHECK_FALSE(std::filesystem::exists(folder.path().string() + ".part" + std::to_string(::getpid())));
   }

@@ -86,9 +86,10 @@ std::vector<std::string> children(const Handle& group, const std::string& path) 
   H5G_info_t info{};
   check(H5Gget_info(group.get(), &info), doing);
   std::vector<std::string> names;
+  // Native order: for any other the library builds a table first, and on damage frees entries that it never filled.
   for (hsize_t i = 0; i < info.nlinks; ++i) {
     const auto get = [&](char* text, std::size_t size) {
-      return check(H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_INC, i, text, size, H5P_DEFAULT), doing);
+      return check(H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, text, size, H5P_DEFAULT), doing);
     };
     std::string name(static_cast<std::size_t>(get(nullptr, 0)), '\0');
     get(name.data(), name.size() + 1);

@@ -7,10 +7,10 @@
 #include "golden/hdf5_attribute.h"
 #include "golden/hdf5_dataset.h"
 #include "golden/hdf5_memory.h"
-#include "golden/output_file.h"
 #include "golden/regenerated.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
+#include "harness/atomic_file.h"
 #include "harness/error.h"
 
 namespace assay {
@@ -175,7 +175,8 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
     hdf5::write_string(root, "content_sha256", write.content.hex());
     image = file.finish();
   }
-  write_file_whole(path, image.bytes());
+  const auto bytes = image.bytes();
+  write_file_atomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace assay
