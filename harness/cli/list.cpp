@@ -105,8 +105,9 @@ std::string to_json(const Listing& listing) {
 }  // namespace
 
 void add_list(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("list", "what there is: fields, stages, fixtures, pipelines, contracts, faults");
+  auto* command = app.add_subcommand("list", "what there is: fields, stages, fixtures, pipelines, contracts, faults, hashes");
   command->require_subcommand(1);
+  add_list_hashes(*command, program);
   for (const auto& what : kWhat) {
     auto* one = command->add_subcommand(what.name, fmt::format("list {}", what.name));
     auto json = std::make_shared<bool>(false);

@@ -1,5 +1,8 @@
 // assay: commands, and one place where errors become exit codes.
 #include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -24,6 +27,22 @@ constexpr const char* kExitCodes =
 
 int code(assay::ExitCode exit_code) { return static_cast<int>(exit_code); }
 
+/// A name where a command must stand: CLI11 only says that one is missing.
+std::string missing_command(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  std::string valid;
+  for (const auto* command : at->get_subcommands([](const CLI::App*) { return true; }))
+    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", command->get_name());
+  const auto words = at->remaining();
+  return fmt::format("{}; valid: {}", words.empty() ? fmt::format("expected a command after '{}'", at->get_name()) : fmt::format("unknown command '{}'", words.front()), valid);
+}
+
+/// Output that went nowhere (a full disk, a closed stream) must not end as a success.
+void require_stdout() {
+  if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw assay::InputError("could not write to stdout");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,10 +62,20 @@ int main(int argc, char** argv) {
   assay::cli::add_list(app, program);
   assay::cli::add_bench(app, program);
   try {
-    app.parse(argc, argv);
-    return code(program.selected());
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::Success& help) {
+      app.exit(help);
+      require_stdout();
+      return code(assay::ExitCode::Passed);
+    }
+    const auto result = program.selected();
+    require_stdout();
+    return code(result);
+  } catch (const CLI::RequiredError& error) {
+    const bool command = std::string_view(error.what()).find("subcommand") != std::string_view::npos;
+    fmt::print(stderr, "assay: {}\nRun 'assay --help' or 'assay COMMAND --help' for what is valid.\n", command ? missing_command(app) : error.what());
+    return code(assay::ExitCode::Usage);
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "assay: {}\nRun 'assay --help' or 'assay COMMAND --help' for what is valid.\n", error.what());
     return code(assay::ExitCode::Usage);
@@ -55,6 +84,13 @@ int main(int argc, char** argv) {
     return code(assay::ExitCode::Usage);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "assay: out of memory; fewer tokens or a smaller fixture would fit\n");
+    return code(assay::ExitCode::CouldNotJudge);
+  } catch (const std::filesystem::filesystem_error& error) {
+    fmt::print(stderr, "assay: {}\n", error.what());
+    return code(assay::ExitCode::CouldNotJudge);
+  } catch (const std::system_error& error) {
+    // fmt reports a stream that takes no more; every file of ours has its own sentence.
+    fmt::print(stderr, "assay: could not write to stdout: {}\n", error.code().message());
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const std::exception& error) {
     fmt::print(stderr, "assay: {}\n", error.what());

@@ -9,17 +9,26 @@
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
+#include "harness/error.h"
 #include "harness/judge.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay::cli {
 
-Mutation plant(const FaultRow& fault, const Problem& problem, std::string_view contract) {
-  const auto accumulators = huggingface_accumulators(problem, contract);
-  Candidate candidate = predict_forward(problem, find_contract(contract), accumulators, fault.fault);
+namespace {
+
+Candidate faulty_candidate(const FaultRow& fault, const Problem& problem, std::string_view contract) {
+  Candidate candidate = predict_forward(problem, find_contract(contract), huggingface_accumulators(problem, contract), fault.fault);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";
+  return candidate;
+}
+
+}  // namespace
+
+Mutation plant(const FaultRow& fault, const Problem& problem, std::string_view contract) {
+  const Candidate candidate = faulty_candidate(fault, problem, contract);
   JudgeOptions options;
   options.reference = make_reference;
   Mutation mutation;
@@ -62,12 +71,20 @@ void add_mutate(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand("mutate", "plant every catalogued fault; print which are found, and in the right stage");
   auto ids = std::make_shared<std::vector<std::string>>();
   auto verbose = std::make_shared<bool>(false);
+  auto fixture = std::make_shared<std::string>();
+  auto dump = std::make_shared<std::string>();
   command->add_option("FAULT", *ids, "only these (assay list faults)");
   command->add_flag("-v,--verbose", *verbose, "print the judge's sentence for each");
+  command->add_option("--dump", *dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
+  command->add_option("--fixture", *fixture, "the problem of --dump")->type_name("NAME");
   command->callback([=, &program] {
     program.selected = [=] {
       for (const auto& id : *ids) find_fault(id);
-      return run(*ids, *verbose);
+      if (dump->empty() && fixture->empty()) return run(*ids, *verbose);
+      if (dump->empty() || fixture->empty() || ids->size() != 1) throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
+      const Problem problem = load_fixture(*fixture);
+      write_golden(*dump, problem, faulty_candidate(find_fault(ids->front()), problem, "hf"));
+      return ExitCode::Passed;
     };
   });
 }

@@ -64,6 +64,10 @@ ExitCode emit(const Report& report, const OutputOptions& options) {
   if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
   if (!options.html.empty()) write_file_atomically(options.html, render_html(report));
   const bool json_on_stdout = options.json == "-";
+  if (options.quiet) {  // why nothing could be judged is no mere text
+    for (const auto& one : report.cases)
+      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported) fmt::print(stderr, "assay: {}, {}: {}\n", one.problem, one.candidate, one.headline);
+  }
   if (!options.quiet) {
     std::FILE* stream = json_on_stdout ? stderr : stdout;
     const TextOptions text{colour(options.colour, fileno(stream)), terminal_width(), options.verbose};

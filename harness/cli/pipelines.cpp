@@ -35,10 +35,10 @@ Candidate run_cublas(const Problem& problem, const PipelineOptions& options) { r
 Candidate run_fused(const Problem& problem, const PipelineOptions& options) { return run_gpu_fused(problem, gpu_options(options)); }
 
 constexpr PipelineRow kPipelines[] = {
-    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference},
-    {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted},
-    {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas},
-    {"gpu_fused", "hand-written CUDA kernels", run_fused},
+    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference, TieRule::LowestIndex},
+    {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted, TieRule::Any},
+    {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},
+    {"gpu_fused", "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
 };
 
 }  // namespace
@@ -63,6 +63,7 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
       continue;
     }
     Candidate candidate = row.run(problem, options);
+    candidate.ties = row.ties;
     candidate.name = name;
     return candidate;
   }

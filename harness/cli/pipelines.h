@@ -18,6 +18,7 @@ struct PipelineRow {
   std::string_view name;
   std::string_view sentence;
   Candidate (*run)(const Problem& problem, const PipelineOptions& options);
+  TieRule ties;
 };
 
 std::span<const PipelineRow> pipelines();

@@ -18,6 +18,8 @@
 namespace assay::cli {
 namespace {
 
+constexpr std::string_view kAuto = "auto";
+
 struct VerifyOptions {
   std::vector<std::string> goldens, fixtures, pipelines;
   std::string checkpoint, input, contract, accumulator, stage, dump;
@@ -60,7 +62,7 @@ class Verification {
  public:
   Verification(const VerifyOptions& options, const std::string& command_line)
       : options_(options), judge_(judge_options(options)), report_(start_report("assay verify", command_line)) {
-    if (!options.contract.empty()) find_contract(options.contract);
+    if (!options.contract.empty() && options.contract != kAuto) find_contract(options.contract);
   }
 
   ExitCode run() {
@@ -102,30 +104,63 @@ class Verification {
   void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
     for (const auto& name : options_.pipelines) {
       progress(fmt::format("{}: running {}", problem.name, name));
-      const PipelineOptions pipeline{options_.contract.empty() ? contract : options_.contract};
+      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kAuto ? contract : options_.contract};
+      std::optional<Candidate> candidate;
       try {
-        const Candidate candidate = run_pipeline(name, problem, pipeline);
-        judge_one(problem, candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
-        if (!options_.dump.empty()) write_golden(options_.dump, problem, candidate);
+        candidate = run_pipeline(name, problem, pipeline);
       } catch (const InputError& error) {
         const bool file = name.starts_with("dump:");
         report_.cases.push_back(could_not_judge(problem.name, name, file ? Verdict::MissingGolden : Verdict::Unsupported, error.what()));
+        continue;
       }
+      // A dump that cannot be written ends the command: it is what was asked for.
+      if (!options_.dump.empty()) write_golden(options_.dump, problem, *candidate);
+      judge_one(problem, *candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
     }
   }
 
   void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
                  const std::map<Field, std::string>* origins) {
     progress(fmt::format("{}: judging {}", problem.name, candidate.name));
-    CaseResult result = judge(problem, candidate, judge_);
+    CaseResult result = judge_contract(problem, candidate);
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
     if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
+    if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
     report_.cases.push_back(std::move(result));
+  }
+
+  /// "auto" judges under every contract an implementation may follow and keeps the one the data follow best.
+  CaseResult judge_contract(const Problem& problem, const Candidate& candidate) {
+    if ((judge_.contract.empty() ? candidate.contract : judge_.contract) != kAuto) return judge(problem, candidate, judge_);
+    std::optional<CaseResult> best;
+    std::string tried;
+    for (const auto& contract : kContracts) {
+      if (contract.unit_roundoff != kFp32UnitRoundoff) continue;
+      JudgeOptions options = judge_;
+      options.contract = contract.name;
+      CaseResult result = judge(problem, candidate, options);
+      tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name, misfit(result).second, elements(result));
+      if (!best || misfit(result) < misfit(*best)) best = std::move(result);
+    }
+    best->remarks.push_back(fmt::format("contract auto: the data follow {} best ({})", best->contract, tried));
+    return std::move(*best);
+  }
+
+  static std::pair<Verdict, std::int64_t> misfit(const CaseResult& result) {
+    std::int64_t rejected = 0;
+    for (const auto& field : result.fields) rejected += field.isolated.rejected;
+    return {result.verdict, rejected};
+  }
+
+  static std::int64_t elements(const CaseResult& result) {
+    std::int64_t all = 0;
+    for (const auto& field : result.fields) all += field.isolated.elements;
+    return all;
   }
 
   const VerifyOptions& options_;
@@ -146,7 +181,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::NonNegativeNumber);
   command->add_option("--seed", options->seed, "seed of that input");
   command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
-  command->add_option("--contract", options->contract, "precision contract; default: as the candidate declares")->type_name("C");
+  command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
   command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");
   command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
@@ -158,7 +193,7 @@ void add_verify(CLI::App& app, Program& program) {
       if (options->goldens.empty() && options->pipelines.empty())
         throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines) or dump:FILE.h5");
       if (!options->checkpoint.empty() && options->layer < 0) throw UsageError("--checkpoint needs --layer N");
-      const auto judged = options->pipelines.size() * (options->goldens.size() + options->fixtures.size() + !options->checkpoint.empty());
+      const auto judged = options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() + !options->checkpoint.empty());
       if (!options->dump.empty() && judged != 1) throw UsageError("--dump needs exactly one problem and one pipeline");
       return Verification(*options, program.command_line).run();
     };

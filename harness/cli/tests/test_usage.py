@@ -1,0 +1,90 @@
+"""A wrong command line ends with code 2 and one sentence that lists what is valid."""
+
+import unittest
+
+from program import NOTHING_COMPARED, PASSED, USAGE, ProgramTest, golden
+
+
+class Usage(ProgramTest):
+    def refuse_usage(self, *words, says):
+        self.assertEqual(self.refuse(USAGE, *words, says=says).stdout, "")
+
+    def test_an_unknown_option_is_named(self):
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--nonsense", says=["--nonsense", "assay COMMAND --help"])
+
+    def test_an_unknown_or_missing_command_lists_the_valid_ones(self):
+        every = "verify, regress, golden, report, mutate, inspect, list, bench"
+        self.refuse_usage("nope", says=["unknown command 'nope'", every])
+        self.refuse_usage(says=["expected a command after 'assay'", every])
+        self.refuse_usage("golden", says=["expected a command after 'golden'", "make, check, list"])
+        self.refuse_usage("list", "nope", says=["unknown command 'nope'", "fields, stages, fixtures, pipelines, contracts, faults"])
+
+    def test_an_unknown_name_lists_the_valid_ones(self):
+        odd = ("verify", "--fixture", "odd", "--pipeline")
+        self.refuse_usage("verify", "--fixture", "nope", "--pipeline", "predicted", says=["no fixture matches 'nope'; valid: tiny, odd,", "no_renormalisation"])
+        self.refuse_usage(*odd, "nope", says="unknown pipeline 'nope'; valid: reference_cpu, predicted, gpu_cublas, gpu_fused")
+        self.refuse_usage(*odd, "predicted", "--contract", "nope", says="unknown contract 'nope'; valid: hf, hf_eager, fused_fp32, fp64")
+        self.refuse_usage(*odd, "predicted", "--stage", "nope", says="unknown stage 'nope'; valid: Router, TopK, Permute, GateUp, Swiglu, Down, Unpermute, Merge")
+        forms = "valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)"
+        for wrong in ("nope", "hopper_split(7,", "hopper_split()", "hopper_split(-1)"):
+            self.refuse_usage(*odd, "predicted", "--accumulator", wrong, says=[f"'{wrong}'", forms])
+        self.refuse_usage("mutate", "nope", says=["unknown fault 'nope'; valid: gate_up_drops_k_tile,", "output_bit_flipped"])
+        self.refuse_usage("golden", "make", "--fixture", "odd", "--implementation", "foo", says=["foo not in", "grouped_mm,eager,both"])
+        self.refuse_usage(*odd, "predicted", "--color", "pink", says=["pink not in", "auto,always,never"])
+
+    def test_a_number_that_is_none_is_named(self):
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "three", "--pipeline", "predicted", says=["--layer", "three"])
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--tokens", "-1", "--pipeline", "predicted", says=["--tokens", "-1"])
+
+    def test_what_belongs_together_is_asked_for(self):
+        self.refuse_usage("verify", says="needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N")
+        self.refuse_usage("verify", "--fixture", "odd", says="--fixture and --checkpoint need --pipeline")
+        self.refuse_usage("verify", "--checkpoint", "x", "--pipeline", "predicted", says="--checkpoint needs --layer N")
+        self.refuse_usage("golden", "make", says="needs --fixture GLOB or --checkpoint DIR --layer N")
+        self.refuse_usage("golden", "make", "--checkpoint", "x", says="--checkpoint needs --layer N")
+        self.refuse_usage("golden", "check", says="FILE")
+        self.refuse_usage("regress", "--baseline", golden("odd.eager"), says="--candidate")
+        self.refuse_usage("regress", "--baseline", "a.json", "--candidate", "b.h5", says="two reports (.json) or two dumps (.h5), not one of each")
+        self.refuse_usage("report", says="RESULT")
+        self.refuse_usage("inspect", says="FILE")
+
+    def test_a_dump_is_of_one_problem_and_one_pipeline(self):
+        says = "--dump needs exactly one problem and one pipeline"
+        self.refuse_usage("verify", "--fixture", "tiny", "odd", "--pipeline", "predicted", "--dump", "d.h5", says=says)
+        self.refuse_usage("verify", "--fixture", "odd", "--pipeline", "predicted", "reference_cpu", "--dump", "d.h5", says=says)
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--dump", "d.h5", says=says)
+        self.refuse_usage("verify", "--fixture", "*o*", "--pipeline", "predicted", "--dump", "d.h5", says=says)
+        self.refuse_usage("mutate", "--dump", "d.h5", says="mutate --dump FILE needs exactly one FAULT and --fixture NAME")
+        self.refuse_usage("mutate", "output_truncated", "--dump", "d.h5", says="--fixture NAME")
+
+
+class Help(ProgramTest):
+    COMMANDS = (
+        (), ("verify",), ("regress",), ("report",), ("mutate",), ("inspect",),
+        ("golden",), ("golden", "make"), ("golden", "check"), ("golden", "list"),
+        ("list",), ("list", "fields"), ("list", "hashes"), ("bench",), ("bench", "product"), ("bench", "compare"),
+    )  # fmt: skip
+
+    def test_every_command_explains_itself_on_one_screen(self):
+        for command in self.COMMANDS:
+            done = self.expect(PASSED, *command, "--help", says="--help")
+            self.assertEqual(done.stderr, "")
+            self.assertLessEqual(len(done.stdout.splitlines()), 60, command)
+
+    def test_the_help_documents_every_exit_code(self):
+        self.expect(
+            PASSED, "--help",
+            says="Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device), "
+            "4 suspect or mistrusted only, 77 nothing was compared.",
+        )  # fmt: skip
+        self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same, 4 legal change, 1 regression.")
+
+    def test_the_version_is_one_line(self):
+        self.assertRegex(self.expect(PASSED, "--version").stdout, r"^assay \d+\.\d+\.\d+ \(\S+\)\n$")
+
+    def test_an_empty_folder_of_goldens_is_not_a_pass(self):
+        self.expect(NOTHING_COMPARED, "golden", "list", self.folder)
+
+
+if __name__ == "__main__":
+    unittest.main()
