@@ -1,6 +1,7 @@
 // `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one another and, on sampled
 // elements, with the tensor core's model. `assay verify` is the judge; this finds a broken kernel in seconds. Exit 1 on a
-// difference, 77 without a device. `gpu_selfcheck --dump DIR` also writes one problem and its results as raw arrays.
+// difference, 77 without a device. `--small` leaves out the full-width problems (for compute-sanitizer); `--dump DIR CASE` writes
+// one problem and its results as raw arrays instead.
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -9,6 +10,7 @@
 
 #include "gpu/grouped_gemm.h"
 #include "gpu/pipeline.h"
+#include "gpu/repeat_check.h"
 #include "gpu/selfcheck_problem.h"
 #include "gpu/tensor_core_model.h"
 #include "harness/error.h"
@@ -134,6 +136,22 @@ std::int64_t check(const Case& one) {
   return wrong;
 }
 
+// Bits must not depend on what ran before or how it was launched.
+std::int64_t check_repeats(const Case& one) {
+  const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
+  const Problem other = gpu::selfcheck_problem(one.config, one.tokens, 2, gpu::Load::Natural);
+  std::int64_t wrong = 0;
+  for (const char* variant : {"wgmma_sm90", "mma_sm80"}) {
+    if (std::string(variant) == "wgmma_sm90" && !gpu::has_wgmma_sm90()) continue;
+    GpuOptions options;
+    options.kernel_config_fwd.variant = variant;
+    const std::int64_t differing = gpu::count_runs_that_differ(problem, other, options);
+    std::printf("%s, %s: %lld of 22 repeated runs differ\n", one.name, variant, static_cast<long long>(differing));
+    wrong += differing;
+  }
+  return wrong;
+}
+
 void write(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
 }
@@ -171,7 +189,12 @@ int main(int argc, char** argv) {
     std::int64_t wrong = 0;
     if (gpu::has_wgmma_sm90()) wrong += gpu::count_silu_differences();
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
-    for (const auto& one : kCases) wrong += check(one);
+    const bool small = argc == 2 && std::string(argv[1]) == "--small";
+    for (const auto& one : kCases) {
+      if (small && one.config.hidden_size * one.config.num_experts > 64 * 1024) continue;
+      wrong += check(one);
+      wrong += check_repeats(one);
+    }
     std::printf(wrong == 0 ? "all equal\n" : "%lld differences\n", static_cast<long long>(wrong));
     return wrong == 0 ? 0 : 1;
   } catch (const std::exception& error) {

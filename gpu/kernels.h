@@ -10,14 +10,13 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "gpu/kernel_limits.h"
 #include "harness/config.h"
 
 namespace assay::gpu {
 
 using bf16 = __nv_bfloat16;
 
-inline constexpr std::int64_t kMaxExperts = 1024;  // one warp holds a token's probabilities in registers
-inline constexpr std::int64_t kMaxTopK = 32;       // one lane per selected expert
 inline constexpr int kTileRows = 128;              // rows of a grouped product's tile
 
 /// One tile of rows of one expert; `first` is a row in expert order.

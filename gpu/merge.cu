@@ -1,5 +1,5 @@
-// The weighted sum over a token's slots. A thread owns 8 neighbouring columns of one token and adds its K rows in ascending
-// slot order, so the result does not depend on the launch.
+// The weighted sum over a token's slots. A thread owns 8 neighbouring columns of one token and adds its K rows as torch's sum
+// does: four interleaved sums, slots ascending in each, then added in order. The result does not depend on the launch.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
 #include "gpu/launch.h"
@@ -9,7 +9,8 @@ namespace assay::gpu {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRowsInFlight = 8;
+constexpr int kRowsInFlight = 8;  // a multiple of kInterleaved, so that row j of a batch belongs to sum j % 4
+constexpr int kInterleaved = 4;
 
 template <bool kRoundProducts>
 __device__ float weighted(bf16 value, float weight) {
@@ -26,7 +27,7 @@ __global__ void __launch_bounds__(kThreads)
   ptx::let_next_start();
   ptx::wait_for_previous();
   if (vector >= vectors) return;
-  float sum[8] = {};
+  float sum[kInterleaved][8] = {};
   for (int first = 0; first < top_k; first += kRowsInFlight) {
     uint4 loaded[kRowsInFlight];
     float weight[kRowsInFlight];
@@ -43,13 +44,15 @@ __global__ void __launch_bounds__(kThreads)
       if (first + j >= top_k) break;
       const auto* value = reinterpret_cast<const bf16*>(&loaded[j]);
 #pragma unroll
-      for (int c = 0; c < 8; ++c) sum[c] = __fadd_rn(sum[c], weighted<kRoundProducts>(value[c], weight[j]));
+      for (int c = 0; c < 8; ++c)
+        sum[j % kInterleaved][c] = __fadd_rn(sum[j % kInterleaved][c], weighted<kRoundProducts>(value[c], weight[j]));
     }
   }
   uint4 packed;
   auto* rounded = reinterpret_cast<bf16*>(&packed);
 #pragma unroll
-  for (int c = 0; c < 8; ++c) rounded[c] = __float2bfloat16_rn(sum[c]);
+  for (int c = 0; c < 8; ++c)
+    rounded[c] = __float2bfloat16_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum[0][c], sum[1][c]), sum[2][c]), sum[3][c]));
   reinterpret_cast<uint4*>(out)[token * vectors + vector] = packed;
 }
 

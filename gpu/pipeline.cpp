@@ -2,46 +2,16 @@
 
 #include <cuda_runtime.h>
 
-#include "gpu/kernels.h"
-
 namespace assay {
-
-std::vector<std::string> gpu_pipelines() { return {"gpu_fused", "gpu_cublas"}; }
 
 std::optional<std::string> gpu_unavailable() {
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status == cudaErrorInsufficientDriver)
+    return "no GPU can be used here: there is no NVIDIA driver, or one older than CUDA " + std::to_string(CUDART_VERSION / 1000) + "." +
+           std::to_string(CUDART_VERSION / 10 % 100);
   if (status != cudaSuccess) return std::string("no GPU can be used here: ") + cudaGetErrorString(status);
   if (devices == 0) return "no GPU can be used here: the driver lists no device";
-  return std::nullopt;
-}
-
-std::optional<std::string> gpu_unsupported(const Sizes& sizes) {
-  const auto& config = sizes.config;
-  const auto found = [](std::int64_t value) { return ", found " + std::to_string(value); };
-  if (auto reason = invalid(config)) return reason;
-  if (config.hidden_size % 8 != 0) return "expected hidden_size to be a multiple of 8 (16-byte rows)" + found(config.hidden_size);
-  if (config.moe_intermediate_size % 8 != 0)
-    return "expected moe_intermediate_size to be a multiple of 8 (16-byte rows)" + found(config.moe_intermediate_size);
-  if (config.num_experts > gpu::kMaxExperts)
-    return "expected at most " + std::to_string(gpu::kMaxExperts) + " experts (one warp holds a token's probabilities)" + found(config.num_experts);
-  if (config.top_k > gpu::kMaxTopK)
-    return "expected at most " + std::to_string(gpu::kMaxTopK) + " experts per token (one lane each)" + found(config.top_k);
-  if (sizes.slots() >= (std::int64_t{1} << 31)) return "expected fewer than 2^31 routed rows (int32 indices)" + found(sizes.slots());
-  return std::nullopt;
-}
-
-std::optional<std::string> invalid(const KernelConfigForward& config) {
-  const auto found = [](auto value) { return ", found " + std::to_string(value); };
-  if (config.variant != "auto" && config.variant != "wgmma_sm90" && config.variant != "mma_sm80")
-    return "expected variant to be auto, wgmma_sm90 or mma_sm80, found " + config.variant;
-  const auto outside = [](int value, int low, int high) { return value < low || value > high; };
-  if (outside(config.pipeline_depth_gate_up, 2, 4))
-    return "expected pipeline_depth_gate_up from 2 to 4 (what shared memory holds)" + found(config.pipeline_depth_gate_up);
-  if (outside(config.pipeline_depth_down, 2, 3))
-    return "expected pipeline_depth_down 2 or 3 (what shared memory holds beside the results)" + found(config.pipeline_depth_down);
-  if (outside(config.raster_rows, 1, 64)) return "expected raster_rows from 1 to 64" + found(config.raster_rows);
-  if (config.persistent_blocks < 0) return "expected persistent_blocks not to be negative" + found(config.persistent_blocks);
   return std::nullopt;
 }
 

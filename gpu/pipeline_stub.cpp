@@ -8,10 +8,7 @@ namespace {
 constexpr const char* kNotBuilt = "no GPU can be used here: this build has no CUDA (no nvcc was found, or gpu was disabled)";
 }
 
-std::vector<std::string> gpu_pipelines() { return {"gpu_fused", "gpu_cublas"}; }
 std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
-std::optional<std::string> gpu_unsupported(const Sizes&) { return kNotBuilt; }
-std::optional<std::string> invalid(const KernelConfigForward&) { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 

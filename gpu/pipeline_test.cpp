@@ -1,0 +1,55 @@
+#include "gpu/pipeline.h"
+
+#include <doctest/doctest.h>
+
+#include "harness/error.h"
+
+using namespace assay;
+
+namespace {
+
+Sizes sizes(std::int64_t hidden, std::int64_t inter, std::int64_t experts, std::int64_t top_k) { return {{hidden, inter, experts, top_k, true}, 4}; }
+
+}  // namespace
+
+TEST_SUITE("gpu-pipeline") {
+  TEST_CASE("both pipelines are named, whether they can run here or not") {
+    CHECK(gpu_pipelines() == std::vector<std::string>{"gpu_fused", "gpu_cublas"});
+  }
+
+  TEST_CASE("a size that is not supported is refused with the reason and what was found") {
+    CHECK(gpu_unsupported(sizes(100, 64, 8, 2)).value_or("").find("hidden_size to be a multiple of 8 (16-byte rows), found 100") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 12, 8, 2)).value_or("").find("moe_intermediate_size to be a multiple of 8") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 64, 2048, 2)).value_or("").find("at most 1024 experts") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 64, 64, 33)).value_or("").find("at most 32 experts per token") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 64, 8, 9)).has_value());
+  }
+
+  TEST_CASE("sizes of the released models are supported") {
+    CHECK_FALSE(gpu_unsupported(sizes(2048, 768, 128, 8)).has_value());
+    CHECK_FALSE(gpu_unsupported(sizes(4096, 1536, 128, 8)).has_value());
+    CHECK_FALSE(gpu_unsupported(sizes(2048, 512, 512, 10)).has_value());
+  }
+
+  TEST_CASE("a kernel config outside its lists is refused, never adjusted") {
+    CHECK_FALSE(invalid(KernelConfigForward{}).has_value());
+    KernelConfigForward config;
+    config.variant = "fast";
+    CHECK(invalid(config).value_or("").find("found fast") != std::string::npos);
+    config = {};
+    config.pipeline_depth_down = 4;
+    CHECK(invalid(config).value_or("").find("found 4") != std::string::npos);
+    config = {};
+    config.raster_rows = 0;
+    CHECK(invalid(config).has_value());
+    config = {};
+    config.persistent_blocks = -1;
+    CHECK(invalid(config).has_value());
+  }
+
+  TEST_CASE("without a device every run says so instead of giving results") {
+    if (!gpu_unavailable()) return;  // the self-check covers machines with a device
+    CHECK_THROWS_AS(run_gpu_cublas(Problem{}), InputError);
+    CHECK_THROWS_AS(run_gpu_fused(Problem{}), InputError);
+  }
+}

@@ -1,0 +1,75 @@
+#include "gpu/repeat_check.h"
+
+#include <vector>
+
+#include "gpu/fused_layer.h"
+
+namespace assay::gpu {
+namespace {
+
+constexpr int kRepetitions = 20;
+
+using Bytes = std::vector<unsigned char>;
+
+template <class T>
+void append(Bytes& bytes, const Buffer<T>& buffer) {
+  const std::size_t before = bytes.size();
+  bytes.resize(before + buffer.bytes());
+  buffer.download(bytes.data() + before);
+}
+
+// Everything the layer leaves behind.
+Bytes results(const FusedWorkspace& workspace) {
+  Bytes bytes;
+  append(bytes, workspace.logits);
+  append(bytes, workspace.routing.selected_experts);
+  append(bytes, workspace.routing.topk_weights);
+  append(bytes, workspace.routing.counts);
+  append(bytes, workspace.routing.gather_indices);
+  append(bytes, workspace.routing.row_of_slot);
+  append(bytes, workspace.first_gemm);
+  append(bytes, workspace.intermediate);
+  append(bytes, workspace.rows);
+  append(bytes, workspace.out);
+  return bytes;
+}
+
+}  // namespace
+
+std::int64_t count_runs_that_differ(const Problem& problem, const Problem& other, const GpuOptions& options) {
+  require_runnable(problem.sizes(), options);
+  DeviceProblem device = upload(problem);
+  const FusedWorkspace workspace(problem.sizes(), options);
+  const Stream stream;
+  const Stream second_stream;
+  const auto run = [&](cudaStream_t on) {
+    ASSAY_CUDA(cudaDeviceSynchronize());
+    launch_fused(device, workspace, options, on);
+    ASSAY_CUDA(cudaStreamSynchronize(on));
+    return results(workspace);
+  };
+  const Bytes first = run(stream);
+  std::int64_t differing = 0;
+  for (int i = 0; i < kRepetitions; ++i) differing += run(i % 2 == 0 ? stream : second_stream) != first;
+
+  device.input.upload(other.input.bytes().data(), 0, other.input.size());
+  run(stream);
+  device.input.upload(problem.input.bytes().data(), 0, problem.input.size());
+  differing += run(stream) != first;
+
+  cudaGraph_t graph{};
+  cudaGraphExec_t replay{};
+  ASSAY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  launch_fused(device, workspace, options, stream);
+  ASSAY_CUDA(cudaStreamEndCapture(stream, &graph));
+  ASSAY_CUDA(cudaGraphInstantiate(&replay, graph, 0));
+  for (int i = 0; i < 2; ++i) ASSAY_CUDA(cudaGraphLaunch(replay, stream));
+  ASSAY_CUDA(cudaStreamSynchronize(stream));
+  ASSAY_CUDA(cudaGraphExecDestroy(replay));
+  ASSAY_CUDA(cudaGraphDestroy(graph));
+  differing += results(workspace) != first;
+  workspace.verify_guards();
+  return differing;
+}
+
+}  // namespace assay::gpu
