@@ -87,6 +87,15 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   candidate.producer = read.optional("producer");
   candidate.device = read.optional("device");
   candidate.compute_capability = read.optional("compute_capability");
+  // Written only where it is not "any", so a file without it lacks nothing.
+  if (const auto ties = hdf5::read_string(root, "ties", kRoot)) {
+    content.add_attribute("ties", *ties);
+    try {
+      candidate.ties = parse_tie_rule(*ties);
+    } catch (const UsageError& error) {
+      throw InputError(fmt::format("ties: {}", error.what()));
+    }
+  }
   candidate.provenance = parse_strings(read.optional("provenance", "{}"), "attribute provenance");
   if (!read.missing.empty()) candidate.remarks.push_back(fmt::format("the file does not state {}", read.missing));
   header.content_sha256 = hdf5::read_string(root, "content_sha256", kRoot).value_or("");
@@ -108,6 +117,7 @@ void write_header(const hdf5::Handle& root, const Header& header, ContentHash& c
   text("producer", candidate.producer);
   text("device", candidate.device);
   text("compute_capability", candidate.compute_capability);
+  if (candidate.ties != TieRule::Any) text("ties", std::string(name(candidate.ties)));
   text("config", config_json(header.config));
   text("provenance", strings_json(candidate.provenance));
   hdf5::write_uint64(root, "seed", header.seed);

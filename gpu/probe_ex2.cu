@@ -32,9 +32,21 @@ __device__ float ex2(float x) {
   return result;
 }
 
-__global__ void record_kernel(std::uint32_t* bits) {
-  const std::int64_t k = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  bits[k] = __float_as_uint(ex2(static_cast<float>(k) * 0x1p-24f));
+// Result i belongs to the argument (i + first) * 2^-24, moved by `offset` of a step.
+__global__ void record_kernel(std::uint32_t* bits, std::int64_t first, float offset) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  bits[i] = __float_as_uint(ex2((static_cast<float>(i + first) + offset) * 0x1p-24f));
+}
+
+std::vector<std::uint32_t> record(std::int64_t first, std::int64_t count, float offset = 0.0f) {
+  std::uint32_t* device = nullptr;
+  PROBE_CUDA(cudaMalloc(&device, count * sizeof(std::uint32_t)));
+  record_kernel<<<static_cast<unsigned>(count / kThreads), kThreads>>>(device, first, offset);
+  PROBE_CUDA(cudaGetLastError());
+  std::vector<std::uint32_t> bits(count);
+  PROBE_CUDA(cudaMemcpy(bits.data(), device, count * sizeof(std::uint32_t), cudaMemcpyDeviceToHost));
+  PROBE_CUDA(cudaFree(device));
+  return bits;
 }
 
 // The recipe, with every rounding written out.
@@ -59,6 +71,18 @@ std::uint32_t correctly_rounded_bits(std::int64_t k) {
   std::uint32_t bits = 0;
   std::memcpy(&bits, &rounded, sizeof bits);
   return bits;
+}
+
+// The recipe's k is the floor but for the rounding of t, which leaves arguments down to about -7.6e-6 to ex2.
+void print_negative() {
+  const auto bits = record(-kThreads, kThreads), beyond = record(-kThreads, kThreads, -0.5f);
+  int moved = 0;
+  std::printf("ex2 at -1 .. -%d times 2^-24, minus the correctly rounded:", kThreads);
+  for (int k = 1; k <= kThreads; ++k) {
+    std::printf(" %d", static_cast<int>(bits[kThreads - k] - correctly_rounded_bits(-k)));
+    moved += bits[kThreads - k] != beyond[kThreads - k];
+  }
+  std::printf("\n%d of them differ half a step further from zero\n", moved);
 }
 
 unsigned long long count_expf_differences(const std::vector<float>& arguments) {
@@ -113,13 +137,7 @@ int main(int argc, char** argv) {
   PROBE_CUDA(cudaRuntimeGetVersion(&runtime));
   std::printf("device %s, compute capability %d.%d, driver API %d, runtime %d\n", device.name, device.major, device.minor, driver, runtime);
 
-  std::uint32_t* recorded = nullptr;
-  PROBE_CUDA(cudaMalloc(&recorded, kArguments * sizeof(std::uint32_t)));
-  record_kernel<<<static_cast<unsigned>(kArguments / kThreads), kThreads>>>(recorded);
-  PROBE_CUDA(cudaGetLastError());
-  std::vector<std::uint32_t> bits(kArguments);
-  PROBE_CUDA(cudaMemcpy(bits.data(), recorded, kArguments * sizeof(std::uint32_t), cudaMemcpyDeviceToHost));
-  PROBE_CUDA(cudaFree(recorded));
+  const auto bits = record(0, kArguments);
 
   std::vector<std::int8_t> table(kArguments);
   std::int64_t counts[3] = {};
@@ -135,6 +153,7 @@ int main(int argc, char** argv) {
   }
   std::printf("ex2: -1 %lld, 0 %lld, +1 %lld\n", static_cast<long long>(counts[0]), static_cast<long long>(counts[1]),
               static_cast<long long>(counts[2]));
+  print_negative();
   std::printf("expf differs from the recipe: %llu of %lld in [-80, 0]\n", count_expf_differences(uniform_arguments()),
               static_cast<long long>(kExpfArguments));
   const auto silu = silu_arguments();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "harness/accumulator.h"
+#include "harness/contract.h"
 #include "harness/field_set.h"
 
 namespace assay {
@@ -15,6 +16,7 @@ struct Candidate {
   std::string kind = "candidate";  // "golden", "candidate", "predicted"
   std::string contract = "hf";     // name of a PrecisionContract, or "auto"
   Accumulators accumulators;
+  TieRule ties = TieRule::Any;     // how it chooses and orders equal probabilities
   std::string producer;            // "huggingface grouped_mm", "gpu_fused", ...
   std::string device;              // "NVIDIA H200", "cpu"
   std::string compute_capability;  // "9.0"; empty without a GPU

@@ -8,6 +8,14 @@
 
 namespace assay {
 
+std::string_view name(TieRule rule) { return rule == TieRule::Any ? "any" : "lowest_index"; }
+
+TieRule parse_tie_rule(std::string_view text) {
+  for (const TieRule rule : {TieRule::Any, TieRule::LowestIndex})
+    if (text == name(rule)) return rule;
+  throw UsageError(fmt::format("unknown tie rule '{}'; valid: any, lowest_index", text));
+}
+
 const PrecisionContract& find_contract(std::string_view name) {
   const auto found = std::ranges::find(kContracts, name, &PrecisionContract::name);
   if (found != kContracts.end()) return *found;

@@ -10,6 +10,11 @@ enum class Store { Unrounded, Bf16 };          // what happens to a value at a r
 enum class Combine { Fp32Sum, Bf16ByExpert };  // slots summed in fp32 and rounded once; or K bf16 adds in ascending expert order
 enum class TieRule { Any, LowestIndex };       // order and choice among equal probabilities
 
+/// "any", "lowest_index", as written in files.
+std::string_view name(TieRule rule);
+/// Reads what `name` writes. Throws UsageError listing the valid rules.
+TieRule parse_tie_rule(std::string_view text);
+
 /// One member per rounding point of the forward layer (design section 3).
 struct PrecisionContract {
   std::string_view name;

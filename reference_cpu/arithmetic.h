@@ -50,13 +50,15 @@ inline PredictedValue stored(const PredictedValue& x, Store store) {
 }
 
 /// fp32 product. On bf16 operands it is exact; rounding both ends to fp32 is exact for them too, and covers the rest.
-inline Interval multiply(const Interval& a, const Interval& b) {
+/// With a float64 accumulator the product rounds once there, and once here.
+inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
   const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
   const auto [low, high] = std::minmax(ends);
+  if (unit_roundoff < kFp32UnitRoundoff) return widen({a.ref * b.ref, low, high}, 4.0 * unit_roundoff);
   return {a.ref * b.ref, finite_float(low), finite_float(high)};
 }
 
-inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b) {
+inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b, double = kFp32UnitRoundoff) {
   return {a.value * b.value, a.undetermined || b.undetermined};
 }
 

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <vector>
 
 #include <zlib.h>
@@ -31,6 +32,25 @@ std::vector<unsigned char> inflate_table() {
   return table;
 }
 
+// ex2 at -1, -2, ... -256 times 2^-24 minus the correctly rounded 2^r, recorded with the table (gpu/probe_ex2.cu).
+// clang-format off
+constexpr signed char kBelowZero[] = {
+    1, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, -1, -1,
+    0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1,
+    0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0,
+    0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, -1,
+    -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0, 0, -1,
+    0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, 0, 0, -1,
+    0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1,
+    0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, 0, 0, -1, 0, -1,
+};
+// clang-format on
+constexpr float kLowestRecorded = -static_cast<float>(std::size(kBelowZero)) * 0x1p-24f;
+
+float moved(float nearest, int difference) {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(nearest) + static_cast<std::uint32_t>(difference));
+}
+
 }  // namespace
 
 std::span<const unsigned char> ex2_table() {
@@ -40,28 +60,28 @@ std::span<const unsigned char> ex2_table() {
 
 float ex2_sm90(float r) {
   static const std::span<const unsigned char> table = ex2_table();
-  const auto scaled = static_cast<std::uint32_t>(static_cast<double>(r) * kPoints);  // truncates; r >= 0
-  const std::uint32_t index = scaled & (kPoints - 1);
-  const auto nearest = static_cast<float>(std::exp2(static_cast<double>(index) / kPoints));
+  const auto steps = static_cast<std::int32_t>(static_cast<double>(r) * kPoints);  // truncates toward zero
+  const auto nearest = [](std::int32_t k) { return static_cast<float>(std::exp2(static_cast<double>(k) / kPoints)); };
+  if (steps < 0) return moved(nearest(steps), kBelowZero[-steps - 1]);
+  const auto index = static_cast<std::uint32_t>(steps) & (kPoints - 1);
   const int difference = ((table[index / 4] >> (2 * (index % 4))) & 3) - 1;
-  const float fraction = std::bit_cast<float>(std::bit_cast<std::uint32_t>(nearest) + static_cast<std::uint32_t>(difference));
-  return std::ldexp(fraction, static_cast<int>(scaled >> 24));
+  return std::ldexp(moved(nearest(static_cast<std::int32_t>(index)), difference), steps >> 24);
 }
 
 PredictedValue expf_sm90(float x) {
   if (std::isnan(x)) return {x, true};
   // h200-bits section 4: t = saturate(fma(x, c, 0.5)), j = fma(t, 252, 12582913) rounded down, k = j - 12583039.
-  // That is k = floor(x log2 e) inside [-126, 126]; the rounding of t can move k by one at the boundary, so it is replayed.
+  // That is k = floor(x log2 e) inside [-126, 126], but for the rounding of t: next to an integer r may be as low as -7.6e-6.
   float t = std::fma(x, 0.0057249800302088260651f, 0.5f);
   t = t < 0.0f ? 0.0f : t > 1.0f ? 1.0f : t;
   const double exact = static_cast<double>(t) * 252.0 + 12582913.0;  // t has 24 bits: exact in float64
   const auto k = static_cast<float>(std::floor(exact) - 12583039.0);
   float r = std::fma(x, 1.4426950216293334961f, -k);
   r = std::fma(x, 1.925963033500011079e-08f, r);
-  if (r >= 2.0f) return {std::isinf(x) || x > 88.8f ? std::numeric_limits<float>::infinity() : std::ldexp(std::exp2(r), static_cast<int>(k)), x < 88.8f};
-  if (r < -0x1p-20f) return {std::ldexp(static_cast<float>(std::exp2(static_cast<double>(r))), static_cast<int>(k)), true};
-  const float power = ex2_sm90(r < 0.0f ? 0.0f : r);
-  return {std::ldexp(power, static_cast<int>(k)), false};
+  const int exponent = static_cast<int>(k);
+  if (r >= 2.0f) return {std::ldexp(static_cast<float>(std::exp2(static_cast<double>(r))), exponent), !std::isinf(x) && x < 89.0f};
+  if (r < kLowestRecorded) return {std::ldexp(static_cast<float>(std::exp2(static_cast<double>(r))), exponent), true};
+  return {std::ldexp(ex2_sm90(r), exponent), false};
 }
 
 }  // namespace assay

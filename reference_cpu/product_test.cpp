@@ -164,7 +164,7 @@ TEST_SUITE("product") {
     const auto predicted = multiply<PredictedValue>(e, kHopper);
     for (const char* set : {"avx2", "avx512"}) {
       if (!use_product_kernels(set)) {
-        MESSAGE("SKIP: this CPU cannot run ", set);
+        MESSAGE("SKIP: this CPU cannot run ", std::string(set));
         continue;
       }
       const auto b = multiply<Interval>(e, {});

@@ -108,6 +108,18 @@ TEST_SUITE("merge") {
     CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);  // the last rounding is the field's store
   }
 
+  TEST_CASE("eight slots are four interleaved sums: the element of an H200 run that no other order explains") {
+    Small small("hf");
+    small.problem.config = {1, 1, 8, 8, true};
+    small.layer.routing = get_token_counts_and_gather_indices(small.problem.config, {0, 1, 2, 3, 4, 5, 6, 7});
+    Values<Predicted> rows, weights(8, {1.0f, false});
+    for (const float x : {0x1.06p-6f, 0x1.5ep-28f, 0x1.7ep-5f, -0x1.6ep-6f, 0x1.32p-5f, -0x1.2cp-7f, -0x1.92p-7f, -0x1.fep-7f}) rows.push_back({x, false});
+    CHECK(round_to_bf16(merge<Predicted>(small.layer, rows, weights)[0].value).bits == 0x3d26);
+    float ascending = 0.0f;
+    for (const auto& row : rows) ascending += row.value;
+    CHECK(round_to_bf16(ascending).bits == 0x3d27);
+  }
+
   TEST_CASE("eager's merge of exact rows has an interval without width") {
     const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}}, weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
     const auto out = merge<Bounded>(Small("hf_eager").layer, rows, weights);

@@ -45,7 +45,7 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
     const auto* gate = swapped ? row + width : row;
     const auto* up = swapped ? row : row + width;
     for (std::int64_t i = 0; i < width; ++i)
-      out[static_cast<std::size_t>(r * width + i)] = multiply(stored(silu(gate[i], contract), contract.silu), up[i]);
+      out[static_cast<std::size_t>(r * width + i)] = multiply(stored(silu(gate[i], contract), contract.silu), up[i], contract.unit_roundoff);
   }
   return out;
 }

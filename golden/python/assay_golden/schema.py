@@ -16,7 +16,7 @@ VERSION = "1.0"
 GROUPS = ("inputs", "weights", "forward", "backward", "oracle")
 HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
-    "producer", "device", "compute_capability", "config", "provenance",
+    "producer", "device", "compute_capability", "ties", "config", "provenance",
 )  # fmt: skip
 CONTRACTS = ("hf", "hf_eager", "fused_fp32", "fp64", "auto")
 
@@ -53,6 +53,7 @@ class File:
     producer: str = ""
     device: str = ""
     compute_capability: str = ""
+    ties: str = "any"  # or "lowest_index": how equal probabilities are chosen and ordered
     provenance: dict = field(default_factory=dict)
 
 
@@ -71,12 +72,13 @@ def _json(value):
 
 
 def root_strings(file):
-    return {
+    strings = {
         "schema": "assay", "schema_version": VERSION, "kind": file.kind, "fixture": file.fixture, "contract": file.contract,
         "accumulators": _json({name: file.accumulators.get(name, "unknown") for name in ("router", "gate_up", "down")}),
         "producer": file.producer, "device": file.device, "compute_capability": file.compute_capability,
         "config": _json(asdict(file.config)), "provenance": _json(file.provenance),
     }  # fmt: skip
+    return strings if file.ties == "any" else strings | {"ties": file.ties}
 
 
 def generator_hash(generator, hashes_text):
@@ -232,7 +234,7 @@ def _read_open(path, handle):
     file = File(
         config_from(json.loads(attributes["config"]), str(path)), attributes["batch"], attributes["sequence"],
         kind=attributes["kind"], contract=attributes["contract"], seed=attributes.get("seed"),
-        accumulators=json.loads(attributes.get("accumulators", "{}")), provenance=json.loads(attributes.get("provenance", "{}")),
+        ties=attributes.get("ties", "any"), accumulators=json.loads(attributes.get("accumulators", "{}")), provenance=json.loads(attributes.get("provenance", "{}")),
         **{name: attributes.get(name, "") for name in ("fixture", "producer", "device", "compute_capability")},
     )  # fmt: skip
     for group, members in hdf5.children(root):

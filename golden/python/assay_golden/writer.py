@@ -30,10 +30,11 @@ class Candidate:
         self._file = file
 
     @classmethod
-    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None):
+    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any"):
         """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
 
         accumulators: {"router"|"gate_up"|"down": "hopper", ...}, only what the kernel is known to do; absent means unknown.
+        ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
         """
         if contract not in schema.CONTRACTS:
             raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(schema.CONTRACTS)}")
@@ -43,13 +44,15 @@ class Candidate:
                     f"unknown accumulator '{accumulator}' of '{product}'; valid products: {', '.join(PRODUCTS)}; valid forms: unknown, "
                     "fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)"
                 )
+        if ties not in ("any", "lowest_index"):
+            raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")
         source = schema.read(golden)
         given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights")}
         if ("inputs", "input_hidden_states") not in given:
             raise InputError(f"{golden} has no input_hidden_states: a candidate needs a problem")
         return cls(schema.File(
             source.config, source.batch, source.sequence, given, "candidate", source.fixture, source.seed, contract,
-            dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()},
+            dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()}, ties=ties,
         ))  # fmt: skip
 
     def add(self, name, tensor):

@@ -1,0 +1,233 @@
+// The judge on whole layers: correct results pass, and every planted error turns the right stage red and no earlier one.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "harness/cli/mutation.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/judge.h"
+#include "reference_cpu/oracle_check.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+CaseResult judged(const Problem& problem, const Candidate& candidate, std::string_view contract = "") {
+  JudgeOptions options;
+  options.reference = make_reference;
+  options.contract = contract;
+  return judge(problem, candidate, options);
+}
+
+const FieldResult& of(const CaseResult& result, Field field) {
+  for (const auto& one : result.fields)
+    if (one.field == field) return one;
+  FAIL("no such field");
+  throw 0;
+}
+
+/// As an H200 would give it, declared accumulators and all.
+Candidate predicted(const Problem& problem, std::string_view contract) {
+  Candidate candidate = run_pipeline("predicted", problem, {std::string(contract)});
+  candidate.compute_capability = "9.0";
+  return candidate;
+}
+
+constexpr Field kForward[] = {Field::router_logits, Field::selected_experts, Field::topk_weights, Field::token_counts_by_expert,
+                              Field::gather_indices, Field::first_gemm, Field::intermediate, Field::second_gemm,
+                              Field::hidden_states_unpermute, Field::hidden_states};
+
+/// One wrong bit in one element. Selections exchange two neighbours' places, which is one wrong index.
+void flip(Tensor& tensor, Field field, std::size_t at) {
+  if (field == Field::selected_experts) {
+    std::swap(tensor.as<std::int32_t>()[at], tensor.as<std::int32_t>()[at + 1]);
+  } else if (tensor.dtype() == DType::Int32) {
+    tensor.as<std::int32_t>()[at] ^= 1;
+  } else {
+    tensor.as<Bf16>()[at].bits ^= 1;
+  }
+}
+
+}  // namespace
+
+TEST_SUITE("judge") {
+  TEST_CASE("one wrong bit in one element of any field turns that field red and no earlier one") {
+    for (const char* name : {"tiny", "odd"}) {
+      const Problem problem = load_fixture(name);
+      const Candidate right = predicted(problem, "hf");
+      REQUIRE(judged(problem, right).verdict == Verdict::Passed);
+      for (const Field field : kForward) {
+        const auto size = static_cast<std::size_t>(right.fields.at(field).size());
+        for (const std::size_t at : {std::size_t{0}, size / 2, size - 2}) {
+          Candidate wrong = right;
+          flip(wrong.fields.at(field), field, at);
+          const CaseResult result = judged(problem, wrong);
+          CAPTURE(assay::name(field));
+          CAPTURE(at);
+          CHECK(result.verdict > Verdict::Passed);
+          CHECK(of(result, field).verdict > Verdict::Passed);
+          REQUIRE(result.first_own_error.has_value());
+          CHECK(*result.first_own_error == field);
+          for (const Field earlier : kForward) {
+            if (earlier == field) break;
+            CHECK(of(result, earlier).verdict <= Verdict::Passed);
+          }
+        }
+      }
+    }
+  }
+
+  TEST_CASE("every catalogued fault is found in the right stage") {
+    for (const auto& fault : faults())
+      for (const auto fixture : fault.fixtures) {
+        const Mutation mutation = plant(fault, load_fixture(fixture), "hf");
+        CAPTURE(fault.id);
+        CAPTURE(fixture);
+        CHECK(mutation.killed);
+        CHECK(mutation.localised);
+        CHECK_FALSE(mutation.earlier_red);
+      }
+  }
+
+  TEST_CASE("NaN, Inf, missing, misshapen and out-of-range fields are verdicts, not errors") {
+    const Problem problem = load_fixture("odd");
+    const Candidate right = predicted(problem, "hf");
+    Candidate wrong = right;
+    wrong.fields.at(Field::second_gemm).as<Bf16>()[5].bits = 0x7fc0;
+    CHECK(of(judged(problem, wrong), Field::second_gemm).verdict == Verdict::NonFinite);
+    wrong = right;
+    for (auto& x : wrong.fields.at(Field::hidden_states).as<Bf16>()) x.bits = 0x7fc0;
+    CHECK(of(judged(problem, wrong), Field::hidden_states).verdict == Verdict::NonFinite);
+    wrong = right;
+    wrong.fields.set(Field::first_gemm, Tensor(DType::BFloat16, {3, 3}));
+    CHECK(of(judged(problem, wrong), Field::first_gemm).verdict == Verdict::WrongShape);
+    CHECK(of(judged(problem, wrong), Field::intermediate).upstream == "first_gemm");
+    wrong = right;
+    wrong.fields.set(Field::topk_weights, Tensor(DType::Float64, right.fields.at(Field::topk_weights).shape()));
+    CHECK(of(judged(problem, wrong), Field::topk_weights).verdict == Verdict::WrongDtype);
+    wrong = right;
+    wrong.fields.at(Field::selected_experts).as<std::int32_t>()[4] = 7;  // E = 7: one beyond
+    const auto result = judged(problem, wrong);
+    CHECK(of(result, Field::selected_experts).verdict == Verdict::Failed);
+    CHECK(*result.first_own_error == Field::selected_experts);
+    wrong = right;
+    for (const Field gone : {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::gather_indices}) wrong.fields.erase(gone);
+    CHECK(judged(problem, wrong).verdict == Verdict::Passed);
+    Candidate nothing;
+    CHECK(judged(problem, nothing).verdict == Verdict::NotMaterialised);
+    CHECK(exit_code(judged(problem, nothing).verdict) == ExitCode::NothingCompared);
+  }
+
+  TEST_CASE("zeros, a row-permuted copy and a half-scaled copy of every rounded field are rejected") {
+    const Problem problem = load_fixture("odd");
+    const Candidate right = predicted(problem, "hf");
+    for (const Field field : kForward) {
+      if (row(field).dtype != DType::BFloat16) continue;
+      CAPTURE(name(field));
+      Candidate zeros = right, permuted = right, halved = right;
+      const auto values = right.fields.at(field).as<Bf16>();
+      const auto width = static_cast<std::size_t>(right.fields.at(field).shape()[1]);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        zeros.fields.at(field).as<Bf16>()[i] = Bf16{};
+        permuted.fields.at(field).as<Bf16>()[i] = values[(i + width) % values.size()];
+        halved.fields.at(field).as<Bf16>()[i] = round_to_bf16(0.5f * to_float(values[i]));
+      }
+      for (const auto* wrong : {&zeros, &permuted, &halved}) CHECK(of(judged(problem, *wrong), field).isolated.verdict == Verdict::Failed);
+    }
+  }
+
+  TEST_CASE("correct layers pass on every small fixture, in both arithmetics and every contract") {
+    for (const auto& name : matching_fixtures({"*"})) {
+      if (name.starts_with("qwen3")) continue;
+      const Problem problem = load_fixture(name);
+      for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
+        CAPTURE(name);
+        CAPTURE(contract);
+        CHECK(judged(problem, predicted(problem, contract)).verdict == Verdict::Passed);
+        Candidate reference = run_pipeline("reference_cpu", problem, {contract});
+        CHECK(judged(problem, reference).verdict == Verdict::Passed);
+      }
+    }
+  }
+
+  TEST_CASE("legal orders of summation pass: sequential, pairwise, the tensor core, split in four") {
+    for (const char* name : {"tiny", "odd", "one_sign", "cancellation", "wide"}) {
+      const Problem problem = load_fixture(name);
+      for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
+                                       Accumulator{AccumulatorKind::Hopper, {}}, Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
+        Candidate candidate = predict_forward(problem, find_contract("hf"), {order, order, order});
+        candidate.accumulators = {};  // judged by bounds alone
+        CAPTURE(name);
+        CAPTURE(to_string(order));
+        CHECK(judged(problem, candidate).verdict == Verdict::Passed);
+      }
+    }
+  }
+}
+
+TEST_SUITE("goldens") {
+  constexpr const char* kGoldens[] = {"tiny", "odd", "qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"};
+
+  TEST_CASE("HuggingFace's runs on an H200 pass under their own contract, and no bit differs from the prediction") {
+    for (const std::string name : kGoldens)
+      for (const std::string implementation : {"grouped_mm", "eager"}) {
+        const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
+        const auto result = judged(file.problem, file.candidate);
+        CAPTURE(file.candidate.name);
+        CHECK(result.verdict == Verdict::Passed);
+        for (const auto& field : result.fields)
+          for (const auto* bits : {&field.isolated_bits, &field.chained_bits}) {
+            CHECK(bits->differing == 0);
+            CHECK(bits->undetermined == 0);
+            const bool exact = row(field.field).match == Match::Exact && row(field.field).dtype == DType::Int32;
+            if (!exact) CHECK(bits->as_predicted == element_count(expected_shape(field.field, file.problem.sizes())));
+          }
+      }
+  }
+
+  TEST_CASE("the wrong contract is detected in hidden_states, and nowhere else") {
+    for (const std::string name : kGoldens) {
+      if (name.starts_with("qwen3")) continue;  // the full widths in the next case, once each
+      for (const auto& [implementation, wrong] : {std::pair("grouped_mm", "hf_eager"), std::pair("eager", "hf")}) {
+        const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
+        const auto result = judged(file.problem, file.candidate, wrong);
+        CAPTURE(file.candidate.name);
+        CHECK(result.verdict == Verdict::Failed);
+        CHECK(*result.first_own_error == Field::hidden_states);
+        CHECK(of(result, Field::hidden_states).isolated.rejected > 0);
+      }
+    }
+  }
+
+  TEST_CASE("the predicted golden equals the captured one, field for field, bit for bit, the order of ties included") {
+    for (const std::string name : kGoldens)
+      for (const auto& [implementation, contract] : {std::pair("grouped_mm", "hf"), std::pair("eager", "hf_eager")}) {
+        const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
+        const Candidate made = run_pipeline("predicted", file.problem, {contract});
+        for (const Field field : kForward) {
+          CAPTURE(file.candidate.name);
+          CAPTURE(assay::name(field));
+          const auto a = file.candidate.fields.at(field).bytes(), b = made.fields.at(field).bytes();
+          CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+        }
+      }
+  }
+
+  TEST_CASE("the float64 oracle agrees with our own float64 layer") {
+    for (const std::string name : {"tiny", "odd"})
+      for (const std::string implementation : {"grouped_mm", "eager"}) {
+        const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
+        const auto result = check_oracle(file.problem, file.candidate);
+        REQUIRE(result.has_value());
+        CHECK(result->verdict == Verdict::Passed);
+        auto wrong = file.candidate;
+        wrong.oracle.at(Field::second_gemm).as<double>()[3] *= 1.0 + 1e-9;
+        CHECK(*check_oracle(file.problem, wrong)->first_own_error == Field::second_gemm);
+      }
+  }
+}

@@ -1,0 +1,89 @@
+#include "harness/headline.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace assay {
+namespace {
+
+bool own_failure(const FieldResult& field) {
+  return failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype;
+}
+
+bool own_suspicion(const FieldResult& field) {
+  return field.isolated.verdict == Verdict::Suspect || (field.isolated_bits.binding && field.isolated_bits.differing > 0);
+}
+
+std::string in_words(const FieldResult& field) {
+  if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
+    return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
+  const Judgement& own = field.isolated;
+  if (own.rejected > 0) {
+    std::string where;
+    if (own.worst) {
+      for (const auto& [axis, index] : own.worst->at) where += fmt::format("{}{} {}", where.empty() ? "" : ", ", axis, index);
+      where = fmt::format("; worst at {}", where);
+    }
+    return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements, where);
+  }
+  const Prediction& bits = field.isolated_bits;
+  return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements, bits.cause.empty() ? "" : " (" + bits.cause + ")");
+}
+
+}  // namespace
+
+std::optional<Field> first_own_error(const CaseResult& result) {
+  for (const auto& field : result.fields)
+    if (own_failure(field)) return field.field;
+  for (const auto& field : result.fields)
+    if (own_suspicion(field)) return field.field;
+  return std::nullopt;
+}
+
+PredictedTotals predicted_totals(const CaseResult& result, bool chained) {
+  PredictedTotals totals;
+  for (const auto& field : result.fields) {
+    const Prediction& bits = chained ? field.chained_bits : field.isolated_bits;
+    totals.elements += bits.elements;
+    totals.as_predicted += bits.as_predicted;
+    totals.undetermined += bits.undetermined;
+    totals.differing += bits.differing;
+  }
+  return totals;
+}
+
+std::string headline(const CaseResult& result) {
+  std::vector<std::string_view> bad, compared_fields;
+  for (const auto& field : result.fields) {
+    if (compared(field.verdict)) compared_fields.push_back(name(field.field));
+    if (field.verdict > Verdict::Passed) bad.push_back(name(field.field));
+  }
+  if (compared_fields.empty()) return "nothing was compared: the candidate materialises no forward field";
+  if (bad.empty()) {
+    const auto totals = predicted_totals(result, true);
+    std::string sentence = fmt::format("all {} fields pass", compared_fields.size());
+    if (totals.elements > 0)
+      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted, totals.elements);
+    return sentence;
+  }
+  if (!result.first_own_error) {
+    return fmt::format("no stage has an error of its own, but {} {} outside the bound carried from the inputs",
+                       fmt::join(bad, ", "), bad.size() == 1 ? "lies" : "lie");
+  }
+  const FieldResult* own = nullptr;
+  for (const auto& field : result.fields)
+    if (field.field == *result.first_own_error) own = &field;
+  std::erase(bad, name(*result.first_own_error));
+  std::vector<std::string_view> inherited, others;
+  for (const auto& field : result.fields) {
+    if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;
+    (own_failure(field) || own_suspicion(field) ? others : inherited).push_back(name(field.field));
+  }
+  std::string sentence = fmt::format("{} is the first stage with an error of its own: {}", name(own->field), in_words(*own));
+  if (!inherited.empty())
+    sentence += fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
+  if (!others.empty()) sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "), others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
+  return sentence;
+}
+
+}  // namespace assay

@@ -1,0 +1,22 @@
+// The judge: one candidate on one problem, every field isolated, chained and predicted, and the first stage with an error of
+// its own named in words.
+#pragma once
+
+#include "harness/candidate.h"
+#include "harness/problem.h"
+#include "harness/reference.h"
+#include "harness/report.h"
+
+namespace assay {
+
+struct JudgeOptions {
+  std::string contract;                        // overrides the candidate's; empty = as declared
+  std::optional<Accumulators> accumulators;    // overrides the declared ones
+  std::optional<Stage> only;                   // judge this stage only
+  ReferenceFactory reference;
+};
+
+/// Never throws for what is wrong with the candidate's fields: that is a verdict.
+CaseResult judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options);
+
+}  // namespace assay
