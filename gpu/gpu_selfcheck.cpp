@@ -34,6 +34,7 @@ const Case kCases[] = {
     {"smallest",             {8, 8, 2, 1, true},           5,    gpu::Load::Natural},
     {"ties",                 {64, 64, 32, 8, true},        129,  gpu::Load::Ties},
     {"one takes all",        {256, 128, 64, 4, true},      700,  gpu::Load::OneTakesAll},
+    {"skewed",               {256, 64, 128, 8, true},      1500, gpu::Load::Skewed},
     {"many experts",         {512, 256, 512, 10, true},    300,  gpu::Load::Natural},
     {"30B-A3B, 16 tokens",   {2048, 768, 128, 8, true},    16,   gpu::Load::Natural},
     {"30B-A3B, 1024 tokens", {2048, 768, 128, 8, true},    1024, gpu::Load::Natural},

@@ -1,6 +1,7 @@
 // The interface of pipeline.h where no CUDA compiler was found: every run says so.
 #include "gpu/pipeline.h"
 
+#include "gpu/bench.h"
 #include "harness/error.h"
 
 namespace assay {
@@ -11,5 +12,6 @@ constexpr const char* kNotBuilt = "no GPU can be used here: this build has no CU
 std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&) { throw InputError(kNotBuilt); }
 
 }  // namespace assay

@@ -51,6 +51,12 @@ Problem selfcheck_problem(const MoeConfig& config, std::int64_t tokens, std::uin
     for (std::int64_t e = 0; e < config.num_experts; ++e)
       problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] = round_to_bf16(e < config.top_k ? 2.0 : -2.0);
   }
+  if (load == Load::Skewed) {
+    // The first feature is 1 for every token; what an expert makes of it falls with the logarithm of its number, as Zipf's law has it.
+    for (std::int64_t t = 0; t < tokens; ++t) problem.input.as<Bf16>()[static_cast<std::size_t>(t * config.hidden_size)] = round_to_bf16(1.0);
+    for (std::int64_t e = 0; e < config.num_experts; ++e)
+      problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] = round_to_bf16(-0.5 * std::log(1.0 + static_cast<double>(e)));
+  }
   problem.experts = stored_experts(
       filled({config.num_experts, 2 * config.moe_intermediate_size, config.hidden_size}, seed * 8 + 3, 2 * by_hidden, false),
       filled({config.num_experts, config.hidden_size, config.moe_intermediate_size}, seed * 8 + 4, by_inter, false));

@@ -8,9 +8,10 @@
 namespace assay::gpu {
 
 enum class Load {
-  Natural,   // Gaussian gate and input
+  Natural,      // Gaussian gate and input
   OneTakesAll,  // every token's first choices are the same top_k experts
-  Ties,      // input and gate of small integers: many equal logits
+  Skewed,       // the lower an expert's number, the more tokens prefer it
+  Ties,         // input and gate of small integers: many equal logits
 };
 
 /// Input N(0, 1), weights N(0, 1 / sqrt(fan in)) approximately; T = tokens.
