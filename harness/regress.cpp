@@ -117,7 +117,7 @@ void compare_settings(const std::string& where, const CaseResult& before, const 
     findings.push_back({Severity::Legal, fmt::format("{}accumulators changed from \"{}\" to \"{}\"", where, before.accumulators, now.accumulators)});
   if (before.flips.size() != now.flips.size())
     findings.push_back({Severity::Legal, fmt::format("{}tokens routed unlike the reference: {}, {} before", where, now.flips.size(), before.flips.size())});
-  if (before.seconds > 0 && std::fabs(now.seconds / before.seconds - 1) >= kTimeChange)
+  if (std::max(before.seconds, now.seconds) >= kTimeFloor && before.seconds > 0 && std::fabs(now.seconds / before.seconds - 1) >= kTimeChange)
     findings.push_back({Severity::Same, fmt::format("{}verification took {:.3g} s, {:.3g} s before", where, now.seconds, before.seconds)});
 }
 

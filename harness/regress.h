@@ -29,6 +29,9 @@ inline constexpr double kRatioStep = 0.05;
 /// Run time is mentioned from this relative change on. It is never judged.
 inline constexpr double kTimeChange = 0.1;
 
+/// Shorter runs differ by more than that from one time to the next: they are not mentioned. Seconds.
+inline constexpr double kTimeFloor = 0.5;
+
 /// Two reports: cases and fields added or missing, verdicts, error ratios, bits that differ from the reference and from the
 /// prediction, contract, time. Cases are paired by problem and candidate, those left over by problem alone.
 /// Never empty: without a difference one sentence says how much was compared; comparing nothing is a regression.

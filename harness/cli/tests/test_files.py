@@ -5,7 +5,7 @@ import json
 import unittest
 import xml.etree.ElementTree
 
-from program import COULD_NOT_JUDGE, FAILED, FORWARD, GOLDENS, PASSED, USAGE, ProgramTest, golden
+from program import COULD_NOT_JUDGE, FAILED, FORWARD, GOLDENS, PASSED, SUSPECT, USAGE, ProgramTest, golden
 
 IMPLEMENTATIONS = (("grouped_mm", "hf"), ("eager", "hf_eager"))
 
@@ -19,8 +19,10 @@ class Predicted(ProgramTest):
             for implementation, _ in IMPLEMENTATIONS:
                 name = f"{fixture}.{implementation}"
                 with self.subTest(name):
-                    self.expect(PASSED, "regress", "--baseline", golden(name), "--candidate", f"{name}.predicted.h5",
-                                says=["no difference in 1 case and 10 fields", "are bit for bit the same: " + ", ".join(FORWARD)])  # fmt: skip
+                    # The recording has gradients too, and names its accumulators otherwise: legal changes.
+                    done = self.expect(SUSPECT, "regress", "--baseline", f"{name}.predicted.h5", "--candidate", golden(name),
+                                       says="are bit for bit the same: " + ", ".join(FORWARD))  # fmt: skip
+                    self.assertNotRegex(done.stdout, "REGRESSION|elements changed")
 
     def test_a_prediction_names_itself_and_is_no_golden(self):
         self.expect(PASSED, "golden", "make", "--predicted", "--fixture", "odd", "--implementation", "eager", "--out", ".")
@@ -60,7 +62,7 @@ class Goldens(ProgramTest):
         text = self.expect(PASSED, "inspect", golden("odd.eager"), says="content hash: ok").stdout
         for field in FORWARD:
             self.assertRegex(text, rf"/forward/{field}  (bfloat16|int32) \[.*nan 0, inf 0, hash ok")
-        for attribute in ("kind = golden", "contract = hf_eager", "schema_version = 1.", "device = NVIDIA H200", "torch"):
+        for attribute in ("kind = golden", "contract = hf_eager", "schema_version = 1.", "device = NVIDIA H200", "provenance = {"):
             self.assertIn(attribute, text)
 
 

@@ -3,7 +3,7 @@
 import json
 import unittest
 
-from program import FAILED, FORWARD, PASSED, SUSPECT, ProgramTest, golden
+from program import FAILED, FORWARD, PASSED, SUSPECT, ProgramTest
 
 
 class Dumps(ProgramTest):
@@ -48,10 +48,6 @@ class Dumps(ProgramTest):
         self.assertEqual((found["schema"], found["severity"]), ("assay-regress", "same"))
         self.expect(PASSED, "regress", "--baseline", "a.h5", "--candidate", "a.h5", "--json", "f.json", says="bit for bit")
         self.assertEqual(json.loads((self.folder / "f.json").read_text(encoding="utf-8"))["severity"], "same")
-
-    def test_a_golden_equals_its_prediction(self):
-        self.expect(PASSED, "golden", "make", "--predicted", "--fixture", "odd", "--implementation", "eager", says="undetermined elements: none")
-        self.regress(PASSED, golden("odd.eager"), "odd.eager.predicted.h5", "are bit for bit the same: " + ", ".join(FORWARD))
 
 
 class Reports(ProgramTest):
