@@ -19,6 +19,8 @@
 namespace assay::cli {
 namespace {
 
+const CLI::Range kCount(1, 1 << 20);
+
 double seconds_of(const std::function<void()>& work, int repeats) {
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < repeats; ++i) {
@@ -119,13 +121,13 @@ void add_bench(CLI::App& app, Program& program) {
   };
   auto options = std::make_shared<Options>();
   auto* products = command->add_subcommand("product", "predicted and bounded products, multiply-adds per second and core");
-  products->add_option("--rows", options->rows)->check(CLI::PositiveNumber);
-  products->add_option("-k", options->k)->check(CLI::PositiveNumber);
-  products->add_option("-n", options->n)->check(CLI::PositiveNumber);
+  products->add_option("--rows", options->rows)->check(kCount);
+  products->add_option("-k", options->k)->check(kCount);
+  products->add_option("-n", options->n)->check(kCount);
   products->callback([options, &program] { program.selected = [options] { return product(options->rows, options->k, options->n); }; });
   auto* comparison = command->add_subcommand("compare", "elements per second beside numpy.testing.assert_allclose and torch.testing.assert_close");
-  comparison->add_option("--rows", options->compared_rows)->check(CLI::PositiveNumber);
-  comparison->add_option("--columns", options->columns)->check(CLI::PositiveNumber);
+  comparison->add_option("--rows", options->compared_rows)->check(kCount);
+  comparison->add_option("--columns", options->columns)->check(kCount);
   comparison->callback([options, &program] { program.selected = [options] { return compare(options->compared_rows, options->columns); }; });
 }
 

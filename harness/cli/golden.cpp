@@ -60,6 +60,10 @@ ExitCode make(const MakeOptions& options) {
   if (options.fixtures.empty() == options.checkpoint.empty())
     throw UsageError("golden make needs --fixture GLOB or --checkpoint DIR --layer N");
   if (!options.checkpoint.empty() && options.layer < 0) throw UsageError("--checkpoint needs --layer N");
+  if (options.checkpoint.empty() && (options.layer >= 0 || !options.prompt.empty() || !options.input.empty()))
+    throw UsageError("--layer, --prompt and --input need --checkpoint DIR");
+  if (options.predicted && !options.prompt.empty()) throw UsageError("--prompt is for the exporter: leave out --predicted, or give --input FILE");
+  if (!options.predicted && !options.input.empty()) throw UsageError("--input needs --predicted; the exporter takes --prompt FILE");
   const auto names = matching_fixtures(options.fixtures);
   if (!options.predicted) return run_exporter({names, options.implementation, options.out, options.checkpoint, options.layer, options.prompt});
   for (const auto& implementation : kImplementations) {
@@ -139,7 +143,7 @@ void add_golden(CLI::App& app, Program& program) {
   maker->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
   maker->add_option("--prompt", options->prompt, "text whose hidden states are the layer's input (exporter)")->type_name("FILE");
   maker->add_option("--input", options->input, "file whose input_hidden_states are the layer's input (--predicted)")->type_name("FILE");
-  maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)");
+  maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)")->check(CLI::Range(0, 1 << 24));
   maker->add_option("--seed", options->seed, "seed of that input");
   maker->callback([options, &program] { program.selected = [options] { return make(*options); }; });
 

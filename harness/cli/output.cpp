@@ -66,7 +66,7 @@ ExitCode emit(const Report& report, const OutputOptions& options) {
   const bool json_on_stdout = options.json == "-";
   if (options.quiet) {  // why nothing could be judged is no mere text
     for (const auto& one : report.cases)
-      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported) fmt::print(stderr, "assay: {}{}: {}\n", one.problem, one.candidate == one.problem ? "" : ", " + one.candidate, one.headline);
+      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported) fmt::print(stderr, "assay: {}{}\n", one.headline.find(one.problem) == std::string::npos ? fmt::format("{}, {}: ", one.problem, one.candidate) : "", one.headline);
   }
   if (!options.quiet) {
     std::FILE* stream = json_on_stdout ? stderr : stdout;

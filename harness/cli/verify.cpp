@@ -110,7 +110,12 @@ class Verification {
         candidate = run_pipeline(name, problem, pipeline);
       } catch (const InputError& error) {
         const bool file = name.starts_with("dump:");
-        report_.cases.push_back(could_not_judge(problem.name, name, file ? Verdict::MissingGolden : Verdict::Unsupported, error.what()));
+        CaseResult result = could_not_judge(problem.name, name, file ? Verdict::MissingGolden : Verdict::Unsupported, error.what());
+        result.config = problem.config;
+        result.tokens = problem.sizes().tokens;
+        result.seed = problem.seed;
+        result.contract = pipeline.contract;
+        report_.cases.push_back(std::move(result));
         continue;
       }
       // A dump that cannot be written ends the command: it is what was asked for.
@@ -178,7 +183,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")->type_name("DIR");
   command->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
   command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")->type_name("FILE");
-  command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::NonNegativeNumber);
+  command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::Range(0, 1 << 24));
   command->add_option("--seed", options->seed, "seed of that input");
   command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
@@ -190,9 +195,10 @@ void add_verify(CLI::App& app, Program& program) {
     program.selected = [options, &program] {
       if (options->goldens.empty() && options->fixtures.empty() && options->checkpoint.empty())
         throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
-      if (options->goldens.empty() && options->pipelines.empty())
+      if (!(options->fixtures.empty() && options->checkpoint.empty()) && options->pipelines.empty())
         throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines) or dump:FILE.h5");
       if (!options->checkpoint.empty() && options->layer < 0) throw UsageError("--checkpoint needs --layer N");
+      if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty())) throw UsageError("--layer and --input need --checkpoint DIR");
       const auto judged = options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() + !options->checkpoint.empty());
       if (!options->dump.empty() && judged != 1) throw UsageError("--dump needs exactly one problem and one pipeline");
       return Verification(*options, program.command_line).run();

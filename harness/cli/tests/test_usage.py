@@ -34,12 +34,19 @@ class Usage(ProgramTest):
 
     def test_a_number_that_is_none_is_named(self):
         self.refuse_usage("verify", "--checkpoint", "x", "--layer", "three", "--pipeline", "predicted", says=["--layer", "three"])
-        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--tokens", "-1", "--pipeline", "predicted", says=["--tokens", "-1"])
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--tokens", "-1", "--pipeline", "predicted", says="--tokens: Value -1 not in range 0 to 16777216")
+        self.refuse_usage("golden", "make", "--predicted", "--fixture", "odd", "--tokens", "-5", says="--tokens: Value -5 not in range")
+        self.refuse_usage("bench", "product", "--rows", "0", says="--rows: Value 0 not in range 1 to 1048576")
 
     def test_what_belongs_together_is_asked_for(self):
         self.refuse_usage("verify", says="needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N")
         self.refuse_usage("verify", "--fixture", "odd", says="--fixture and --checkpoint need --pipeline")
         self.refuse_usage("verify", "--checkpoint", "x", "--pipeline", "predicted", says="--checkpoint needs --layer N")
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--fixture", "odd", says="--fixture and --checkpoint need --pipeline")
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--layer", "0", says="--layer and --input need --checkpoint DIR")
+        self.refuse_usage("golden", "make", "--fixture", "odd", "--prompt", "p.txt", says="--layer, --prompt and --input need --checkpoint DIR")
+        self.refuse_usage("golden", "make", "--checkpoint", "x", "--layer", "0", "--predicted", "--prompt", "p.txt", says="--prompt is for the exporter")
+        self.refuse_usage("golden", "make", "--checkpoint", "x", "--layer", "0", "--input", "i.h5", says="--input needs --predicted")
         self.refuse_usage("golden", "make", says="needs --fixture GLOB or --checkpoint DIR --layer N")
         self.refuse_usage("golden", "make", "--checkpoint", "x", says="--checkpoint needs --layer N")
         self.refuse_usage("golden", "check", says="FILE")
