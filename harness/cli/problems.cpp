@@ -13,13 +13,29 @@ namespace assay::cli {
 namespace {
 
 // Experts that are hit are needed by several passes; two gigabytes hold those of every committed golden.
+constexpr std::string_view kCheckpoint = "checkpoint";  // generator name (golden/SCHEMA.md)
+
 constexpr std::size_t kExpertCacheBytes = std::size_t{2} << 30;
 
 }  // namespace
 
 Regenerators regenerators() {
-  return {.tensor = [](const Generator& generator) { return materialise(generator); },
-          .expert = [](const Generator& generator, Field, std::int64_t expert) { return generate_expert(generator, expert); }};
+  // The exporter names a checkpoint's weights instead of storing them; where that folder is now, the file cannot know.
+  const auto refuse_checkpoint = [](const Generator& generator) {
+    if (generator.fill == kCheckpoint)
+      throw InputError(fmt::format("the weights are those of layer {} of a checkpoint, which the file does not hold; judge it with "
+                                   "--checkpoint DIR --layer {} --input FILE --pipeline dump:FILE", generator.stream, generator.stream));
+  };
+  return {.tensor =
+              [=](const Generator& generator) {
+                refuse_checkpoint(generator);
+                return materialise(generator);
+              },
+          .expert =
+              [=](const Generator& generator, Field, std::int64_t expert) {
+                refuse_checkpoint(generator);
+                return generate_expert(generator, expert);
+              }};
 }
 
 GoldenFile load_file(const std::filesystem::path& path) {
