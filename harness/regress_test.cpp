@@ -185,6 +185,15 @@ TEST_SUITE("regress") {
     CHECK(findings.size() == 2);
   }
 
+  TEST_CASE("the time of a short run is noise and not mentioned") {
+    Report before = report(), now = report();
+    for (auto& one : before.cases) one.seconds = 0.01;
+    for (auto& one : now.cases) one.seconds = 0.04;
+    CHECK_FALSE(says(regress(before, now), Severity::Same, "verification took"));
+    now.cases[1].seconds = 0.6;
+    CHECK(says(regress(before, now), Severity::Same, "odd, gpu_fused: verification took 0.6 s, 0.01 s before"));
+  }
+
   TEST_CASE("runs under other names are paired by problem; other problems are not compared") {
     Report before, now;
     before.cases = {case_result("tiny", "before.h5")};
