@@ -7,6 +7,7 @@
 #include "gpu/cuda_check.h"
 #include "gpu/grouped_gemm.h"
 #include "gpu/launch.h"
+#include "gpu/planted.h"
 #include "gpu/wgmma_epilogue.cuh"
 #include "gpu/wgmma_tiles.cuh"
 
@@ -14,12 +15,16 @@ namespace assay::gpu {
 namespace wgmma {
 namespace {
 
+__device__ int expert_of(const Tile& tile) {
+  return kPlanted == Planted::NeighbourExpert && tile.rows.rows < kTileRows && tile.rows.expert > 0 ? tile.rows.expert - 1 : tile.rows.expert;
+}
+
 template <Product kProduct>
 __device__ void load_weights(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier, int step, const Tile& tile) {
   if constexpr (kProduct == Product::GateUp)
-    ptx::tensor_load_5d(shared, map, barrier, step * kBoxDepth, 0, 0, tile.column_tile * (kColumns / 16), tile.rows.expert);
+    ptx::tensor_load_5d(shared, map, barrier, step * kBoxDepth, 0, 0, tile.column_tile * (kColumns / 16), expert_of(tile));
   else
-    ptx::tensor_load_3d(shared, map, barrier, step * kBoxDepth, tile.column_tile * kColumns, tile.rows.expert);
+    ptx::tensor_load_3d(shared, map, barrier, step * kBoxDepth, tile.column_tile * kColumns, expert_of(tile));
 }
 
 // All 128 threads: thread t copies chunk t mod 8 of rows t / 8, t / 8 + 16, ...
@@ -106,12 +111,14 @@ __device__ void sum_tile(float (&d)[128], Ring& ring, int steps, std::uint32_t b
   for (int step = 0; step < steps; ++step, ring.advance()) {
     ptx::mbarrier_wait(full + ring.stage * 8, ring.parity);
     if constexpr (kGather) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
-    const std::uint32_t stage = base + ring.stage * kStageBytes;
+    const bool stale = kPlanted == Planted::StaleStage && step == 2;
+    const std::uint32_t stage = base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * kStageBytes;
     const std::uint64_t a = ptx::tile_descriptor(stage + consumer * kBytesA64);
     const std::uint64_t b = ptx::tile_descriptor(stage + kBytesA);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kBoxDepth / 16; ++k) ptx::wgmma_m64n256k16(d, a + 2 * k, b + 2 * k, step != 0 || k != 0);
+    for (int k = 0; k < kBoxDepth / 16; ++k)
+      if (kPlanted != Planted::DroppedLastK || step == 0 || step + 1 < steps) ptx::wgmma_m64n256k16(d, a + 2 * k, b + 2 * k, step != 0 || k != 0);
     ptx::wgmma_commit();
     ptx::wgmma_wait<kWaitEach ? 0 : 1>();
     if (signals && (kWaitEach || step != 0)) ptx::mbarrier_arrive(kWaitEach ? empty + ring.stage * 8 : previous);
@@ -233,6 +240,7 @@ void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Siz
                                    .x = product.x,
                                    .out = product.intermediate,
                                    .first_gemm = product.first_gemm,
+                                   .rows = sizes.slots(),
                                    .depth = static_cast<int>(hidden),
                                    .columns = static_cast<int>(inter),
                                    .column_tiles = static_cast<int>((inter + wgmma::kOutColumns - 1) / wgmma::kOutColumns),
@@ -259,6 +267,7 @@ void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& s
                                    .x = product.intermediate,
                                    .out = product.out,
                                    .first_gemm = nullptr,
+                                   .rows = sizes.slots(),
                                    .depth = static_cast<int>(inter),
                                    .columns = static_cast<int>(hidden),
                                    .column_tiles = static_cast<int>((hidden + wgmma::kColumns - 1) / wgmma::kColumns),

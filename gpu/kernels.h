@@ -53,9 +53,10 @@ struct Routing {
 void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream);
 
 /// fp32 softmax, the K largest probabilities (lowest index first among equals), renormalisation, bf16 weights, counts per chunk.
+/// With a single chunk also what order_by_expert does.
 void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
 
-/// counts, gather_indices (stable), row_of_slot and the row tiles from `selected_experts` and `chunk_counts`.
+/// counts, gather_indices (stable), row_of_slot and the row tiles from what softmax_topk left, which comes right before.
 void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream);
 
 /// permuted[r] = x[gather_indices[r] / K]. x [T, H], permuted [S, H].

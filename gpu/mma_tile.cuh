@@ -47,8 +47,9 @@ struct MmaTile {
 
     const std::uint32_t base = ptx::shared_address(shared);
     const int steps = (depth + kDepth - 1) / kDepth;
-    const auto copy = [&](int step) {
-      const std::uint32_t stage = base + step % kPipelineDepth * kStageBytes;
+    const auto next = [](int stage) { return stage + 1 == kPipelineDepth ? 0 : stage + 1; };
+    const auto copy = [&](int step, int stage_number) {
+      const std::uint32_t stage = base + stage_number * kStageBytes;
       const int k = step * kDepth + chunk * 8;
 #pragma unroll
       for (int i = 0; i < kCopiesA; ++i) copy_chunk(stage, row + i * kRowsPerPass, chunk, from_a[i], k, depth);
@@ -57,15 +58,19 @@ struct MmaTile {
     };
 #pragma unroll
     for (int step = 0; step < kPipelineDepth - 1; ++step) {
-      if (step < steps) copy(step);
+      if (step < steps) copy(step, step);
       ptx::cp_async_commit();
     }
+    int arriving = kPipelineDepth - 1;  // the stage to copy into
+    int ready = 0;                      // the stage to multiply
     for (int step = 0; step < steps; ++step) {
       ptx::cp_async_wait<kPipelineDepth - 2>();
       __syncthreads();  // the stage has arrived for everyone, and everyone is done with the one that is overwritten next
-      if (step + kPipelineDepth - 1 < steps) copy(step + kPipelineDepth - 1);
+      if (step + kPipelineDepth - 1 < steps) copy(step + kPipelineDepth - 1, arriving);
       ptx::cp_async_commit();
-      multiply(base + step % kPipelineDepth * kStageBytes);
+      multiply(base + ready * kStageBytes);
+      arriving = next(arriving);
+      ready = next(ready);
     }
     ptx::cp_async_wait<0>();
     __syncthreads();

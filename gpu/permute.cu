@@ -1,29 +1,20 @@
 // Token counts, the stable order of rows by expert, and the tiles of the grouped products; all on the device, no atomics.
 // Two launches: one warp per expert scans its chunk counts; then one warp per chunk ranks its slots, 32 at a time. With few
-// chunks each warp of the second launch adds up the chunk counts itself, and the first one is not needed.
+// chunks each warp of the second launch adds up the chunk counts itself, and the first one is not needed; a single chunk is
+// ordered by the block that selected its experts.
 #include <algorithm>
 
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
 #include "gpu/launch.h"
+#include "gpu/order.cuh"
 #include "gpu/ptx.cuh"
 
 namespace assay::gpu {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kScanWarps = 4;
 constexpr int kFewChunks = 16;  // 128 tokens
-
-__device__ int inclusive_scan_of_lanes(int value) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const int below = __shfl_up_sync(kAllLanes, value, distance);
-    if (lane >= distance) value += below;
-  }
-  return value;
-}
 
 // chunk_counts [E, chunks] become exclusive prefixes along the chunks; counts [E] the totals.
 __global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* counts, int experts, int chunks) {
@@ -41,21 +32,6 @@ __global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* cou
     before += __shfl_sync(kAllLanes, inclusive, 31);
   }
   if (lane == 0) counts[expert] = before;
-}
-
-// Calls visit(expert, units before it, its units) for every expert, one lane each, and returns the sum of units.
-template <class Units, class Visit>
-__device__ int scan_experts(int experts, Units units, Visit visit) {
-  const int lane = threadIdx.x % 32;
-  int before = 0;
-  for (int first = 0; first < experts; first += 32) {
-    const int expert = first + lane;
-    const int value = expert < experts ? units(expert) : 0;
-    const int inclusive = inclusive_scan_of_lanes(value);
-    if (expert < experts) visit(expert, before + inclusive - value, value);
-    before += __shfl_sync(kAllLanes, inclusive, 31);
-  }
-  return before;
 }
 
 // One warp per chunk; the warp behind the last chunk writes the tiles (and the counts, with kSumChunks).
@@ -80,13 +56,9 @@ __global__ void scatter_kernel(Routing routing, int experts, int chunks, std::in
   __syncwarp();
 
   if (chunk == chunks) {
-    const auto tiles_of = [&](int expert) { return (rows_of[expert] + kTileRows - 1) / kTileRows; };
-    const int total = scan_experts(experts, tiles_of, [&](int expert, int first_tile, int tiles) {
-      for (int i = 0; i < tiles; ++i)
-        routing.tiles[first_tile + i] = {expert, next_row[expert] + i * kTileRows, min(kTileRows, rows_of[expert] - i * kTileRows), 0};
-      if constexpr (kSumChunks) routing.counts[expert] = rows_of[expert];
-    });
-    if (lane < 5) routing.tile_count[lane] = lane == 0 ? total : 0;
+    write_tiles(routing, experts, next_row, rows_of);
+    if constexpr (kSumChunks)
+      for (int e = lane; e < experts; e += 32) routing.counts[e] = rows_of[e];
     return;
   }
 
@@ -99,23 +71,7 @@ __global__ void scatter_kernel(Routing routing, int experts, int chunks, std::in
   }
   __syncwarp();
   const std::int64_t first = chunk * slots_per_chunk;
-  const std::int64_t end = min(first + slots_per_chunk, slots);
-  for (std::int64_t base = first; base < end; base += 32) {
-    const std::int64_t slot = base + lane;
-    const bool valid = slot < end;
-    const int expert = valid ? routing.selected_experts[slot] : -1;
-    // Lanes of the same expert keep their order: rank = how many of them have a lower lane.
-    const unsigned peers = __match_any_sync(kAllLanes, expert);
-    const int rank = __popc(peers & ((1u << lane) - 1u));
-    if (valid) {
-      const int row = next_row[expert] + rank;
-      routing.gather_indices[row] = static_cast<std::int32_t>(slot);
-      routing.row_of_slot[slot] = row;
-    }
-    __syncwarp();
-    if (valid && rank == 0) next_row[expert] += __popc(peers);
-    __syncwarp();
-  }
+  place_slots(routing, first, min(first + slots_per_chunk, slots), next_row);
 }
 
 // One block per row of `columns` elements, 8 at a time.
@@ -149,6 +105,7 @@ void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t st
   ASSAY_CHECK(sizes.slots() < (std::int64_t{1} << 31), "expected fewer than 2^31 routed rows: indices are int32");
   const std::int64_t experts = sizes.config.num_experts;
   const Chunks chunks = chunks_of(sizes.tokens);
+  if (chunks.count == 1) return;  // softmax_topk's only block has done it
   const bool few = chunks.count <= kFewChunks;
   if (!few)
     launch_kernel(scan_chunks_kernel, static_cast<unsigned>((experts + kScanWarps - 1) / kScanWarps), kScanWarps * 32, 0, stream,

@@ -1,17 +1,17 @@
 // Softmax over the experts, exact top-k, renormalisation and weights. One warp per token: lane l holds experts l, l + 32, ...
-// in registers. Sums run over 32 lanes (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums.
+// in registers. A single block also orders its slots by expert. Sums run over 32 lanes (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums.
 #include <algorithm>
 
 #include "gpu/cuda_check.h"
 #include "gpu/kernels.h"
 #include "gpu/launch.h"
+#include "gpu/order.cuh"
 #include "gpu/ptx.cuh"
 
 namespace assay::gpu {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ float sum_of_lanes(float value) {
 #pragma unroll
@@ -32,8 +32,8 @@ __device__ unsigned key_of(float probability) {
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kWarps * 32)
-    softmax_topk_kernel(const bf16* logits, std::int32_t* selected_experts, bf16* topk_weights, std::int32_t* chunk_counts,
-                        std::int64_t tokens, int experts, int top_k, bool renormalise, int tokens_per_chunk) {
+    softmax_topk_kernel(const bf16* logits, Routing routing, std::int64_t tokens, int experts, int top_k, bool renormalise,
+                        int tokens_per_chunk) {
   __shared__ int histogram[kMaxExperts];
   for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
   __syncthreads();
@@ -95,14 +95,26 @@ __global__ void __launch_bounds__(kWarps * 32)
 
     if (renormalise) mine = __fdiv_rn(mine, sum_of_lanes(mine));
     if (lane < top_k) {
-      selected_experts[token * top_k + lane] = my_expert;
-      topk_weights[token * top_k + lane] = __float2bfloat16_rn(mine);
+      routing.selected_experts[token * top_k + lane] = my_expert;
+      routing.topk_weights[token * top_k + lane] = __float2bfloat16_rn(mine);
       atomicAdd(&histogram[my_expert], 1);
     }
   }
   __syncthreads();
   for (int e = threadIdx.x; e < experts; e += blockDim.x)
-    chunk_counts[static_cast<std::int64_t>(e) * gridDim.x + blockIdx.x] = histogram[e];
+    routing.chunk_counts[static_cast<std::int64_t>(e) * gridDim.x + blockIdx.x] = histogram[e];
+  if (gridDim.x > 1 || threadIdx.x >= 32) return;
+
+  // The only chunk: one warp orders it here and saves a launch.
+  __shared__ int next_row[kMaxExperts];
+  scan_experts(experts, [&](int expert) { return histogram[expert]; }, [&](int expert, int first_row, int count) {
+    next_row[expert] = first_row;
+    routing.counts[expert] = count;
+  });
+  __syncwarp();
+  write_tiles(routing, experts, next_row, histogram);
+  __syncwarp();
+  place_slots(routing, 0, tokens * top_k, next_row);
 }
 
 using Kernel = decltype(&softmax_topk_kernel<1>);
@@ -133,7 +145,7 @@ void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
   launch_kernel(kernel_for(config.num_experts), static_cast<unsigned>(chunks.count), kWarps * 32, 0, stream, logits,
-                routing.selected_experts, routing.topk_weights, routing.chunk_counts, sizes.tokens, config.num_experts, config.top_k,
+                routing, sizes.tokens, config.num_experts, config.top_k,
                 config.norm_topk_prob, chunks.tokens_per_chunk);
 }
 

@@ -2,6 +2,7 @@
 // everything else by 16-byte stores.
 #pragma once
 
+#include "gpu/planted.h"
 #include "gpu/swiglu.cuh"
 #include "gpu/wgmma_tiles.cuh"
 
@@ -16,6 +17,7 @@ template <Product kProduct, bool kRoundInner>
 __device__ std::uint32_t result(const float (&d)[128], int part, int b, int h) {
   if constexpr (kProduct == Product::GateUp) {
     const int i = b * 8 + h * 2;
+    if constexpr (kPlanted == Planted::GateUpSwapped) return bits_of(swiglu_pair_sm90(d[i + 4], d[i + 5], d[i], d[i + 1]));
     if constexpr (kRoundInner) return bits_of(swiglu_pair_sm90(d[i], d[i + 1], d[i + 4], d[i + 5]));
     return bits_of(__nv_bfloat162(swiglu<false>(d[i], d[i + 4]), swiglu<false>(d[i + 1], d[i + 5])));
   } else {
@@ -84,7 +86,9 @@ __device__ void write_tile(const Arguments& arguments, const CUtensorMap* out_ma
     const int chunk = thread % kChunks;
     const int column = first_column + chunk * 8;
     if (column < arguments.columns)
-      for (int row = thread / kChunks; row < kConsumerRows && first_row + row < tile.rows.rows; row += 128 / kChunks) {
+      for (int row = thread / kChunks; row < kConsumerRows; row += 128 / kChunks) {
+        const bool valid = first_row + row < tile.rows.rows;
+        if (kPlanted == Planted::TailNotPredicated ? !valid && tile.rows.first + first_row + row >= arguments.rows : !valid) break;
         const std::int64_t r = tile.rows.first + first_row + row;
         const std::int64_t target = kScatter ? arguments.routing.gather_indices[r] : r;
         *reinterpret_cast<uint4*>(arguments.out + target * arguments.columns + column) =

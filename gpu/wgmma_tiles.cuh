@@ -35,6 +35,7 @@ struct Arguments {
   const bf16* x;          // gathered rows
   bf16* out;              // [S, columns]
   bf16* first_gemm;       // or null
+  std::int64_t rows;      // S
   int depth;              // K: length of the sums
   int columns;            // of out
   int column_tiles;

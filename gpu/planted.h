@@ -1,0 +1,21 @@
+// Faults that can be compiled into the Hopper kernels, so that the self-check and assay are seen to find them. 0 in every real build.
+#pragma once
+
+#ifndef ASSAY_PLANTED
+#define ASSAY_PLANTED 0
+#endif
+
+namespace assay::gpu {
+
+enum class Planted {
+  None = 0,
+  DroppedLastK = 1,      // the last step of K is never multiplied
+  StaleStage = 2,        // the third step multiplies the stage of the second again
+  TailNotPredicated = 3, // rows behind the expert's last are stored too
+  NeighbourExpert = 4,   // tiles that are not full take the previous expert's weights
+  GateUpSwapped = 5,     // SwiGLU takes the up half for the gate
+};
+
+inline constexpr Planted kPlanted = static_cast<Planted>(ASSAY_PLANTED);
+
+}  // namespace assay::gpu
