@@ -117,6 +117,9 @@ void compare_settings(const std::string& where, const CaseResult& before, const 
     findings.push_back({Severity::Legal, fmt::format("{}accumulators changed from \"{}\" to \"{}\"", where, before.accumulators, now.accumulators)});
   if (before.flips.size() != now.flips.size())
     findings.push_back({Severity::Legal, fmt::format("{}tokens routed unlike the reference: {}, {} before", where, now.flips.size(), before.flips.size())});
+}
+
+void compare_times(const std::string& where, const CaseResult& before, const CaseResult& now, Findings& findings) {
   if (std::max(before.seconds, now.seconds) >= kTimeFloor && before.seconds > 0 && std::fabs(now.seconds / before.seconds - 1) >= kTimeChange)
     findings.push_back({Severity::Same, fmt::format("{}verification took {:.3g} s, {:.3g} s before", where, now.seconds, before.seconds)});
 }
@@ -154,9 +157,11 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
   const Pairing pairing = paired(baseline, candidate);
   for (const CaseResult* one : pairing.missing) findings.push_back({Severity::Regression, fmt::format("case {} is missing", label(*one))});
   std::int64_t fields = 0;
-  const bool one_case = pairing.pairs.size() == 1 && pairing.missing.empty() && pairing.added.empty();
+  const auto where = [one_case = pairing.pairs.size() == 1 && pairing.missing.empty() && pairing.added.empty()](const Pair& pair) {
+    return one_case ? "" : label(*pair.now) + ": ";
+  };
   for (const Pair& pair : pairing.pairs) {
-    compare_cases(one_case ? "" : label(*pair.now) + ": ", *pair.before, *pair.now, findings);
+    compare_cases(where(pair), *pair.before, *pair.now, findings);
     fields += std::min(compared_fields(*pair.before), compared_fields(*pair.now));
   }
   for (const CaseResult* one : pairing.added) {
@@ -167,6 +172,8 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
   if (findings.empty())
     findings.push_back({Severity::Same, fmt::format("no difference in {} case{} and {} fields: verdicts, error ratios and counts of bits are the same",
                                                     pairing.pairs.size(), pairing.pairs.size() == 1 ? "" : "s", fields)});
+  // Last: time alone leaves "no difference" true.
+  for (const Pair& pair : pairing.pairs) compare_times(where(pair), *pair.before, *pair.now, findings);
   return findings;
 }
 

@@ -192,6 +192,7 @@ TEST_SUITE("regress") {
     CHECK_FALSE(says(regress(before, now), Severity::Same, "verification took"));
     now.cases[1].seconds = 0.6;
     CHECK(says(regress(before, now), Severity::Same, "odd, gpu_fused: verification took 0.6 s, 0.01 s before"));
+    CHECK(says(regress(before, now), Severity::Same, "no difference in 2 cases"));
   }
 
   TEST_CASE("runs under other names are paired by problem; other problems are not compared") {
