@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "gpu/cublas.h"
 #include "gpu/fused_layer.h"
@@ -112,7 +113,11 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 
   std::vector<Contender> contenders;
   const auto add = [&](const char* what, double flops, double limit, const std::function<void()>& work) {
-    contenders.push_back({{.what = what, .flops = flops, .limit_us = limit}, Graph(stream, work), {}});
+    GpuTiming timing;
+    timing.what = what;
+    timing.flops = flops;
+    timing.limit_us = limit;
+    contenders.push_back({std::move(timing), Graph(stream, work), {}});
   };
   const GateUp gate_up{problem.input.data(), problem.gate_up_proj.data(), workspace.intermediate.data(), nullptr, true, options.contract == "hf"};
   const Down down{workspace.intermediate.data(), problem.down_proj.data(), workspace.rows.data(), options.permute_y};
