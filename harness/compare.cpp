@@ -9,7 +9,7 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kChunk = 128;  // elements scanned at once; only chunks with an unclear element are looked at closely
+
 
 struct Accepted {
   double low, high;
@@ -105,9 +105,9 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
     const Bf16* row_out = out.data() + r * width;
     const Interval* row_ref = reference.data() + r * width;
     double top = 0.0;
-    for (std::int64_t begin = 0; begin < width; begin += kChunk) {
-      const std::int64_t end = std::min(width, begin + kChunk);
-      const RowScan scan = scan_row(row_out + begin, row_ref + begin, end - begin);
+    for (std::int64_t begin = 0; begin < width; begin += kScanChunk) {
+      const std::int64_t end = std::min(width, begin + kScanChunk);
+      const RowScan scan = scan_row(row_out + begin, row_ref + begin, static_cast<int>(end - begin));
       top = std::max(top, scan.max_ratio);
       if (scan.unclear == 0) continue;
       for (std::int64_t c = begin; c < end; ++c) {

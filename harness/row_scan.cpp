@@ -1,32 +1,62 @@
 #include "harness/row_scan.h"
 
 namespace assay {
+namespace {
+
+// Every loop below works on plain arrays of one width and carries only integers around, so that all of them vectorise.
+struct Chunk {
+  float narrow[kScanChunk];
+  double low[kScanChunk], high[kScanChunk], ref[kScanChunk];
+  double ratio[kScanChunk];
+  double inside[kScanChunk];  // 1 or 0
+};
+
+constexpr std::int64_t kSign = std::int64_t{1} << 63;
+constexpr std::int64_t kExponent = std::int64_t{0x7ff} << 52;
+// Outside these, a neighbour's midpoint is not half an ulp of the exponent away.
+constexpr double kSmallest = 0x1p-117, kLargest = 0x1.fep127;
+
+}  // namespace
 
 // No fast-math: comparisons with NaN are false, so a NaN is never clear.
 __attribute__((target_clones("avx512f", "avx2", "default")))
-RowScan scan_row(const Bf16* out, const Interval* reference, std::int64_t count) {
-  double max_ratio = 0.0;
-  std::int64_t clear = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::uint32_t bits = out[i].bits;
-    const double value = static_cast<double>(std::bit_cast<float>(bits << 16));
-    // Half an ulp away from zero is 2^(e - 8); toward zero, below a power of two, it is half of that.
-    const std::uint32_t exponent = (bits >> 7) & 0xffu;
-    const double half = static_cast<double>(std::bit_cast<float>((exponent - 8u) << 23));
-    const double inward = (bits & 0x7fu) != 0u ? half : 0.5 * half;
-    const bool negative = (bits & 0x8000u) != 0u;
-    const bool regular = (exponent > 8u) & (exponent < 255u);
-    const double low = reference[i].low, high = reference[i].high, ref = reference[i].ref;
-    const bool inside = regular & (low > value - (negative ? half : inward)) & (high < value + (negative ? inward : half)) &
-                        (low <= ref) & (ref <= high);
-    const double above = high - ref, below = ref - low;
-    const double delta = above > below ? above : below;
-    const double error = value > ref ? value - ref : ref - value;
-    const double ratio = inside ? error / (delta + half) : 0.0;
-    max_ratio = ratio > max_ratio ? ratio : max_ratio;
-    clear += inside;
+RowScan scan_row(const Bf16* out, const Interval* reference, int count) {
+  Chunk c;
+  for (int i = 0; i < count; ++i) c.narrow[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  for (int i = 0; i < count; ++i) {
+    c.low[i] = reference[i].low;
+    c.high[i] = reference[i].high;
+    c.ref[i] = reference[i].ref;
   }
-  return {max_ratio, count - clear};
+  for (int i = 0; i < count; ++i) {
+    const double value = static_cast<double>(c.narrow[i]);
+    const auto bits = std::bit_cast<std::int64_t>(value);
+    const double magnitude = std::bit_cast<double>(bits & ~kSign);
+    // Half an ulp away from zero is 2^(e - 8); toward zero, below a power of two, it is half of that.
+    const double power = std::bit_cast<double>(bits & kExponent);
+    const double half = power * 0x1p-8;
+    const double inward = magnitude == power ? 0.5 * half : half;
+    const double lower = value - (value < 0.0 ? half : inward), upper = value + (value < 0.0 ? inward : half);
+    const double up = c.high[i] - c.ref[i], down = c.ref[i] - c.low[i];
+    const double delta = up > down ? up : down;
+    const double error = std::bit_cast<double>(std::bit_cast<std::int64_t>(value - c.ref[i]) & ~kSign);
+    double inside = magnitude >= kSmallest ? 1.0 : 0.0;
+    inside = magnitude <= kLargest ? inside : 0.0;
+    inside = c.low[i] > lower ? inside : 0.0;
+    inside = c.high[i] < upper ? inside : 0.0;
+    inside = up >= 0.0 ? inside : 0.0;
+    inside = down >= 0.0 ? inside : 0.0;
+    c.inside[i] = inside;
+    c.ratio[i] = inside > 0.0 ? error / (delta + half) : 0.0;
+  }
+  std::int64_t top = 0, clear = 0;
+  for (int i = 0; i < count; ++i) {
+    // Bits of non-negative doubles are ordered like the numbers; those of 1.0 have bit 52.
+    const auto ratio = std::bit_cast<std::int64_t>(c.ratio[i]);
+    top = ratio > top ? ratio : top;
+    clear += (std::bit_cast<std::int64_t>(c.inside[i]) >> 52) & 1;
+  }
+  return {std::bit_cast<double>(top), count - static_cast<int>(clear)};
 }
 
 }  // namespace assay

@@ -1,19 +1,20 @@
-// The hot loop of the comparison: one row at a time, decided without branches where the decision is clear.
+// The hot loop of the comparison: a stretch of one row at a time, decided without branches where the decision is clear.
 #pragma once
-
-#include <cstdint>
 
 #include "harness/bf16.h"
 #include "harness/reference.h"
 
 namespace assay {
 
+inline constexpr int kScanChunk = 128;  // most elements of one call
+
 struct RowScan {
-  double max_ratio = 0.0;          // over clear elements
-  std::int64_t unclear = 0;        // elements to be looked at one by one: non-finite, tiny, near a rounding boundary, or rejected
+  double max_ratio = 0.0;  // over clear elements
+  int unclear = 0;         // elements to be looked at one by one: non-finite, tiny, near a rounding boundary, or rejected
 };
 
-/// An element is clear when the whole interval lies strictly between the neighbours' midpoints around `out`: it is accepted.
-RowScan scan_row(const Bf16* out, const Interval* reference, std::int64_t count);
+/// An element is clear when the whole interval lies strictly between the neighbours' midpoints around `out`: it is accepted,
+/// and its bits are those of the rounded reference. `count` is at most kScanChunk.
+RowScan scan_row(const Bf16* out, const Interval* reference, int count);
 
 }  // namespace assay

@@ -5,10 +5,22 @@
 namespace assay {
 namespace {
 
-using Float16 = float __attribute__((vector_size(64)));
-using Int16 = std::int32_t __attribute__((vector_size(64)));
-using Double16 = double __attribute__((vector_size(128)));
-using Long16 = std::int64_t __attribute__((vector_size(128)));
+// Vectors of the machine's own width: wider ones are lowered element by element where they are compared.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+constexpr int kLanes = kBytes / 4;
+constexpr int kWideLanes = kBytes / 8;  // float64 lanes
+using Floats = float __attribute__((vector_size(kBytes)));
+using Ints = std::int32_t __attribute__((vector_size(kBytes)));
+using HalfFloats = float __attribute__((vector_size(kBytes / 2)));
+using HalfInts = std::int32_t __attribute__((vector_size(kBytes / 2)));
+using Doubles = double __attribute__((vector_size(kBytes)));
+using Longs = std::int64_t __attribute__((vector_size(kBytes)));
 
 constexpr std::int64_t kStep = 16;              // products a tensor-core step aligns together
 constexpr std::int32_t kFractionBits = 25;      // kept of each addend after alignment
@@ -29,90 +41,113 @@ void save(void* to, V value) {
 
 template <int kRows>
 void bounded_rows(const Panel& panel, const double* const* a, const float* const* g, double* ref, float* spread) {
-  Double16 sum[kRows] = {};
-  Float16 bound[kRows] = {};
+  constexpr int kParts = kPanelColumns / kWideLanes;
+  Doubles sum[kRows][kParts] = {};
+  HalfFloats bound[kRows][kParts] = {};
   for (std::int64_t k = 0; k < panel.k; ++k) {
-    const auto b = load<Float16>(panel.values + k * kPanelColumns);
-    const Double16 wide = __builtin_convertvector(b, Double16);
-    const auto magnitude = (Float16)((Int16)b & 0x7fffffff);
-    for (int r = 0; r < kRows; ++r) {
-      sum[r] += a[r][k] * wide;
-      bound[r] += g[r][k] * magnitude;
+    for (int p = 0; p < kParts; ++p) {
+      const auto b = load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes);
+      const Doubles wide = __builtin_convertvector(b, Doubles);
+      const auto magnitude = (HalfFloats)((HalfInts)b & 0x7fffffff);
+      for (int r = 0; r < kRows; ++r) {
+        sum[r][p] += a[r][k] * wide;
+        bound[r][p] += g[r][k] * magnitude;
+      }
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    save(ref + r * kPanelColumns, sum[r]);
-    save(spread + r * kPanelColumns, bound[r]);
-  }
+  for (int r = 0; r < kRows; ++r)
+    for (int p = 0; p < kParts; ++p) {
+      save(ref + r * kPanelColumns + p * kWideLanes, sum[r][p]);
+      save(spread + r * kPanelColumns + p * kWideLanes, bound[r][p]);
+    }
 }
 
 void bounded(const Panel& panel, const double* const* a, const float* const* g, int rows, double* ref, float* spread) {
   rows == 2 ? bounded_rows<2>(panel, a, g, ref, spread) : bounded_rows<1>(panel, a, g, ref, spread);
 }
 
+/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - 25): toward zero to fp32.
+HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top) {
+  Doubles total = __builtin_convertvector(low, Doubles) + __builtin_convertvector(high, Doubles);
+  total = (Doubles)((Longs)total & ~((std::int64_t{1} << 29) - 1));
+  const Longs exponent = __builtin_convertvector(top, Longs) + (1023 - kFractionBits);
+  return __builtin_convertvector(total * (Doubles)(exponent << 52), HalfFloats);
+}
+
 // The exact products and the running sum are aligned to the largest exponent among them (a product's exponent is
 // e_a + e_b, not normalised), each truncated after 25 fractional bits, added exactly, and the result truncated to fp32.
 // An addend is below 2^27 in units of the last kept bit: eight of them fit an int32, two int32 sums are exact in float64.
-void hopper(const Panel& panel, const float* a, const std::int32_t* a_exponents, std::int64_t begin, std::int64_t end,
-            float* sums, std::int32_t* flags) {
-  Float16 sum = {};
-  Int16 outside = {};
+void hopper_lanes(const float* values, const std::int32_t* exponents, const float* a, const std::int32_t* a_exponents,
+                  std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
+  Floats sum = {};
+  Ints outside = {};
   for (std::int64_t k0 = begin; k0 < end; k0 += kStep) {
-    const Int16 sum_exponent = (((Int16)sum >> 23) & 0xff) - 127;
-    Int16 top = sum == 0.0f ? Int16{} + kZeroExponent : sum_exponent;
+    const Ints biased = ((Ints)sum >> 23) & 0xff;
+    Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;  // the sum is never subnormal inside the measured range
 #pragma GCC unroll 16
     for (int i = 0; i < kStep; ++i) {
-      const Int16 e = load<Int16>(panel.exponents + (k0 + i) * kPanelColumns) + a_exponents[k0 + i];
+      const Ints e = load<Ints>(exponents + (k0 + i) * kPanelColumns) + a_exponents[k0 + i];
       top = e > top ? e : top;
     }
     outside |= ((top < kLowestAlignment) & (top > kZeroExponent / 2)) | (top > kHighestAlignment);
-    top = top < kLowestAlignment ? Int16{} + kLowestAlignment : top;
-    const auto scale = (Float16)((kFractionBits + 127 - top) << 23);
-    Int16 low = __builtin_convertvector(sum * scale, Int16);
-    Int16 high = {};
+    top = top < kLowestAlignment ? Ints{} + kLowestAlignment : top;
+    const auto scale = (Floats)((kFractionBits + 127 - top) << 23);
+    Ints low = __builtin_convertvector(sum * scale, Ints);
+    Ints high = {};
 #pragma GCC unroll 8
     for (int i = 0; i < kStep / 2; ++i) {
-      const auto b = load<Float16>(panel.values + (k0 + i) * kPanelColumns);
-      low += __builtin_convertvector(b * a[k0 + i] * scale, Int16);
+      const auto b = load<Floats>(values + (k0 + i) * kPanelColumns);
+      low += __builtin_convertvector(b * a[k0 + i] * scale, Ints);
+      const auto c = load<Floats>(values + (k0 + kStep / 2 + i) * kPanelColumns);
+      high += __builtin_convertvector(c * a[k0 + kStep / 2 + i] * scale, Ints);
     }
-#pragma GCC unroll 8
-    for (int i = kStep / 2; i < kStep; ++i) {
-      const auto b = load<Float16>(panel.values + (k0 + i) * kPanelColumns);
-      high += __builtin_convertvector(b * a[k0 + i] * scale, Int16);
-    }
-    Double16 total = __builtin_convertvector(low, Double16) + __builtin_convertvector(high, Double16);
-    total = (Double16)((Long16)total & ~((std::int64_t{1} << 29) - 1));  // 24 significant bits, toward zero
-    const Long16 exponent = __builtin_convertvector(top, Long16) + (1023 - kFractionBits);
-    sum = __builtin_convertvector(total * (Double16)(exponent << 52), Float16);
+    HalfInts part[6];
+    __builtin_memcpy(part + 0, &low, kBytes);
+    __builtin_memcpy(part + 2, &high, kBytes);
+    __builtin_memcpy(part + 4, &top, kBytes);
+    const HalfFloats halves[2] = {truncated(part[0], part[2], part[4]), truncated(part[1], part[3], part[5])};
+    __builtin_memcpy(&sum, halves, kBytes);
   }
   save(sums, sum);
   save(flags, outside);
 }
 
-void sequential(const Panel& panel, const float* a, float* sums) {
-  Float16 sum = {};
-  for (std::int64_t k = 0; k < panel.k; ++k) sum += load<Float16>(panel.values + k * kPanelColumns) * a[k];
-  save(sums, sum);
+void hopper(const Panel& panel, const float* a, const std::int32_t* a_exponents, std::int64_t begin, std::int64_t end,
+            float* sums, std::int32_t* flags) {
+  for (int c = 0; c < kPanelColumns; c += kLanes)
+    hopper_lanes(panel.values + c, panel.exponents + c, a, a_exponents, begin, end, sums + c, flags + c);
 }
 
-Float16 pairwise_sum(const Panel& panel, const float* a, std::int64_t begin, std::int64_t count) {
-  if (count == 0) return Float16{};
-  if (count == 1) return load<Float16>(panel.values + begin * kPanelColumns) * a[begin];
+void sequential(const Panel& panel, const float* a, float* sums) {
+  for (int c = 0; c < kPanelColumns; c += kLanes) {
+    Floats sum = {};
+    for (std::int64_t k = 0; k < panel.k; ++k) sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
+    save(sums + c, sum);
+  }
+}
+
+Floats pairwise_sum(const float* values, const float* a, std::int64_t begin, std::int64_t count) {
+  if (count == 0) return Floats{};
+  if (count == 1) return load<Floats>(values + begin * kPanelColumns) * a[begin];
   std::int64_t half = 1;
   while (half * 2 < count) half *= 2;
-  return pairwise_sum(panel, a, begin, half) + pairwise_sum(panel, a, begin + half, count - half);
+  return pairwise_sum(values, a, begin, half) + pairwise_sum(values, a, begin + half, count - half);
 }
 
-void pairwise(const Panel& panel, const float* a, float* sums) { save(sums, pairwise_sum(panel, a, 0, panel.k)); }
+void pairwise(const Panel& panel, const float* a, float* sums) {
+  for (int c = 0; c < kPanelColumns; c += kLanes) save(sums + c, pairwise_sum(panel.values + c, a, 0, panel.k));
+}
 
 void bf16_sequential(const Panel& panel, const float* a, float* sums) {
-  Float16 sum = {};
-  for (std::int64_t k = 0; k < panel.k; ++k) {
-    sum += load<Float16>(panel.values + k * kPanelColumns) * a[k];
-    const auto bits = (Int16)sum;
-    sum = (Float16)((bits + 0x7fff + ((bits >> 16) & 1)) & ~0xffff);
+  for (int c = 0; c < kPanelColumns; c += kLanes) {
+    Floats sum = {};
+    for (std::int64_t k = 0; k < panel.k; ++k) {
+      sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
+      const auto bits = (Ints)sum;
+      sum = (Floats)((bits + 0x7fff + ((bits >> 16) & 1)) & ~0xffff);
+    }
+    save(sums + c, sum);
   }
-  save(sums, sum);
 }
 
 #define ASSAY_STRING(x) #x
