@@ -74,7 +74,8 @@ int count_silu_differences();
 /// Reads `buffer` (several times the L2, all bytes equal) so that nothing else stays cached; for timing.
 void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
 
-/// out[t] = rb(sum over j ascending of weight * value in fp32); each product is rounded to bf16 first if `round_products`.
+/// out[t] = rb(sum over j of weight * value in fp32), in torch's order: sums of j = 0, 4, ...; 1, 5, ...; 2, 6, ...; 3, 7, ..., then
+/// these four in order. Each product is rounded to bf16 first if `round_products`.
 /// values [S, H] in slot order, or in expert order with `row_of_slot` given.
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out, bool round_products,
            const Sizes& sizes, cudaStream_t stream);
