@@ -59,10 +59,10 @@ Report start_report(const std::string& title, const std::string& command_line) {
   return report;
 }
 
-ExitCode emit(const Report& report, const OutputOptions& options) {
+ExitCode emit(const Report& report, const OutputOptions& options, std::span<const Report> history) {
   if (!options.json.empty() && options.json != "-") write_file_atomically(options.json, to_json(report));
   if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
-  if (!options.html.empty()) write_file_atomically(options.html, render_html(report));
+  if (!options.html.empty()) write_file_atomically(options.html, render_html(report, history));
   const bool json_on_stdout = options.json == "-";
   if (options.quiet) {  // why nothing could be judged is no mere text
     for (const auto& one : report.cases)

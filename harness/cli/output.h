@@ -1,6 +1,7 @@
 // Where results go: text on stdout, and the files that were asked for, each written whole or not at all.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "harness/exit_code.h"
@@ -24,7 +25,7 @@ void add_output_options(CLI::App& command, OutputOptions& options);
 /// Title, command, date and environment of a new report.
 Report start_report(const std::string& title, const std::string& command_line);
 
-/// Prints and writes the report; the exit code of its verdict.
-ExitCode emit(const Report& report, const OutputOptions& options);
+/// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML page.
+ExitCode emit(const Report& report, const OutputOptions& options, std::span<const Report> history = {});
 
 }  // namespace assay::cli

@@ -28,6 +28,8 @@ Candidate run_predicted(const Problem& problem, const PipelineOptions& options) 
 GpuOptions gpu_options(const PipelineOptions& options) {
   GpuOptions gpu;
   gpu.contract = contract_or_hf(options);
+  gpu.permute_x = options.permute_x;
+  gpu.permute_y = options.permute_y;
   return gpu;
 }
 

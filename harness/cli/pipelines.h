@@ -11,7 +11,9 @@
 namespace assay::cli {
 
 struct PipelineOptions {
-  std::string contract;  // the contract to compute under; "" = hf
+  std::string contract;    // the contract to compute under; "" = hf
+  bool permute_x = true;   // gpu_fused: gather the tokens' rows in the first product's prologue
+  bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
 };
 
 struct PipelineRow {

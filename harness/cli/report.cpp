@@ -26,10 +26,12 @@ void add_report(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand("report", "render saved JSON results as text, HTML or JUnit");
   struct Options {
     std::vector<std::string> results;
+    std::string history;
     OutputOptions output;
   };
   auto options = std::make_shared<Options>();
   command->add_option("RESULT", options->results, "JSON files written by verify --json")->required()->type_name("RESULT.json...");
+  command->add_option("--history", options->history, "folder of earlier JSON results: the page shows what changed since")->type_name("DIR");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
     program.selected = [options] {
@@ -40,7 +42,15 @@ void add_report(CLI::App& app, Program& program) {
         merged.peak_memory_bytes = std::max(merged.peak_memory_bytes, next.peak_memory_bytes);
         std::ranges::move(next.cases, std::back_inserter(merged.cases));
       }
-      return emit(merged, options->output);
+      std::vector<Report> history;
+      if (!options->history.empty()) {
+        std::error_code error;
+        for (const auto& entry : std::filesystem::directory_iterator(options->history, error))
+          if (entry.path().extension() == ".json") history.push_back(read_report(entry.path().string()));
+        if (error) throw InputError(fmt::format("{}: {}", options->history, error.message()));
+        std::ranges::sort(history, {}, &Report::created);
+      }
+      return emit(merged, options->output, history);
     };
   });
 }

@@ -25,6 +25,7 @@ struct VerifyOptions {
   std::string checkpoint, input, contract, accumulator, stage, dump;
   std::int64_t layer = -1, tokens = 16;
   std::uint64_t seed = 1;
+  bool permute_x = true, permute_y = false;
   OutputOptions output;
 };
 
@@ -104,7 +105,7 @@ class Verification {
   void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
     for (const auto& name : options_.pipelines) {
       progress(fmt::format("{}: running {}", problem.name, name));
-      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kAuto ? contract : options_.contract};
+      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kAuto ? contract : options_.contract, options_.permute_x, options_.permute_y};
       std::optional<Candidate> candidate;
       try {
         candidate = run_pipeline(name, problem, pipeline);
@@ -130,6 +131,8 @@ class Verification {
     CaseResult result = judge_contract(problem, candidate);
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
+    if (!options_.permute_x) result.replay += " --permute-x false";
+    if (options_.permute_y) result.replay += " --permute-y true";
     if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     for (auto& field : result.fields) {
@@ -189,6 +192,8 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
   command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");
   command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
+  command->add_option("--permute-x", options->permute_x, "gpu_fused: gather rows inside the first product (default true)")->type_name("BOOL");
+  command->add_option("--permute-y", options->permute_y, "gpu_fused: the second product writes slot order (default false)")->type_name("BOOL");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
