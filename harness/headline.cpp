@@ -67,13 +67,14 @@ std::string headline(const CaseResult& result) {
     return sentence;
   }
   if (!result.first_own_error) {
-    return fmt::format("no stage has an error of its own, but {} {} outside the bound carried from the inputs",
-                       fmt::join(bad, ", "), bad.size() == 1 ? "lies" : "lie");
+    const bool one = bad.size() == 1;
+    const std::string_view what = failed(result.verdict) ? (one ? "lies outside the bound carried from the inputs" : "lie outside the bound carried from the inputs")
+                                                         : (one ? "is not as predicted from the inputs" : "are not as predicted from the inputs");
+    return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
   }
   const FieldResult* own = nullptr;
   for (const auto& field : result.fields)
     if (field.field == *result.first_own_error) own = &field;
-  std::erase(bad, name(*result.first_own_error));
   std::vector<std::string_view> inherited, others;
   for (const auto& field : result.fields) {
     if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;

@@ -192,8 +192,8 @@ TEST_SUITE("goldens") {
 
   TEST_CASE("the wrong contract is detected in hidden_states, and nowhere else") {
     for (const std::string name : kGoldens) {
-      if (name.starts_with("qwen3")) continue;  // the full widths in the next case, once each
       for (const auto& [implementation, wrong] : {std::pair("grouped_mm", "hf_eager"), std::pair("eager", "hf")}) {
+        if (name.starts_with("qwen3") && implementation == std::string_view("eager")) continue;  // once each: they take seconds
         const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
         const auto result = judged(file.problem, file.candidate, wrong);
         CAPTURE(file.candidate.name);

@@ -80,6 +80,14 @@ class Reports(ProgramTest):
         self.assertTrue("odd" in page and "tiny" in page)
         self.expect(PASSED, "report", "a.json", "-q")
 
+    def test_a_page_with_a_history_says_what_changed_since(self):
+        (self.folder / "earlier").mkdir()
+        self.expect(PASSED, "verify", "--golden", golden("odd.eager"), "-q", "--json", "earlier/a.json")
+        self.expect(FAILED, "verify", "--golden", golden("odd.eager"), "--contract", "hf", "-q", "--json", "b.json")
+        self.expect(FAILED, "report", "b.json", "--history", "earlier", "--html", "r.html", "-q")
+        self.assertIn("it fails now", (self.folder / "r.html").read_text(encoding="utf-8"))
+        self.expect(COULD_NOT_JUDGE, "report", "b.json", "--history", "nowhere", says="nowhere: No such file or directory")
+
 
 class Lists(ProgramTest):
     KINDS = ("fields", "stages", "fixtures", "pipelines", "contracts", "faults")

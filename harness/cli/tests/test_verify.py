@@ -38,6 +38,12 @@ class Goldens(ProgramTest):
                 says = f"hidden_states is the first stage with an error of its own: {merged['rejected']} of {merged['elements']:,} elements"
                 self.expect(FAILED, "verify", "--golden", golden(name), "--contract", contract, says=[says.replace(",", ""), "FAILED"])
 
+    def test_contract_auto_finds_the_contract_the_data_follow(self):
+        for name, contract in (("odd.grouped_mm", "hf"), ("odd.eager", "hf_eager")):
+            case = self.report("verify", "--golden", golden(name), "--contract", "auto")["cases"][0]
+            self.assertEqual((case["verdict"], case["contract"]), ("Passed", contract))
+            self.assertTrue(any("contract auto" in remark for remark in case["remarks"]))
+
     def test_a_stage_alone(self):
         case = self.report("verify", "--golden", golden("odd.eager"), "--stage", "Merge")["cases"][0]
         compared = [field["field"] for field in case["fields"] if field["verdict"] != "NotMaterialised"]
