@@ -1,4 +1,5 @@
 // assay golden: make, check and list golden files.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -50,7 +51,9 @@ void make_predicted(const Problem& problem, const Implementation& implementation
   std::string open;
   for (const auto& [field, elements] : undetermined) open += fmt::format("{}{}: {}", open.empty() ? "" : ", ", name(field), elements);
   candidate.provenance["undetermined"] = open.empty() ? "none" : open;
-  const auto path = std::filesystem::path(options.out) / fmt::format("{}.{}.predicted.h5", std::filesystem::path(problem.name).filename().string(), implementation.name);
+  std::string stem = std::filesystem::path(problem.name).filename().string();
+  std::ranges::replace(stem, ' ', '_');  // "folder layer 3" of a checkpoint
+  const auto path = std::filesystem::path(options.out) / fmt::format("{}.{}.predicted.h5", stem, implementation.name);
   write_golden(path, problem, candidate);
   progress_done();
   fmt::print("{}: predicted; undetermined elements: {}\n", path.string(), candidate.provenance["undetermined"]);
