@@ -198,10 +198,16 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
     else if (p.accumulator.kind == AccumulatorKind::Fp32Sequential) kernels.sequential(view, a, sums);
     else if (p.accumulator.kind == AccumulatorKind::Fp32Pairwise) kernels.pairwise(view, a, sums);
     else hopper_split(view, p.accumulator, a, exponents, sums, flags);
+    bool open[kPanelColumns], any = false;
     for (std::int64_t c = 0; c < count; ++c) {
-      const bool undetermined = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {sums[c], undetermined};
+      open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
+      any = any || open[c];
     }
+    // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread as on any machine.
+    float plain[kPanelColumns];
+    if (any) kernels.sequential(view, a, plain);
+    for (std::int64_t c = 0; c < count; ++c)
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {open[c] ? plain[c] : sums[c], open[c]};
   }
 }
 

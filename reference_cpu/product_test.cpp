@@ -182,6 +182,8 @@ TEST_SUITE("product") {
     CHECK(multiply<PredictedValue>(of_values({0x1p-130f}, {1.0f}), kHopper)[0].undetermined);
     CHECK(multiply<PredictedValue>(of_values({1.0f}, {INFINITY}), kHopper)[0].undetermined);
     CHECK(multiply<PredictedValue>(of_values({NAN}, {1.0f}), kHopper)[0].undetermined);
+    CHECK(std::isnan(multiply<PredictedValue>(of_values({NAN, 1.0f}, {1.0f, 1.0f}), kHopper)[0].value));
+    CHECK(multiply<PredictedValue>(of_values({INFINITY, 1.0f}, {-1.0f, 1.0f}), kHopper)[0].value == -INFINITY);
     CHECK(multiply<PredictedValue>(of_values({0x1p-60f}, {0x1p-60f}), kHopper)[0].undetermined);
     CHECK(multiply<PredictedValue>(of_values({0x1p100f}, {0x1p30f}), kHopper)[0].undetermined);
     CHECK_FALSE(multiply<PredictedValue>(of_values({0x1p-51f}, {0x1p-51f}), kHopper)[0].undetermined);

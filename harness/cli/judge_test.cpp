@@ -123,6 +123,49 @@ TEST_SUITE("judge") {
     CHECK(exit_code(judged(problem, nothing).verdict) == ExitCode::NothingCompared);
   }
 
+  TEST_CASE("a NaN or Inf in one token's input passes where it must come out, and fails where it must not") {
+    for (const std::uint16_t bits : {std::uint16_t{0x7fc0}, std::uint16_t{0x7f80}}) {
+      Problem problem = load_fixture("odd");
+      problem.input.as<Bf16>()[5].bits = bits;  // token 0
+      const Candidate right = predicted(problem, "hf");
+      CAPTURE(bits);
+      CHECK(is_nan(right.fields.at(Field::hidden_states).as<Bf16>()[0]));
+      const auto passing = judged(problem, right);
+      CAPTURE(passing.headline);
+      CHECK(passing.verdict == Verdict::Passed);
+      Candidate lost = right;  // the NaN is swallowed
+      lost.fields.at(Field::hidden_states).as<Bf16>()[0] = Bf16{};
+      CHECK(of(judged(problem, lost), Field::hidden_states).isolated.verdict == Verdict::Failed);
+      Candidate spread = right;  // the NaN reaches another token
+      spread.fields.at(Field::hidden_states).as<Bf16>()[static_cast<std::size_t>(problem.config.hidden_size) * 3].bits = 0x7fc0;
+      CHECK(of(judged(problem, spread), Field::hidden_states).isolated.verdict == Verdict::NonFinite);
+    }
+  }
+
+  TEST_CASE("an expert selected twice for a token is no selection") {
+    const Problem problem = load_fixture("odd");
+    Candidate wrong = predicted(problem, "hf");
+    const auto selected = wrong.fields.at(Field::selected_experts).as<std::int32_t>();
+    selected[4] = selected[3];
+    const auto result = judged(problem, wrong);
+    CHECK(of(result, Field::selected_experts).isolated.verdict == Verdict::Failed);
+    CHECK(*result.first_own_error == Field::selected_experts);
+  }
+
+  TEST_CASE("a Hopper candidate that declares nothing is predicted for information, never held to it") {
+    const Problem problem = load_fixture("odd");
+    const Accumulator order{AccumulatorKind::Fp32Sequential, {}};
+    Candidate candidate = predict_forward(problem, find_contract("hf"), {order, order, order});
+    candidate.accumulators = {};
+    candidate.compute_capability = "9.0";
+    const auto open = judged(problem, candidate);
+    CHECK(open.verdict == Verdict::Passed);
+    CHECK(of(open, Field::first_gemm).isolated_bits.available);
+    CHECK_FALSE(of(open, Field::first_gemm).isolated_bits.binding);
+    candidate.compute_capability = "";
+    CHECK_FALSE(of(judged(problem, candidate), Field::first_gemm).isolated_bits.available);
+  }
+
   TEST_CASE("zeros, a row-permuted copy and a half-scaled copy of every rounded field are rejected") {
     const Problem problem = load_fixture("odd");
     const Candidate right = predicted(problem, "hf");
