@@ -142,6 +142,7 @@ class Judge {
     result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
+    if (result.verdict > Verdict::Passed && row(result.field).match == Match::Rounded) result.causes = reference_->causes(result.field);
   }
 
   void judge_integers(FieldResult& result) {

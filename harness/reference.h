@@ -13,6 +13,7 @@
 #include "harness/contract.h"
 #include "harness/field_set.h"
 #include "harness/problem.h"
+#include "harness/report.h"
 
 namespace assay {
 
@@ -20,11 +21,13 @@ namespace assay {
 /// with the candidate's routing replayed.
 enum class Mode { Isolated, Chained };
 
-/// A value before its last rounding: float64, and the interval that accumulation and elementary functions allow.
+/// A value before its last rounding: float64, the interval that accumulation and elementary functions allow, and how far off
+/// legal implementations typically are: the modelled root mean square error that statistics are judged by. The interval decides.
 struct Interval {
   double ref = 0.0;
   double low = 0.0;
   double high = 0.0;
+  double noise = 0.0;
 };
 
 /// The stored bits that the declared arithmetic gives, or "undetermined" outside what was measured.
@@ -63,6 +66,9 @@ class Reference {
   /// Where the isolated evaluation started: empty, or the span "from first_gemm" when upstream fields are missing.
   virtual std::string isolated_from(Field field) const = 0;
   virtual const Routing& routing() const = 0;
+  /// Hypotheses that explain why the candidate's field differs from what its own upstream fields give, best first; empty when
+  /// none explains a good part of the error. Costs a few evaluations of the field: asked for fields that did not pass only.
+  virtual std::vector<Cause> causes(Field field) = 0;
   /// The accumulator in force for the field's product ("hopper"), empty for fields without a product.
   virtual std::string accumulator(Field field) const = 0;
 };

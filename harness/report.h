@@ -52,6 +52,14 @@ struct Prediction {
   std::string cause;            // why it differs, when one hypothesis explains it
 };
 
+/// One hypothesis about what went wrong, fitted to the error.
+struct Cause {
+  std::string hypothesis;  // short id: "k_block_dropped", "bf16_accumulation"
+  std::string sentence;    // "the last 64 of K are missing for expert 17"
+  double explained = 0.0;  // 1 - sum (out - hypothesis)^2 / sum (out - ref)^2 over the elements looked at; at most 1
+  bool every_bit = false;  // it gives every bit of the elements looked at
+};
+
 struct FieldResult {
   Field field{};
   Verdict verdict = Verdict::NotMaterialised;  // the worst of the parts
@@ -61,6 +69,7 @@ struct FieldResult {
   Judgement chained;
   Prediction isolated_bits;
   Prediction chained_bits;
+  std::vector<Cause> causes;       // of an error of its own, best first
   std::vector<std::string> notes;  // "expected shape [16, 128], found [16, 64]"
 };
 

@@ -97,6 +97,8 @@ class ReferenceRun final : public Reference {
 
   const Routing& routing() const override { return layer_.routing; }
 
+  std::vector<Cause> causes(Field) override { return {}; }
+
   std::string accumulator(Field field) const override {
     if (field == Field::router_logits) return to_string(layer_.accumulators.router);
     if (field == Field::first_gemm) return to_string(layer_.accumulators.gate_up);

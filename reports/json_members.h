@@ -62,6 +62,14 @@ void members(Value& value, Visit&& visit) {
   visit("cause", value.cause);
 }
 
+template <MaybeConst<Cause> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("hypothesis", value.hypothesis);
+  visit("sentence", value.sentence);
+  visit("explained", value.explained);
+  visit("every_bit", value.every_bit);
+}
+
 template <MaybeConst<FieldResult> Value, class Visit>
 void members(Value& value, Visit&& visit) {
   visit("field", value.field);
@@ -72,6 +80,7 @@ void members(Value& value, Visit&& visit) {
   visit("chained", value.chained);
   visit("isolated_bits", value.isolated_bits);
   visit("chained_bits", value.chained_bits);
+  visit("causes", value.causes);
   visit("notes", value.notes);
 }
 
@@ -122,15 +131,16 @@ void members(Value& value, Visit&& visit) {
 // How many members each struct has. A structured binding must name them all, so a member that is added to
 // harness/report.h and forgotten here does not compile.
 inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e, RoutingFlip& f,
-                                   CaseResult& g, Report& h) {
+                                   CaseResult& g, Report& h, Cause& i) {
   [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
   [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = b;
   [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
-  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9] = e;
+  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6] = f;
   [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18, g19] = g;
   [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
+  [[maybe_unused]] auto& [i1, i2, i3, i4] = i;
 }
 
 }  // namespace assay::json

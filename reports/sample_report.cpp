@@ -133,6 +133,7 @@ CaseResult failing_case() {
         f.isolated_bits.cause = "the last 16 elements of K are missing for expert 33";
         f.chained_bits.available = false;
         f.notes = {"every rejected element lies in rows of expert 33"};
+        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give (explains 99.8 % of the error)", 0.998, false}};
         break;
       case Field::hidden_states_unpermute:
         f.verdict = Verdict::Mistrusted;
