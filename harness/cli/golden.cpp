@@ -118,15 +118,18 @@ ExitCode list(const std::string& directory) {
     if (entry.path().extension() == ".h5") paths.push_back(entry.path());
   if (error) throw InputError(fmt::format("{}: {}", directory, error.message()));
   std::ranges::sort(paths);
+  bool broken = false;
   for (const auto& path : paths) {
     try {
       const GoldenFile file = load_file(path);
       fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", path.string(), file.candidate.kind, file.candidate.producer,
                  file.candidate.contract, file.candidate.device, file.problem.sizes().tokens);
     } catch (const InputError& problem) {
+      broken = true;
       fmt::print("{:<52} {}\n", path.string(), problem.what());
     }
   }
+  if (broken) return ExitCode::CouldNotJudge;
   return paths.empty() ? ExitCode::NothingCompared : ExitCode::Passed;
 }
 
@@ -147,7 +150,7 @@ void add_golden(CLI::App& app, Program& program) {
   maker->add_option("--prompt", options->prompt, "text whose hidden states are the layer's input (exporter)")->type_name("FILE");
   maker->add_option("--input", options->input, "file whose input_hidden_states are the layer's input (--predicted)")->type_name("FILE");
   maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)")->check(CLI::Range(0, 1 << 24));
-  maker->add_option("--seed", options->seed, "seed of that input");
+  add_seed_option(*maker, options->seed);
   maker->callback([options, &program] { program.selected = [options] { return make(*options); }; });
 
   struct CheckOptions {

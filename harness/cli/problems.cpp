@@ -1,7 +1,9 @@
 #include "harness/cli/problems.h"
 
 #include <algorithm>
+#include <charconv>
 
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "fixtures/fill.h"
@@ -50,6 +52,16 @@ Problem load_fixture(std::string_view name) {
   Problem problem = make_problem(find_fixture(name));
   problem.experts = cached_experts(problem.experts, kExpertCacheBytes);
   return problem;
+}
+
+void add_seed_option(CLI::App& command, std::uint64_t& seed) {
+  const std::function<std::string(std::string&)> in_range = [](std::string& text) {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = error == std::errc() && end == text.data() + text.size();
+    return whole ? std::string() : fmt::format("expected 0 to 2^64 - 1, found {}", text);
+  };
+  command.add_option("--seed", seed, "seed of that input")->check(CLI::Validator(in_range, "UINT"));
 }
 
 std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns) {

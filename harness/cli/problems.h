@@ -8,7 +8,14 @@
 #include "golden/golden_file.h"
 #include "harness/problem.h"
 
+namespace CLI {
+class App;
+}
+
 namespace assay::cli {
+
+/// --seed of a seeded input. Refuses what is not in 0 .. 2^64 - 1: the library lets -1 wrap and 2^64 saturate.
+void add_seed_option(CLI::App& command, std::uint64_t& seed);
 
 /// The generators of `fixtures`, for files that name their inputs and weights instead of storing them.
 Regenerators regenerators();

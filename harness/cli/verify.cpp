@@ -187,7 +187,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
   command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")->type_name("FILE");
   command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::Range(0, 1 << 24));
-  command->add_option("--seed", options->seed, "seed of that input");
+  add_seed_option(*command, options->seed);
   command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
   command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");

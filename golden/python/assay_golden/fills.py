@@ -14,6 +14,10 @@ from .philox import centred_lane_sums, words
 _CHUNK = 1 << 16  # words at a time: half a MiB, inside the second-level cache
 _LARGEST_SUM = 131070
 ONE = np.uint16(0x3F80)
+SIXTEEN = np.uint16(0x4180)
+TO_17 = np.uint16(0x4800)  # 2^17
+_GROUPS = 8  # of tokens with equal experts, in the exact problems
+_GATE_UP_STREAM = 3
 PLUS_64 = np.uint16(0x4280)
 MINUS_64 = np.uint16(0xC280)
 
@@ -31,6 +35,10 @@ def _gaussian(raw, scale):
 
 def _integers(raw, scale):
     return round_to_bf16((((raw >> np.uint64(32)) % np.uint64(7)).astype(np.float64) - 3.0) * scale)
+
+
+def _units(raw, scale):
+    return round_to_bf16((((raw >> np.uint64(32)) % np.uint64(3)).astype(np.float64) - 1.0) * scale)
 
 
 def _wide(raw, scale):
@@ -72,7 +80,22 @@ FILLS = {
     "pairs_near": _pairs_near,
     "zeros": _zeros,
     "ones": _ones,
+    "units": _units,
+    "units_lifted": _units,
 }
+
+
+def _lift_gate_rows(generator, begin, out):
+    """Column 0 of gate_up_proj's gate rows: large enough that silu is the identity."""
+    if generator.stream != _GATE_UP_STREAM or len(generator.shape) != 3:
+        return
+    _, rows, columns = generator.shape
+    row = np.arange(-(-begin // columns), -(-(begin + len(out)) // columns))
+    out[row[row % rows < rows // 2] * columns - begin] = round_to_bf16(np.array([14.0 * generator.scale]))[0]
+
+
+# What changes values by their place, after the fill: of any slice [begin, begin + len(out)).
+PLACES = {"units_lifted": _lift_gate_rows}
 
 
 def _prefer_expert_0(gate):
@@ -96,14 +119,35 @@ def _times_256(gate):
     gate[:] = round_to_bf16(widen(gate).astype(np.float64) * 256.0)  # a power of two: exact
 
 
-# Routing: (what happens to gate [E, H], whether column 0 of the input becomes 1).
+def _equal_logits(top_k):
+    def shape(gate):
+        for group in range(min(_GROUPS, gate.shape[1] - 1)):
+            for j in range(min(top_k, len(gate))):
+                gate[(3 * group + j) % len(gate), 1 + group] = TO_17
+
+    return shape
+
+
+def _first_column_one(tokens):
+    tokens[:, 0] = ONE
+
+
+def _name_groups(tokens):
+    groups = min(_GROUPS, tokens.shape[1] - 1)
+    tokens[:, 0] = SIXTEEN
+    tokens[:, 1 : 1 + groups] = np.where(np.arange(len(tokens))[:, None] % _GROUPS == np.arange(groups), ONE, np.uint16(0))
+
+
+# Routing: what happens to gate [E, H], and to the input as [T, H].
 ROUTINGS = {
-    "natural": (None, False),
-    "hot_expert": (_prefer_expert_0, True),
-    "empty_experts": (_shun_odd_experts, True),
-    "tied": (_equal_threes, False),
-    "all_tied": (_all_zero, True),
-    "saturated": (_times_256, False),
+    "natural": (None, None),
+    "hot_expert": (_prefer_expert_0, _first_column_one),
+    "empty_experts": (_shun_odd_experts, _first_column_one),
+    "tied": (_equal_threes, None),
+    "all_tied": (_all_zero, _first_column_one),
+    "saturated": (_times_256, None),
+    "equal_4": (_equal_logits(4), _name_groups),
+    "equal_8": (_equal_logits(8), _name_groups),
 }
 
 
@@ -125,17 +169,19 @@ def generate(generator, begin, count):
         raw = words(generator.seed, generator.stream, start, stop - start)
         out[at - begin : stop - begin] = fill(raw, generator.scale)[at - start :]
         at = stop
+    if generator.fill in PLACES:
+        PLACES[generator.fill](generator, begin, out)
     return out
 
 
 def materialise(generator, role):
     """The whole tensor as bf16 bits with its routing. `role` is the field's name: only the gate and the input are steered."""
-    shape_gate, first_column_is_one = _find(ROUTINGS, "routing", generator.routing)
+    shape_gate, shape_input = _find(ROUTINGS, "routing", generator.routing)
     tensor = generate(generator, 0, int(np.prod(generator.shape, dtype=np.int64))).reshape(generator.shape)
     if role == "gate" and shape_gate is not None and tensor.size:
         shape_gate(tensor)
-    if role == "input_hidden_states" and first_column_is_one:
-        tensor[..., 0] = ONE
+    if role == "input_hidden_states" and shape_input is not None:
+        shape_input(tensor.reshape(-1, generator.shape[-1]))
     return tensor
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -57,6 +58,34 @@ class Export(Folder):
         for fixture in (make_fixture(), odd_fixture(), make_fixture("empty", routing="empty_experts", sizes=(64, 32, 7, 3))):
             for file in export(fixture, self.folder):
                 self.check_stages(file)
+
+    def test_the_exact_problem_is_exact_in_the_real_module(self):
+        """Every product is an integer below 2^24: HuggingFace's layer gives round(float64) bit for bit, whatever order it sums in."""
+        fixture = make_fixture("exact", (72, 40, 7, 4), 1, 13, routing="equal_4", fill="units")
+        for name, generator in fixture.generators.items():
+            lifted = "units_lifted" if name in ("gate_up_proj", "down_proj") else "units"
+            fixture.generators[name] = dataclasses.replace(generator, fill=lifted, scale=1.0)
+        for file in export(fixture, self.folder):
+            forward = {name: to_tensor(tensor.data) for (group, name), tensor in file.tensors.items() if group == "forward" and tensor.data.dtype != np.int32}
+            given = {name: to_tensor(tensor.data).double() for (group, name), tensor in file.tensors.items() if group in ("inputs", "weights")}
+            x, top_k = given["input_hidden_states"].reshape(-1, 72), 4
+            self.assertTrue((forward["topk_weights"].double() * top_k == 1).all())
+            self.same(forward["router_logits"], F.linear(x, given["gate"]))
+            gather, counts = file.tensors["forward", "gather_indices"].data, file.tensors["forward", "token_counts_by_expert"].data
+            expert_of_row = np.repeat(np.arange(7), counts)
+            for row, expert in enumerate(expert_of_row):
+                first = given["gate_up_proj"][expert] @ x[gather[row] // top_k]
+                self.same(forward["first_gemm"][row], first)
+                gate, up = first.bfloat16().double().chunk(2)
+                self.assertTrue((gate > 32).all())
+                self.same(forward["intermediate"][row], gate * up)
+                self.same(forward["second_gemm"][row], given["down_proj"][expert] @ (gate * up).bfloat16().double())
+            if file.contract == "hf":
+                slots = forward["hidden_states_unpermute"].double().reshape(-1, top_k, 72)
+                self.same(forward["hidden_states"].reshape(-1, 72), slots.sum(1) / top_k)
+
+    def same(self, found, exact):
+        self.assertTrue(torch.equal(found, exact.bfloat16()))
 
     def check_stages(self, file):
         def field(group, name):

@@ -63,8 +63,13 @@ class Fills(unittest.TestCase):
             np.testing.assert_array_equal(generate(generator(fill), 65535, 70000), whole[65535 : 65535 + 70000], fill)
 
     def test_fills_do_what_their_names_say(self):
-        value = {fill: widen(generate(generator(fill), 0, 4000)).astype(np.float64) for fill in FILLS}
+        value = {fill: widen(generate(generator(fill), 0, 3996)).astype(np.float64) for fill in FILLS}
         self.assertEqual(set(value["integers"] * 2**10), {-3, -2, -1, 0, 1, 2, 3})
+        self.assertEqual(set(value["units"] * 2**10), {-1, 0, 1})
+        lifted = value["units_lifted"].copy().reshape(-1, 9)[:70].reshape(7, 10, 9)  # gate_up_proj [E, 2I, H] = [7, 10, 9]
+        self.assertTrue((lifted[:, :5, 0] == 14 * 2.0**-10).all())
+        lifted[:, :5, 0] = value["units"].reshape(-1, 9)[:70].reshape(7, 10, 9)[:, :5, 0]
+        np.testing.assert_array_equal(lifted.ravel(), value["units"][:630])
         self.assertTrue((value["one_sign"] >= 0).all())
         np.testing.assert_array_equal(value["one_sign"], np.abs(value["gaussian"]))
         np.testing.assert_array_equal(value["pairs_negated"][1::2], -value["gaussian"][0::2])
@@ -107,6 +112,15 @@ class Routings(unittest.TestCase):
             shaped, plain = self.shaped(routing, "input_hidden_states"), self.shaped("natural", "input_hidden_states")
             self.assertTrue((shaped[:, 0] == 1).all())
             np.testing.assert_array_equal(shaped[:, 1:], plain[:, 1:])
+
+    def test_equal_logits(self):
+        """Token t names group t mod 8 with a one, and the gate answers for the group's experts alone."""
+        for routing, top_k in (("equal_4", 4), ("equal_8", 7)):
+            tokens, gate = self.shaped(routing, "input_hidden_states"), self.shaped(routing, "gate")
+            self.assertTrue((tokens[:, 0] == 16).all())
+            np.testing.assert_array_equal(tokens[:, 1:], np.eye(7, 8))
+            np.testing.assert_array_equal((gate == 2.0**17).sum(axis=0), [0] + [top_k] * 8)
+            np.testing.assert_array_equal(np.nonzero(gate[:, 2] == 2.0**17)[0], sorted((3 + j) % 7 for j in range(top_k)))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Goldens(ProgramTest):
 
     def test_a_list_tells_of_a_file_that_is_none(self):
         self.write("bad.h5", "a text")
-        self.expect(PASSED, "golden", "list", self.folder, says=["bad.h5", "HDF5"])
+        self.expect(COULD_NOT_JUDGE, "golden", "list", self.folder, says=["bad.h5", "HDF5"])
         self.expect(COULD_NOT_JUDGE, "golden", "list", "no_folder", says="no_folder: No such file or directory")
 
     def test_inspect_shows_every_field_with_its_hash_checked(self):

@@ -36,6 +36,10 @@ class Usage(ProgramTest):
         self.refuse_usage("verify", "--checkpoint", "x", "--layer", "three", "--pipeline", "predicted", says=["--layer", "three"])
         self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--tokens", "-1", "--pipeline", "predicted", says="--tokens: Value -1 not in range 0 to 16777216")
         self.refuse_usage("golden", "make", "--predicted", "--fixture", "odd", "--tokens", "-5", says="--tokens: Value -5 not in range")
+        for wrong in ("-1", "1.5", "0x10"):
+            self.refuse_usage("golden", "make", "--predicted", "--fixture", "odd", "--seed", wrong, says=f"--seed: expected 0 to 2^64 - 1, found {wrong}")
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--seed", "-1", "--pipeline", "predicted", says="--seed: expected 0 to 2^64 - 1, found -1")
+        self.refuse_usage("golden", "make", "--predicted", "--fixture", "odd", "--seed", "18446744073709551616", says="--seed")
         self.refuse_usage("bench", "product", "--rows", "0", says="--rows: Value 0 not in range 1 to 1048576")
 
     def test_what_belongs_together_is_asked_for(self):

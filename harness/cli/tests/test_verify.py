@@ -76,7 +76,7 @@ class Replay(ProgramTest):
 
 class Borders(ProgramTest):
     PROBLEMS = ("no_tokens", "one_token", "all_experts", "one_expert", "saturated", "zeros", "ties", "all_tied", "hot_expert", "empty_experts",
-                "integers", "wide", "one_sign", "cancellation", "no_renormalisation")  # fmt: skip
+                "integers", "exact", "wide", "one_sign", "cancellation", "no_renormalisation")  # fmt: skip
 
     def test_every_borderline_problem_passes_in_both_cpu_pipelines(self):
         report = self.report("verify", "--fixture", *self.PROBLEMS, "--pipeline", "predicted", "reference_cpu")
