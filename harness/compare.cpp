@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "harness/phase_timer.h"
 #include "harness/row_scan.h"
 
 namespace assay {
@@ -92,6 +93,7 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
 }
 
 Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
+  const PhaseTimer timer("compare intervals");
   Judgement result;
   const std::int64_t width = columns(context);
   const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width;
@@ -209,6 +211,7 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
 }
 
 Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out, std::span<const PredictedBits> predicted) {
+  const PhaseTimer timer("compare predicted bits");
   Prediction result;
   result.available = true;
   result.elements = static_cast<std::int64_t>(out.size());

@@ -12,6 +12,7 @@
 #include "harness/accumulator.h"
 #include "harness/contract.h"
 #include "harness/field_set.h"
+#include "harness/large_vector.h"
 #include "harness/problem.h"
 #include "harness/report.h"
 
@@ -49,9 +50,9 @@ class Reference {
   virtual ~Reference() = default;
 
   /// [elements of field] for a rounded bf16 field.
-  virtual std::vector<Interval> bounded(Field field, Mode mode) = 0;
+  virtual LargeVector<Interval> bounded(Field field, Mode mode) = 0;
   /// The same field's stored bits on the declared accumulators; empty when no accumulator is declared or assumed.
-  virtual std::vector<PredictedBits> predicted(Field field, Mode mode) = 0;
+  virtual LargeVector<PredictedBits> predicted(Field field, Mode mode) = 0;
   /// token_counts_by_expert and gather_indices of the replayed routing.
   virtual std::vector<std::int32_t> expected_integers(Field field) = 0;
   /// Predicted selected_experts with torch's order of ties, from the candidate's logits or from the inputs.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/dtype.h"
+#include "harness/large_vector.h"
 
 namespace assay {
 
@@ -52,7 +53,7 @@ class Tensor {
   DType dtype_ = DType::BFloat16;
   Shape shape_ = {0};
   std::int64_t count_ = 0;
-  std::vector<std::byte> bytes_;
+  LargeVector<std::byte> bytes_;
 };
 
 /// A row-major matrix somebody else owns.

@@ -7,16 +7,9 @@
 #include <limits>
 
 #include "harness/bf16.h"
-#include "harness/contract.h"
-#include "harness/reference.h"
+#include "harness/grouped_product.h"
 
 namespace assay {
-
-/// fp32 value as computed on the GPU; `undetermined` outside what was measured.
-struct PredictedValue {
-  float value = 0.0f;
-  bool undetermined = false;
-};
 
 struct Bounded {
   using Value = Interval;

@@ -38,13 +38,20 @@ V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order) {
 
 template <class A>
 Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm) {
+  using V = typename A::Value;
   const std::int64_t width = layer.config().hidden_size;
-  const auto rows = static_cast<std::int64_t>(layer.routing.gather.size());
+  const std::vector<std::int32_t>& slot_of_row = layer.routing.gather;
+  const auto slots = static_cast<std::int64_t>(slot_of_row.size());
+  // A candidate's own order may name a slot twice and another never: the last row wins, and what nobody writes is zero.
+  std::vector<std::int64_t> row_of_slot(slot_of_row.size(), -1);
+  for (std::size_t r = 0; r < slot_of_row.size(); ++r) row_of_slot[static_cast<std::size_t>(slot_of_row[r])] = static_cast<std::int64_t>(r);
   Values<A> out(second_gemm.size());
 #pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r)
-    std::copy_n(second_gemm.data() + r * width, width,
-                out.data() + static_cast<std::int64_t>(layer.routing.gather[static_cast<std::size_t>(r)]) * width);
+  for (std::int64_t s = 0; s < slots; ++s) {
+    const std::int64_t row = row_of_slot[static_cast<std::size_t>(s)];
+    if (row >= 0) std::copy_n(second_gemm.data() + row * width, width, out.data() + s * width);
+    else std::fill_n(out.data() + s * width, width, V{});
+  }
   return out;
 }
 

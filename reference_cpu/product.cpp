@@ -8,6 +8,9 @@
 
 #include <Eigen/Core>
 
+#include "harness/phase_timer.h"
+#include "reference_cpu/arithmetic.h"
+#include "reference_cpu/product_by_engine.h"
 #include "reference_cpu/product_kernels.h"
 
 namespace assay {
@@ -57,14 +60,14 @@ struct PredictedRows {
   using Value = PredictedValue;
   static constexpr bool kNeedsExponents = true;
   std::int64_t stride = 0;
-  std::vector<float> values;            // [rows, stride], zero-padded
-  std::vector<std::int32_t> exponents;  // [rows, stride]
+  LargeVector<float> values;            // [rows, stride], zero-padded
+  LargeVector<std::int32_t> exponents;  // [rows, stride]
   std::vector<std::uint8_t> outside;    // [rows]
 
   explicit PredictedRows(const GroupedProduct<PredictedValue>& p) : stride(padded(p.k)) {
     const auto rows = p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
     values.resize(static_cast<std::size_t>(rows * stride));
-    exponents.resize(values.size(), kZeroExponent);
+    exponents.resize(values.size());
     outside.resize(static_cast<std::size_t>(rows));
 #pragma omp parallel for schedule(static)
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -75,6 +78,10 @@ struct PredictedRows {
         values[at] = x.value;
         exponents[at] = exponent(x.value);
         out = out || x.undetermined || outside_measured(x.value);
+      }
+      for (std::int64_t k = p.k; k < stride; ++k) {
+        values[static_cast<std::size_t>(r * stride + k)] = 0.0f;
+        exponents[static_cast<std::size_t>(r * stride + k)] = kZeroExponent;
       }
       outside[static_cast<std::size_t>(r)] = out;
     }
@@ -141,7 +148,7 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
 }
 
 void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, const PackedPanel& panel, const Segment& segment,
-             std::int64_t row, int rows, std::int64_t first, std::int64_t count, std::vector<Interval>& out) {
+             std::int64_t row, int rows, std::int64_t first, std::int64_t count, LargeVector<Interval>& out) {
   const double* a[2];
   const float* g[2];
   for (int i = 0; i < rows; ++i) {
@@ -185,7 +192,7 @@ void hopper_split(const Panel& panel, const Accumulator& accumulator, const floa
 
 void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, const PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
-             std::vector<PredictedValue>& out) {
+             LargeVector<PredictedValue>& out) {
   const auto& kernels = *selected_kernels.load();
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
@@ -218,9 +225,9 @@ void clear_tail(PackedPanel& panel, std::int64_t from) {
 }
 
 template <class Rows>
-std::vector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>& p) {
+LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>& p) {
   if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
-  std::vector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
+  LargeVector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
   const Rows left(p);
   const auto all = segments(p);
   struct Task {
@@ -232,6 +239,8 @@ std::vector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
     const std::size_t chunk_end = std::min(all.size(), chunk + kGroupsAtOnce);
     std::vector<ExpertMatrix> weights(chunk_end - chunk);
     std::vector<Task> tasks;
+    for (std::size_t s = chunk; s < chunk_end; ++s)
+      if (all[s].zero) std::fill(out.begin() + all[s].begin * p.n, out.begin() + all[s].end * p.n, typename Rows::Value{});
     for (std::size_t s = chunk; s < chunk_end; ++s)
       for (std::int64_t row = all[s].begin; !all[s].zero && row < all[s].end; row += kRowsPerTask)
         for (std::int64_t first = 0; first < p.n; first += kPanelColumns) tasks.push_back({s, first, row});
@@ -272,8 +281,15 @@ double product_bound_constant(std::int64_t n, double unit_roundoff) {
   return gamma(n, unit_roundoff) + (unit_roundoff < kFp32UnitRoundoff ? gamma(n, unit_roundoff) : 0.0);
 }
 
-std::vector<Interval> grouped_product(const GroupedProduct<Interval>& product) { return run<BoundedRows>(product); }
-std::vector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product) {
+LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product) {
+  if (auto taken_over = product_by_engine<Interval>(product, run<BoundedRows>)) return std::move(*taken_over);
+  const PhaseTimer timer("bounded products");
+  return run<BoundedRows>(product);
+}
+
+LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product) {
+  if (auto taken_over = product_by_engine<PredictedValue>(product, run<PredictedRows>)) return std::move(*taken_over);
+  const PhaseTimer timer("predicted products");
   return run<PredictedRows>(product);
 }
 

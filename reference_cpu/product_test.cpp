@@ -34,7 +34,7 @@ Example of_values(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 template <class V>
-std::vector<V> multiply(const Example& e, const Accumulator& accumulator, const Fault& fault = {}) {
+LargeVector<V> multiply(const Example& e, const Accumulator& accumulator, const Fault& fault = {}) {
   std::vector<V> left(e.left.size());
   for (std::size_t i = 0; i < left.size(); ++i) {
     const float x = to_float(e.left[i]);

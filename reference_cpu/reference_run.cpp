@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "harness/error.h"
+#include "harness/phase_timer.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/split_search.h"
 #include "reference_cpu/stages.h"
@@ -47,14 +48,19 @@ class ReferenceRun final : public Reference {
     }
   }
 
-  std::vector<Interval> bounded(Field field, Mode mode) override { return evaluated<Bounded>(field, mode); }
+  LargeVector<Interval> bounded(Field field, Mode mode) override {
+    const PhaseTimer timer(fmt::format("bounded {}", name(field)));
+    return evaluated<Bounded>(field, mode);
+  }
 
-  std::vector<PredictedBits> predicted(Field field, Mode mode) override {
+  LargeVector<PredictedBits> predicted(Field field, Mode mode) override {
     if (!predict_) return {};
+    const PhaseTimer timer(fmt::format("predicted {}", name(field)));
     auto values = evaluated<Predicted>(field, mode);
     if (mode == Mode::Isolated && resolve_split(field, values)) values = evaluated<Predicted>(field, mode);
     store_field<Predicted>(field, layer_, values);
-    std::vector<PredictedBits> bits(values.size());
+    LargeVector<PredictedBits> bits(values.size());
+#pragma omp parallel for schedule(static)
     for (std::size_t i = 0; i < values.size(); ++i) bits[i] = {round_to_bf16(values[i].value).bits, values[i].undetermined};
     return bits;
   }
@@ -166,7 +172,9 @@ class ReferenceRun final : public Reference {
     const bool feeds_chain = mode == Mode::Chained || same_in_both_modes(field);
     auto& slot = memo(A{}).stored[static_cast<int>(Mode::Chained)][static_cast<std::size_t>(field)];
     if (feeds_chain && !slot) {
-      slot = values;
+      slot.emplace(values.size());
+#pragma omp parallel for schedule(static)
+      for (std::size_t i = 0; i < values.size(); ++i) (*slot)[i] = values[i];
       store_field<A>(field, layer_, *slot);
     }
     return values;

@@ -18,8 +18,8 @@ std::int64_t count_differing(std::span<const PredictedValue> predicted, std::spa
 }
 
 template <class T>
-std::vector<T> take_rows(std::span<const T> from, std::span<const std::int64_t> rows, std::size_t width) {
-  std::vector<T> out;
+LargeVector<T> take_rows(std::span<const T> from, std::span<const std::int64_t> rows, std::size_t width) {
+  LargeVector<T> out;
   for (const auto r : rows) {
     const auto row = from.subspan(static_cast<std::size_t>(r) * width, width);
     out.insert(out.end(), row.begin(), row.end());

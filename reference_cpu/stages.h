@@ -9,6 +9,7 @@
 #include "harness/accumulator.h"
 #include "harness/contract.h"
 #include "harness/fault.h"
+#include "harness/large_vector.h"
 #include "harness/problem.h"
 #include "harness/reference.h"
 #include "reference_cpu/arithmetic.h"
@@ -16,7 +17,7 @@
 namespace assay {
 
 template <class A>
-using Values = std::vector<typename A::Value>;
+using Values = LargeVector<typename A::Value>;
 
 /// What every stage may look at.
 struct Layer {

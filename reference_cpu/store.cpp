@@ -35,9 +35,11 @@ Values<A> lift(const Tensor& tensor) {
   Values<A> out(static_cast<std::size_t>(tensor.size()));
   if (tensor.dtype() == DType::Float64) {
     const auto from = tensor.as<double>();
+#pragma omp parallel for schedule(static)
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(from[i]);
   } else {
     const auto from = tensor.as<Bf16>();
+#pragma omp parallel for schedule(static)
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(to_float(from[i]));
   }
   return out;

@@ -11,6 +11,7 @@
 #include "harness/contract.h"
 #include "harness/error.h"
 #include "harness/judge.h"
+#include "harness/phase_timer.h"
 #include "reference_cpu/reference_run.h"
 
 #include <chrono>
@@ -25,7 +26,7 @@ struct VerifyOptions {
   std::string checkpoint, input, contract, accumulator, stage, dump;
   std::int64_t layer = -1, tokens = 16;
   std::uint64_t seed = 1;
-  bool permute_x = true, permute_y = false;
+  bool permute_x = true, permute_y = false, timings = false;
   OutputOptions output;
 };
 
@@ -71,7 +72,11 @@ class Verification {
     for (const auto& path : options_.goldens) golden(path);
     for (const auto& name : matching_fixtures(options_.fixtures)) {
       progress(fmt::format("making fixture {}", name));
-      pipelines(load_fixture(name), "", fmt::format("--fixture {}", name));
+      const Problem problem = [&] {
+        const PhaseTimer timer("make the problem");
+        return load_fixture(name);
+      }();
+      pipelines(problem, "", fmt::format("--fixture {}", name));
     }
     if (!options_.checkpoint.empty()) {
       const auto from = options_.input.empty() ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
@@ -82,6 +87,8 @@ class Verification {
     progress_done();
     report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     report_.peak_memory_bytes = peak_memory_bytes();
+    if (options_.timings)
+      for (const auto& [phase, seconds] : phase_seconds()) fmt::print(stderr, "{:>9.3f} s  {}\n", seconds, phase);
     return emit(report_, options_.output);
   }
 
@@ -108,6 +115,7 @@ class Verification {
       const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kAuto ? contract : options_.contract, options_.permute_x, options_.permute_y};
       std::optional<Candidate> candidate;
       try {
+        const PhaseTimer timer(fmt::format("run {}", name));
         candidate = run_pipeline(name, problem, pipeline);
       } catch (const InputError& error) {
         const bool file = name.starts_with("dump:");
@@ -128,6 +136,7 @@ class Verification {
   void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
                  const std::map<Field, std::string>* origins) {
     progress(fmt::format("{}: judging {}", problem.name, candidate.name));
+    const PhaseTimer timer("judge");
     CaseResult result = judge_contract(problem, candidate);
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
@@ -195,6 +204,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--permute-x", options->permute_x, "gpu_fused: gather rows inside the first product (default true)")->type_name("BOOL");
   command->add_option("--permute-y", options->permute_y, "gpu_fused: the second product writes slot order (default false)")->type_name("BOOL");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
+  command->add_flag("--timings", options->timings, "print where the time went, on stderr");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
     program.selected = [options, &program] {
