@@ -1,3 +1,4 @@
+#include "reference_cpu/planted.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/stages.h"
 
@@ -20,7 +21,7 @@ Values<A> expert_product(const Layer& layer, Field result, Field weights, const 
   product.accumulator = accumulator;
   product.unit_roundoff = layer.contract->unit_roundoff;
   if (layer.fault.field == result) product.fault = layer.fault;
-  return grouped_product(product);
+  return planted_product(product);
 }
 
 }  // namespace

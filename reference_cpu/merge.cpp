@@ -7,7 +7,7 @@ namespace assay {
 namespace {
 
 /// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1).
-Interval sum_slots(std::span<const Interval> terms, double unit_roundoff) {
+Interval sum_slots(std::span<const Interval> terms, double unit_roundoff, const Fault&) {
   Interval sum;
   double magnitude = 0.0;
   for (const auto& term : terms) {
@@ -20,8 +20,12 @@ Interval sum_slots(std::span<const Interval> terms, double unit_roundoff) {
 
 /// fp32 as torch's sum over a strided axis adds it: four interleaved sums, slots ascending in each, then added in order. Up to
 /// four slots that is slots ascending. Seen of an H200 at full size, where one element in 8,388,608 tells the two orders apart.
-PredictedValue sum_slots(std::span<const PredictedValue> terms, double) {
+PredictedValue sum_slots(std::span<const PredictedValue> terms, double, const Fault& fault) {
   PredictedValue lanes[4];
+  if (fault.hits(FaultKind::SlotsAscending, Field::hidden_states)) {
+    for (const auto& term : terms) lanes[0] = add(lanes[0], term);
+    return lanes[0];
+  }
   for (std::size_t j = 0; j < terms.size(); ++j) lanes[j % 4] = add(lanes[j % 4], terms[j]);
   return add(add(add(lanes[0], lanes[1]), lanes[2]), lanes[3]);
 }
@@ -61,7 +65,11 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
   const PrecisionContract& contract = *layer.contract;
   const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
   const Fault& fault = layer.fault;
-  const bool bf16_by_slot = fault.hits(FaultKind::MergeBf16, Field::hidden_states);
+  const auto planted = [&](FaultKind kind) { return fault.hits(kind, Field::hidden_states); };
+  const bool bf16_by_slot = planted(FaultKind::MergeBf16), ignored = planted(FaultKind::NoWeights), twice = planted(FaultKind::WeightTwice);
+  const std::int64_t weighted_tokens = planted(FaultKind::WeightsModulo) ? std::min(fault.amount, layer.tokens()) : layer.tokens();
+  const std::int64_t dropped = planted(FaultKind::DropSlot) ? fault.amount : -1, repeated = planted(FaultKind::RepeatSlot) ? fault.amount : -1;
+  const Store weighted = planted(FaultKind::WeightedUnrounded) ? Store::Unrounded : contract.weighted;
   const bool in_bf16 = bf16_by_slot || contract.combine == Combine::Bf16ByExpert;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
 #pragma omp parallel for schedule(static)
@@ -70,18 +78,21 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
     std::iota(order.begin(), order.end(), 0);
     if (!bf16_by_slot)
       std::ranges::stable_sort(order, {}, [&](std::int32_t j) { return layer.routing.selected[static_cast<std::size_t>(t * top_k + j)]; });
-    std::vector<V> weight(weights.begin() + t * top_k, weights.begin() + (t + 1) * top_k);
-    if (fault.hits(FaultKind::SwapWeights, Field::hidden_states) && top_k > 1) std::swap(weight[0], weight[1]);
+    const auto first_weight = weights.begin() + t % weighted_tokens * top_k;
+    std::vector<V> weight(first_weight, first_weight + top_k);
+    if (planted(FaultKind::SwapWeights) && top_k > 1) std::swap(weight[0], weight[1]);
     std::vector<V> terms(static_cast<std::size_t>(top_k));
     for (std::int64_t h = 0; h < width; ++h) {
       for (std::int64_t j = 0; j < top_k; ++j) {
         auto& term = terms[static_cast<std::size_t>(j)];
-        const auto& w = weight[static_cast<std::size_t>(j)];
-        term = stored(multiply(unpermuted[static_cast<std::size_t>((t * top_k + j) * width + h)], w, contract.unit_roundoff), contract.weighted);
-        if (fault.hits(FaultKind::WeightTwice, Field::hidden_states)) term = stored(multiply(term, w), contract.weighted);
+        const auto w = ignored ? A::exact(1.0) : weight[static_cast<std::size_t>(j)];
+        term = stored(multiply(unpermuted[static_cast<std::size_t>((t * top_k + j) * width + h)], w, contract.unit_roundoff), weighted);
+        if (twice) term = stored(multiply(term, w), weighted);
+        if (j == dropped) term = {};
+        if (j == repeated) term = add(term, term);
       }
       out[static_cast<std::size_t>(t * width + h)] =
-          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract.unit_roundoff);
+          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract.unit_roundoff, fault);
     }
   }
   return out;

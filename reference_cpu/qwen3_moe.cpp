@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "reference_cpu/planted.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {
@@ -47,7 +48,8 @@ class Run {
     };
     integers(Field::selected_experts, layer_.routing.selected);
     weights_ = keep(Field::topk_weights, topk_weights<A>(layer_, logits_));
-    integers(Field::token_counts_by_expert, layer_.routing.counts);
+    integers(Field::token_counts_by_expert, planted_counts(layer_.fault, layer_.routing.counts));
+    plant_gather(layer_.fault, layer_.routing);
     integers(Field::gather_indices, layer_.routing.gather);
   }
 
@@ -77,6 +79,7 @@ class Run {
   }
 
   Values<A> keep(Field field, Values<A> values) {
+    const auto unrounded = read_unrounded(field) ? values : Values<A>{};
     store_field<A>(field, layer_, values);
     if (store_of(field, *layer_.contract) == Store::Bf16) {
       Tensor tensor = to_tensor<A>(values, expected_shape(field, layer_.problem->sizes()));
@@ -88,7 +91,18 @@ class Run {
       fields_.set(field, std::move(tensor));
     }
     if constexpr (std::is_same_v<A, Predicted>) note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
-    return values;
+    return unrounded.empty() ? values : unrounded;
+  }
+
+  /// Whether the planted fault lets the next stage read the field before its rounding.
+  bool read_unrounded(Field field) const {
+    const auto read_by = [&](Field next) { return layer_.fault.hits(FaultKind::ReadsUnrounded, next); };
+    switch (field) {
+      case Field::first_gemm: return read_by(Field::intermediate);
+      case Field::intermediate: return read_by(Field::second_gemm);
+      case Field::topk_weights: return read_by(Field::hidden_states);
+      default: return false;
+    }
   }
 
   void note(Field field, std::int64_t elements) {

@@ -1,3 +1,4 @@
+#include "reference_cpu/planted.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/stages.h"
 
@@ -21,7 +22,7 @@ Values<A> router_logits(const Layer& layer) {
   product.accumulator = layer.accumulators.router;
   product.unit_roundoff = layer.contract->unit_roundoff;
   if (layer.fault.field == Field::router_logits) product.fault = layer.fault;
-  return grouped_product(product);
+  return planted_product(product);
 }
 
 template Values<Bounded> router_logits<Bounded>(const Layer&);

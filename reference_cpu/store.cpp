@@ -1,6 +1,5 @@
+#include "reference_cpu/planted.h"
 #include "reference_cpu/stages.h"
-
-#include <bit>
 
 namespace assay {
 
@@ -17,16 +16,31 @@ Store store_of(Field field, const PrecisionContract& contract) {
   }
 }
 
+namespace {
+
+/// Rows of experts where the field has them; one group otherwise.
+void plant_field(Field field, const Layer& layer, auto& values) {
+  const auto columns = expected_shape(field, layer.problem->sizes())[1];
+  const auto rows = static_cast<std::int64_t>(values.size()) / columns;
+  const bool by_expert = row(field).shape[0] == Dim::S && field != Field::hidden_states_unpermute;
+  const std::int64_t one_group[] = {0, rows};
+  plant_values(layer.fault, {rows, columns, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)}, layer.problem->input, values);
+}
+
+}  // namespace
+
 template <class A>
 void store_field(Field field, const Layer& layer, Values<A>& values) {
   const Store store = store_of(field, *layer.contract);
-  const bool planted = layer.fault.field == field && layer.fault.kind == FaultKind::TruncateBf16;
+  const bool here = layer.fault.kind != FaultKind::None && layer.fault.field == field;
+  const bool wrongly = here && rounds_wrongly(layer.fault.kind);
+  if (here) plant_field(field, layer, values);
 #pragma omp parallel for schedule(static)
   for (std::size_t i = 0; i < values.size(); ++i) {
     const auto before = values[i];
     values[i] = stored(before, store);
     if constexpr (std::is_same_v<A, Predicted>)
-      if (planted) values[i].value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(before.value) & 0xffff0000u);
+      if (wrongly) values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
   }
 }
 

@@ -1,4 +1,5 @@
 #include "reference_cpu/expf_sm90.h"
+#include "reference_cpu/planted.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {
@@ -24,10 +25,16 @@ Interval silu(const Interval& a, const PrecisionContract& contract) {
   return widen({silu_exact(a.ref), low, high}, relative, single && a.low < -87.0 ? 2e-36 : 0.0);
 }
 
-PredictedValue silu(const PredictedValue& a, const PrecisionContract&) {
+Interval silu(const Interval& a, const Layer& layer) { return stored(silu(a, *layer.contract), layer.contract->silu); }
+
+PredictedValue silu(const PredictedValue& a, const Layer& layer) {
   // Checked on all finite bf16 inputs, so what expf calls undetermined (tiny results beside 1) is determined here.
   const float e = expf_sm90(-a.value).value;
-  return {a.value / (1.0f + e), a.undetermined || !std::isfinite(a.value)};
+  PredictedValue result{a.value / (1.0f + e), a.undetermined || !std::isfinite(a.value)};
+  const Fault& fault = layer.fault;
+  if (fault.field != Field::intermediate) return stored(result, layer.contract->silu);
+  if (changes_silu(fault.kind)) result.value = planted_silu(fault, a.value, result.value);
+  return stored(result, fault.kind == FaultKind::SiluUnrounded ? Store::Unrounded : layer.contract->silu);
 }
 
 }  // namespace
@@ -36,16 +43,21 @@ template <class A>
 Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   const std::int64_t rows = static_cast<std::int64_t>(layer.routing.gather.size());
   const std::int64_t width = layer.config().moe_intermediate_size;
-  const bool swapped = layer.fault.hits(FaultKind::SwapGateUp, Field::intermediate);
+  const auto planted = [&](FaultKind kind) { return layer.fault.hits(kind, Field::intermediate); };
+  const bool swapped = planted(FaultKind::SwapGateUp), next_row = planted(FaultKind::UpOfNextRow), ignored = planted(FaultKind::UpIgnored);
+  const std::int64_t step = planted(FaultKind::InterleavedGateUp) ? 2 : 1;
   const PrecisionContract& contract = *layer.contract;
   Values<A> out(static_cast<std::size_t>(rows * width));
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < rows; ++r) {
     const auto* row = first_gemm.data() + r * 2 * width;
+    const auto* other = first_gemm.data() + (next_row ? (r + 1) % rows : r) * 2 * width;
     const auto* gate = swapped ? row + width : row;
-    const auto* up = swapped ? row : row + width;
-    for (std::int64_t i = 0; i < width; ++i)
-      out[static_cast<std::size_t>(r * width + i)] = multiply(stored(silu(gate[i], contract), contract.silu), up[i], contract.unit_roundoff);
+    const auto* up = swapped ? row : step == 2 ? row + 1 : other + width;
+    for (std::int64_t i = 0; i < width; ++i) {
+      const auto activated = silu(gate[i * step], layer);
+      out[static_cast<std::size_t>(r * width + i)] = ignored ? activated : multiply(activated, up[i * step], contract.unit_roundoff);
+    }
   }
   return out;
 }

@@ -1,4 +1,5 @@
 #include "reference_cpu/expf_sm90.h"
+#include "reference_cpu/planted.h"
 #include "reference_cpu/stages.h"
 #include "reference_cpu/topk_torch.h"
 #include "reference_cpu/warp_sum.h"
@@ -40,7 +41,9 @@ Interval share(const Interval& value, const Interval& others) {
   return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high), value.high / (value.high + others.low)};
 }
 
-void token_weights(const Layer& layer, std::span<const Interval> logits, std::span<const std::int32_t> selected, Interval* out) {
+void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t token, std::span<const std::int32_t> selected, Interval* out) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts);
+  const auto logits = std::span(all).subspan(token * experts, experts);
   const auto e = exponentials(logits, *layer.contract);
   const bool renormalised = layer.config().norm_topk_prob;
   const auto sum_without = [&](std::size_t skip) {
@@ -63,14 +66,25 @@ void token_weights(const Layer& layer, std::span<const Interval> logits, std::sp
   }
 }
 
-void token_weights(const Layer& layer, std::span<const PredictedValue> logits, std::span<const std::int32_t> selected, PredictedValue* out) {
-  const auto p = probabilities(logits);
+void token_weights(const Layer& layer, const Values<Predicted>& all, std::size_t token, std::span<const std::int32_t> selected, PredictedValue* out) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts);
+  const Fault& fault = layer.fault;
+  const auto planted = [&](FaultKind kind) { return fault.hits(kind, Field::topk_weights); };
+  auto p = probabilities(std::span(all).subspan(token * experts, experts));
+  const auto scores = planted_scores(fault, all, layer.config().num_experts, static_cast<std::int64_t>(token), selected);
+  for (std::size_t e = 0; e < scores.size(); ++e) p[e].value = scores[e];
   std::vector<float> chosen;
   for (const auto expert : selected) chosen.push_back(p[static_cast<std::size_t>(expert)].value);
-  const bool renormalise = layer.config().norm_topk_prob && !layer.fault.hits(FaultKind::NoRenormalisation, Field::topk_weights);
+  const bool renormalise = (layer.config().norm_topk_prob && !planted(FaultKind::NoRenormalisation)) || planted(FaultKind::AlwaysRenormalised);
   const float sum = renormalise ? warp_sum(chosen) : 1.0f;
   for (std::size_t j = 0; j < selected.size(); ++j)
     out[j] = {chosen[j] / sum, p[static_cast<std::size_t>(selected[j])].undetermined};
+  if (planted(FaultKind::SwapWeights) && selected.size() > 1) std::swap(out[0], out[1]);
+  if (planted(FaultKind::RenormaliseTwice)) {
+    std::vector<float> rounded;
+    for (std::size_t j = 0; j < selected.size(); ++j) rounded.push_back(to_float(round_to_bf16(out[j].value)));
+    for (std::size_t j = 0; j < selected.size(); ++j) out[j].value = rounded[j] / warp_sum(rounded);
+  }
 }
 
 }  // namespace
@@ -96,13 +110,12 @@ std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits
 
 template <class A>
 Values<A> topk_weights(const Layer& layer, const Values<A>& logits) {
-  const auto experts = static_cast<std::size_t>(layer.config().num_experts), top_k = static_cast<std::size_t>(layer.config().top_k);
+  const auto top_k = static_cast<std::size_t>(layer.config().top_k);
   Values<A> out(static_cast<std::size_t>(layer.tokens()) * top_k);
 #pragma omp parallel for schedule(static)
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
     const auto token = static_cast<std::size_t>(t);
-    token_weights(layer, std::span(logits).subspan(token * experts, experts),
-                  std::span(layer.routing.selected).subspan(token * top_k, top_k), out.data() + token * top_k);
+    token_weights(layer, logits, token, std::span(layer.routing.selected).subspan(token * top_k, top_k), out.data() + token * top_k);
   }
   return out;
 }
@@ -120,16 +133,14 @@ std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predic
       any_nan = any_nan || std::isnan(one.value);
       values.push_back(std::isnan(one.value) ? -1.0f : one.value);
     }
+    plant_probabilities(layer.fault, values);
     std::vector<std::int32_t> chosen;
-    if (layer.fault.hits(FaultKind::TiesHighestIndex, Field::selected_experts)) {
-      const std::vector<double> reversed(values.rbegin(), values.rend());
-      chosen = topk_lowest_index(reversed, top_k);
-      for (auto& index : chosen) index = static_cast<std::int32_t>(experts) - 1 - index;
-    } else if (layer.contract->ties == TieRule::LowestIndex || top_k > kMeasuredTopK) {
+    if (layer.contract->ties == TieRule::LowestIndex || top_k > kMeasuredTopK) {
       chosen = topk_lowest_index(std::vector<double>(values.begin(), values.end()), top_k);
     } else {
       chosen = topk_torch(values, top_k);
     }
+    plant_selection(layer.fault, values, static_cast<std::int64_t>(t), layer.tokens(), chosen);
     bool unsure = any_nan || top_k > kMeasuredTopK;
     for (const auto index : chosen) unsure = unsure || p[static_cast<std::size_t>(index)].undetermined;
     undetermined[t] = unsure;

@@ -65,7 +65,7 @@ Listing contracts() {
 
 Listing fault_rows() {
   Listing listing{{"fault", "shows in", "catalogue", "what is planted"}, {}};
-  for (const auto& f : faults()) listing.rows.push_back({std::string(f.id), std::string(name(f.shows_in)), fmt::format("{}", f.number), std::string(f.sentence)});
+  for (const auto& f : faults()) listing.rows.push_back({std::string(f.id), std::string(name(f.shows_in())), fmt::format("{}", f.number), std::string(f.sentence)});
   return listing;
 }
 

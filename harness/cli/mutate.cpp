@@ -1,90 +1,102 @@
 // assay mutate: plant every catalogued fault in the predicted arithmetic and see whether the judge names the right stage.
+#include <algorithm>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include "fixtures/faults.h"
+#include "harness/atomic_file.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
+#include "harness/cli/mutate_score.h"
 #include "harness/cli/mutation.h"
-#include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
-#include "harness/judge.h"
-#include "reference_cpu/qwen3_moe.h"
-#include "reference_cpu/reference_run.h"
 
 namespace assay::cli {
-
 namespace {
 
-Candidate faulty_candidate(const FaultRow& fault, const Problem& problem, std::string_view contract) {
-  Candidate candidate = predict_forward(problem, find_contract(contract), huggingface_accumulators(problem, contract), fault.fault);
+struct Options {
+  std::vector<std::string> faults, fixtures, contracts = {"hf"};
+  std::string json, dump;
+  bool quick = false, verbose = false;
+};
+
+/// Grounds by fixture, contract and spoilt input; the last few are kept, so that full-width weights are not.
+class Grounds {
+ public:
+  const Ground& at(const std::string& fixture, const std::string& contract, Spoil spoilt) {
+    const auto found = std::ranges::find_if(kept_, [&](const auto& one) { return one.fixture == fixture && one.ground.contract == contract && one.spoilt == spoilt; });
+    if (found != kept_.end()) return found->ground;
+    if (kept_.size() == kMost) kept_.erase(kept_.begin());
+    return kept_.emplace_back(fixture, spoilt, make_ground(fixture, contract, spoilt)).ground;
+  }
+
+ private:
+  static constexpr std::size_t kMost = 32;
+  struct Kept {
+    std::string fixture;
+    Spoil spoilt;
+    Ground ground;
+  };
+  std::vector<Kept> kept_;
+};
+
+std::vector<std::string> fixtures_of(const FaultRow& fault, const Options& options) {
+  if (!options.fixtures.empty()) return options.fixtures;
+  std::vector<std::string> all(fault.fixtures.begin(), fault.fixtures.end());
+  if (options.quick) all.resize(1);
+  return all;
+}
+
+ExitCode run(const Options& options, const std::string& command) {
+  std::vector<Mutation> mutations;
+  Grounds grounds;
+  for (const auto& fault : faults()) {
+    if (!options.faults.empty() && std::ranges::find(options.faults, fault.id) == options.faults.end()) continue;
+    for (const auto& contract : options.contracts)
+      for (const auto& fixture : fixtures_of(fault, options)) {
+        progress(fmt::format("{} on {}", fault.id, fixture));
+        mutations.push_back(plant(fault, grounds.at(fixture, contract, fault.spoil), fixture));
+        progress_done();
+        fmt::print("{}", line(mutations.back()));
+        if (options.verbose) fmt::print("             {}\n", mutations.back().declared.headline);
+      }
+  }
+  fmt::print("{}", totals_text(mutations));
+  if (!options.json.empty()) write_file_atomically(options.json, mutations_json(mutations, command));
+  return exit_code(score(mutations));
+}
+
+ExitCode write_dump(const Options& options) {
+  if (options.fixtures.size() != 1 || options.faults.size() != 1) throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
+  const auto& fault = find_fault(options.faults.front());
+  const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil);
+  Candidate candidate = faulty_candidate(fault.fault, ground);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";
-  return candidate;
-}
-
-}  // namespace
-
-Mutation plant(const FaultRow& fault, const Problem& problem, std::string_view contract) {
-  const Candidate candidate = faulty_candidate(fault, problem, contract);
-  JudgeOptions options;
-  options.reference = make_reference;
-  Mutation mutation;
-  mutation.result = judge(problem, candidate, options);
-  mutation.killed = mutation.result.verdict > Verdict::Passed;
-  mutation.localised = mutation.result.first_own_error == fault.shows_in;
-  for (const auto& field : mutation.result.fields) {
-    if (field.field >= fault.shows_in) break;
-    mutation.earlier_red = mutation.earlier_red || field.verdict > Verdict::Passed;
-  }
-  return mutation;
-}
-
-namespace {
-
-ExitCode run(const std::vector<std::string>& patterns, bool verbose) {
-  int planted = 0, killed = 0, localised = 0;
-  for (const auto& fault : faults()) {
-    if (!patterns.empty() && std::ranges::find(patterns, fault.id) == patterns.end()) continue;
-    for (const auto fixture : fault.fixtures) {
-      progress(fmt::format("{} on {}", fault.id, fixture));
-      const auto mutation = plant(fault, load_fixture(fixture), "hf");
-      ++planted;
-      killed += mutation.killed;
-      localised += mutation.localised && !mutation.earlier_red;
-      const char* outcome = !mutation.killed ? "SURVIVED" : mutation.localised && !mutation.earlier_red ? "killed" : "WRONG STAGE";
-      progress_done();
-      fmt::print("{:<12} {:<26} on {:<14} {}\n", outcome, fault.id, fixture, name(mutation.result.verdict));
-      if (verbose) fmt::print("             {}\n", mutation.result.headline);
-    }
-  }
-  fmt::print("{} faults planted, {} killed, {} in the right stage\n", planted, killed, localised);
-  if (planted == 0) return ExitCode::NothingCompared;
-  return killed == planted && localised == planted ? ExitCode::Passed : ExitCode::Failed;
+  write_golden(options.dump, ground.problem, candidate);
+  return ExitCode::Passed;
 }
 
 }  // namespace
 
 void add_mutate(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("mutate", "plant every catalogued fault; print which are found, and in the right stage");
-  auto ids = std::make_shared<std::vector<std::string>>();
-  auto verbose = std::make_shared<bool>(false);
-  auto fixture = std::make_shared<std::string>();
-  auto dump = std::make_shared<std::string>();
-  command->add_option("FAULT", *ids, "only these (assay list faults)");
-  command->add_flag("-v,--verbose", *verbose, "print the judge's sentence for each");
-  command->add_option("--dump", *dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
-  command->add_option("--fixture", *fixture, "the problem of --dump")->type_name("NAME");
+  auto* command = app.add_subcommand("mutate", "plant every catalogued fault; print which are found, in which stage, by what");
+  auto options = std::make_shared<Options>();
+  command->add_option("FAULT", options->faults, "only these (assay list faults)");
+  command->add_option("--fixture", options->fixtures, "on these problems, not on those of the table")->type_name("NAME");
+  command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")->type_name("NAME");
+  command->add_flag("--quick", options->quick, "one problem per fault");
+  command->add_option("--json", options->json, "write the score as JSON")->type_name("FILE");
+  command->add_option("--dump", options->dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
+  command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");
   command->callback([=, &program] {
-    program.selected = [=] {
-      for (const auto& id : *ids) find_fault(id);
-      if (dump->empty() && fixture->empty()) return run(*ids, *verbose);
-      if (dump->empty() || fixture->empty() || ids->size() != 1) throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
-      const Problem problem = load_fixture(*fixture);
-      write_golden(*dump, problem, faulty_candidate(find_fault(ids->front()), problem, "hf"));
-      return ExitCode::Passed;
+    program.selected = [=, &program] {
+      for (const auto& id : options->faults) find_fault(id);
+      for (const auto& contract : options->contracts) find_contract(contract);
+      options->fixtures = options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
+      return options->dump.empty() ? run(*options, program.command_line) : write_dump(*options);
     };
   });
 }
