@@ -1,5 +1,8 @@
 #include "harness/headline.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,9 +17,18 @@ bool own_suspicion(const FieldResult& field) {
   return field.isolated.verdict == Verdict::Suspect || (field.isolated_bits.binding && field.isolated_bits.differing > 0);
 }
 
+/// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
+std::string in_words(const Cause& cause) {
+  if (cause.every_bit) return fmt::format("{} (explains every bit)", cause.sentence);
+  // Rounded down: "100 %" is said of every bit only.
+  const double percent = std::floor(cause.explained * 1000.0) / 10.0;
+  return fmt::format("{} (explains {:.1f} % of the error)", cause.sentence, std::min(percent, 99.9));
+}
+
 std::string in_words(const FieldResult& field) {
   if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
     return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
+  if (!field.causes.empty()) return in_words(field.causes.front());
   const Judgement& own = field.isolated;
   if (own.rejected > 0) {
     std::string where;

@@ -142,7 +142,16 @@ class Judge {
     result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
-    if (result.verdict > Verdict::Passed && row(result.field).match == Match::Rounded) result.causes = reference_->causes(result.field);
+    if (result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16) find_causes(result);
+  }
+
+  void find_causes(FieldResult& result) {
+    // A field that is as its own upstream predicts has inherited its error.
+    if (result.isolated.verdict == Verdict::Passed && result.isolated_bits.available && result.isolated_bits.differing == 0) return;
+    result.causes = reference_->causes(result.field);
+    Prediction& bits = result.isolated_bits;
+    if (bits.differing > 0 && !result.causes.empty() && result.causes.front().every_bit)
+      bits.cause = fmt::format("{}: explains all {} of them", result.causes.front().sentence, bits.differing);
   }
 
   void judge_integers(FieldResult& result) {

@@ -67,10 +67,11 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"wrong_token",           hypothesis_fields::kProducts | hypothesis_fields::kSwiglu, "rows use another row's input"},
   {"transposed_weight",     hypothesis_fields::kProducts, "the weight is read transposed"},
   // SwiGLU.
-  {"gate_up_swapped",       hypothesis_fields::kSwiglu,   "gate and up halves are exchanged"},
-  {"gate_up_interleaved",   hypothesis_fields::kSwiglu,   "gate and up columns are read as interleaved pairs"},
+  {"gate_up_swapped",       hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up halves are exchanged"},
+  {"gate_up_interleaved",   hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
   {"silu_unrounded",        hypothesis_fields::kSwiglu,   "silu is not rounded to bf16 before the product"},
   {"silu_rounded",          hypothesis_fields::kSwiglu,   "silu is rounded to bf16 before the product"},
+  {"sigmoid_rounded",       hypothesis_fields::kSwiglu,   "the sigmoid is rounded to bf16 before it is multiplied"},
   {"approximate_sigmoid",   hypothesis_fields::kSwiglu,   "the sigmoid is a fast approximation"},
   {"silu_flushed",          hypothesis_fields::kSwiglu,   "silu is zero below a limit"},
   {"up_not_multiplied",     hypothesis_fields::kSwiglu,   "the product with the up half is missing"},
@@ -80,6 +81,8 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"renormalised",          hypothesis_fields::kWeights,  "the weights are divided by their sum, which norm_topk_prob switches off"},
   {"renormalised_twice",    hypothesis_fields::kWeights,  "the weights are divided by their sum, and once more"},
   {"softmax_over_selected", hypothesis_fields::kWeights,  "the softmax runs over the chosen experts only"},
+  {"probabilities_rounded", hypothesis_fields::kWeights,  "the probabilities are rounded to bf16 before they are divided by their sum"},
+  {"logits_unrounded",      hypothesis_fields::kWeights,  "the softmax runs on logits that are not rounded"},
   {"no_softmax",            hypothesis_fields::kWeights,  "there is no softmax: logits, sigmoids or exponentials as weights"},
   {"softmax_over_tokens",   hypothesis_fields::kWeights,  "the softmax runs over the tokens"},
   // Merge.

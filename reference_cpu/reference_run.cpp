@@ -6,6 +6,7 @@
 
 #include "harness/error.h"
 #include "harness/phase_timer.h"
+#include "reference_cpu/causes.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/split_search.h"
 #include "reference_cpu/stages.h"
@@ -103,7 +104,15 @@ class ReferenceRun final : public Reference {
 
   const Routing& routing() const override { return layer_.routing; }
 
-  std::vector<Cause> causes(Field) override { return {}; }
+  std::vector<Cause> causes(Field field) override {
+    if (!upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
+    const auto bounded = evaluate<Bounded>(field, Mode::Isolated);
+    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(), evaluate<Predicted>(field, Mode::Isolated), bounded);
+    for (const Field read : upstream_of(field)) evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
+    if (field == Field::hidden_states && upstream_.has(Field::router_logits))  // to try weights before their rounding
+      evidence.inputs[static_cast<std::size_t>(Field::router_logits)] = &value<Predicted>(Field::router_logits, Mode::Isolated);
+    return find_causes(evidence);
+  }
 
   std::string accumulator(Field field) const override {
     if (field == Field::router_logits) return to_string(layer_.accumulators.router);
