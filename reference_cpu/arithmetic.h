@@ -7,7 +7,10 @@
 #include <limits>
 
 #include "harness/bf16.h"
+#include "harness/contract.h"
 #include "harness/grouped_product.h"
+#include "harness/reference.h"
+#include "reference_cpu/noise.h"
 
 namespace assay {
 
@@ -23,9 +26,6 @@ struct Predicted {
 
 inline double finite_float(double x) { return static_cast<double>(static_cast<float>(x)); }
 
-/// Half width of an interval around its reference value.
-inline double radius(const Interval& x) { return std::max({x.high - x.ref, x.ref - x.low, 0.0}); }
-
 inline Interval widen(Interval x, double relative, double absolute = 0.0) {
   x.low -= std::fabs(x.low) * relative + absolute;
   x.high += std::fabs(x.high) * relative + absolute;
@@ -35,7 +35,8 @@ inline Interval widen(Interval x, double relative, double absolute = 0.0) {
 /// Rounds to bf16 where the contract stores the value. Rounding is monotone: replaying it on both ends widens nothing.
 inline Interval stored(const Interval& x, Store store) {
   if (store == Store::Unrounded) return x;
-  return {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))};
+  const Interval rounded = {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))};
+  return with_noise(rounded, noise_after_bf16(x, rounded.ref));
 }
 
 inline PredictedValue stored(const PredictedValue& x, Store store) {
@@ -47,8 +48,10 @@ inline PredictedValue stored(const PredictedValue& x, Store store) {
 inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
   const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
   const auto [low, high] = std::minmax(ends);
-  if (unit_roundoff < kFp32UnitRoundoff) return widen({a.ref * b.ref, low, high}, 4.0 * unit_roundoff);
-  return {a.ref * b.ref, finite_float(low), finite_float(high)};
+  const double ref = a.ref * b.ref, va = a.noise * a.noise, vb = b.noise * b.noise;
+  const double noise = std::sqrt(va * b.ref * b.ref + vb * a.ref * a.ref + va * vb + rounding_variance(ref, unit_roundoff));
+  if (unit_roundoff < kFp32UnitRoundoff) return with_noise(widen({ref, low, high}, 4.0 * unit_roundoff), noise);
+  return with_noise({ref, finite_float(low), finite_float(high)}, noise);
 }
 
 inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b, double = kFp32UnitRoundoff) {
@@ -57,7 +60,8 @@ inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b,
 
 /// One fp32 addition, in the order written.
 inline Interval add(const Interval& a, const Interval& b) {
-  return {a.ref + b.ref, finite_float(a.low + b.low), finite_float(a.high + b.high)};
+  const double ref = a.ref + b.ref, noise = std::sqrt(a.noise * a.noise + b.noise * b.noise + rounding_variance(ref, kFp32UnitRoundoff));
+  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)}, noise);
 }
 
 inline PredictedValue add(const PredictedValue& a, const PredictedValue& b) {

@@ -6,16 +6,21 @@
 namespace assay {
 namespace {
 
-/// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1).
+/// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1). Noise: the terms' own, and K - 1 roundings
+/// of partial sums, each of which is s^2 + q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4).
 Interval sum_slots(std::span<const Interval> terms, double unit_roundoff, const Fault&) {
   Interval sum;
-  double magnitude = 0.0;
+  double magnitude = 0.0, variance = 0.0, squares = 0.0;
   for (const auto& term : terms) {
     sum = {sum.ref + term.ref, sum.low + term.low, sum.high + term.high};
     magnitude += std::max(std::fabs(term.low), std::fabs(term.high));
+    variance += term.noise * term.noise;
+    squares += term.ref * term.ref;
   }
-  const double delta = gamma(static_cast<std::int64_t>(terms.size()) - 1, unit_roundoff) * magnitude;
-  return {sum.ref, sum.low - delta, sum.high + delta};
+  const auto additions = static_cast<std::int64_t>(terms.size()) - 1;
+  const double delta = gamma(additions, unit_roundoff) * magnitude;
+  variance += static_cast<double>(additions) * rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), unit_roundoff);
+  return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance));
 }
 
 /// fp32 as torch's sum over a strided axis adds it: four interleaved sums, slots ascending in each, then added in order. Up to

@@ -38,12 +38,14 @@ struct BoundedRows {
   using Value = Interval;
   static constexpr bool kNeedsExponents = false;
   Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> ref;
-  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> spread;
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> spread, squares;
 
   explicit BoundedRows(const GroupedProduct<Interval>& p) {
     const auto rows = p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
     ref.resize(rows, p.k);
     spread.resize(rows, p.k);
+    squares.resize(rows, p.k);
+    const double rate = accumulation_rate(p.k, p.unit_roundoff);
     const double c = product_bound_constant(p.k, p.unit_roundoff);
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < rows * p.k; ++i) {
@@ -52,6 +54,8 @@ struct BoundedRows {
       // |sum (a + da) b - fl(...)| <= sum |da||b| + C(k) sum (|a| + |da|)|b|; the factor covers the narrowing to fp32.
       const double r = radius(x);
       spread.data()[i] = static_cast<float>((r + c * (std::fabs(x.ref) + r)) * (1.0 + 0x1p-22));
+      // Carried noise in units of what q^2 counts for: one sum serves both.
+      squares.data()[i] = static_cast<float>(x.ref * x.ref + x.noise * x.noise * 6.0 / rate);
     }
   }
 };
@@ -149,23 +153,21 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
 
 void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, const PackedPanel& panel, const Segment& segment,
              std::int64_t row, int rows, std::int64_t first, std::int64_t count, LargeVector<Interval>& out) {
-  const double* a[2];
-  const float* g[2];
+  BoundedRow left_rows[2];
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
-    a[i] = left.ref.data() + source * p.k;
-    g[i] = left.spread.data() + source * p.k;
+    left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k, left.squares.data() + source * p.k};
   }
-  double ref[2 * kPanelColumns];
-  float spread[2 * kPanelColumns];
-  selected_kernels.load()->bounded(panel.view(segment.k), a, g, rows, ref, spread);
+  BoundedSums sums[2];
+  selected_kernels.load()->bounded(panel.view(segment.k), left_rows, rows, sums);
   // fp32 sum of non-negative terms: inflate by its own error; n 2^-149 covers underflow.
   const double inflate = 1.0 + 2.0 * product_bound_constant(p.k);
   const double floor = static_cast<double>(p.k) * 0x1p-149;
   for (int i = 0; i < rows; ++i)
     for (std::int64_t c = 0; c < count; ++c) {
-      const double value = ref[i * kPanelColumns + c], delta = spread[i * kPanelColumns + c] * inflate + floor;
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {value, value - delta, value + delta};
+      const double value = sums[i].ref[c], delta = sums[i].spread[c] * inflate + floor;
+      const double variance = accumulation_variance(p.k, value, sums[i].squares[c], p.unit_roundoff) + uniform_variance(floor);
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = with_noise({value, value - delta, value + delta}, std::sqrt(variance));
     }
 }
 

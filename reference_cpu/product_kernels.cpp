@@ -35,35 +35,42 @@ V load(const void* from) {
 }
 
 template <class V>
-void save(void* to, V value) {
+void save(void* to, const V& value) {
   __builtin_memcpy(to, &value, sizeof(V));
 }
 
+// Block by block, first in float64, then in fp32: all sums at once would not fit the registers of narrow machines.
 template <int kRows>
-void bounded_rows(const Panel& panel, const double* const* a, const float* const* g, double* ref, float* spread) {
-  constexpr int kParts = kPanelColumns / kWideLanes;
+void bounded_rows(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
+  constexpr int kParts = kPanelColumns / kWideLanes, kNarrowParts = kPanelColumns / kLanes;
   Doubles sum[kRows][kParts] = {};
-  HalfFloats bound[kRows][kParts] = {};
-  for (std::int64_t k = 0; k < panel.k; ++k) {
-    for (int p = 0; p < kParts; ++p) {
-      const auto b = load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes);
-      const Doubles wide = __builtin_convertvector(b, Doubles);
-      const auto magnitude = (HalfFloats)((HalfInts)b & 0x7fffffff);
-      for (int r = 0; r < kRows; ++r) {
-        sum[r][p] += a[r][k] * wide;
-        bound[r][p] += g[r][k] * magnitude;
+  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {};
+  for (std::int64_t begin = 0; begin < panel.k; begin += kStep) {
+    const std::int64_t end = begin + kStep < panel.k ? begin + kStep : panel.k;
+    for (std::int64_t k = begin; k < end; ++k)
+      for (int p = 0; p < kParts; ++p) {
+        const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
+        for (int r = 0; r < kRows; ++r) sum[r][p] += rows[r].ref[k] * b;
       }
-    }
+    for (std::int64_t k = begin; k < end; ++k)
+      for (int p = 0; p < kNarrowParts; ++p) {
+        const auto b = load<Floats>(panel.values + k * kPanelColumns + p * kLanes);
+        const auto magnitude = (Floats)((Ints)b & 0x7fffffff);
+        for (int r = 0; r < kRows; ++r) {
+          spread[r][p] += rows[r].spread[k] * magnitude;
+          squares[r][p] += rows[r].squares[k] * (b * b);
+        }
+      }
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int p = 0; p < kParts; ++p) {
-      save(ref + r * kPanelColumns + p * kWideLanes, sum[r][p]);
-      save(spread + r * kPanelColumns + p * kWideLanes, bound[r][p]);
-    }
+  for (int r = 0; r < kRows; ++r) {
+    save(out[r].ref, sum[r]);
+    save(out[r].spread, spread[r]);
+    save(out[r].squares, squares[r]);
+  }
 }
 
-void bounded(const Panel& panel, const double* const* a, const float* const* g, int rows, double* ref, float* spread) {
-  rows == 2 ? bounded_rows<2>(panel, a, g, ref, spread) : bounded_rows<1>(panel, a, g, ref, spread);
+void bounded(const Panel& panel, const BoundedRow* rows, int count, BoundedSums* out) {
+  count == 2 ? bounded_rows<2>(panel, rows, out) : bounded_rows<1>(panel, rows, out);
 }
 
 /// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - 25): toward zero to fp32.

@@ -18,10 +18,24 @@ struct Panel {
 /// Exponent of a zero operand: low enough never to raise an alignment, and to be told from real exponents.
 inline constexpr std::int32_t kZeroExponent = -1000;
 
+/// One row of the left operand for the bounded arithmetic, [k] each.
+struct BoundedRow {
+  const double* ref;
+  const float* spread;   // per unit of |b|: what the term adds to the bound
+  const float* squares;  // per unit of b^2: what the term adds to the variance
+};
+
+/// One row against the panel: sum ref_k b_k in float64; sum spread_k |b_k| and sum squares_k b_k^2 in float32.
+struct BoundedSums {
+  double ref[kPanelColumns];
+  float spread[kPanelColumns];
+  float squares[kPanelColumns];
+};
+
 struct ProductKernels {
   const char* name;
-  /// ref[16] = sum a_k b_k in float64; spread[16] = sum g_k |b_k| in float32, for `rows` (1 or 2) rows.
-  void (*bounded)(const Panel&, const double* const* a, const float* const* g, int rows, double* ref, float* spread);
+  /// `count` (1 or 2) rows, so that a loaded column serves both.
+  void (*bounded)(const Panel&, const BoundedRow* rows, int count, BoundedSums* out);
   /// The Hopper tensor core on K in [begin, end), starting from zero; flags[c] != 0 where the alignment left the measured range.
   void (*hopper)(const Panel&, const float* a, const std::int32_t* a_exponents, std::int64_t begin, std::int64_t end,
                  float* sums, std::int32_t* flags);

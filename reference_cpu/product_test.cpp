@@ -4,59 +4,13 @@
 #include <Eigen/Dense>
 
 #include <cmath>
-#include <random>
 
 #include "reference_cpu/product.h"
+#include "reference_cpu/test_products.h"
 
 using namespace assay;
 
 namespace {
-
-struct Example {
-  std::int64_t rows, k, n;
-  std::vector<Bf16> left, right;  // [rows, k], [n, k]
-};
-
-Example gaussian_example(std::int64_t rows, std::int64_t k, std::int64_t n, unsigned seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  Example e{rows, k, n, {}, {}};
-  for (std::int64_t i = 0; i < rows * k; ++i) e.left.push_back(round_to_bf16(normal(engine)));
-  for (std::int64_t i = 0; i < n * k; ++i) e.right.push_back(round_to_bf16(normal(engine)));
-  return e;
-}
-
-Example of_values(const std::vector<float>& a, const std::vector<float>& b) {
-  Example e{1, static_cast<std::int64_t>(a.size()), 1, {}, {}};
-  for (const float x : a) e.left.push_back(round_to_bf16(x));
-  for (const float x : b) e.right.push_back(round_to_bf16(x));
-  return e;
-}
-
-template <class V>
-LargeVector<V> multiply(const Example& e, const Accumulator& accumulator, const Fault& fault = {}) {
-  std::vector<V> left(e.left.size());
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    const float x = to_float(e.left[i]);
-    if constexpr (std::is_same_v<V, Interval>) left[i] = {x, x, x};
-    else left[i] = {x, false};
-  }
-  std::vector<std::int32_t> source(static_cast<std::size_t>(e.rows));
-  for (std::size_t r = 0; r < source.size(); ++r) source[r] = static_cast<std::int32_t>(r);
-  const std::int64_t offsets[] = {0, e.rows};
-  GroupedProduct<V> p;
-  p.left = left;
-  p.source = source;
-  p.offsets = offsets;
-  p.k = e.k;
-  p.n = e.n;
-  p.weights = [&](std::int64_t) { return ExpertMatrix{e.right, nullptr}; };
-  p.accumulator = accumulator;
-  p.fault = fault;
-  return grouped_product(p);
-}
-
-const Accumulator kHopper{AccumulatorKind::Hopper, {}};
 
 /// The tensor core in 128-bit integers, written from its description and nothing else.
 float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
@@ -101,7 +55,7 @@ TEST_SUITE("product") {
 
   TEST_CASE("every element equals an independent integer model of the tensor core") {
     for (const std::int64_t k : {1, 15, 16, 17, 40, 72, 2048}) {
-      const auto e = gaussian_example(5, k, 37, static_cast<unsigned>(k));
+      const auto e = random_example(Data::Gaussian, 5, k, 37, static_cast<unsigned>(k));
       const auto out = multiply<PredictedValue>(e, kHopper);
       for (std::int64_t r = 0; r < e.rows; ++r)
         for (std::int64_t c = 0; c < e.n; ++c) {
@@ -112,7 +66,7 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("a split adds the parts in fp32 in ascending order") {
-    const auto e = gaussian_example(2, 256, 3, 5);
+    const auto e = random_example(Data::Gaussian, 2, 256, 3, 5);
     const auto out = multiply<PredictedValue>(e, {AccumulatorKind::Hopper, {96, 96, 64}});
     for (std::int64_t r = 0; r < 2; ++r)
       for (std::int64_t c = 0; c < 3; ++c) {
@@ -123,7 +77,7 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("sequential and pairwise sums follow their order") {
-    const auto e = gaussian_example(1, 11, 1, 9);
+    const auto e = random_example(Data::Gaussian, 1, 11, 1, 9);
     std::vector<float> p;
     float sequential = 0.0f;
     for (std::size_t i = 0; i < 11; ++i) {
@@ -136,7 +90,7 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("the float64 product agrees with Eigen and its interval holds every legal order") {
-    const auto e = gaussian_example(7, 300, 33, 3);
+    const auto e = random_example(Data::Gaussian, 7, 300, 33, 3);
     Eigen::MatrixXd a(e.rows, e.k), b(e.n, e.k);
     for (std::int64_t i = 0; i < e.rows * e.k; ++i) a(i / e.k, i % e.k) = to_float(e.left[static_cast<std::size_t>(i)]);
     for (std::int64_t i = 0; i < e.n * e.k; ++i) b(i / e.k, i % e.k) = to_float(e.right[static_cast<std::size_t>(i)]);
@@ -158,7 +112,7 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("every vector width gives the same bits") {
-    const auto e = gaussian_example(9, 200, 50, 11);
+    const auto e = random_example(Data::Gaussian, 9, 200, 50, 11);
     REQUIRE(use_product_kernels("baseline"));
     const auto bounded = multiply<Interval>(e, {});
     const auto predicted = multiply<PredictedValue>(e, kHopper);
@@ -191,7 +145,7 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("a dropped tail is the product of what is left") {
-    const auto e = gaussian_example(3, 72, 5, 2);
+    const auto e = random_example(Data::Gaussian, 3, 72, 5, 2);
     Fault fault{FaultKind::DropLastK, Field::first_gemm, 8, 0};
     const auto out = multiply<PredictedValue>(e, kHopper, fault);
     for (std::int64_t r = 0; r < 3; ++r)

@@ -14,7 +14,7 @@ constexpr std::int64_t kMeasuredExperts = 1024;  // torch uses another softmax k
 constexpr std::int64_t kMeasuredTopK = 32;
 
 /// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded argument;
-/// results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5).
+/// results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5). Noise: that error, uniform, and the logit's times e.
 std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
   double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
   for (const auto& l : logits) {
@@ -29,9 +29,10 @@ std::vector<Interval> exponentials(std::span<const Interval> logits, const Preci
   const double narrowed = contract.unit_roundoff < kFp32UnitRoundoff ? 2.0 * largest * kFp32UnitRoundoff : 0.0;
   for (const auto& l : logits) {
     const double relative = ((contract.expf_ulps + 0.5) * 0x1p-23 + std::fabs(l.ref - top) * kFp32UnitRoundoff + narrowed) * (1 + 0x1p-10);
-    Interval e = widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, 0x1p-126 * (1.0 + total));
+    const double floor = 0x1p-126 * (1.0 + total);
+    Interval e = widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, floor);
     e.low = std::max(e.low, 0.0);
-    result.push_back(e);
+    result.push_back(with_noise(e, std::hypot(e.ref * l.noise, std::sqrt(uniform_variance(e.ref * relative + floor)))));
   }
   return result;
 }
@@ -50,7 +51,7 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     Interval sum;
     const auto take = [&](std::size_t i) {
       if (i == skip) return;
-      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high};
+      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high, std::hypot(sum.noise, e[i].noise)};
     };
     if (renormalised)
       for (const auto expert : selected) take(static_cast<std::size_t>(expert));
@@ -62,7 +63,12 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
   const double relative = gamma(terms) + 3.0 * kFp32UnitRoundoff;
   for (std::size_t j = 0; j < selected.size(); ++j) {
     const auto expert = static_cast<std::size_t>(selected[j]);
-    out[j] = widen(share(e[expert], sum_without(expert)), relative, 0x1p-126);
+    const Interval others = sum_without(expert);
+    const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
+    // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (numerics 3.5), each noise_j / sum e.
+    const double total = e[expert].ref + others.ref, own = others.ref * e[expert].noise / total;
+    const double carried = (own * own + others.noise * others.noise * e[expert].ref / total * e[expert].ref / total) / (total * total);
+    out[j] = with_noise(w, std::sqrt(carried + uniform_variance(relative * w.ref + 0x1p-126)));
   }
 }
 

@@ -1,0 +1,133 @@
+// The noise model against brute force: products in every legal order, and whole layers on every accumulator.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+#include "reference_cpu/stages.h"
+#include "reference_cpu/test_products.h"
+
+using namespace assay;
+
+namespace {
+
+/// Errors beside the noise modelled for them; an element without noise must be exact.
+struct Spread {
+  double normalised = 0.0, errors = 0.0, noises = 0.0;
+  std::int64_t count = 0, inexact = 0;
+  void add(double error, double noise) {
+    inexact += !(noise > 0.0) && error != 0.0;
+    if (!(noise > 0.0)) return;
+    normalised += error / noise * (error / noise);
+    errors += error * error;
+    noises += noise * noise;
+    ++count;
+  }
+  /// Root mean square of error / noise.
+  double rms() const { return count == 0 ? 0.0 : std::sqrt(normalised / static_cast<double>(count)); }
+  /// Root mean square of all errors over that of all noises: how tight the model is. A few elements decide it.
+  double pooled() const { return count == 0 ? 0.0 : std::sqrt(errors / noises); }
+};
+
+void check(const std::string& what, const Spread& spread) {
+  INFO(fmt::format("{}: rms {:.3f}, pooled {:.3f} of {}", what, spread.rms(), spread.pooled(), spread.count));
+  CHECK(spread.rms() <= 1.0);
+  CHECK(spread.inexact == 0);
+  if (std::getenv("ASSAY_PRINT_NOISE") != nullptr)
+    fmt::print("{}: rms {:.3f}, pooled {:.3f} of {}\n", what, spread.rms(), spread.pooled(), spread.count);
+}
+
+std::map<std::string, Accumulator> legal_orders(std::int64_t k) {
+  std::map<std::string, Accumulator> all = {{"sequential", {AccumulatorKind::Fp32Sequential, {}}},
+                                            {"pairwise", {AccumulatorKind::Fp32Pairwise, {}}},
+                                            {"hopper", kHopper}};
+  const std::int64_t quarter = (k / 4 + 15) / 16 * 16;
+  if (3 * quarter < k && quarter > 0) all["hopper, 4 splits"] = {AccumulatorKind::Hopper, {quarter, quarter, quarter, k - 3 * quarter}};
+  return all;
+}
+
+/// A predicted layer's errors after storing, by field and mode.
+std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_view contract_name, const Accumulator& order) {
+  const PrecisionContract& contract = find_contract(contract_name);
+  const auto candidate = predict_forward(problem, contract, {order, order, order});
+  Upstream upstream;
+  upstream.fields = &candidate.fields;
+  upstream.usable.fill(true);
+  const auto reference = make_reference(problem, upstream, contract, {}, false);
+  std::map<std::string, Spread> all;
+  for (const auto& what : kFields) {
+    if (what.group != Group::Forward || what.dtype != DType::BFloat16 || !candidate.fields.has(what.id)) continue;
+    const auto out = candidate.fields.at(what.id).as<Bf16>();
+    for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+      const auto bounded = reference->bounded(what.id, mode);
+      Spread& spread = all[fmt::format("{} {}", what.name, mode == Mode::Isolated ? "isolated" : "chained")];
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        const Interval at = stored(bounded[i], Store::Bf16);
+        spread.add(to_float(out[i]) - at.ref, at.noise);
+      }
+    }
+  }
+  return all;
+}
+
+constexpr const char* kDataNames[] = {"gaussian", "one sign", "octave", "heavy tail", "cancelling"};
+
+}  // namespace
+
+TEST_SUITE("noise") {
+  TEST_CASE("a product's noise is above the rms error of every legal order, at every length") {
+    for (const Data data : {Data::Gaussian, Data::OneSign, Data::Octave, Data::HeavyTail, Data::Cancelling})
+      for (const std::int64_t k : {1, 2, 3, 7, 15, 16, 17, 33, 64, 128, 300, 768, 2048, 4096, 32768}) {
+        const std::int64_t columns = k > 4096 ? 4 : k > 512 ? 32 : 64;
+        const auto e = random_example(data, columns, k, columns, static_cast<unsigned>(k));
+        const auto bounded = multiply<Interval>(e, {});
+        for (const auto& [order, accumulator] : legal_orders(k)) {
+          const auto out = multiply<PredictedValue>(e, accumulator);
+          Spread spread;
+          for (std::size_t i = 0; i < out.size(); ++i) spread.add(out[i].value - bounded[i].ref, bounded[i].noise);
+          check(fmt::format("{}, {} terms, {}", kDataNames[static_cast<int>(data)], k, order), spread);
+        }
+      }
+  }
+
+  TEST_CASE("weights and the activation before they are stored") {
+    for (const bool renormalised : {true, false}) {
+      const auto problem = random_layer(Data::Gaussian, {128, 64, 64, 8, renormalised}, 200, 3);
+      Layer layer;
+      layer.problem = &problem;
+      layer.contract = &find_contract("fused_fp32");
+      layer.accumulators = {kHopper, kHopper, kHopper};
+      auto logits = router_logits<Predicted>(layer);
+      store_field<Predicted>(Field::router_logits, layer, logits);
+      std::vector<bool> undetermined;
+      layer.routing = get_token_counts_and_gather_indices(problem.config, select_experts(layer, logits, undetermined));
+      Values<Bounded> exact_logits;
+      for (const auto& l : logits) exact_logits.push_back(Bounded::exact(l.value));
+      const auto weights = topk_weights<Predicted>(layer, logits);
+      const auto bounded_weights = topk_weights<Bounded>(layer, exact_logits);
+      Spread spread, activation;
+      for (std::size_t i = 0; i < weights.size(); ++i) spread.add(weights[i].value - bounded_weights[i].ref, bounded_weights[i].noise);
+      check(renormalised ? "topk_weights, renormalised" : "topk_weights, not renormalised", spread);
+      const auto out = act_and_mul<Predicted>(layer, first_gemm<Predicted>(layer));
+      const auto bounded = act_and_mul<Bounded>(layer, first_gemm<Bounded>(layer));
+      for (std::size_t i = 0; i < out.size(); ++i) activation.add(out[i].value - bounded[i].ref, bounded[i].noise);
+      check("intermediate of fp32 registers", activation);
+    }
+  }
+
+  TEST_CASE("a layer's noise is above the rms error of every field on every accumulator, isolated and chained") {
+    const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7), one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7),
+               tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7), wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
+    for (const std::string_view contract : {"hf", "hf_eager", "fused_fp32"})
+      for (const auto& [name, problem] : {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
+        for (const auto& [order, accumulator] : legal_orders(problem->config.hidden_size))
+          for (const auto& [field, spread] : layer_spread(*problem, contract, accumulator))
+            check(fmt::format("{}, {}, {}, {}", contract, name, order, field), spread);
+  }
+}
