@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "gpu/pipeline.h"
+#include "harness/cli/engine.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
@@ -36,11 +37,25 @@ GpuOptions gpu_options(const PipelineOptions& options) {
 Candidate run_cublas(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas(problem, gpu_options(options)); }
 Candidate run_fused(const Problem& problem, const PipelineOptions& options) { return run_gpu_fused(problem, gpu_options(options)); }
 
+/// The reference's own stages, with every product on the GPU and checked there on sampled rows.
+Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
+  const EngineScope scope(kEngineGpu);
+  Candidate candidate = forward(problem, find_contract(contract_or_hf(options)));
+  constexpr std::int64_t kProducts = 3;  // router, gate_up, down
+  if (problem.sizes().tokens > 0 && products_by_engine() != kProducts)
+    throw InputError(fmt::format("expected the GPU to compute the {} products of contract {}, found that it has the arithmetic of {}",
+                                 kProducts, contract_or_hf(options), products_by_engine()));
+  candidate.device = product_engine()->name;
+  candidate.producer = "gpu_fp64";
+  return candidate;
+}
+
 constexpr PipelineRow kPipelines[] = {
     {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference, TieRule::LowestIndex},
     {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted, TieRule::Any},
     {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},
     {"gpu_fused", "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
+    {kGpuFp64, "the reference with its products on the GPU, in float64; judged by the CPU", run_fp64, TieRule::LowestIndex},
 };
 
 }  // namespace

@@ -16,6 +16,8 @@ struct PipelineOptions {
   bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
 };
 
+inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
+
 struct PipelineRow {
   std::string_view name;
   std::string_view sentence;

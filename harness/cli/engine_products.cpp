@@ -1,0 +1,153 @@
+#include "harness/cli/engine_products.h"
+
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "reference_cpu/product.h"
+
+namespace assay::cli {
+namespace {
+
+struct Shape {
+  const char* why;
+  std::int64_t k, n, left_rows;
+  std::vector<std::int64_t> rows;  // of each group
+};
+
+// clang-format off
+const Shape kShapes[] = {
+    {"one of everything",                   1,    1,   1,  {1}},
+    {"one below a step",                    15,   3,   2,  {2}},
+    {"one step",                            16,   16,  4,  {3, 1}},
+    {"one above a step, empty groups",      17,   33,  9,  {0, 5, 0, 0, 12, 0}},
+    {"tails of K, columns and rows",        200,  101, 40, {65, 1, 33, 0, 64}},
+    {"the router of 30B-A3B",               2048, 128, 70, {70}},
+    {"the second product of 30B-A3B",       768,  256, 90, {31, 32, 0, 27}},
+    {"long",                                8192, 40,  12, {12}},
+};
+// clang-format on
+
+using Draw = std::function<float(std::mt19937_64&)>;
+
+float normal(std::mt19937_64& random) { return std::normal_distribution<float>()(random); }
+float scaled(std::mt19937_64& random, int lowest, int highest) {
+  return std::ldexp(normal(random), static_cast<int>(random() % static_cast<std::uint64_t>(highest - lowest + 1)) + lowest);
+}
+
+struct Data {
+  const char* name;
+  Draw draw;
+};
+
+const Data kData[] = {
+    {"normal", normal},
+    {"one sign", [](std::mt19937_64& r) { return std::fabs(normal(r)); }},
+    {"wide", [](std::mt19937_64& r) { return scaled(r, -20, 20); }},
+    {"half zeros", [](std::mt19937_64& r) { return r() % 2 == 0 ? 0.0f : normal(r); }},
+    {"all zero", [](std::mt19937_64&) { return 0.0f; }},
+    {"alignments at the edge of what was measured", [](std::mt19937_64& r) { return scaled(r, -56, -46); }},
+    {"sums near overflow", [](std::mt19937_64& r) { return scaled(r, 58, 63); }},
+    {"few subnormal, Inf and NaN", [](std::mt19937_64& r) {
+       const auto choice = r() % 997;
+       if (choice == 0) return 0x1p-130f;
+       if (choice == 1) return std::numeric_limits<float>::infinity();
+       if (choice == 2) return std::numeric_limits<float>::quiet_NaN();
+       return normal(r);
+     }},
+};
+
+struct Operands {
+  std::vector<Bf16> left;                 // [left_rows, k]
+  std::vector<std::vector<Bf16>> right;   // per group [n, k]
+  std::vector<std::int32_t> source;
+  std::vector<std::int64_t> offsets;
+};
+
+Operands operands(const Shape& shape, const Data& data, std::mt19937_64& random) {
+  Operands made;
+  const auto fill = [&](std::vector<Bf16>& values, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) values.push_back(round_to_bf16(data.draw(random)));
+  };
+  fill(made.left, shape.left_rows * shape.k);
+  made.offsets.push_back(0);
+  for (const auto rows : shape.rows) {
+    fill(made.right.emplace_back(), rows == 0 ? 0 : shape.n * shape.k);
+    for (std::int64_t r = 0; r < rows; ++r) made.source.push_back(static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(shape.left_rows)));
+    made.offsets.push_back(static_cast<std::int64_t>(made.source.size()));
+  }
+  return made;
+}
+
+template <class Value>
+GroupedProduct<Value> product_of(const Shape& shape, const Operands& from, const std::vector<Value>& left) {
+  GroupedProduct<Value> product;
+  product.left = left;
+  product.source = from.source;
+  product.offsets = from.offsets;
+  product.k = shape.k;
+  product.n = shape.n;
+  product.weights = [&from](std::int64_t group) { return ExpertMatrix{from.right[static_cast<std::size_t>(group)], nullptr}; };
+  return product;
+}
+
+bool same(double a, double b) { return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b)); }
+bool same(const Interval& a, const Interval& b) { return same(a.ref, b.ref) && same(a.low, b.low) && same(a.high, b.high) && same(a.noise, b.noise); }
+bool same(const PredictedValue& a, const PredictedValue& b) {
+  return a.undetermined == b.undetermined && (std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value) || (std::isnan(a.value) && std::isnan(b.value)));
+}
+
+template <class Value>
+void compare_one(const std::string& what, const GroupedProduct<Value>& product,
+                 const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine, bool verbose, ProductComparison& all) {
+  const LargeVector<Value> ours = grouped_product(product);  // no engine is in force here
+  LargeVector<Value> theirs(ours.size());
+  if (!by_engine(product, theirs)) {
+    std::printf("  declined: %s\n", what.c_str());
+    return;
+  }
+  std::int64_t differing = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) differing += !same(ours[i], theirs[i]);
+  if (differing > 0 && verbose) std::printf("  %s: %lld of %zu differ\n", what.c_str(), static_cast<long long>(differing), ours.size());
+  ++all.products;
+  all.elements += static_cast<std::int64_t>(ours.size());
+  all.differing += differing;
+}
+
+}  // namespace
+
+ProductComparison compare_products(const ProductEngine& engine, bool verbose) {
+  ProductComparison all;
+  std::mt19937_64 random(7);
+  for (const auto& shape : kShapes)
+    for (const auto& data : kData) {
+      const Operands made = operands(shape, data, random);
+      const std::string what = std::string(shape.why) + ", " + data.name;
+      std::vector<Interval> exact, uncertain;
+      std::vector<PredictedValue> predicted;
+      for (const Bf16 x : made.left) {
+        const double value = to_float(x), radius = std::fabs(value) * 0x1p-9 * static_cast<double>(random() % 5);
+        exact.push_back({value, value, value, 0.0});
+        uncertain.push_back({value, value - radius, value + 0.5 * radius, 0.25 * radius});
+        predicted.push_back({to_float(x), false});
+      }
+      compare_one<Interval>("bounded, " + what, product_of(shape, made, exact), engine.bounded, verbose, all);
+      compare_one<Interval>("bounded, uncertain operand, " + what, product_of(shape, made, uncertain), engine.bounded, verbose, all);
+      if (!predicted.empty()) predicted[predicted.size() / 2].undetermined = random() % 4 == 0;
+      std::vector<Accumulator> accumulators = {{AccumulatorKind::Hopper, {}}};
+      if (shape.k > 32) accumulators.push_back({AccumulatorKind::Hopper, {shape.k / 48 * 16, shape.k / 48 * 16, shape.k - shape.k / 48 * 32}});
+      for (const auto& accumulator : accumulators) {
+        auto product = product_of(shape, made, predicted);
+        product.accumulator = accumulator;
+        compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product, engine.predicted, verbose, all);
+      }
+    }
+  return all;
+}
+
+}  // namespace assay::cli

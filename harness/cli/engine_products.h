@@ -1,0 +1,20 @@
+// Single grouped products by an engine and by the CPU, on operands that reach every branch of the arithmetic.
+#pragma once
+
+#include <cstdint>
+
+#include "harness/product_engine.h"
+
+namespace assay::cli {
+
+struct ProductComparison {
+  std::int64_t products = 0;  // compared
+  std::int64_t elements = 0;
+  std::int64_t differing = 0;  // in any bit of any member
+};
+
+/// Every combination of shape, data and accumulator; what the engine declines is told on stdout and not counted as equal.
+/// Prints a line for each product that differs, if `verbose`.
+ProductComparison compare_products(const ProductEngine& engine, bool verbose);
+
+}  // namespace assay::cli

@@ -1,0 +1,103 @@
+// `engine_selfcheck`: the GPU as product engine against the CPU. Single products first, then whole judgements of right and of
+// faulty candidates with and without the engine: same verdicts, counts and figures. Exit 1 on a difference, 77 without a device.
+#include <cstdio>
+#include <exception>
+
+#include <fmt/format.h>
+
+#include "fixtures/fixtures.h"
+#include "gpu/pipeline.h"
+#include "gpu/product_engine.h"
+#include "harness/cli/engine.h"
+#include "harness/cli/engine_products.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/error.h"
+#include "harness/judge.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+#include "reports/json.h"
+
+namespace {
+
+using namespace assay;
+using namespace assay::cli;
+
+/// Everything the judge has to say about a candidate, as text; times left out.
+std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine, std::int64_t& products) {
+  const EngineScope scope(engine);
+  JudgeOptions options;
+  options.reference = make_reference;
+  Report report;
+  report.cases.push_back(judge(problem, candidate, options));
+  report.cases.back().seconds = 0.0;
+  products = products_by_engine();
+  return to_json(report);
+}
+
+/// A prediction as an H200 would give it, a reference, and predictions with a fault in each product.
+std::vector<Candidate> candidates(const Problem& problem) {
+  const auto& contract = find_contract("hf");
+  const auto accumulators = huggingface_accumulators(problem, "hf");
+  std::vector<Candidate> all = {predict_forward(problem, contract, accumulators), forward(problem, contract)};
+  for (const Field field : {Field::router_logits, Field::first_gemm, Field::second_gemm}) {
+    all.push_back(predict_forward(problem, contract, accumulators, Fault{.kind = FaultKind::DropLastK, .field = field, .amount = 1}));
+    all.back().name = fmt::format("predicted, the last of K missing in {}", name(field));
+  }
+  return all;
+}
+
+std::int64_t compare_judgements() {
+  std::int64_t wrong = 0;
+  for (const auto& fixture : fixtures()) {
+    if (fixture.tokens() > 1024) continue;  // `assay verify --engine cpu` against `--engine gpu` is for those
+    const Problem problem = load_fixture(fixture.name);
+    for (const auto& candidate : candidates(problem)) {
+      std::int64_t none = 0, products = 0;
+      const bool equal = judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, products);
+      const bool used = products > 0 || fixture.tokens() == 0;
+      if (!equal || !used) std::printf("  %s, %s: %s\n", problem.name.c_str(), candidate.name.c_str(), equal ? "the engine took nothing over" : "judgements differ");
+      wrong += !equal || !used;
+    }
+  }
+  return wrong;
+}
+
+/// The check must be seen to fail: an accumulator that keeps one bit less is another tensor core.
+bool wrong_constant_is_found() {
+  const auto broken = gpu_product_engine(0, 24);
+  const ProductComparison products = compare_products(*broken, false);
+  std::printf("an accumulator of 24 fractional bits: %lld elements differ\n", static_cast<long long>(products.differing));
+  const Problem problem = load_fixture("odd");
+  try {
+    const EngineScope scope(broken);
+    predict_forward(problem, find_contract("hf"), huggingface_accumulators(problem, "hf"));
+  } catch (const InputError& error) {
+    std::printf("refused: %s\n", error.what());
+    return products.differing > 0;
+  }
+  std::printf("expected the sampled rows to refuse it, found that they accept it\n");
+  return false;
+}
+
+}  // namespace
+
+int main() {
+  try {
+    if (const auto reason = gpu_unavailable()) {
+      std::printf("SKIP: %s\n", reason->c_str());
+      return 77;
+    }
+    const ProductComparison products = compare_products(*gpu_product_engine(0), true);
+    std::printf("%lld products, %lld elements: %lld differ from the CPU's\n", static_cast<long long>(products.products),
+                static_cast<long long>(products.elements), static_cast<long long>(products.differing));
+    const std::int64_t judgements = compare_judgements();
+    std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
+    const bool found = wrong_constant_is_found();
+    return products.products > 0 && products.differing == 0 && judgements == 0 && found ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "engine_selfcheck: %s\n", error.what());
+    return 3;
+  }
+}
