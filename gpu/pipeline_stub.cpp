@@ -2,6 +2,7 @@
 #include "gpu/pipeline.h"
 
 #include "gpu/bench.h"
+#include "gpu/field_comparison.h"
 #include "gpu/product_engine.h"
 #include "harness/error.h"
 
@@ -13,6 +14,7 @@ constexpr const char* kNotBuilt = "no GPU can be used here: this build has no CU
 std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+std::optional<FieldComparer> gpu_field_comparer() { return std::nullopt; }
 std::optional<ProductEngine> gpu_product_engine(std::int64_t, int) { return std::nullopt; }
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&) { throw InputError(kNotBuilt); }
 
