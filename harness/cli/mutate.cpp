@@ -6,19 +6,30 @@
 
 #include "harness/atomic_file.h"
 #include "harness/cli/commands.h"
+#include "harness/cli/detection_curves.h"
 #include "harness/cli/environment.h"
+#include "harness/cli/false_alarms.h"
 #include "harness/cli/mutate_score.h"
 #include "harness/cli/mutation.h"
 #include "harness/cli/problems.h"
+#include "harness/cli/sensitivity.h"
 #include "harness/contract.h"
 #include "harness/error.h"
 
 namespace assay::cli {
 namespace {
 
+/// The one that harness/SENSITIVITY.md is written by, wherever it is written to.
+constexpr const char* kDocumentCommand =
+    "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json";
+
 struct Options {
   std::vector<std::string> faults, fixtures, contracts = {"hf"};
-  std::string json, dump;
+  std::vector<std::filesystem::path> evidence;
+  std::string json, html, markdown, dump;
+  std::vector<std::string> families;
+  std::int64_t correct = 0, curves = 0;
+  std::uint64_t seed = 1;
   bool quick = false, verbose = false;
 };
 
@@ -65,7 +76,23 @@ ExitCode run(const Options& options, const std::string& command) {
   }
   fmt::print("{}", totals_text(mutations));
   if (!options.json.empty()) write_file_atomically(options.json, mutations_json(mutations, command));
+  if (!options.html.empty()) write_file_atomically(options.html, render_sensitivity_html(sensitivity(mutations, options.evidence, command)));
+  if (!options.markdown.empty()) write_file_atomically(options.markdown, render_sensitivity_markdown(sensitivity(mutations, options.evidence, kDocumentCommand)));
   return exit_code(score(mutations));
+}
+
+ExitCode run_correct(const Options& options, const std::string& command) {
+  const FalseAlarms result = judge_correct_runs(options.correct, options.seed);
+  fmt::print("{}", text(result));
+  if (!options.json.empty()) write_file_atomically(options.json, json(result, command));
+  return exit_code(result);
+}
+
+ExitCode run_curves(const Options& options, const std::string& command) {
+  const auto curves = detection_curves(options.families, options.curves, options.seed);
+  fmt::print("{}", text(curves));
+  if (!options.json.empty()) write_file_atomically(options.json, json(curves, command));
+  return ExitCode::Passed;
 }
 
 ExitCode write_dump(const Options& options) {
@@ -89,6 +116,15 @@ void add_mutate(CLI::App& app, Program& program) {
   command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")->type_name("NAME");
   command->add_flag("--quick", options->quick, "one problem per fault");
   command->add_option("--json", options->json, "write the score as JSON")->type_name("FILE");
+  command->add_option("--correct", options->correct, "judge correct runs instead: N seeds in every legal order of summation and contract; an alarm is an error")
+      ->type_name("N")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command->add_option("--curves", options->curves, "plant the scalable faults in every size instead, on N seeds each: from which size on is each found, and by whom")
+      ->type_name("N")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command->add_option("--family", options->families, "only these scalable faults: output_scale, down_zeros, output_flip, gate_up_tail")->type_name("NAME")->needs("--curves");
+  command->add_option("--seed", options->seed, "the first seed of --correct and --curves")->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 62));
+  command->add_option("--html", options->html, "write who catches what as a single-file HTML page")->type_name("FILE");
+  command->add_option("--markdown", options->markdown, "write who catches what as a document")->type_name("FILE");
+  command->add_option("--evidence", options->evidence, "JSON of --curves and --correct, to be shown in --html and --markdown")->type_name("FILE");
   command->add_option("--dump", options->dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
   command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");
   command->callback([=, &program] {
@@ -96,6 +132,9 @@ void add_mutate(CLI::App& app, Program& program) {
       for (const auto& id : options->faults) find_fault(id);
       for (const auto& contract : options->contracts) find_contract(contract);
       options->fixtures = options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
+      for (const auto& id : options->families) find_fault_family(id);
+      if (options->curves > 0) return run_curves(*options, program.command_line);
+      if (options->correct > 0) return run_correct(*options, program.command_line);
       return options->dump.empty() ? run(*options, program.command_line) : write_dump(*options);
     };
   });

@@ -1,0 +1,18 @@
+// What `assay mutate` measured, put together for the page and the document.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/cli/mutation.h"
+#include "reports/sensitivity.h"
+
+namespace assay::cli {
+
+/// Mutations of one contract, and recorded evidence: JSON files of `--curves` and `--correct`, told apart by what they hold.
+/// Throws InputError naming a file that is neither.
+Sensitivity sensitivity(std::span<const Mutation> mutations, const std::vector<std::filesystem::path>& evidence, const std::string& command);
+
+}  // namespace assay::cli
