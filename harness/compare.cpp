@@ -10,8 +10,6 @@
 namespace assay {
 namespace {
 
-
-
 struct Accepted {
   double low, high;
 };
@@ -64,6 +62,8 @@ std::int64_t columns(const CompareContext& context) {
 }
 
 }  // namespace
+
+bool accepts(const CompareContext& context, Bf16 out, const Interval& reference) { return accepts(to_float(out), reference, context.store); }
 
 std::int64_t expert_of_row(const CompareContext& context, std::int64_t row) {
   if (context.routing == nullptr || assay::row(context.field).shape[0] != Dim::S) return -1;

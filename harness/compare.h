@@ -17,6 +17,9 @@ struct CompareContext {
   Store store = Store::Bf16;
 };
 
+/// The interval test of one element.
+bool accepts(const CompareContext& context, Bf16 out, const Interval& reference);
+
 /// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the reference is NaN.
 /// The mismatch count (bits that differ from the rounded reference) and the ratio |out - ref| / (delta + ulp(out) / 2)
 /// are information.

@@ -39,7 +39,22 @@ std::string in_words(const FieldResult& field) {
     return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements, where);
   }
   const Prediction& bits = field.isolated_bits;
+  if (!(bits.binding && bits.differing > 0) && !own.statistics.suspicion.empty()) return own.statistics.suspicion;
   return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements, bits.cause.empty() ? "" : " (" + bits.cause + ")");
+}
+
+/// Why fields are red although no stage has an error of its own.
+std::string_view without_own_error(const CaseResult& result, bool one) {
+  if (failed(result.verdict)) return one ? "lies outside the bound carried from the inputs" : "lie outside the bound carried from the inputs";
+  for (const auto& field : result.fields)
+    if (field.chained_bits.binding && field.chained_bits.differing > 0) return one ? "is not as predicted from the inputs" : "are not as predicted from the inputs";
+  return one ? "deviates from the inputs' reference more than legal implementations do" : "deviate from the inputs' reference more than legal implementations do";
+}
+
+/// Fields whose checks a wrong copy of the reference would have passed, and nothing worse.
+std::string mistrusted(const std::vector<std::string_view>& bad, std::size_t fields) {
+  return fmt::format("all {} fields pass, but the check{} of {} could not have failed: a wrong copy of the reference passes too", fields, bad.size() == 1 ? "" : "s",
+                     fmt::join(bad, ", "));
 }
 
 }  // namespace
@@ -79,9 +94,8 @@ std::string headline(const CaseResult& result) {
     return sentence;
   }
   if (!result.first_own_error) {
-    const bool one = bad.size() == 1;
-    const std::string_view what = failed(result.verdict) ? (one ? "lies outside the bound carried from the inputs" : "lie outside the bound carried from the inputs")
-                                                         : (one ? "is not as predicted from the inputs" : "are not as predicted from the inputs");
+    if (result.verdict == Verdict::Mistrusted) return mistrusted(bad, compared_fields.size());
+    const std::string_view what = without_own_error(result, bad.size() == 1);
     return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
   }
   const FieldResult* own = nullptr;

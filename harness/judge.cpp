@@ -2,67 +2,47 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <cmath>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "harness/compare.h"
-#include "harness/error.h"
 #include "harness/headline.h"
+#include "harness/intake.h"
+#include "harness/phase_timer.h"
 #include "harness/selection.h"
+#include "harness/statistics.h"
+#include "harness/vacuity.h"
 
 namespace assay {
 namespace {
-
-/// Shape, dtype and index range come before values. Fills `usable`; gives the verdict of what is wrong.
-class Intake {
- public:
-  Intake(const Problem& problem, const FieldSet& fields) : sizes_(problem.sizes()), fields_(fields) { upstream.fields = &fields; }
-
-  void check(Field field, FieldResult& result) {
-    const FieldRow& what = row(field);
-    const Tensor& tensor = fields_.at(field);
-    const Shape expected = expected_shape(field, sizes_);
-    if (tensor.shape() != expected) {
-      result.verdict = Verdict::WrongShape;
-      result.notes.push_back(fmt::format("expected shape {}, found {}", to_string(expected), to_string(tensor.shape())));
-    } else if (tensor.dtype() != what.dtype) {
-      result.verdict = Verdict::WrongDtype;
-      result.notes.push_back(fmt::format("expected {}, found {}", row(what.dtype).name, row(tensor.dtype()).name));
-    } else if (in_range(field, tensor, result)) {
-      upstream.usable[static_cast<std::size_t>(field)] = true;
-    }
-  }
-
-  Upstream upstream;
-
- private:
-  bool in_range(Field field, const Tensor& tensor, FieldResult& result) {
-    std::int64_t limit = 0;
-    if (field == Field::selected_experts) limit = sizes_.config.num_experts;
-    else if (field == Field::gather_indices) limit = sizes_.slots();
-    else return true;
-    const auto values = tensor.as<std::int32_t>();
-    const auto bad = std::ranges::find_if(values, [&](std::int32_t v) { return v < 0 || v >= limit; });
-    if (bad == values.end()) return true;
-    result.verdict = Verdict::Failed;
-    result.isolated.verdict = Verdict::Failed;
-    result.isolated.elements = tensor.size();
-    result.isolated.rejected = std::ranges::count_if(values, [&](std::int32_t v) { return v < 0 || v >= limit; });
-    result.notes.push_back(fmt::format("element {} is {}, expected 0..{}; later stages use the reference's routing",
-                                       bad - values.begin(), *bad, limit - 1));
-    return false;
-  }
-
-  Sizes sizes_;
-  const FieldSet& fields_;
-};
 
 bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
 
 Accumulator assumed(const Accumulator& accumulator) {
   return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
+}
+
+/// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
+double log_share_of_field(double false_alarm) {
+  const auto fields = std::ranges::count_if(kFields, [](const FieldRow& f) { return f.group == Group::Forward && f.dtype == DType::BFloat16; });
+  return std::log(false_alarm) - std::log(2.0 * static_cast<double>(fields) + 1.0);
+}
+
+/// Where every bit is what the declared arithmetic gives, there is nothing left to suspect.
+bool explained(const Prediction& bits) { return bits.available && bits.elements > 0 && bits.as_predicted == bits.elements; }
+
+void suspect_beyond_limits(Judgement& judgement, const Prediction& bits) {
+  if (judgement.statistics.suspicion.empty()) return;
+  judgement.statistics.explained = explained(bits);
+  if (!judgement.statistics.explained) judgement.verdict = worst(judgement.verdict, Verdict::Suspect);
+}
+
+void mistrust_vacuous(FieldResult& result) {
+  const std::string reason = in_words(result.vacuity);
+  if (reason.empty()) return;
+  result.verdict = worst(result.verdict, Verdict::Mistrusted);
+  result.notes.push_back(reason);
 }
 
 class Judge {
@@ -139,6 +119,7 @@ class Judge {
       case Match::Selection: judge_selection(result); break;
       case Match::Given: break;
     }
+    mistrust_vacuous(result);
     result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
@@ -155,9 +136,10 @@ class Judge {
   }
 
   void judge_integers(FieldResult& result) {
-    result.isolated = compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(),
-                                    reference_->expected_integers(result.field));
+    const auto expected = reference_->expected_integers(result.field);
+    result.isolated = compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(), expected);
     result.chained = result.isolated;
+    result.vacuity = vacuity_of_integers(context(result.field), expected);
   }
 
   void judge_rounded(FieldResult& result) {
@@ -171,61 +153,69 @@ class Judge {
         bits = result.isolated_bits;
         continue;
       }
-      judgement = compare_rounded(context(result.field), out, reference_->bounded(result.field, mode));
+      const auto reference = reference_->bounded(result.field, mode);
+      judgement = compare_rounded(context(result.field), out, reference);
+      {
+        const PhaseTimer timer("statistics");
+        judgement.statistics = field_statistics(statistics_context(result.field, mode), out, reference);
+      }
       const auto predicted = reference_->predicted(result.field, mode);
-      if (predicted.empty() && !out.empty()) continue;
-      if (out.empty()) continue;
-      bits = compare_predicted(context(result.field), out, predicted);
-      bits.binding = binding_;
-      bits.accumulator = reference_->accumulator(result.field);
+      if (!predicted.empty()) {
+        bits = compare_predicted(context(result.field), out, predicted);
+        bits.binding = binding_;
+        bits.accumulator = reference_->accumulator(result.field);
+      }
+      suspect_beyond_limits(judgement, bits);
+      for (auto& check : vacuity_of_rounded(context(result.field), reference, binding_ ? std::span(predicted) : std::span<const PredictedBits>())) {
+        check.chained = mode == Mode::Chained;
+        if (!check.chained || check.outcome == VacuityOutcome::WouldPass) result.vacuity.push_back(std::move(check));
+      }
     }
+  }
+
+  /// What a legal implementation makes independent errors of: see Dependence.
+  StatisticsContext statistics_context(Field field, Mode mode) const {
+    StatisticsContext statistics{context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm)};
+    const bool own = mode == Mode::Isolated && reference_->isolated_from(field).empty();
+    if (!own || field == Field::topk_weights) {
+      statistics.dependence = Dependence::Tokens;
+    } else if (field == Field::intermediate) {
+      statistics.dependence = Dependence::Classes;
+      statistics.classes = candidate_.fields.at(Field::first_gemm).as<Bf16>();
+      statistics.class_stride = 2 * problem_.config.moe_intermediate_size;
+    }
+    return statistics;
   }
 
   void judge_selection(FieldResult& result) {
     const auto selected = candidate_.fields.at(result.field).as<std::int32_t>();
     const auto& config = problem_.config;
+    const auto reference = model_logits(reference_->bounded(Field::router_logits, Mode::Chained), reference_->store(Field::router_logits));
+    auto chained = check_selection(config, contract_, reference, selected);
+    result.chained = std::move(chained.judgement);
+    result.chained.statistics = flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm));
     if (intake_.upstream.has(Field::router_logits)) {
-      std::vector<Interval> own;
-      for (const Bf16 l : candidate_.fields.at(Field::router_logits).as<Bf16>()) own.push_back({to_float(l), to_float(l), to_float(l)});
+      const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
       result.isolated = check_selection(config, contract_, own, selected).judgement;
+      if (result.isolated.rejected == 0) result.vacuity = vacuity_of_selection(config, contract_, own, selected);
     } else {
       result.upstream = name(Field::router_logits);
+      result.isolated = result.chained;
+      if (result.isolated.rejected == 0) result.vacuity = vacuity_of_selection(config, contract_, reference, selected);
     }
-    auto reference = reference_->bounded(Field::router_logits, Mode::Chained);
-    for (auto& l : reference) {
-      if (reference_->store(Field::router_logits) == Store::Unrounded) continue;
-      l = {to_float(round_to_bf16(l.ref)), to_float(round_to_bf16(l.low)), to_float(round_to_bf16(l.high))};
-    }
-    auto chained = check_selection(config, contract_, reference, selected);
-    result.chained = chained.judgement;
-    if (!result.upstream.empty()) result.isolated = result.chained;
     case_.flips = std::move(chained.flips);
     predict_selection(result, selected);
+    suspect_beyond_limits(result.chained, result.chained_bits);
   }
 
   void predict_selection(FieldResult& result, std::span<const std::int32_t> selected) {
     if (selected.empty() || reference_->predicted(Field::router_logits, Mode::Chained).empty()) return;
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
-      auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
       std::vector<bool> undetermined;
       const auto predicted = reference_->predicted_selection(mode, undetermined);
-      bits.available = true;
+      auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
+      bits = compare_predicted_selection(context(result.field), selected, predicted, undetermined);
       bits.binding = binding_;
-      bits.elements = static_cast<std::int64_t>(selected.size());
-      for (std::size_t i = 0; i < selected.size(); ++i) {
-        const bool unsure = undetermined[i / static_cast<std::size_t>(problem_.config.top_k)];
-        const bool differs = !unsure && predicted[i] != selected[i];
-        bits.undetermined += unsure;
-        bits.differing += differs;
-        if (differs && !bits.first) {
-          Element e;
-          e.at = locate(context(result.field), static_cast<std::int64_t>(i));
-          e.out = selected[i];
-          e.ref = e.low = e.high = predicted[i];
-          bits.first = e;
-        }
-      }
-      bits.as_predicted = bits.elements - bits.undetermined - bits.differing;
     }
   }
 

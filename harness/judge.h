@@ -13,6 +13,7 @@ struct JudgeOptions {
   std::string contract;                        // overrides the candidate's; empty = as declared
   std::optional<Accumulators> accumulators;    // overrides the declared ones
   std::optional<Stage> only;                   // judge this stage only
+  double false_alarm = 1e-6;                   // chance that statistics suspect a legal implementation of this case; in (0, 1)
   ReferenceFactory reference;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,34 @@ struct Element {
   std::int64_t ulps = 0;       // bf16 neighbours between out and the rounded reference
 };
 
+/// One statistical test (harness/statistics.h): what was observed, what legal implementations show at most on average, and where
+/// that becomes too improbable. Of a family of tests (every expert, every tile) the worst member is shown.
+struct StatisticalTest {
+  std::string measure;       // "flipped bits", "excess energy", "bias", "routing flips", "suspicious flips"
+  std::string over;          // "the field", "expert 17", "rows 0 to 127, cols 128 to 255", "col 5"
+  std::int64_t members = 1;  // of the family
+  double observed = 0.0;     // per element (of routing: per token)
+  double expected = 0.0;     // at most, on average over legal implementations
+  double limit = 0.0;        // about where the test fires
+  double log10_chance = 0.0; // of legal implementations that show as much: at most this
+  double log10_share = 0.0;  // the run's false-alarm probability, shared out: the test fires below
+  bool beyond = false;
+};
+
+/// Statistics of one field's elements against the reference.
+struct Statistics {
+  std::string units;            // what is taken as independent: "elements", "tokens", "gate values"; empty: no statistics
+  std::int64_t unit_count = 0;
+  double z2 = 0.0;              // mean of (out - ref)^2 / (ulp^2 / 12 + noise^2)
+  double z2_of_rounding = 0.0;  // the same of the rounded reference
+  double max_contract_ulps = 0.0;                                           // largest |out - ref| / max(ulp, 2 delta)
+  std::vector<std::pair<std::string, std::int64_t>> max_contract_ulps_at;   // axis name, index
+  std::vector<std::pair<std::int64_t, std::int64_t>> ulp_histogram;  // first distance of a bucket (0, 1, 2, 3, 5, 9, ...), elements
+  std::vector<StatisticalTest> tests;
+  std::string suspicion;        // one sentence where a test fires
+  bool explained = false;       // yet every bit is as predicted, so that nothing is suspect
+};
+
 /// One way of judging a field (isolated or chained).
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
@@ -37,6 +66,7 @@ struct Judgement {
   double max_ratio = 0.0;
   std::optional<Element> worst;  // largest ratio, or the first rejected exact element
   std::vector<std::pair<std::int64_t, double>> worst_by_expert;  // expert, max ratio; fields with rows of experts only
+  Statistics statistics;        // beyond its limits: Suspect, unless every bit is as predicted
 };
 
 /// Predicted bits of one field.
@@ -60,6 +90,21 @@ struct Cause {
   bool every_bit = false;  // it gives every bit of the elements looked at
 };
 
+/// A wrong copy of the reference, shown to the checks of this very field: a check that accepts it proves nothing.
+enum class VacuityOutcome {
+  Rejected,       // as it must be
+  NotApplicable,  // the copy equals the reference, or is a legal result too
+  WouldPass,      // the field is Mistrusted
+};
+std::string_view name(VacuityOutcome outcome);
+
+struct VacuityCheck {
+  std::string copy;    // "zeros", "rows rotated by one", "half-scaled", "columns shifted by one"
+  VacuityOutcome outcome = VacuityOutcome::NotApplicable;
+  std::string reason;  // "interval", "predicted bits", "equals the reference", ...
+  bool chained = false;  // of the chained checks: information, not a verdict
+};
+
 struct FieldResult {
   Field field{};
   Verdict verdict = Verdict::NotMaterialised;  // the worst of the parts
@@ -70,8 +115,18 @@ struct FieldResult {
   Prediction isolated_bits;
   Prediction chained_bits;
   std::vector<Cause> causes;       // of an error of its own, best first
+  std::vector<VacuityCheck> vacuity;
   std::vector<std::string> notes;  // "expected shape [16, 128], found [16, 64]"
 };
+
+/// How a token's choice of other experts than the reference's is explained (numerics 3.6).
+enum class RoutingTier {
+  ExactTie,    // the logits exchanged are equal once stored: legal where the contract leaves ties open
+  Admissible,  // within 6 times the modelled noise of the logits
+  Suspicious,  // only within the worst-case bound of the logits: expected about never
+  Failed,      // beyond it
+};
+std::string_view name(RoutingTier tier);
 
 /// A token whose selected experts differ from the reference's, legally or not.
 struct RoutingFlip {
@@ -80,7 +135,9 @@ struct RoutingFlip {
   std::vector<std::int64_t> reference_only;
   double gap = 0.0;    // between the logits exchanged
   double bound = 0.0;  // gap that the errors of both logits allow
-  bool admissible = false;
+  bool admissible = false;  // not Failed
+  double noise = 0.0;       // modelled rms error of the difference of the logits exchanged, after storing
+  RoutingTier tier = RoutingTier::Failed;
 };
 
 /// One candidate judged on one problem.

@@ -42,29 +42,54 @@ double violation(std::span<const Ends> ends, std::span<const std::int32_t> chose
   return worst;
 }
 
-/// The lowest-index rule: among exactly equal logits the chosen ones come first and in ascending order.
+/// The lowest-index rule: among exactly equal logits the chosen ones come first and in ascending order. Logits that the bound lets
+/// differ may not have been equal to the candidate.
 bool breaks_index_rule(std::span<const Interval> logits, std::span<const std::int32_t> chosen, const std::vector<bool>& inside) {
+  const auto equal = [&](std::size_t a, std::size_t b) {
+    return logits[a].low == logits[a].high && logits[b].low == logits[b].high && logits[a].ref == logits[b].ref;
+  };
   for (std::size_t j = 0; j < chosen.size(); ++j) {
     const auto c = static_cast<std::size_t>(chosen[j]);
     for (std::size_t e = 0; e < c; ++e)
-      if (!inside[e] && logits[e].ref == logits[c].ref) return true;
-    if (j + 1 < chosen.size() && logits[c].ref == logits[static_cast<std::size_t>(chosen[j + 1])].ref && chosen[j] > chosen[j + 1])
-      return true;
+      if (!inside[e] && equal(e, c)) return true;
+    if (j + 1 < chosen.size() && chosen[j] > chosen[j + 1] && equal(c, static_cast<std::size_t>(chosen[j + 1]))) return true;
   }
   return false;
 }
 
+/// One token's logits in the three strengths of explanation.
+struct TokenLogits {
+  std::span<const Interval> bound, probable;
+  std::vector<Interval> alone;
+
+  TokenLogits(const LogitModel& logits, std::size_t token, std::size_t experts)
+      : bound(std::span(logits.bound).subspan(token * experts, experts)), probable(std::span(logits.probable).subspan(token * experts, experts)) {}
+};
+
+std::vector<Interval> without_errors(std::span<const Interval> logits) {
+  std::vector<Interval> alone;
+  for (const auto& l : logits) alone.push_back({l.ref, l.ref, l.ref, 0.0});
+  return alone;
+}
+
+RoutingTier tier_of(const TokenLogits& l, const PrecisionContract& contract, std::span<const std::int32_t> chosen, const std::vector<bool>& inside, bool bad) {
+  const auto explained = [&](std::span<const Interval> logits) { return violation(orderable(logits, contract), chosen, inside) <= 0.0; };
+  if (bad) return RoutingTier::Failed;
+  if (explained(without_errors(l.bound))) return RoutingTier::ExactTie;
+  return explained(l.probable) ? RoutingTier::Admissible : RoutingTier::Suspicious;
+}
+
 }  // namespace
 
-SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract, std::span<const Interval> logits,
-                               std::span<const std::int32_t> selected) {
+SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract, const LogitModel& logits, std::span<const std::int32_t> selected) {
   SelectionCheck check;
   const auto experts = static_cast<std::size_t>(config.num_experts), top_k = static_cast<std::size_t>(config.top_k);
   const std::size_t tokens = selected.size() / top_k;
   check.judgement.elements = static_cast<std::int64_t>(selected.size());
   check.judgement.verdict = Verdict::Passed;
   for (std::size_t t = 0; t < tokens; ++t) {
-    const auto l = logits.subspan(t * experts, experts);
+    const TokenLogits token(logits, t, experts);
+    const auto l = token.bound;
     const auto chosen = selected.subspan(t * top_k, top_k);
     std::vector<bool> inside(experts, false);
     bool repeated = false;
@@ -86,17 +111,21 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
     std::vector<bool> expected(experts, false);
     for (std::size_t j = 0; j < top_k; ++j) expected[static_cast<std::size_t>(order[j])] = true;
     double strongest = -std::numeric_limits<double>::infinity(), weakest = std::numeric_limits<double>::infinity(), slack = 0.0;
+    double noise_in = 0.0, noise_out = 0.0;
     for (std::size_t e = 0; e < experts; ++e) {
       if (inside[e] == expected[e]) continue;
       (inside[e] ? flip.candidate_only : flip.reference_only).push_back(static_cast<std::int64_t>(e));
       if (inside[e]) weakest = std::min(weakest, l[e].ref);
       else strongest = std::max(strongest, l[e].ref);
+      (inside[e] ? noise_in : noise_out) = std::max(inside[e] ? noise_in : noise_out, l[e].noise);
       slack = std::max(slack, std::max(ends[e].high - l[e].ref, l[e].ref - ends[e].low));
     }
     if (!flip.candidate_only.empty() && !flip.reference_only.empty()) {
       flip.gap = strongest - weakest;
       flip.bound = 2.0 * slack;
       flip.admissible = !bad;
+      flip.noise = noise_in + noise_out;
+      flip.tier = tier_of(token, contract, chosen, inside, bad);
       check.flips.push_back(flip);
     }
     if (!bad) continue;
@@ -114,6 +143,33 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
     check.judgement.worst = e;
   }
   return check;
+}
+
+LogitModel values_alone(const LogitModel& logits) {
+  LogitModel model;
+  model.bound = model.probable = without_errors(logits.bound);
+  return model;
+}
+
+Prediction compare_predicted_selection(const CompareContext& context, std::span<const std::int32_t> selected, std::span<const std::int32_t> predicted,
+                                       const std::vector<bool>& undetermined_tokens) {
+  Prediction bits;
+  bits.available = true;
+  bits.elements = static_cast<std::int64_t>(selected.size());
+  for (std::size_t i = 0; i < selected.size(); ++i) {
+    const bool unsure = undetermined_tokens[i / static_cast<std::size_t>(context.sizes.config.top_k)];
+    const bool differs = !unsure && predicted[i] != selected[i];
+    bits.undetermined += unsure;
+    bits.differing += differs;
+    if (!differs || bits.first) continue;
+    Element e;
+    e.at = locate(context, static_cast<std::int64_t>(i));
+    e.out = selected[i];
+    e.ref = e.low = e.high = predicted[i];
+    bits.first = e;
+  }
+  bits.as_predicted = bits.elements - bits.undetermined - bits.differing;
+  return bits;
 }
 
 }  // namespace assay

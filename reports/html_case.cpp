@@ -123,21 +123,7 @@ std::string routing(const CaseResult& c) {
                        svg::bar_chart(bars, svg::BarScale::Counts, "rows per expert"), grouped_digits(rows), busy, bars.size(),
                        grouped_digits(*std::ranges::max_element(c.expert_load)));
   }
-  if (!c.flips.empty()) {
-    const auto list = [](const std::vector<std::int64_t>& experts) {
-      std::string text;
-      for (const std::int64_t expert : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", expert);
-      return text;
-    };
-    out += "<div class=\"scroll\" tabindex=\"0\"><table class=\"routing\"><caption>Tokens that took other experts than the reference. A flip is legal where the gap of the "
-           "logits is within what their errors allow.</caption><thead><tr><th scope=\"col\">token</th><th scope=\"col\">took</th><th scope=\"col\">reference took</th>"
-           "<th scope=\"col\" class=\"number\">gap</th><th scope=\"col\" class=\"number\">allowed</th><th scope=\"col\">verdict</th></tr></thead><tbody>";
-    for (const RoutingFlip& flip : c.flips)
-      out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"number\">{:.4g}</td><td class=\"number\">{:.4g}</td><td>{}</td></tr>",
-                         flip.token, list(flip.candidate_only), list(flip.reference_only), flip.gap, flip.bound,
-                         flip.admissible ? "<span class=\"good\"><span class=\"sign\">✔</span> legal</span>" : "<span class=\"bad\"><span class=\"sign\">✘</span> WRONG</span>");
-    out += "</tbody></table></div>";
-  }
+  out += flips_table(c);
   return out.empty() ? out : "<h3>Routing</h3>" + out;
 }
 

@@ -31,6 +31,18 @@ std::string case_section(const CaseResult& result, std::size_t index, const Case
 /// Worst elements with their number lines, experts, prediction and notes of one field.
 std::string field_section(const FieldResult& result, std::size_t index);
 
+/// Statistics of one way of judging: what fired, the histogram, every test with its expectation and limit.
+std::string statistics_part(const Judgement& judgement);
+
+/// Hypotheses about a field's error with the share they explain.
+std::string causes_part(const FieldResult& result);
+
+/// What became of the wrong copies that were shown to the field's checks.
+std::string vacuity_part(const FieldResult& result);
+
+/// Tokens that took other experts, with gap, noise, bound and tier.
+std::string flips_table(const CaseResult& result);
+
 /// What changed since the last of `history`, and the worst error of every case over time; "" without a history.
 std::string trend_section(const Report& report, std::span<const Report> history);
 

@@ -52,7 +52,7 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
     out += fmt::format("<figure>{}<figcaption>Worst ratio by expert; the line is the limit.</figcaption></figure>",
                        svg::bar_chart(bars, svg::BarScale::Ratios, "worst ratio by expert"));
   }
-  return out + "</section>";
+  return out + statistics_part(judgement) + "</section>";
 }
 
 std::string prediction_part(const FieldResult& result, const Prediction& bits, std::string_view way) {
@@ -79,9 +79,9 @@ std::string field_section(const FieldResult& result, std::size_t index) {
   if (!result.upstream.empty()) out += "; judged from " + escaped(result.upstream);
   out += "</p>";
   for (const std::string& note : result.notes) out += fmt::format("<p class=\"remark\">{}</p>", escaped(note));
-  out += fmt::format("<div class=\"ways\">{}{}</div>", judgement_part(result, result.isolated, "Isolated", "from the candidate's own upstream fields"),
+  out += causes_part(result) + fmt::format("<div class=\"ways\">{}{}</div>", judgement_part(result, result.isolated, "Isolated", "from the candidate's own upstream fields"),
                      judgement_part(result, result.chained, "Chained", "from the problem's inputs"));
-  out += prediction_part(result, result.isolated_bits, "isolated") + prediction_part(result, result.chained_bits, "chained");
+  out += prediction_part(result, result.isolated_bits, "isolated") + prediction_part(result, result.chained_bits, "chained") + vacuity_part(result);
   return out + "</details>\n";
 }
 

@@ -8,7 +8,11 @@
 
 namespace assay::json {
 
-// `Value` is the struct, const when writing; `visit(name, member)` is called in the order of harness/report.h.
+// `Value` is the struct, const when writing; `visit(name, member)` is called in the order of harness/report.h. A member that came after
+// reports were first written carries `added`: where a report does not have it, it keeps its default.
+
+struct Added {};
+inline constexpr Added added;
 
 template <class T, class Struct>
 concept MaybeConst = std::same_as<std::remove_const_t<T>, Struct>;
@@ -37,6 +41,41 @@ void members(Value& value, Visit&& visit) {
   visit("ulps", value.ulps);
 }
 
+template <MaybeConst<StatisticalTest> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("measure", value.measure);
+  visit("over", value.over);
+  visit("members", value.members);
+  visit("observed", value.observed);
+  visit("expected", value.expected);
+  visit("limit", value.limit);
+  visit("log10_chance", value.log10_chance);
+  visit("log10_share", value.log10_share);
+  visit("beyond", value.beyond);
+}
+
+template <MaybeConst<Statistics> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("units", value.units);
+  visit("unit_count", value.unit_count);
+  visit("z2", value.z2);
+  visit("z2_of_rounding", value.z2_of_rounding);
+  visit("max_contract_ulps", value.max_contract_ulps);
+  visit("max_contract_ulps_at", value.max_contract_ulps_at);
+  visit("ulp_histogram", value.ulp_histogram);
+  visit("tests", value.tests);
+  visit("suspicion", value.suspicion);
+  visit("explained", value.explained);
+}
+
+template <MaybeConst<VacuityCheck> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("copy", value.copy);
+  visit("outcome", value.outcome);
+  visit("reason", value.reason);
+  visit("chained", value.chained);
+}
+
 template <MaybeConst<Judgement> Value, class Visit>
 void members(Value& value, Visit&& visit) {
   visit("verdict", value.verdict);
@@ -47,6 +86,7 @@ void members(Value& value, Visit&& visit) {
   visit("max_ratio", value.max_ratio);
   visit("worst", value.worst);
   visit("worst_by_expert", value.worst_by_expert);
+  visit("statistics", value.statistics, added);
 }
 
 template <MaybeConst<Prediction> Value, class Visit>
@@ -80,7 +120,8 @@ void members(Value& value, Visit&& visit) {
   visit("chained", value.chained);
   visit("isolated_bits", value.isolated_bits);
   visit("chained_bits", value.chained_bits);
-  visit("causes", value.causes);
+  visit("causes", value.causes, added);
+  visit("vacuity", value.vacuity, added);
   visit("notes", value.notes);
 }
 
@@ -92,6 +133,8 @@ void members(Value& value, Visit&& visit) {
   visit("gap", value.gap);
   visit("bound", value.bound);
   visit("admissible", value.admissible);
+  visit("noise", value.noise, added);
+  visit("tier", value.tier, added);
 }
 
 template <MaybeConst<CaseResult> Value, class Visit>
@@ -131,16 +174,19 @@ void members(Value& value, Visit&& visit) {
 // How many members each struct has. A structured binding must name them all, so a member that is added to
 // harness/report.h and forgotten here does not compile.
 inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e, RoutingFlip& f,
-                                   CaseResult& g, Report& h, Cause& i) {
+                                   CaseResult& g, Report& h, Cause& i, StatisticalTest& j, Statistics& k, VacuityCheck& l) {
   [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
   [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = b;
-  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8] = c;
+  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
-  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10] = e;
-  [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6] = f;
+  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
+  [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
   [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18, g19] = g;
   [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
   [[maybe_unused]] auto& [i1, i2, i3, i4] = i;
+  [[maybe_unused]] auto& [j1, j2, j3, j4, j5, j6, j7, j8, j9] = j;
+  [[maybe_unused]] auto& [k1, k2, k3, k4, k5, k6, k7, k8, k9, k10] = k;
+  [[maybe_unused]] auto& [l1, l2, l3, l4] = l;
 }
 
 }  // namespace assay::json

@@ -73,18 +73,24 @@ void read(const Place& place, Field& out) {
   out = *field;
 }
 
-void read(const Place& place, Verdict& out) {
+/// An enumerator by its name; `last` is the enum's last one.
+template <class Enum>
+void read_named(const Place& place, Enum& out, Enum last, std::string_view what) {
   std::string text;
   read(place, text);
-  for (int i = 0; i <= static_cast<int>(Verdict::WrongShape); ++i) {
-    out = static_cast<Verdict>(i);
+  for (int i = 0; i <= static_cast<int>(last); ++i) {
+    out = static_cast<Enum>(i);
     if (name(out) == text) return;
   }
-  place.expected("the name of a verdict");
+  place.expected(what);
 }
 
+void read(const Place& place, Verdict& out) { read_named(place, out, Verdict::WrongShape, "the name of a verdict"); }
+void read(const Place& place, VacuityOutcome& out) { read_named(place, out, VacuityOutcome::WouldPass, "\"rejected\", \"not applicable\" or \"would pass\""); }
+void read(const Place& place, RoutingTier& out) { read_named(place, out, RoutingTier::Failed, "the name of a routing tier"); }
+
 template <class T>
-concept Described = requires(T& value) { json::members(value, [](const char*, auto&) {}); };
+concept Described = requires(T& value) { json::members(value, [](const char*, auto&, auto...) {}); };
 
 template <Described T>
 void read(const Place& place, T& out);
@@ -115,7 +121,10 @@ void read(const Place& place, std::vector<T>& out) {
 
 template <Described T>
 void read(const Place& place, T& out) {
-  json::members(out, [&place](const char* name, auto& member) { read(place.member(name), member); });
+  json::members(out, [&place](const char* name, auto& member, auto... added) {
+    if (sizeof...(added) > 0 && place.value.is_object() && !place.value.contains(name)) return;
+    read(place.member(name), member);
+  });
 }
 
 Json parse(std::string_view text) {

@@ -59,6 +59,30 @@ TEST_SUITE("json") {
     CHECK(after.verdict() == Verdict::WrongShape);
   }
 
+  TEST_CASE("a report from before a member was added is read, and the member keeps its default") {
+    const Report before = sample::report();
+    auto document = nlohmann::json::parse(to_json(before));
+    for (auto& one : document["cases"]) {
+      for (auto& flip : one["flips"]) {
+        flip.erase("tier");
+        flip.erase("noise");
+      }
+      for (auto& field : one["fields"]) {
+        field.erase("causes");
+        field.erase("vacuity");
+        for (const char* way : {"isolated", "chained"}) field[way].erase("statistics");
+      }
+    }
+    const Report after = report_from_json(document.dump());
+    CHECK(after.cases[1].fields[7].causes.empty());
+    CHECK(after.cases[1].fields[7].isolated.statistics.units.empty());
+    CHECK(after.cases[1].fields[7].isolated.rejected == 5012);
+    // What reports always had is demanded, and what is there must be right.
+    document["cases"][0]["fields"][0]["isolated"].erase("rejected");
+    CHECK(contains(refusal(document.dump()), "expected a member \"rejected\" in cases[0].fields[0].isolated, found none"));
+    CHECK(contains(refusal(replaced(to_json(before), "\"would pass\"", "\"might pass\"")), "at cases[1].fields[8].vacuity[0].outcome, found \"might pass\""));
+  }
+
   TEST_CASE("compact and indented layouts say the same") {
     const Report before = sample::report();
     const std::string compact = to_json(before, JsonLayout::Compact);
@@ -74,6 +98,9 @@ TEST_SUITE("json") {
     blank.cases[0].flips.emplace_back();
     blank.cases[0].fields[0].isolated.worst.emplace();
     blank.cases[0].fields[0].isolated_bits.first.emplace();
+    blank.cases[0].fields[0].isolated.statistics.tests.emplace_back();
+    blank.cases[0].fields[0].vacuity.emplace_back();
+    blank.cases[0].fields[0].causes.emplace_back();
     const auto blank_json = nlohmann::json::parse(to_json(blank));
     const auto set_somewhere = [](const nlohmann::json& holders, const nlohmann::json& blank_object) {
       for (const auto& [member, value] : blank_object.items()) {
@@ -83,12 +110,17 @@ TEST_SUITE("json") {
       }
     };
     nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields, elements = fields, flips = fields;
+    nlohmann::json statistics = fields, tests = fields, vacuity = fields, causes = fields;
     for (const auto& one : sample_json["cases"]) {
       for (const auto& flip : one["flips"]) flips.push_back(flip);
       for (const auto& field : one["fields"]) {
         fields.push_back(field);
+        for (const auto& check : field["vacuity"]) vacuity.push_back(check);
+        for (const auto& cause : field["causes"]) causes.push_back(cause);
         for (const char* way : {"isolated", "chained"}) {
           judgements.push_back(field[way]);
+          statistics.push_back(field[way]["statistics"]);
+          for (const auto& test : field[way]["statistics"]["tests"]) tests.push_back(test);
           elements.push_back(field[way]["worst"]);
           predictions.push_back(field[std::string(way) + "_bits"]);
         }
@@ -101,6 +133,10 @@ TEST_SUITE("json") {
     set_somewhere(predictions, blank_case["fields"][0]["isolated_bits"]);
     set_somewhere(elements, blank_case["fields"][0]["isolated"]["worst"]);
     set_somewhere(flips, blank_case["flips"][0]);
+    set_somewhere(statistics, blank_case["fields"][0]["isolated"]["statistics"]);
+    set_somewhere(tests, blank_case["fields"][0]["isolated"]["statistics"]["tests"][0]);
+    set_somewhere(vacuity, blank_case["fields"][0]["vacuity"][0]);
+    set_somewhere(causes, blank_case["fields"][0]["causes"][0]);
   }
 
   TEST_CASE("doubles keep every bit, also those JSON has no word for") {

@@ -16,6 +16,8 @@ Json written(const std::string& value) { return value; }
 Json written(std::uint32_t value) { return value; }
 Json written(Field value) { return std::string(name(value)); }
 Json written(Verdict value) { return std::string(name(value)); }
+Json written(VacuityOutcome value) { return std::string(name(value)); }
+Json written(RoutingTier value) { return std::string(name(value)); }
 
 Json written(double value) {
   if (std::isnan(value)) return "NaN";
@@ -34,7 +36,7 @@ Json written(std::uint64_t value) {
 }
 
 template <class T>
-concept Described = requires(const T& value) { json::members(value, [](const char*, const auto&) {}); };
+concept Described = requires(const T& value) { json::members(value, [](const char*, const auto&, auto...) {}); };
 
 template <Described T>
 Json written(const T& value);
@@ -67,7 +69,7 @@ Json written(const std::vector<T>& values) {
 template <Described T>
 Json written(const T& value) {
   Json object = Json::object();
-  json::members(value, [&object](const char* name, const auto& member) { object[name] = written(member); });
+  json::members(value, [&object](const char* name, const auto& member, auto...) { object[name] = written(member); });
   return object;
 }
 

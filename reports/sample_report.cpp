@@ -46,6 +46,21 @@ Judgement judged(Field field, Verdict verdict, double ratio, std::int64_t reject
   return j;
 }
 
+Statistics statistics(Field field, double flipped) {
+  Statistics s;
+  s.units = "elements";
+  s.unit_count = count_of(field);
+  s.z2 = 1.0 + 3 * flipped;
+  s.z2_of_rounding = 0.998;
+  s.max_contract_ulps = 0.97;
+  s.max_contract_ulps_at = {{"row", 3}, {"col", 1021}};
+  s.ulp_histogram = {{0, count_of(field) - 420}, {1, 400}, {3, 20}};
+  s.tests = {{"flipped bits", "the field", 1, flipped, 0.0031, 0.0045, flipped > 0.0045 ? -812.5 : 0.0, -8.4, flipped > 0.0045},
+             {"excess energy", "rows 128 to 255, cols 0 to 127", 96, flipped / 3, 0.0002, 0.011, -1.25, -9.9, false}};
+  if (flipped > 0.0045) s.suspicion = "43 % of elements differ from the rounded reference; at most 0.45 % are expected of any legal order of summation";
+  return s;
+}
+
 Prediction predicted(Field field, std::int64_t undetermined, std::int64_t differing) {
   Prediction p;
   p.available = true;
@@ -94,6 +109,11 @@ CaseResult passing_case() {
     const bool rounded = row.match == Match::Rounded;
     f.isolated = judged(row.id, Verdict::Passed, 0.02 + std::fmod(i * 0.137, 0.9), 0, rounded ? count_of(row.id) / 900 : 0);
     f.chained = judged(row.id, Verdict::Passed, 0.01 + std::fmod(i * 0.091, 0.4), 0, rounded ? count_of(row.id) / 40 : 0);
+    if (rounded) {
+      f.isolated.statistics = statistics(row.id, 0.001);
+      f.chained.statistics = statistics(row.id, 0.002);
+    }
+    f.vacuity = {{"zeros", VacuityOutcome::Rejected, "interval", false}, {"rows rotated by one", VacuityOutcome::NotApplicable, "equals the reference", false}};
     f.isolated_bits = predicted(row.id, 0, 0);
     f.chained_bits = predicted(row.id, 0, 0);
     c.fields.push_back(std::move(f));
@@ -110,7 +130,8 @@ CaseResult failing_case() {
   c.first_own_error = Field::second_gemm;
   c.replay = "assay verify --fixture qwen3_30b_a3b --pipeline gpu_fused --contract hf --seed 18446744073709551557";
   c.remarks = {"first_gemm stays in registers: intermediate was judged from permuted inputs as one edge"};
-  c.flips = {{7, {101}, {12}, 0.0009765625, 0.00390625, true}, {11, {3, 64}, {5, 90}, 0.25, 0.0078125, false}};
+  c.flips = {{7, {101}, {12}, 0.0009765625, 0.00390625, true, 0.000244140625, RoutingTier::Admissible},
+             {11, {3, 64}, {5, 90}, 0.25, 0.0078125, false, 0.000244140625, RoutingTier::Failed}};
   for (FieldResult& f : c.fields) {
     f.origin = "computed";
     switch (f.field) {
@@ -124,6 +145,10 @@ CaseResult failing_case() {
         f.isolated_bits = predicted(f.field, 2, 41);
         f.isolated_bits.cause = "silu kept in fp32 before the product explains 41 of 41 elements";
         f.isolated_bits.first = element(f.field, 0.3);
+        f.isolated.statistics = statistics(f.field, 0.43);
+        f.isolated.verdict = Verdict::Suspect;
+        f.chained.statistics = statistics(f.field, 0.43);
+        f.chained.statistics.explained = true;
         break;
       case Field::second_gemm:
         f.verdict = Verdict::Failed;
@@ -133,13 +158,15 @@ CaseResult failing_case() {
         f.isolated_bits.cause = "the last 16 elements of K are missing for expert 33";
         f.chained_bits.available = false;
         f.notes = {"every rejected element lies in rows of expert 33"};
-        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give (explains 99.8 % of the error)", 0.998, false}};
+        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give", 0.998, false}, {"wrong_expert", "the weights are those of the next expert", 1.0, true}};
         break;
       case Field::hidden_states_unpermute:
         f.verdict = Verdict::Mistrusted;
         f.isolated.verdict = Verdict::Mistrusted;
         f.isolated.rejected = 3;
-        f.notes = {"a half-scaled copy of the reference would have passed"};
+        f.notes = {"a wrong copy of the reference (half-scaled) would have passed this very check"};
+        f.vacuity = {{"half-scaled", VacuityOutcome::WouldPass, "every element of it is accepted", false},
+                     {"half-scaled", VacuityOutcome::WouldPass, "every element of it is accepted", true}};
         break;
       case Field::hidden_states:
         f.verdict = Verdict::Failed;
@@ -211,6 +238,13 @@ Report hostile_report() {
     c.remarks.push_back(hostile);
     for (FieldResult& f : c.fields) {
       f.notes.push_back(hostile);
+      for (auto* s : {&f.isolated.statistics, &f.chained.statistics}) {
+        s->units = s->suspicion = hostile;
+        s->max_contract_ulps_at.emplace_back(hostile, 1);
+        for (auto& test : s->tests) test.measure = test.over = hostile;
+      }
+      for (auto& check : f.vacuity) check.copy = check.reason = hostile;
+      for (auto& cause : f.causes) cause.sentence = hostile;
       f.upstream = f.origin = f.isolated_bits.cause = f.isolated_bits.accumulator = hostile;
       if (f.isolated.worst) f.isolated.worst->at.emplace_back(hostile, 1);
     }

@@ -27,6 +27,12 @@ std::string ratio_bars(const FieldResult& result, const RatioAxis& axis);
 /// Shares of bits: as predicted, undetermined, differing. A differing share is at least a hair wide.
 std::string bits_meter(const Prediction& prediction);
 
+/// Elements by distance in ulps, as columns on a logarithmic scale with their counts.
+std::string ulp_histogram(const Statistics& statistics);
+
+/// A share from 0 to 1 as a filled bar.
+std::string share_meter(double share);
+
 /// The accepted interval with the reference and the found value in it or beside it; ticks are bf16 values where they fit.
 std::string number_line(const Element& element);
 

@@ -7,6 +7,7 @@
 #include "harness/bf16.h"
 #include "reports/columns.h"
 #include "reports/text_paint.h"
+#include "reports/text_statistics.h"
 #include "reports/wording.h"
 
 namespace assay {
@@ -76,7 +77,9 @@ std::string field_details(const CaseResult& result, const TextOptions& options) 
   std::string out;
   for (const FieldResult& field : result.fields) {
     std::string body = judgement_text(field, field.isolated, "isolated", options) + judgement_text(field, field.chained, "chained", options) +
-                       prediction_detail(field, field.isolated_bits, "isolated", options) + prediction_detail(field, field.chained_bits, "chained", options);
+                       causes_text(field, options) + statistics_text(field.isolated, "isolated", options) + statistics_text(field.chained, "chained", options) +
+                       prediction_detail(field, field.isolated_bits, "isolated", options) + prediction_detail(field, field.chained_bits, "chained", options) +
+                       vacuity_text(field, options);
     for (const std::string& note : field.notes) body += wrapped(printable(note), "    note: ", static_cast<std::size_t>(options.width));
     if (body.empty()) continue;
     std::string about = std::string(name(field.field));
@@ -90,17 +93,16 @@ std::string field_details(const CaseResult& result, const TextOptions& options) 
 std::string routing_details(const CaseResult& result, const TextOptions& options) {
   if (result.flips.empty()) return "";
   constexpr std::size_t kShown = 8;
-  const auto legal = std::ranges::count(result.flips, true, &RoutingFlip::admissible);
-  std::string out = fmt::format("  routing: {} token{} took other experts than the reference, {} of them legally\n", result.flips.size(),
-                                result.flips.size() == 1 ? "" : "s", legal);
+  std::string out = wrapped(routing_text(result), "  routing: ", static_cast<std::size_t>(options.width));
   const std::size_t shown = options.verbose ? result.flips.size() : std::min(kShown, result.flips.size());
   Columns lines;
-  lines.aligns = {Align::Left, Align::Right, Align::Left, Align::Left, Align::Right, Align::Left};
+  lines.aligns = {Align::Left, Align::Right, Align::Left, Align::Left, Align::Right, Align::Right, Align::Left};
   for (std::size_t i = 0; i < shown; ++i) {
     const RoutingFlip& flip = result.flips[i];
-    lines.rows.push_back({painted(flip.admissible ? "✔ legal" : "✘ WRONG", flip.admissible ? Mark::Good : Mark::Bad, options.colour),
+    const Mark kind = mark(tier_of(flip));
+    lines.rows.push_back({painted(fmt::format("{} {}", sign(kind), words(tier_of(flip))), kind, options.colour),
                           fmt::format("token {}", flip.token), fmt::format("took {}", experts_text(flip.candidate_only)),
-                          fmt::format("not {}", experts_text(flip.reference_only)), fmt::format("gap {:.3g}", flip.gap),
+                          fmt::format("not {}", experts_text(flip.reference_only)), fmt::format("gap {:.3g}", flip.gap), fmt::format("noise {:.3g}", flip.noise),
                           fmt::format("allowed {:.3g}", flip.bound)});
   }
   out += lines.text(4);

@@ -113,9 +113,9 @@ TEST_SUITE("text") {
     CHECK(contains(text, "0x3dfd"));
     CHECK(contains(text, "cause: the last 16 elements of K are missing for expert 33"));
     CHECK(contains(text, "note: expected shape [128, 2048], found [128, 1024]"));
-    CHECK(contains(text, "2 tokens took other experts than the reference, 1 of them legally"));
+    CHECK(contains(text, "2 tokens took other experts than the reference: 0 exact ties, 1 admissible, 0 suspicious, 1 wrong"));
     CHECK(contains(line_with(text, "token 11"), "✘ WRONG"));
-    CHECK(contains(line_with(text, "token 7"), "✔ legal"));
+    CHECK(contains(line_with(text, "token 7"), "✔ admissible"));
     CHECK(contains(line_with(text, "-  d_gate_up_proj"), " unsupported"));
     CHECK(contains(line_with(text, "✘  d_topk_weights "), "2 NaN/inf"));
   }

@@ -55,9 +55,11 @@ bool stored_as_bf16(Field field, const Element& element) {
   return row(field).dtype == DType::BFloat16 && (stored == element.out || (std::isnan(stored) && std::isnan(element.out)));
 }
 
-std::string place_text(const Element& element) {
+std::string place_text(const Element& element) { return place_text(element.at); }
+
+std::string place_text(const std::vector<std::pair<std::string, std::int64_t>>& at) {
   std::string text;
-  for (const auto& [axis, index] : element.at) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", axis, index);
+  for (const auto& [axis, index] : at) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", axis, index);
   return text;
 }
 

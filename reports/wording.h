@@ -16,6 +16,11 @@ Mark mark(Verdict verdict);
 std::string_view sign(Mark mark);        // "✔" "✘" "~" "-"
 std::string_view words(Verdict verdict);  // "passed", "FAILED", "not written"
 
+/// The tier of a flip; reports from before there were tiers know legal and not.
+RoutingTier tier_of(const RoutingFlip& flip);
+Mark mark(RoutingTier tier);
+std::string_view words(RoutingTier tier);  // "tie", "admissible", "suspicious", "WRONG"
+
 /// Three significant digits or so: "0.482", "12.4", "1.2e+06", "inf".
 std::string ratio_text(double ratio);
 
@@ -29,6 +34,7 @@ std::string bits_text(Field field, std::uint32_t bits);
 bool stored_as_bf16(Field field, const Element& element);
 
 /// "row 17, col 3, expert 5, token 2"
+std::string place_text(const std::vector<std::pair<std::string, std::int64_t>>& at);
 std::string place_text(const Element& element);
 
 /// "8.1 ms", "12.3 s", "4 min 05 s"
@@ -45,6 +51,25 @@ bool has_ratio(Field field);
 
 /// Elements of a field that were judged, isolated or chained.
 std::int64_t elements(const FieldResult& result);
+
+/// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
+std::string cause_text(const Cause& cause);
+
+/// A mean per element: "0.0312 %"; signed, three digits.
+std::string share_text(double share);
+
+/// "below 1e-9; fires below 2e-10"
+std::string chance_text(const StatisticalTest& test);
+
+/// "mean z² 1.003, of rounding alone 1.000; largest contract ulp 0.98 at row 3, col 5; independent: 2,048 elements"
+std::string statistics_line(const Statistics& statistics);
+
+/// "0: 1,200; 1: 30; 3-4: 2", and the name of one bucket: "0", "3-4".
+std::string histogram_text(const Statistics& statistics);
+std::string bucket_text(std::int64_t first);
+
+/// "5 tokens took other experts than the reference: 3 exact ties, 2 admissible, 0 suspicious, 0 wrong; ..."
+std::string routing_text(const CaseResult& result);
 
 /// What a case or a report adds up to.
 struct Totals {

@@ -15,6 +15,7 @@
 #include "harness/phase_timer.h"
 #include "reference_cpu/reference_run.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace assay::cli {
@@ -27,6 +28,8 @@ struct VerifyOptions {
   std::string checkpoint, input, contract, accumulator, stage, dump, engine = std::string(kEngineAuto);
   std::int64_t layer = -1, tokens = 16;
   std::uint64_t seed = 1;
+  double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
+  std::size_t cases = 1;
   bool permute_x = true, permute_y = false, timings = false;
   OutputOptions output;
 };
@@ -35,6 +38,7 @@ JudgeOptions judge_options(const VerifyOptions& options) {
   JudgeOptions judge;
   judge.contract = options.contract;
   judge.reference = make_reference;
+  judge.false_alarm = options.false_alarm / static_cast<double>(std::max<std::size_t>(options.cases, 1));
   if (!options.accumulator.empty()) {
     const Accumulator all = parse_accumulator(options.accumulator);
     judge.accumulators = Accumulators{all, all, all};
@@ -150,6 +154,7 @@ class Verification {
     if (options_.permute_y) result.replay += " --permute-y true";
     if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
+    if (judge_.false_alarm != JudgeOptions{}.false_alarm) result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
@@ -207,6 +212,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
   command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");
   command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
+  command->add_option("--false-alarm", options->false_alarm, "chance that statistics suspect a legal run, all cases together (default 1e-6)")->type_name("P");
   command->add_option("--permute-x", options->permute_x, "gpu_fused: gather rows inside the first product (default true)")->type_name("BOOL");
   command->add_option("--permute-y", options->permute_y, "gpu_fused: the second product writes slot order (default false)")->type_name("BOOL");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
@@ -221,7 +227,10 @@ void add_verify(CLI::App& app, Program& program) {
         throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines) or dump:FILE.h5");
       if (!options->checkpoint.empty() && options->layer < 0) throw UsageError("--checkpoint needs --layer N");
       if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty())) throw UsageError("--layer and --input need --checkpoint DIR");
+      if (!(options->false_alarm > 0.0 && options->false_alarm < 1.0))
+        throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}", options->false_alarm));
       const auto judged = options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() + !options->checkpoint.empty());
+      options->cases = judged + (options->pipelines.empty() ? options->goldens.size() : 0);
       if (!options->dump.empty() && judged != 1) throw UsageError("--dump needs exactly one problem and one pipeline");
       return Verification(*options, program.command_line).run();
     };
