@@ -30,10 +30,11 @@ double log_chance_of_signs(std::int64_t closer, std::int64_t farther) {
   return -n * (std::log(2.0) + p * std::log(p) + (p < 1.0 ? (1.0 - p) * std::log1p(-p) : 0.0));
 }
 
-/// The same for a hypothesis that gives every bit: of n elements it has to find just the `differing` ones, and their signs.
-double log_chance_of_places(std::int64_t n, std::int64_t differing) {
+/// The same for a hypothesis that gives every bit: of n elements it has to find just the `differing` ones, and of each the value
+/// among 2 d, where d is the error in bf16 neighbours: without merit it might as well lie anywhere as far away on either side.
+double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_values) {
   const auto all = static_cast<double>(n), some = static_cast<double>(differing);
-  return -(std::lgamma(all + 1) - std::lgamma(some + 1) - std::lgamma(all - some + 1) + some * std::log(2.0));
+  return -(std::lgamma(all + 1) - std::lgamma(some + 1) - std::lgamma(all - some + 1) + log_values);
 }
 
 /// Residual of one element. A non-finite value where another was expected counts as an error of the field's own size.
@@ -50,7 +51,8 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
       const Bf16 x = evidence.reference[static_cast<std::size_t>(r * evidence.width + c)];
       if (is_finite(x)) size = std::max(size, std::fabs(static_cast<double>(to_float(x))));
     }
-  double error = 0.0, left = 0.0, output = 0.0;
+  if (size == 0.0) size = 1.0;  // nothing but zeros, NaN and Inf was expected
+  double error = 0.0, left = 0.0, output = 0.0, log_values = 0.0;
   std::int64_t closer = 0, farther = 0, differing = 0, remaining = 0, determined = 0;
   std::size_t i = 0;
   for (const auto r : window.rows)
@@ -66,6 +68,7 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
       if (evidence.plain[at].undetermined) continue;
       ++determined;
       differing += out != reference;
+      if (out != reference) log_values += std::log(2.0 * std::max(1, std::abs(ordinal(out) - ordinal(reference))));
       remaining += out != hypothesis;
     }
   Score result;
@@ -76,7 +79,7 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
   // close to zeros as to anything.
   const bool larger_part = left <= 0.5 * std::min(error, output) || (output == 0.0 && left == 0.0);
   double chance = log_chance_of_signs(closer, farther);
-  if (result.every_bit) chance = std::min(chance, log_chance_of_places(determined, differing));
+  if (result.every_bit) chance = std::min(chance, log_chance_of_bits(determined, differing, log_values));
   result.credible = larger_part && chance <= std::log(kChance / kMostTried);
   return result;
 }
@@ -92,7 +95,7 @@ std::size_t rank_of(std::string_view id) {
   return row == nullptr ? std::size(kHypotheses) : static_cast<std::size_t>(row - kHypotheses);
 }
 
-/// What is seen directly (a row of zeros, one flipped bit) needs no odds: it describes, it does not infer.
+/// What is seen directly (a row of zeros) needs no odds: it describes, it does not infer.
 bool observation(std::string_view id) { return id == "zeros" || id == "not_written" || id == "bit_flip"; }
 
 /// The simplest of those that leave hardly more unexplained than the best, then likewise among the rest.
@@ -149,12 +152,16 @@ std::vector<Cause> find_causes(const Evidence& evidence) {
       {hypothesis_fields::kProducts, propose_orders},   {hypothesis_fields::kProducts, propose_k_blocks},
       {hypothesis_fields::kProducts, propose_operands}, {hypothesis_fields::kSwiglu, propose_swiglu},
       {hypothesis_fields::kWeights, propose_weights},   {hypothesis_fields::kMerge, propose_merge},
+      {hypothesis_fields::kAll, propose_scattered},
   };
   if (std::ranges::equal(evidence.out, evidence.reference)) return {};
   const Place place = find_place(evidence);
   std::vector<Tried> credible;
   for (const auto& [fields, propose] : kMechanisms) {
     if ((fields & fields_of(evidence.field)) == 0) continue;
+    // Scattered zeros and flipped bits are named where nothing else gives every bit: they have no reason to be there.
+    const bool explained = std::ranges::any_of(credible, [](const Tried& one) { return one.score.every_bit; });
+    if (propose == propose_scattered && explained) continue;
     for (auto& proposal : propose(evidence, place)) {
       Score fit = score(evidence, place.sample, proposal.synthesise(place.sample));
       fit.credible = fit.credible || (observation(proposal.hypothesis) && fit.explained > 0.5);

@@ -55,7 +55,8 @@ struct Place {
 /// A mechanism proposes hypotheses whose parameters it has fitted to the sample.
 using Mechanism = std::vector<Proposal> (*)(const Evidence&, const Place&);
 
-std::vector<Proposal> propose_observations(const Evidence&, const Place&);  // causes_rows.cpp: zeros, bits, moved rows, shifts
+std::vector<Proposal> propose_observations(const Evidence&, const Place&);  // causes_rows.cpp: zeros, moved rows, shifts
+std::vector<Proposal> propose_scattered(const Evidence&, const Place&);     // causes_rows.cpp: single elements
 std::vector<Proposal> propose_storing(const Evidence&, const Place&);       // causes_store.cpp: truncation, scale, flushing
 std::vector<Proposal> propose_orders(const Evidence&, const Place&);        // causes_order.cpp: how a product is summed
 std::vector<Proposal> propose_k_blocks(const Evidence&, const Place&);      // causes_k_blocks.cpp: stretches of K

@@ -16,6 +16,7 @@ namespace {
 constexpr std::int64_t kMostBlocks = 128;
 constexpr std::int64_t kFinestBlock = 8;
 constexpr std::int64_t kElementwise = 160;      // at most so many elements of K are fitted one by one
+constexpr std::int64_t kSpareElements = 16;     // more elements of the output than unknowns, so that deviations mean something
 constexpr double kFitWork = 1e8;                // multiply-adds of the normal equations
 constexpr double kDeviations = 6.0;             // a block's coefficient counts beyond so many of its standard deviations
 constexpr double kNearWhole = 0.25;             // a coefficient so near to 1 or -1 is taken for it
@@ -128,36 +129,44 @@ std::vector<Stretch> joined(const std::vector<Stretch>& fine) {
   return runs;
 }
 
-/// Stretches of K with an error of their own. Blocks first; where few matter, the elements of these and their neighbours.
-std::vector<Stretch> find_stretches(const ProductOperands& operands, const Samples& samples) {
+/// Stretches of K with an error of their own, by blocks and, where few elements of K come into question, by elements: the two
+/// readings of the same data. A part of a block that is missing shows in the first as a scaled block.
+std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands, const Samples& samples) {
   const std::int64_t k = operands.k, n = samples.error.size();
-  const std::int64_t most = std::min(kMostBlocks, n / 4);
-  if (most < 2) return {};
-  std::int64_t block = kFinestBlock;
-  while ((k + block - 1) / block > most) block *= 2;
-  std::vector<Stretch> blocks;
-  for (std::int64_t begin = 0; begin < k; begin += block) blocks.push_back({begin, std::min(k, begin + block)});
-  fit(operands, samples, blocks);
-  const auto runs = joined(blocks);
+  std::vector<std::vector<Stretch>> readings;
+  const auto read = [&](const std::vector<Stretch>& stretches) {
+    auto runs = joined(stretches);
+    const bool whole = runs.size() == 1 && runs.front().begin == 0 && runs.front().end == k;  // a factor, not a stretch
+    if (!runs.empty() && !whole) readings.push_back(std::move(runs));
+  };
   std::vector<Stretch> fine;
   const auto add = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = std::max<std::int64_t>(begin, fine.empty() ? 0 : fine.back().end); i < std::min(end, k); ++i) fine.push_back({i, i + 1});
   };
-  // The inside of a long run is taken as found; its two ends are looked at element by element.
-  for (const auto& run : runs) {
-    if (run.end - run.begin <= 4 * block) {
-      add(run.begin, run.end);
-      continue;
+  const std::int64_t most = std::min(kMostBlocks, n / 4);
+  if (most >= 2) {
+    std::int64_t block = kFinestBlock;
+    while ((k + block - 1) / block > most) block *= 2;
+    std::vector<Stretch> blocks;
+    for (std::int64_t begin = 0; begin < k; begin += block) blocks.push_back({begin, std::min(k, begin + block)});
+    fit(operands, samples, blocks);
+    read(blocks);
+    // The inside of a long run is taken as found; its two ends are looked at element by element.
+    for (const auto& run : joined(blocks)) {
+      const bool long_run = run.end - run.begin > 4 * block;
+      add(run.begin, long_run ? run.begin + block : run.end);
+      if (!long_run) continue;
+      fine.push_back({run.begin + block, run.end - block});
+      add(run.end - block, run.end);
     }
-    add(run.begin, run.begin + block);
-    fine.push_back({run.begin + block, run.end - block});
-    add(run.end - block, run.end);
   }
-  if (fine.empty() || static_cast<std::int64_t>(fine.size()) > std::min(kElementwise, n / 4)) return runs;
-  fit(operands, samples, fine);
-  const bool clear = std::ranges::all_of(fine, [](const Stretch& s) { return s.deviation < kNearWhole / 2; });
-  const auto refined = joined(fine);
-  return clear && !refined.empty() ? refined : runs;
+  if (fine.empty() && k <= kElementwise) add(0, k);
+  const auto unknowns = static_cast<std::int64_t>(fine.size());
+  if (unknowns > 0 && unknowns <= kElementwise && unknowns + kSpareElements <= n) {
+    fit(operands, samples, fine);
+    read(fine);
+  }
+  return readings;
 }
 
 std::string of_k(const std::vector<Stretch>& runs, std::int64_t k) {
@@ -263,9 +272,10 @@ Proposal stale_stretch(const StaleReader& reader) {
   const Stale& stale = reader.stale;
   const auto shift = stale.left_k != 0 ? stale.left_k : stale.weight_k;
   std::string what(stale.what);
-  if (stale.left_row == 0 && shift != 0)
-    what += fmt::format(" of K {} to {}", reader.stretch.begin + shift, reader.stretch.end + shift - 1);
   const bool one = reader.stretch.end - reader.stretch.begin == 1;
+  if (stale.left_row == 0 && shift != 0)
+    what += one ? fmt::format(" of element {} of K", reader.stretch.begin + shift)
+                : fmt::format(" of K {} to {}", reader.stretch.begin + shift, reader.stretch.end + shift - 1);
   return {"k_stale", fmt::format("{} {} {}", of_k({reader.stretch}, reader.operands->k), one ? "uses" : "use", what), [reader](const Window& window) {
             ProductChange change;
             change.left = [&](std::int64_t row, std::span<PredictedValue> left) {
@@ -291,16 +301,7 @@ void propose_stale(const Operands& operands, const Samples& samples, const Stret
   for (std::size_t i = 0; i < std::min(kStaleTried, tried.size()); ++i) all.push_back(stale_stretch(tried[i].second));
 }
 
-}  // namespace
-
-std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const Place& place) {
-  const auto operands = std::make_shared<const ProductOperands>(operands_of(evidence));
-  const std::int64_t blocks = std::min(kMostBlocks, (operands->k + kFinestBlock - 1) / kFinestBlock);
-  const auto samples = take_samples(evidence, *operands, place.sample, static_cast<std::size_t>(kFitWork / static_cast<double>(blocks * blocks + operands->k)));
-  std::vector<Proposal> all;
-  if (samples.error.size() < 2) return all;
-  const auto runs = find_stretches(*operands, samples);
-  if (runs.empty() || (runs.size() == 1 && runs.front().begin == 0 && runs.front().end == operands->k)) return all;  // a factor, not a stretch
+void propose_runs(const Operands& operands, const Samples& samples, const std::vector<Stretch>& runs, std::vector<Proposal>& all) {
   std::vector<Stretch> dropped, doubled;
   for (const auto& run : runs) {
     if (near(run.missing, 1.0)) dropped.push_back(run);
@@ -316,6 +317,17 @@ std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const Place& pl
     for (const double factor : likely_factors(1.0 - runs.front().missing))
       all.push_back(scaled_stretches("k_scaled", fmt::format("{} {} {:.6g} times what {} should be", of_k(runs, k), is_are(runs), factor, singular(runs) ? "it" : "they"), operands, runs, factor));
   for (std::size_t i = 0; i < std::min<std::size_t>(2, dropped.size()); ++i) propose_stale(operands, samples, dropped[i], all);
+}
+
+}  // namespace
+
+std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const Place& place) {
+  const auto operands = std::make_shared<const ProductOperands>(operands_of(evidence));
+  const std::int64_t blocks = std::min(kMostBlocks, (operands->k + kFinestBlock - 1) / kFinestBlock);
+  const auto samples = take_samples(evidence, *operands, place.sample, static_cast<std::size_t>(kFitWork / static_cast<double>(blocks * blocks + operands->k)));
+  std::vector<Proposal> all;
+  if (samples.error.size() < 2) return all;
+  for (const auto& runs : find_stretches(*operands, samples)) propose_runs(operands, samples, runs, all);
   return all;
 }
 

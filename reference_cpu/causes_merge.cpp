@@ -1,5 +1,6 @@
 // Hypotheses about the merge: how the slots are added, and which weights and rows they bring.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -132,6 +133,58 @@ void propose_sums(const Merging& merging, std::vector<Proposal>& all) {
     if (sum != declared.sum) all.push_back(merging.propose(rounding, fmt::format("{}, and {}", rounding_in_words, sentence), as(sum, other)));
 }
 
+/// The token whose weights explain a wrong token's output best, over a few columns; -1 if none leaves less than a tenth.
+std::int64_t weights_used(const Evidence& evidence, const Merging& merging, std::int64_t t) {
+  constexpr std::int64_t kColumns = 32;
+  const auto& values = evidence.input(Field::hidden_states_unpermute);
+  const std::int64_t step = std::max<std::int64_t>(1, evidence.width / kColumns);
+  std::int64_t best = -1;
+  double least = INFINITY;
+  for (std::int64_t other = 0; other < evidence.rows; ++other) {
+    const Slots slots = merging.slots(other);
+    double left = 0.0, energy = 0.0;
+    for (std::int64_t c = 0; c < evidence.width; c += step) {
+      const double out = to_float(evidence.out[static_cast<std::size_t>(t * evidence.width + c)]);
+      double sum = 0.0;
+      for (std::int64_t j = 0; j < merging.top_k(); ++j)
+        sum += static_cast<double>(slots.weights[static_cast<std::size_t>(j)]) * values[static_cast<std::size_t>((t * merging.top_k() + j) * evidence.width + c)].value;
+      left += (out - sum) * (out - sum);
+      energy += out * out;
+    }
+    if (!(left < least) || !(left < 0.1 * energy)) continue;
+    least = left;
+    best = other;
+  }
+  return best;
+}
+
+void propose_weights_of_others(const Evidence& evidence, const Place& place, const Merging& merging, std::vector<Proposal>& all) {
+  constexpr std::size_t kProbed = 4;
+  std::vector<std::pair<std::int64_t, std::int64_t>> found;  // token, whose weights it has
+  for (std::size_t i = 0; i < std::min(kProbed, place.sample.rows.size()); ++i) {
+    const std::int64_t t = place.sample.rows[i * place.sample.rows.size() / std::min(kProbed, place.sample.rows.size())];
+    const std::int64_t other = weights_used(evidence, merging, t);
+    if (other >= 0 && other != t) found.emplace_back(t, other);
+  }
+  if (found.empty()) return;
+  const auto [first, its] = found.front();
+  const std::int64_t tokens = evidence.rows, away = its - first;
+  std::function<std::int64_t(std::int64_t)> from;
+  std::string sentence;
+  if (std::ranges::all_of(found, [&](const auto& one) { return one.second == its; })) {
+    sentence = fmt::format("the weights are those of token {}", its);
+    from = [its = its](std::int64_t) { return its; };
+  } else {
+    sentence = fmt::format("the weights are those of the token {} {}", std::abs(away), away < 0 ? "before" : "further on");
+    from = [away, tokens](std::int64_t t) { return (t + away + tokens) % tokens; };
+  }
+  all.push_back(merging.propose("weights_of_token", std::move(sentence), merging.declared(), [merging, from](std::int64_t t) {
+    Slots slots = merging.slots(t);
+    slots.weights = merging.slots(from(t)).weights;
+    return slots;
+  }));
+}
+
 void propose_wrong_weights(const Evidence& evidence, const Merging& merging, std::vector<Proposal>& all) {
   const Merge declared = merging.declared();
   Merge twice = declared, none = declared;
@@ -164,15 +217,6 @@ void propose_wrong_weights(const Evidence& evidence, const Merging& merging, std
         std::ranges::rotate(slots.weights, by > 0 ? slots.weights.begin() + 1 : slots.weights.end() - 1);
         return slots;
       }));
-  }
-  for (const std::int64_t away : {-1, 1, -2, 2}) {
-    if (std::abs(away) >= evidence.rows) continue;
-    all.push_back(merging.propose("weights_of_token", fmt::format("the weights are those of the token {} {}", std::abs(away), away < 0 ? "before" : "further on"), declared,
-                                  [merging, away, tokens = evidence.rows](std::int64_t t) {
-                                    Slots slots = merging.slots(t);
-                                    slots.weights = merging.slots((t + away + tokens) % tokens).weights;
-                                    return slots;
-                                  }));
   }
   if (evidence.inputs[static_cast<std::size_t>(Field::router_logits)] == nullptr) return;
   const auto unrounded = topk_weights<Predicted>(*evidence.layer, evidence.input(Field::router_logits));
@@ -242,6 +286,7 @@ std::vector<Proposal> propose_merge(const Evidence& evidence, const Place& place
   std::vector<Proposal> all;
   propose_sums(merging, all);
   propose_wrong_weights(evidence, merging, all);
+  propose_weights_of_others(evidence, place, merging, all);
   propose_wrong_slots(evidence, place, merging, all);
   return all;
 }

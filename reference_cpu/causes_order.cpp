@@ -37,7 +37,7 @@ Proposal partial_sums(std::string_view id, std::string sentence, const std::shar
               ProductChange stretch;
               for (std::int64_t i = begin; i < std::min(operands->k, begin + block); ++i) stretch.k_order.push_back(i);
               const auto partial = product(*operands, window, stretch);
-              if (sum.empty()) sum.resize(partial.size());
+              if (sum.empty()) sum.resize(partial.size(), PredictedValue{});
               for (std::size_t i = 0; i < sum.size(); ++i) sum[i].value = add(sum[i].value, partial[i].value, begin == 0);
             }
             return stored_bits(sum);

@@ -1,5 +1,6 @@
 // Where the error of a field is, in rows and columns and in words, and the sample that hypotheses are fitted to.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 
@@ -15,7 +16,8 @@ constexpr std::int64_t kProductWork = std::int64_t{1} << 24;  // multiply-adds o
 constexpr std::int64_t kElementWork = std::int64_t{1} << 18;  // elements of any other hypothesis
 constexpr std::int64_t kSampleColumns = 256;                  // of a product: enough rows must fit the work
 constexpr double kDense = 0.25;      // share of wrong elements that makes rows and columns a place
-constexpr double kEverywhere = 0.8;  // share of the rows or columns that is called all of them
+constexpr double kEverywhere = 0.8;  // share of an expert's rows that is called all of them
+constexpr double kByLuck = 0.01;     // rows expected without an error by luck, below which rows without one are spared by intent
 
 std::vector<std::int64_t> all_of(std::int64_t count) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(count));
@@ -154,8 +156,11 @@ Place find_place(const Evidence& evidence) {
     for (const auto r : tried.rows)
       for (const auto c : tried.columns) inside += evidence.significant[static_cast<std::size_t>(r * evidence.width + c)];
     if (static_cast<double>(inside) < kDense * static_cast<double>(tried.size()) || static_cast<double>(inside) < 0.95 * static_cast<double>(total)) continue;
-    if (static_cast<double>(tried.rows.size()) < kEverywhere * static_cast<double>(evidence.rows)) place.window.rows = tried.rows;
-    if (static_cast<double>(tried.columns.size()) < kEverywhere * static_cast<double>(evidence.width)) place.window.columns = tried.columns;
+    // How many of the other rows (columns) would be spared by luck, if errors came everywhere as often as here.
+    const double right = 1.0 - static_cast<double>(inside) / static_cast<double>(tried.size());
+    const auto lucky = [&](std::int64_t lines, std::size_t length) { return static_cast<double>(lines) * std::pow(right, static_cast<double>(length)); };
+    if (lucky(evidence.rows, tried.columns.size()) < kByLuck || static_cast<double>(tried.rows.size()) < 0.5 * static_cast<double>(evidence.rows)) place.window.rows = tried.rows;
+    if (lucky(evidence.width, tried.rows.size()) < kByLuck || static_cast<double>(tried.columns.size()) < 0.5 * static_cast<double>(evidence.width)) place.window.columns = tried.columns;
     break;
   }
   place.in_words = in_words(evidence, place.window);

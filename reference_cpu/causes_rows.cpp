@@ -1,6 +1,7 @@
 // What can be seen without computing anything again: zeros, unwritten values, flipped bits, rows and columns that moved.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <unordered_map>
 
@@ -35,17 +36,19 @@ void propose_constant(const Evidence& evidence, const Place& place, std::vector<
   const auto& window = place.window;
   if (window.size() == 0) return;
   const Bf16 first = evidence.out[index(evidence, window.rows.front(), window.columns.front())];
-  bool zero = true, nan = true, same = true;
+  bool zero = true, nan = true, same = true, limited = true;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const Bf16 x = evidence.out[index(evidence, r, c)];
       zero = zero && ordinal(x) == 0;
       nan = nan && is_nan(x);
       same = same && x == first;
+      const float expected = std::fabs(to_float(evidence.reference[index(evidence, r, c)]));
+      limited = limited && !(expected < std::fabs(to_float(first)));
     }
   if (zero) all.push_back({"zeros", "results are zero", by_element([](auto, auto) { return Bf16{}; })});
   if (nan) all.push_back({"not_written", "results are NaN", by_element([first](auto, auto) { return first; })});
-  if (same && !zero && !nan && window.size() >= static_cast<std::size_t>(kFewElements))
+  if (same && !zero && !nan && !limited && window.size() >= static_cast<std::size_t>(kFewElements))
     all.push_back({"not_written", fmt::format("all results are {} (bits {:#06x}), as if never written", to_float(first), first.bits), by_element([first](auto, auto) { return first; })});
 }
 
@@ -148,10 +151,31 @@ void propose_shifts(const Evidence& evidence, std::vector<Proposal>& all) {
 
 }  // namespace
 
+std::vector<Proposal> propose_scattered(const Evidence& evidence, const Place&) {
+  std::vector<Proposal> all;
+  std::int64_t wrong = 0, zero = 0, nan = 0;
+  for (std::size_t i = 0; i < evidence.out.size(); ++i) {
+    if (!evidence.significant[i]) continue;
+    ++wrong;
+    zero += ordinal(evidence.out[i]) == 0;
+    nan += is_nan(evidence.out[i]);
+  }
+  const auto where_seen = [&evidence](auto is) {
+    return by_element([&evidence, is](std::int64_t r, std::int64_t c) {
+      const auto at = index(evidence, r, c);
+      return is(evidence.out[at]) ? evidence.out[at] : evidence.reference[at];
+    });
+  };
+  const auto elements = [](std::int64_t count) { return count == 1 ? std::string("one element is") : fmt::format("{} elements are", count); };
+  if (zero > 0 && zero == wrong) all.push_back({"zeros", elements(zero) + " zero", where_seen([](Bf16 x) { return ordinal(x) == 0; }), true});
+  if (nan > 0 && nan == wrong) all.push_back({"not_written", elements(nan) + " NaN", where_seen([](Bf16 x) { return is_nan(x); }), true});
+  propose_bit_flips(evidence, all);
+  return all;
+}
+
 std::vector<Proposal> propose_observations(const Evidence& evidence, const Place& place) {
   std::vector<Proposal> all;
   propose_constant(evidence, place, all);
-  propose_bit_flips(evidence, all);
   propose_moved_rows(evidence, place, all);
   propose_shifts(evidence, all);
   return all;
