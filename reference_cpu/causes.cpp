@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/sign_test.h"
 #include "reference_cpu/hypotheses.h"
 
 namespace assay {
@@ -21,16 +22,7 @@ struct Score {
   bool credible = false;
 };
 
-/// The chance that a hypothesis of no merit does as well, as a logarithm. Of the elements that the hypothesis moves, `closer`
-/// come closer to the candidate's values; without merit that is at most a toss each (Chernoff: exp(-n KL(p, 1/2))).
-double log_chance_of_signs(std::int64_t closer, std::int64_t farther) {
-  const auto n = static_cast<double>(closer + farther);
-  if (closer <= farther) return 0.0;
-  const double p = static_cast<double>(closer) / n;
-  return -n * (std::log(2.0) + p * std::log(p) + (p < 1.0 ? (1.0 - p) * std::log1p(-p) : 0.0));
-}
-
-/// The same for a hypothesis that gives every bit: of n elements it has to find just the `differing` ones, and of each the value
+/// The chance that a hypothesis of no merit gives every bit, as a logarithm: of n elements it has to find just the `differing` ones, and of each the value
 /// among 2 d, where d is the error in bf16 neighbours: without merit it might as well lie anywhere as far away on either side.
 double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_values) {
   const auto all = static_cast<double>(n), some = static_cast<double>(differing);
@@ -78,6 +70,7 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
   // The larger part of the error has to be explained, and of the output: what has nothing to do with the reference is as
   // close to zeros as to anything.
   const bool larger_part = left <= 0.5 * std::min(error, output) || (output == 0.0 && left == 0.0);
+  // Of the elements that the hypothesis moves, without merit it brings at most every other one closer to the candidate's value.
   double chance = log_chance_of_signs(closer, farther);
   if (result.every_bit) chance = std::min(chance, log_chance_of_bits(determined, differing, log_values));
   result.credible = larger_part && chance <= std::log(kChance / kMostTried);

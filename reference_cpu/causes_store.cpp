@@ -106,8 +106,9 @@ std::string factor_in_words(double factor) {
 std::vector<double> likely_factors(double fitted) {
   const double away = std::log2(std::fabs(fitted - 1.0)), power = std::log2(std::fabs(fitted));
   std::vector<double> factors = {fitted, std::copysign(std::exp2(std::round(power)), fitted),
-                                 1.0 + std::copysign(std::exp2(std::round(away)), fitted - 1.0), std::round(fitted * 1e4) / 1e4,
-                                 std::round(fitted * 1e3) / 1e3};
+                                 1.0 + std::copysign(std::exp2(std::round(away)), fitted - 1.0), std::round(fitted * 1e3) / 1e3};
+  // Few elements leave the fit uncertain by some units of the fourth decimal.
+  for (int step = -3; step <= 3; ++step) factors.push_back(std::round(fitted * 1e4 + step) / 1e4);
   std::erase_if(factors, [](double factor) { return !std::isfinite(factor) || factor == 1.0; });
   return factors;
 }

@@ -86,8 +86,8 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"no_softmax",            hypothesis_fields::kWeights,  "there is no softmax: logits, sigmoids or exponentials as weights"},
   {"softmax_over_tokens",   hypothesis_fields::kWeights,  "the softmax runs over the tokens"},
   // Merge.
-  {"slots_ascending",       hypothesis_fields::kMerge,    "slots are summed ascending, not as four interleaved sums"},
   {"fp32_merge",            hypothesis_fields::kMerge,    "slots are summed in fp32 and rounded once"},
+  {"slots_ascending",       hypothesis_fields::kMerge,    "slots are summed ascending, not as four interleaved sums"},
   {"bf16_merge_by_expert",  hypothesis_fields::kMerge,    "slots are added in bf16 by ascending expert"},
   {"bf16_merge",            hypothesis_fields::kMerge,    "slots are added in bf16 by ascending slot"},
   {"product_unrounded",     hypothesis_fields::kMerge,    "weight times value is not rounded before the sum"},

@@ -4,6 +4,7 @@
 
 #include "golden/golden_file.h"
 #include "harness/cli/commands.h"
+#include "harness/cli/contract_auto.h"
 #include "harness/cli/engine.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/output.h"
@@ -21,7 +22,6 @@
 namespace assay::cli {
 namespace {
 
-constexpr std::string_view kAuto = "auto";
 
 struct VerifyOptions {
   std::vector<std::string> goldens, fixtures, pipelines;
@@ -69,7 +69,7 @@ class Verification {
  public:
   Verification(const VerifyOptions& options, const std::string& command_line)
       : options_(options), judge_(judge_options(options)), report_(start_report("assay verify", command_line)) {
-    if (!options.contract.empty() && options.contract != kAuto) find_contract(options.contract);
+    if (!options.contract.empty() && options.contract != kContractAuto) find_contract(options.contract);
   }
 
   ExitCode run() {
@@ -117,7 +117,7 @@ class Verification {
   void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
     for (const auto& name : options_.pipelines) {
       progress(fmt::format("{}: running {}", problem.name, name));
-      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kAuto ? contract : options_.contract, options_.permute_x, options_.permute_y};
+      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract, options_.permute_x, options_.permute_y};
       std::optional<Candidate> candidate;
       try {
         const PhaseTimer timer(fmt::format("run {}", name));
@@ -145,7 +145,8 @@ class Verification {
     // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
     const bool on_cpu = candidate.name == kGpuFp64 && options_.engine == kEngineAuto;
     const EngineScope engine(on_cpu ? kEngineCpu : std::string_view(options_.engine));
-    CaseResult result = judge_contract(problem, candidate);
+    const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
+    CaseResult result = fitted ? judge_best_contract(problem, candidate, judge_) : judge(problem, candidate, judge_);
     if (products_by_engine() > 0)
       result.remarks.push_back(fmt::format("{} products of the reference ran on {}; sampled rows of each equal the CPU's", products_by_engine(), product_engine()->name));
     result.replay = fmt::format("assay verify {}", replay);
@@ -160,35 +161,6 @@ class Verification {
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
     report_.cases.push_back(std::move(result));
-  }
-
-  /// "auto" judges under every contract an implementation may follow and keeps the one the data follow best.
-  CaseResult judge_contract(const Problem& problem, const Candidate& candidate) {
-    if ((judge_.contract.empty() ? candidate.contract : judge_.contract) != kAuto) return judge(problem, candidate, judge_);
-    std::optional<CaseResult> best;
-    std::string tried;
-    for (const auto& contract : kContracts) {
-      if (contract.unit_roundoff != kFp32UnitRoundoff) continue;
-      JudgeOptions options = judge_;
-      options.contract = contract.name;
-      CaseResult result = judge(problem, candidate, options);
-      tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name, misfit(result).second, elements(result));
-      if (!best || misfit(result) < misfit(*best)) best = std::move(result);
-    }
-    best->remarks.push_back(fmt::format("contract auto: the data follow {} best ({})", best->contract, tried));
-    return std::move(*best);
-  }
-
-  static std::pair<Verdict, std::int64_t> misfit(const CaseResult& result) {
-    std::int64_t rejected = 0;
-    for (const auto& field : result.fields) rejected += field.isolated.rejected;
-    return {result.verdict, rejected};
-  }
-
-  static std::int64_t elements(const CaseResult& result) {
-    std::int64_t all = 0;
-    for (const auto& field : result.fields) all += field.isolated.elements;
-    return all;
   }
 
   const VerifyOptions& options_;

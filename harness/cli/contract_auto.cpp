@@ -1,0 +1,61 @@
+#include "harness/cli/contract_auto.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "harness/contract_fit.h"
+
+namespace assay::cli {
+namespace {
+
+std::pair<Verdict, std::int64_t> misfit(const CaseResult& result) {
+  std::int64_t rejected = 0;
+  for (const auto& field : result.fields) rejected += field.isolated.rejected;
+  return {result.verdict, rejected};
+}
+
+std::int64_t elements(const CaseResult& result) {
+  std::int64_t all = 0;
+  for (const auto& field : result.fields) all += field.isolated.elements;
+  return all;
+}
+
+/// What a product is assumed to do where nothing is declared.
+Accumulator assumed(const Accumulator& accumulator) {
+  return accumulator.kind == AccumulatorKind::Unknown ? Accumulator{AccumulatorKind::HopperAnySplit, {}} : accumulator;
+}
+
+}  // namespace
+
+CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate, const JudgeOptions& options) {
+  std::vector<CaseResult> results;
+  std::string tried;
+  for (const auto& contract : kContracts) {
+    if (contract.unit_roundoff != kFp32UnitRoundoff) continue;
+    JudgeOptions under = options;
+    under.contract = contract.name;
+    results.push_back(judge(problem, candidate, under));
+    const CaseResult& result = results.back();
+    tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name, misfit(result).second, elements(result));
+  }
+  auto best = std::ranges::min_element(results, {}, misfit);
+  std::vector<std::string> remarks;
+  if (candidate.fields.has(Field::hidden_states) && problem.sizes().tokens > 0) {
+    const auto declared = options.accumulators.value_or(candidate.accumulators);
+    const ContractFit fit = fit_contract(problem, candidate, *best, {assumed(declared.router), assumed(declared.gate_up), assumed(declared.down)}, options.reference);
+    // Where none is followed, the one with the fewest other rounding points says more than the one with the fewest rejections.
+    if (best->verdict > Verdict::Passed) best = std::ranges::find(results, fit.closest->name, &CaseResult::contract);
+    std::vector<std::string> named = {best->contract};
+    if (candidate.contract != kContractAuto && candidate.contract != best->contract) named.push_back(candidate.contract);
+    for (const auto& name : named)
+      if (const auto points = differing_points(fit.fitted, find_contract(name)); !points.empty())
+        remarks.push_back(fmt::format("the candidate differs from contract {}: {}", name, fmt::join(points, "; ")));
+  }
+  best->remarks.push_back(fmt::format("contract auto: the data follow {} best ({})", best->contract, tried));
+  best->remarks.insert(best->remarks.end(), remarks.begin(), remarks.end());
+  return std::move(*best);
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,99 @@
+// The contract a candidate follows, and single rounding points that no named contract leaves out.
+#include <doctest/doctest.h>
+
+#include "harness/cli/contract_auto.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/problems.h"
+#include "harness/contract_fit.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+const Accumulator kHopper{AccumulatorKind::Hopper, {}};
+const Accumulators kDeclared{kHopper, kHopper, kHopper};
+
+ContractFit fitted(const Problem& problem, const Candidate& candidate) {
+  JudgeOptions options;
+  options.reference = make_reference;
+  options.contract = "hf";
+  const CaseResult judged = judge(problem, candidate, options);
+  const Accumulator assumed{AccumulatorKind::HopperAnySplit, {}};
+  return fit_contract(problem, candidate, judged, {assumed, assumed, assumed}, options.reference);
+}
+
+}  // namespace
+
+TEST_SUITE("contract_auto") {
+  TEST_CASE("each named contract is recognised, point by point, with nothing declared and from the output alone") {
+    for (const char* fixture : {"tiny", "odd"}) {
+      const Problem problem = load_fixture(fixture);
+      for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
+        Candidate candidate = run_pipeline("predicted", problem, {contract});
+        candidate.accumulators = {};
+        CAPTURE(fixture);
+        CAPTURE(contract);
+        const ContractFit fit = fitted(problem, candidate);
+        CHECK(fit.closest->name == contract);
+        CHECK(differing_points(fit.fitted, find_contract(contract)).empty());
+        for (const Field field : {Field::first_gemm, Field::intermediate, Field::second_gemm}) candidate.fields.erase(field);
+        CHECK(fitted(problem, candidate).closest->name == contract);
+      }
+    }
+  }
+
+  TEST_CASE("hf with one rounding point left out is described by exactly that point") {
+    const struct {
+      Store PrecisionContract::*member;
+      std::string_view sentence;
+    } points[] = {
+        {&PrecisionContract::logits, "what the softmax reads of router_logits is not rounded to bf16, which hf does"},
+        {&PrecisionContract::weights, "what the merge reads of topk_weights is not rounded to bf16, which hf does"},
+        {&PrecisionContract::first_gemm, "what SwiGLU reads of first_gemm is not rounded to bf16, which hf does"},
+        {&PrecisionContract::silu, "silu is not rounded to bf16, which hf does"},
+        {&PrecisionContract::intermediate, "what the second product reads of intermediate is not rounded to bf16, which hf does"},
+        {&PrecisionContract::second_gemm, "what the merge reads of second_gemm is not rounded to bf16, which hf does"},
+        {&PrecisionContract::weighted, "weight times value is not rounded to bf16, which hf does"},
+    };
+    const Problem odd = load_fixture("odd"), all_experts = load_fixture("all_experts");
+    for (const auto& [member, sentence] : points) {
+      // odd's 39 weights are too few to tell what the softmax read beyond chance.
+      const Problem& problem = member == &PrecisionContract::logits ? all_experts : odd;
+      PrecisionContract made_up = find_contract("hf");
+      made_up.*member = Store::Unrounded;
+      const Candidate candidate = predict_forward(problem, made_up, kDeclared);
+      const ContractFit fit = fitted(problem, candidate);
+      CAPTURE(sentence);
+      const auto found = differing_points(fit.fitted, find_contract("hf"));
+      REQUIRE(found.size() == 1);
+      CHECK(found.front() == sentence);
+    }
+  }
+
+  TEST_CASE("a candidate that is wrong is not taken for one that rounds elsewhere") {
+    const Problem problem = load_fixture("odd");
+    Candidate wrong = run_pipeline("predicted", problem, {"hf"});
+    for (auto& x : wrong.fields.at(Field::intermediate).as<Bf16>()) x = round_to_bf16(1.5f * to_float(x));
+    for (auto& x : wrong.fields.at(Field::hidden_states).as<Bf16>()) x.bits = 0;
+    const ContractFit fit = fitted(problem, wrong);
+    const auto points = differing_points(fit.fitted, *fit.closest);
+    CHECK(fit.closest->name == "hf");
+    for (const auto& point : points) FAIL_CHECK(point);
+  }
+
+  TEST_CASE("the declared contract is compared as well") {
+    const Problem problem = load_fixture("odd");
+    Candidate candidate = run_pipeline("predicted", problem, {"hf_eager"});
+    candidate.contract = "hf";
+    JudgeOptions options;
+    options.reference = make_reference;
+    const CaseResult result = judge_best_contract(problem, candidate, options);
+    CHECK(result.contract == "hf_eager");
+    CHECK(result.verdict == Verdict::Passed);
+    REQUIRE(result.remarks.size() == 2);
+    CHECK(result.remarks.back() == "the candidate differs from contract hf: slots are added in bf16 by ascending expert, where hf sums them in fp32");
+  }
+}
