@@ -12,7 +12,7 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kProductWork = std::int64_t{1} << 24;  // multiply-adds of one hypothesis about a product
+constexpr std::int64_t kProductWork = std::int64_t{1} << 22;  // multiply-adds of one hypothesis about a product
 constexpr std::int64_t kElementWork = std::int64_t{1} << 18;  // elements of any other hypothesis
 constexpr std::int64_t kSampleColumns = 256;                  // of a product: enough rows must fit the work
 constexpr double kDense = 0.25;      // share of wrong elements that makes rows and columns a place

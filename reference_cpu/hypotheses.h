@@ -48,7 +48,6 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"k_permuted",            hypothesis_fields::kProducts, "K is walked in another order of blocks"},
   {"fp32_sequential",       hypothesis_fields::kProducts, "K is summed one by one in fp32, rounded to nearest"},
   {"fp32_pairwise",         hypothesis_fields::kProducts, "K is summed as a tree in fp32, rounded to nearest"},
-  {"other_tensor_core",     hypothesis_fields::kProducts, "K is summed as another generation's tensor core does"},
   {"bf16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every term"},
   {"bf16_partial_sums",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every block of K"},
   {"fp16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to fp16"},
