@@ -26,6 +26,8 @@ void add_mutate(CLI::App& app, Program& program);
 void add_inspect(CLI::App& app, Program& program);
 void add_list(CLI::App& app, Program& program);
 void add_list_hashes(CLI::App& list, Program& program);  // a kind of `assay list` with options of its own
+void add_explain(CLI::App& app, Program& program);
+void add_minimize(CLI::App& app, Program& program);
 void add_bench(CLI::App& app, Program& program);
 
 }  // namespace assay::cli

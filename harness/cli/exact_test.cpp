@@ -14,8 +14,8 @@ using namespace assay::cli;
 namespace {
 
 constexpr const char* kExact[] = {"exact", "exact_wide"};
-constexpr Field kForward[] = {Field::router_logits, Field::selected_experts, Field::topk_weights, Field::token_counts_by_expert,
-                              Field::gather_indices, Field::first_gemm, Field::intermediate, Field::second_gemm,
+constexpr Field kForward[] = {Field::router_logits,           Field::selected_experts, Field::topk_weights, Field::token_counts_by_expert,
+                              Field::gather_indices,          Field::first_gemm,       Field::intermediate, Field::second_gemm,
                               Field::hidden_states_unpermute, Field::hidden_states};
 
 /// The chosen experts tie, so that the float64 layer and torch's order may differ: both take the lowest index here.
@@ -49,7 +49,8 @@ TEST_SUITE("exact") {
         if (std::string_view(name) == "exact_wide" && std::string_view(contract_name) != "hf") continue;  // the merge alone differs
         const auto contract = lowest_index(contract_name);
         const FieldSet right = forward(problem, contract).fields;
-        for (const char* accumulator : {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(16, 8)", "hopper_split(512, 176, 1360)"}) {
+        for (const char* accumulator :
+             {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(16, 8)", "hopper_split(512, 176, 1360)"}) {
           std::vector<Undetermined> open;
           const auto found = predict_forward(problem, contract, all(parse_accumulator(accumulator)), {}, open);
           CAPTURE(name);
@@ -69,12 +70,14 @@ TEST_SUITE("exact") {
     for (const char* name : kExact) {
       const Problem problem = load_fixture(name);
       const FieldSet fields = forward(problem, lowest_index("hf")).fields;
-      for (const Bf16 weight : fields.at(Field::topk_weights).as<Bf16>()) CHECK(to_float(weight) * static_cast<float>(problem.config.top_k) == 1.0f);
+      for (const Bf16 weight : fields.at(Field::topk_weights).as<Bf16>())
+        CHECK(to_float(weight) * static_cast<float>(problem.config.top_k) == 1.0f);
       const auto out = fields.at(Field::hidden_states).as<Bf16>();
       const std::int64_t width = problem.config.hidden_size;
       std::int64_t same_token = 0, same_column = 0;
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
-        same_token += out[static_cast<std::size_t>(i)] == out[static_cast<std::size_t>((i + width) % static_cast<std::int64_t>(out.size()))];
+        same_token +=
+            out[static_cast<std::size_t>(i)] == out[static_cast<std::size_t>((i + width) % static_cast<std::int64_t>(out.size()))];
         same_column += out[static_cast<std::size_t>(i)] == out[static_cast<std::size_t>(i - i % width + (i + 1) % width)];
       }
       CAPTURE(name);

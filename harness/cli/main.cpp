@@ -57,6 +57,8 @@ int main(int argc, char** argv) {
   assay::cli::add_regress(app, program);
   assay::cli::add_golden(app, program);
   assay::cli::add_report(app, program);
+  assay::cli::add_explain(app, program);
+  assay::cli::add_minimize(app, program);
   assay::cli::add_mutate(app, program);
   assay::cli::add_inspect(app, program);
   assay::cli::add_list(app, program);

@@ -24,14 +24,6 @@ bool set(const char* variable) {
   return value != nullptr && *value != '\0';
 }
 
-/// --color beats the environment (NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR), which beats the terminal.
-bool colour(const std::string& choice, int stream) {
-  if (choice != "auto") return choice == "always";
-  if (set("NO_COLOR")) return false;
-  if (set("CLICOLOR_FORCE") || set("FORCE_COLOR")) return true;
-  return isatty(stream) != 0;
-}
-
 int terminal_width() {
   winsize size{};
   if (isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 60) return std::min<int>(size.ws_col, 140);
@@ -39,6 +31,13 @@ int terminal_width() {
 }
 
 }  // namespace
+
+bool wants_colour(const std::string& choice, int stream) {
+  if (choice != "auto") return choice == "always";
+  if (set("NO_COLOR")) return false;
+  if (set("CLICOLOR_FORCE") || set("FORCE_COLOR")) return true;
+  return isatty(stream) != 0;
+}
 
 void add_output_options(CLI::App& command, OutputOptions& options) {
   command.add_option("--html", options.html, "write a single-file HTML report")->type_name("FILE");
@@ -70,7 +69,7 @@ ExitCode emit(const Report& report, const OutputOptions& options, std::span<cons
   }
   if (!options.quiet) {
     std::FILE* stream = json_on_stdout ? stderr : stdout;
-    const TextOptions text{colour(options.colour, fileno(stream)), terminal_width(), options.verbose};
+    const TextOptions text{wants_colour(options.colour, fileno(stream)), terminal_width(), options.verbose};
     fmt::print(stream, "{}", render_text(report, text));
     if (!options.html.empty()) fmt::print(stream, "Report: {}\n", options.html);
   }

@@ -20,6 +20,10 @@ struct OutputOptions {
   bool verbose = false;
 };
 
+/// Whether to colour what goes to the stream: --color beats the environment (NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR), which beats
+/// the terminal.
+bool wants_colour(const std::string& choice, int stream);
+
 void add_output_options(CLI::App& command, OutputOptions& options);
 
 /// Title, command, date and environment of a new report.

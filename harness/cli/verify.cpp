@@ -9,6 +9,7 @@
 #include "harness/cli/environment.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
+#include "harness/cli/place_words.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
@@ -94,7 +95,10 @@ class Verification {
     report_.peak_memory_bytes = peak_memory_bytes();
     if (options_.timings)
       for (const auto& [phase, seconds] : phase_seconds()) fmt::print(stderr, "{:>9.3f} s  {}\n", seconds, phase);
-    return emit(report_, options_.output);
+    const ExitCode code = emit(report_, options_.output);
+    if (!options_.output.quiet)
+      for (const auto& line : explain_) fmt::print(options_.output.json == "-" ? stderr : stdout, "  explain: {}\n", line);
+    return code;
   }
 
  private:
@@ -156,6 +160,7 @@ class Verification {
     if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     if (judge_.false_alarm != JudgeOptions{}.false_alarm) result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
+    if (const auto line = explain_line(result, replay); !line.empty()) explain_.push_back(line);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
@@ -163,9 +168,20 @@ class Verification {
     report_.cases.push_back(std::move(result));
   }
 
+  /// The worst element of a case that did not pass, as explain takes it: a contract with a name, no checkpoint, and no other order of
+  /// rows than the pipeline's own.
+  std::string explain_line(const CaseResult& result, std::string source) const {
+    if (source.find("--checkpoint") != std::string::npos || !options_.permute_x || options_.permute_y) return "";
+    if (std::ranges::find(kContracts, result.contract, &PrecisionContract::name) == kContracts.end()) return "";
+    if (!options_.contract.empty()) source += fmt::format(" --contract {}", result.contract);
+    if (!options_.accumulator.empty()) source += fmt::format(" --accumulator '{}'", options_.accumulator);
+    return explain_words(result, source);
+  }
+
   const VerifyOptions& options_;
   JudgeOptions judge_;
   Report report_;
+  std::vector<std::string> explain_;
 };
 
 }  // namespace

@@ -13,7 +13,7 @@ class Usage(ProgramTest):
         self.refuse_usage("verify", "--golden", golden("odd.eager"), "--nonsense", says=["--nonsense", "assay COMMAND --help"])
 
     def test_an_unknown_or_missing_command_lists_the_valid_ones(self):
-        every = "verify, regress, golden, report, mutate, inspect, list, bench"
+        every = "verify, regress, golden, report, explain, minimize, mutate, inspect, list, bench"
         self.refuse_usage("nope", says=["unknown command 'nope'", every])
         self.refuse_usage(says=["expected a command after 'assay'", every])
         self.refuse_usage("golden", says=["expected a command after 'golden'", "make, check, list"])
@@ -71,7 +71,7 @@ class Usage(ProgramTest):
 
 class Help(ProgramTest):
     COMMANDS = (
-        (), ("verify",), ("regress",), ("report",), ("mutate",), ("inspect",),
+        (), ("verify",), ("regress",), ("report",), ("explain",), ("minimize",), ("mutate",), ("inspect",),
         ("golden",), ("golden", "make"), ("golden", "check"), ("golden", "list"),
         ("list",), ("list", "fields"), ("list", "hashes"), ("bench",), ("bench", "product"), ("bench", "compare"),
     )  # fmt: skip
@@ -89,6 +89,10 @@ class Help(ProgramTest):
             "4 suspect or mistrusted only, 77 nothing was compared.",
         )  # fmt: skip
         self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same, 4 legal change, 1 regression.")
+
+    def test_the_help_of_one_element_and_of_a_small_problem_teaches_by_an_example(self):
+        self.expect(PASSED, "explain", "--help", says=["Example: assay explain --golden", "--at token=0,expert=3,col=59", "Exit codes: 0 accepted, 1 rejected"])
+        self.expect(PASSED, "minimize", "--help", says=["Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5", "nothing to minimise"])
 
     def test_the_version_is_one_line(self):
         self.assertRegex(self.expect(PASSED, "--version").stdout, r"^assay \d+\.\d+\.\d+ \(\S+\)\n$")

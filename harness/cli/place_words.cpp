@@ -1,0 +1,34 @@
+#include "harness/cli/place_words.h"
+
+#include <fmt/format.h>
+
+namespace assay::cli {
+namespace {
+
+bool wrong(const Judgement& judgement) { return judgement.verdict > Verdict::Passed && judgement.worst.has_value(); }
+bool wrong(const Prediction& bits) { return bits.binding && bits.differing > 0 && bits.first.has_value(); }
+
+}  // namespace
+
+std::string explain_words(const CaseResult& result, const std::string& source) {
+  for (const auto& field : result.fields) {
+    if (result.first_own_error ? field.field != *result.first_own_error : field.verdict <= Verdict::Passed) continue;
+    const Element* element = nullptr;
+    bool chained = false;
+    if (wrong(field.isolated))
+      element = &*field.isolated.worst;
+    else if (wrong(field.isolated_bits))
+      element = &*field.isolated_bits.first;
+    else if ((chained = wrong(field.chained)))
+      element = &*field.chained.worst;
+    else if ((chained = wrong(field.chained_bits)))
+      element = &*field.chained_bits.first;
+    if (element == nullptr) return "";
+    std::string at;
+    for (const auto& [axis, index] : element->at) at += fmt::format("{}{}={}", at.empty() ? "" : ",", axis, index);
+    return fmt::format("assay explain {} --field {} --at {}{}", source, name(field.field), at, chained ? " --mode chained" : "");
+  }
+  return "";
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,94 @@
+"""explain: one element derived; verify's explain line; what is missing or ambiguous is said."""
+
+import json
+import re
+import unittest
+
+from program import COULD_NOT_JUDGE, FAILED, NOTHING_COMPARED, PASSED, SUSPECT, USAGE, ProgramTest, golden
+
+ODD = ("explain", "--golden", golden("odd.grouped_mm"))
+
+
+class Explain(ProgramTest):
+    def derivation(self, *words, code=PASSED):
+        return json.loads(self.expect(code, *words, "--json", "-").stdout)
+
+    def test_every_field_explains_itself(self):
+        places = {
+            "router_logits": "token=3,expert=2", "selected_experts": "token=3,slot=1", "topk_weights": "token=3,slot=1",
+            "token_counts_by_expert": "expert=2", "gather_indices": "row=4", "first_gemm": "row=7,col=79", "intermediate": "row=7,col=39",
+            "second_gemm": "token=2,slot=0,col=71", "hidden_states_unpermute": "token=2,slot=0,col=71", "hidden_states": "token=12,col=0",
+        }  # fmt: skip
+        for field, at in places.items():
+            for mode in ("isolated", "chained"):
+                with self.subTest(field=field, mode=mode):
+                    self.expect(PASSED, *ODD, "--field", field, "--at", at, "--mode", mode, says=[field, "accepted", mode])
+                    found = self.derivation(*ODD, "--field", field, "--at", at, "--mode", mode)
+                    self.assertEqual((found["schema"], found["field"], found["verdict"]), ("assay-derivation", field, "Passed"))
+
+    def test_a_product_is_shown_term_by_term_and_step_by_step(self):
+        at = ("--field", "first_gemm", "--at", "token=0,slot=1,col=59")
+        text = self.expect(PASSED, *ODD, *at, says=["terms: 8 largest of 72", "partial sums, accumulator hopper", "C(n) sum |a||b|, any order", "delta in force"]).stdout
+        self.assertEqual(len(re.findall(r"^ +\d+ .* %$", text, re.M)), 8)
+        some, every = self.derivation(*ODD, *at, "--terms", "3"), self.derivation(*ODD, *at, "--all")
+        self.assertEqual((len(some["largest"]), len(every["largest"])), (3, 72))
+        self.assertEqual([block["end"] for block in every["sums"]], [16, 32, 48, 64, 72])
+        total = sum(term["a"] * term["b"] for term in every["largest"])
+        self.assertAlmostEqual(total, every["value"]["ref"], delta=1e-12 * every["magnitude"])
+        self.assertTrue(every["low"] <= every["out"] <= every["high"])
+
+    def test_without_a_declared_accumulator_there_are_bounds_and_float64_sums_alone(self):
+        found = self.derivation("explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--field", "first_gemm", "--at", "row=0,col=0")
+        self.assertIsNone(found["predicted"])
+        self.assertEqual({block["running"] for block in found["sums"]}, {None})
+
+    def test_a_planted_fault_is_rejected_with_what_would_have_been_accepted(self):
+        faulty = ("explain", "--fixture", "odd", "--fault", "gate_up_sums_in_bf16", "--field", "first_gemm", "--at", "row=14,col=59")
+        self.expect(FAILED, *faulty, says=["FAILED", "rejected:", "lies outside", "accepted"])
+
+    def test_the_explain_line_of_verify_leads_to_the_worst_element(self):
+        command = ("verify", "--golden", golden("odd.eager"), "--contract", "hf", "--accumulator", "hopper")
+        text = self.expect(FAILED, *command).stdout
+        line = re.search(r"^  explain: assay (.*)$", text, re.M).group(1).replace("'", "").split()
+        found = self.derivation(*line, code=FAILED)
+        worst = self.report(*command, code=FAILED)["cases"][0]["fields"][-1]["isolated"]["worst"]
+        self.assertEqual((found["field"], found["verdict"]), ("hidden_states", "Failed"))
+        self.assertEqual((found["out"], found["value"]["ref"], found["ratio"]), (worst["out"], worst["ref"], worst["ratio"]))
+        self.assertNotIn("explain:", self.expect(PASSED, "verify", "--golden", golden("odd.eager")).stdout)
+
+    def test_bits_that_only_the_accumulator_explains_are_suspect(self):
+        command = ("verify", "--fixture", "cancellation", "--pipeline", "predicted", "--accumulator", "fp32_sequential")
+        line = re.search(r"^  explain: assay (.*)$", self.expect(SUSPECT, *command).stdout, re.M).group(1).replace("'", "").split()
+        self.expect(SUSPECT, *line, says=["suspect: inside the accepted interval", "accumulator fp32_sequential"])
+
+    def test_files_are_written_and_the_text_goes_on(self):
+        self.expect(PASSED, *ODD, "--field", "hidden_states", "--at", "token=1,col=1", "--json", "one.json", says="slots: weight times row")
+        self.assertEqual(json.loads((self.folder / "one.json").read_text())["field"], "hidden_states")
+
+    def test_what_is_wrong_is_one_sentence(self):
+        def refuse(*words, says):
+            self.refuse(USAGE, *ODD, *words, says=says)
+
+        refuse("--field", "nope", "--at", "token=0", says="unknown field 'nope'; valid: router_logits, selected_experts,")
+        refuse("--field", "d_gate", "--at", "token=0", says="unknown field 'd_gate'")
+        refuse("--field", "hidden_states", "--at", "token=0", says="hidden_states needs a column as well: col=0 to col=71")
+        refuse("--field", "hidden_states", "--at", "token=13,col=0", says="hidden_states has token 0 to 12, found token=13")
+        refuse("--field", "first_gemm", "--at", "token=0,col=0", says="3 places of first_gemm fit:")
+        refuse("--field", "first_gemm", "--at", "col", says="expected NAME=INDEX")
+        refuse("--field", "first_gemm", "--at", "row=0,row=1,col=0", says="'row' is given twice")
+        refuse("--field", "first_gemm", says="--at")
+        self.refuse(USAGE, "explain", "--field", "gate", "--at", "row=0", says="unknown field 'gate'")
+        self.refuse(USAGE, "explain", "--field", "first_gemm", "--at", "row=0,col=0", says="expected either --golden FILE or --fixture NAME")
+        self.refuse(USAGE, *ODD, "--fault", "nope", "--field", "first_gemm", "--at", "row=0,col=0", says="unknown fault 'nope'")
+        self.refuse(USAGE, "explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--fault", "gate_up_sums_in_bf16", "--field", "first_gemm", "--at", "row=0,col=0",
+                    says="--fault is planted in the predicted pipeline")  # fmt: skip
+        self.refuse(COULD_NOT_JUDGE, "explain", "--golden", "nope.h5", "--field", "first_gemm", "--at", "row=0,col=0", says="nope.h5")
+        self.refuse(USAGE, "explain", "--fixture", "no_tokens", "--field", "first_gemm", "--at", "row=0,col=0", says="first_gemm has no elements in this problem")
+
+    def test_a_field_that_is_missing_is_no_pass(self):
+        fused = ("explain", "--fixture", "odd", "--contract", "fused_fp32", "--field", "first_gemm", "--at", "row=0,col=0")
+        self.expect(NOTHING_COMPARED, *fused, says="the candidate has no such field")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,170 @@
+#include "reports/derivation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "harness/bf16.h"
+#include "reports/columns.h"
+#include "reports/text_paint.h"
+#include "reports/wording.h"
+
+namespace assay {
+namespace {
+
+constexpr std::size_t kEnd = 6;  // lines shown at each end of a long list
+
+double half_width(const Interval& x) { return std::max({x.high - x.ref, x.ref - x.low, 0.0}); }
+
+std::string predicted_text(const std::optional<float>& value) { return value ? value_text(static_cast<double>(*value)) : "-"; }
+
+std::string interval_text(const Interval& x) { return half_width(x) == 0.0 ? "exact" : fmt::format("± {:.3g}", half_width(x)); }
+
+/// The first and the last rows of a table that is too long; row 0 is its heading.
+void shorten(Columns& lines, bool whole) {
+  if (whole || lines.rows.size() <= 2 * kEnd + 2) return;
+  const auto hidden = lines.rows.size() - 1 - 2 * kEnd;
+  lines.rows.erase(lines.rows.begin() + 1 + kEnd, lines.rows.end() - kEnd);
+  lines.rows.insert(lines.rows.begin() + 1 + kEnd, {fmt::format("({} more)", hidden)});
+}
+
+std::string table(std::string_view title, Columns lines, bool whole) {
+  shorten(lines, whole);
+  return fmt::format("\n  {}\n", title) + lines.text(4);
+}
+
+std::string values_text(const Derivation& d) {
+  Columns lines;
+  lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
+  const auto bits = [](double x) { return fmt::format("0x{:04x}", round_to_bf16(x).bits); };
+  const bool bf16 = d.accepted_count > 0 || std::isnan(d.value.ref);
+  if (d.out)
+    lines.rows.push_back(
+        {"found", value_text(*d.out), bf16 ? fmt::format("0x{:04x}", d.out_bits) : "",
+         bf16 ? fmt::format("{} ulp{} from the rounded reference; {} of the bound", d.ulps, d.ulps == 1 ? "" : "s", ratio_text(d.ratio))
+              : ""});
+  lines.rows.push_back(
+      {"reference", value_text(d.value.ref), bf16 ? bits(d.value.ref) : "", bf16 ? "float64, before the last rounding; bits after" : ""});
+  if (bf16) {
+    lines.rows.push_back({"interval", fmt::format("{} .. {}", value_text(d.value.low), value_text(d.value.high)), "",
+                          interval_text(d.value) + (d.value.noise > 0.0 ? fmt::format(", modelled rms error {:.2g}", d.value.noise) : "")});
+    std::string listed;
+    for (const double x : d.accepted) listed += fmt::format("{}{} ({})", listed.empty() ? "" : ", ", value_text(x), bits(x));
+    if (d.accepted_count > static_cast<std::int64_t>(d.accepted.size())) listed += ", ...";
+    lines.rows.push_back(
+        {"accepted", fmt::format("{} bf16 value{}", grouped_digits(d.accepted_count), d.accepted_count == 1 ? "" : "s"), "", listed});
+  }
+  if (d.predicted)
+    lines.rows.push_back({"predicted", d.predicted->undetermined ? "undetermined" : value_text(to_float(Bf16{d.predicted->bits})),
+                          fmt::format("0x{:04x}", d.predicted->bits),
+                          d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
+  return lines.text(2);
+}
+
+std::string terms_text(const Derivation& d) {
+  if (d.largest.empty()) return "";
+  const bool widths = std::ranges::any_of(d.largest, [](const ProductTerm& t) { return t.width > 0.0; });
+  Columns lines;
+  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
+  lines.rows.push_back({"k", "a", "b", "a b", "of sum |a||b|", widths ? "a known to" : ""});
+  for (const auto& t : d.largest)
+    lines.rows.push_back({fmt::format("{}", t.k), value_text(t.a), value_text(t.b), value_text(t.a * t.b),
+                          d.magnitude > 0 ? fmt::format("{:.2f} %", 100.0 * std::fabs(t.a * t.b) / d.magnitude) : "-",
+                          widths ? fmt::format("± {:.3g}", t.width) : ""});
+  return table(fmt::format("terms: {} largest of {}, sum |a||b| = {}", d.largest.size(), grouped_digits(d.terms), value_text(d.magnitude)),
+               lines, true);
+}
+
+std::string sums_text(const Derivation& d, bool whole) {
+  if (d.sums.empty()) return "";
+  Columns lines;
+  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
+  const bool exponents = std::ranges::any_of(d.sums, [](const PartialSum& s) { return s.exponent.has_value(); });
+  lines.rows.push_back({"up to k", "float64", "as accumulated", "error", exponents ? "aligned to" : ""});
+  for (const auto& s : d.sums)
+    lines.rows.push_back({fmt::format("{}", s.end), value_text(s.exact), predicted_text(s.running),
+                          s.running ? fmt::format("{:.3g}", static_cast<double>(*s.running) - s.exact) : "-",
+                          s.exponent ? fmt::format("2^{}", *s.exponent) : ""});
+  return table(d.accumulator.empty() || d.accumulator == "unknown"
+                   ? "partial sums (no accumulator is declared: --accumulator hopper shows its own)"
+                   : fmt::format("partial sums, accumulator {}", printable(d.accumulator)),
+               lines, whole);
+}
+
+std::string slots_text(const Derivation& d) {
+  if (d.slots.empty()) return "";
+  Columns lines;
+  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
+  lines.rows.push_back({"slot", "expert", "weight", "row's value", "product", "predicted"});
+  for (const auto& s : d.slots)
+    lines.rows.push_back({fmt::format("{}", s.slot), fmt::format("{}", s.expert), value_text(s.weight.ref), value_text(s.value.ref),
+                          value_text(s.product.ref), predicted_text(s.predicted)});
+  return table("slots: weight times row", lines, true);
+}
+
+std::string steps_text(const Derivation& d) {
+  if (d.steps.empty()) return "";
+  Columns lines;
+  lines.aligns = {Align::Left, Align::Right, Align::Left, Align::Right, Align::Left};
+  lines.rows.push_back({"step", "float64", "", "predicted", ""});
+  for (const auto& s : d.steps)
+    lines.rows.push_back({s.what, value_text(s.value.ref), interval_text(s.value), predicted_text(s.predicted), s.formula});
+  return table("steps", lines, true);
+}
+
+std::string ranking_text(const Derivation& d, bool whole) {
+  if (d.ranking.empty()) return "";
+  Columns lines;
+  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
+  lines.rows.push_back({"rank", "expert", "logit", "gap", "probability", "slot", "predicted slot"});
+  for (std::size_t i = 0; i < d.ranking.size(); ++i) {
+    const auto& e = d.ranking[i];
+    const auto slot = [](std::int64_t at) { return at < 0 ? std::string("-") : fmt::format("{}", at); };
+    lines.rows.push_back({fmt::format("{}", i), fmt::format("{}", e.expert), value_text(e.logit), fmt::format("{:+.4g}", e.gap),
+                          fmt::format("{:.6g}", e.probability), slot(e.slot), e.predicted ? slot(e.predicted_slot) : ""});
+  }
+  // The border of the selection is what matters: ranks far below it say little.
+  std::int64_t chosen = 0;
+  for (const auto& e : d.ranking) chosen = std::max(chosen, std::max(e.slot, e.predicted_slot) + 1);
+  const auto shown = static_cast<std::size_t>(chosen) + 1 + kEnd;
+  if (!whole && lines.rows.size() > shown + 1) {
+    const auto hidden = lines.rows.size() - shown;
+    lines.rows.resize(shown);
+    lines.rows.push_back({fmt::format("({} more)", hidden)});
+  }
+  return table("ranking; gap: logit less that of the other side of the selection's border", lines, true);
+}
+
+std::string bound_text(const Derivation& d) {
+  if (d.bound.empty()) return "";
+  Columns lines;
+  lines.aligns = {Align::Right, Align::Left};
+  double sum = 0.0;
+  for (const auto& part : d.bound) {
+    lines.rows.push_back({fmt::format("{:.3g}", part.value), part.what});
+    sum += part.value;
+  }
+  lines.rows.push_back({fmt::format("{:.3g}", sum), "sum, a priori"});
+  lines.rows.push_back({fmt::format("{:.3g}", half_width(d.value)), "delta in force: half the interval's width, before the last rounding"});
+  return table("bound", lines, true);
+}
+
+}  // namespace
+
+std::string render_text(const Derivation& d, const TextOptions& options) {
+  const auto width = static_cast<std::size_t>(options.width);
+  std::string at;
+  for (const auto& [axis, index] : d.at) at += fmt::format("{}{} {}", at.empty() ? "" : ", ", axis, index);
+  const std::string first = fmt::format("{} {}", sign(mark(d.verdict)), words(d.verdict));
+  std::string out = fmt::format("{}  {} at {}\n", painted(first, mark(d.verdict), options.colour), name(d.field), at);
+  out += wrapped(fmt::format("{}, {}, contract {}, {}{}", printable(d.problem), printable(d.candidate), d.contract,
+                             d.mode == Mode::Isolated ? "isolated" : "chained", d.from.empty() ? "" : " from " + d.from),
+                 "  ", width);
+  out += wrapped(d.sentence, "  ", width) + "\n" + values_text(d);
+  out += terms_text(d) + sums_text(d, options.verbose) + slots_text(d) + steps_text(d) + ranking_text(d, options.verbose) + bound_text(d);
+  for (const auto& remark : d.remarks) out += wrapped(remark, "  note: ", width);
+  return out;
+}
+
+}  // namespace assay
