@@ -10,16 +10,14 @@ namespace {
 // About a second of two CPU cores: below, the context and the way there and back cost as much.
 constexpr std::int64_t kWorthTheWay = std::int64_t{1} << 33;
 
-std::optional<ProductEngine> engine_of(std::string_view choice) {
+}  // namespace
+
+std::optional<ProductEngine> make_engine(std::string_view choice) {
   if (choice == kEngineCpu) return std::nullopt;
   if (choice == kEngineAuto) return gpu_product_engine(kWorthTheWay);
   if (const auto reason = gpu_unavailable()) throw InputError(*reason);
   return gpu_product_engine(0);
 }
-
-}  // namespace
-
-EngineScope::EngineScope(std::string_view choice) : EngineScope(engine_of(choice)) {}
 
 EngineScope::EngineScope(std::optional<ProductEngine> engine) {
   if (product_engine() != nullptr) before_ = *product_engine();

@@ -11,10 +11,12 @@ inline constexpr std::string_view kEngineAuto = "auto";  // the GPU, where there
 inline constexpr std::string_view kEngineCpu = "cpu";
 inline constexpr std::string_view kEngineGpu = "gpu";    // the GPU for every product it has the arithmetic of
 
-/// Puts an engine in force for its lifetime, then the one before it. Throws InputError for "gpu" where there is no device.
+/// Nothing for the CPU. Throws InputError for "gpu" where there is no device.
+std::optional<ProductEngine> make_engine(std::string_view choice);
+
+/// Puts an engine in force for its lifetime, then the one before it. Copies of an engine share what it keeps on the device.
 class EngineScope {
  public:
-  explicit EngineScope(std::string_view choice);
   explicit EngineScope(std::optional<ProductEngine> engine);
   ~EngineScope();
   EngineScope(const EngineScope&) = delete;

@@ -28,7 +28,7 @@ using namespace assay::cli;
 
 /// Everything the judge has to say about a candidate, as text; times left out.
 std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine, std::int64_t& products) {
-  const EngineScope scope(engine);
+  const EngineScope scope(make_engine(engine));
   JudgeOptions options;
   options.reference = make_reference;
   Report report;

@@ -39,7 +39,7 @@ Candidate run_fused(const Problem& problem, const PipelineOptions& options) { re
 
 /// The reference's own stages, with every product on the GPU and checked there on sampled rows.
 Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
-  const EngineScope scope(kEngineGpu);
+  const EngineScope scope(make_engine(kEngineGpu));
   Candidate candidate = forward(problem, find_contract(contract_or_hf(options)));
   constexpr std::int64_t kProducts = 3;  // router, gate_up, down
   if (problem.sizes().tokens > 0 && products_by_engine() != kProducts)

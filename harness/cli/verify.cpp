@@ -69,7 +69,7 @@ CaseResult could_not_judge(const std::string& problem, const std::string& candid
 class Verification {
  public:
   Verification(const VerifyOptions& options, const std::string& command_line)
-      : options_(options), judge_(judge_options(options)), report_(start_report("assay verify", command_line)) {
+      : options_(options), judge_(judge_options(options)), engine_(make_engine(options.engine)), report_(start_report("assay verify", command_line)) {
     if (!options.contract.empty() && options.contract != kContractAuto) find_contract(options.contract);
   }
 
@@ -148,7 +148,7 @@ class Verification {
     const PhaseTimer timer("judge");
     // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
     const bool on_cpu = candidate.name == kGpuFp64 && options_.engine == kEngineAuto;
-    const EngineScope engine(on_cpu ? kEngineCpu : std::string_view(options_.engine));
+    const EngineScope scope(on_cpu ? std::nullopt : engine_);
     const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
     CaseResult result = fitted ? judge_best_contract(problem, candidate, judge_) : judge(problem, candidate, judge_);
     if (products_by_engine() > 0)
@@ -180,6 +180,7 @@ class Verification {
 
   const VerifyOptions& options_;
   JudgeOptions judge_;
+  std::optional<ProductEngine> engine_;
   Report report_;
   std::vector<std::string> explain_;
 };

@@ -5,7 +5,7 @@ import re
 import unittest
 import xml.etree.ElementTree
 
-from program import COULD_NOT_JUDGE, FAILED, FORWARD, NOTHING_COMPARED, PASSED, SUSPECT, ProgramTest, golden
+from program import COULD_NOT_JUDGE, FAILED, FORWARD, NOTHING_COMPARED, PASSED, SUSPECT, USAGE, ProgramTest, golden
 
 SMALL = ("tiny.grouped_mm", "tiny.eager", "odd.grouped_mm", "odd.eager")
 
@@ -164,6 +164,24 @@ class Outputs(ProgramTest):
         self.expect(PASSED, "verify", "--golden", golden("odd.eager"), "-q", "--json", "r.json")
         self.assertEqual(json.loads((self.folder / "r.json").read_text(encoding="utf-8"))["verdict"], "Passed")
         self.assertEqual(list(self.listing()), ["r.json"])
+
+
+class Engines(ProgramTest):
+    def test_timings_name_the_phases_on_stderr(self):
+        done = self.expect(PASSED, "verify", "--golden", golden("odd.eager"), "--engine", "cpu", "--timings")
+        self.assertRegex(done.stderr, r"[0-9.]+ s  bounded products\n")
+        self.assertNotIn("bounded products", done.stdout)
+
+    def test_a_gpu_asked_for_by_name_is_used_or_missed(self):
+        done = self.run_assay("verify", "--golden", golden("odd.eager"), "--engine", "gpu")
+        if done.returncode == PASSED:
+            self.assertIn("products of the reference ran on gpu: ", self.run_assay("verify", "--golden", golden("odd.eager"), "--engine", "gpu", "-v").stdout)
+        else:
+            self.assertEqual(done.returncode, COULD_NOT_JUDGE)
+            self.assertIn("no GPU can be used here", done.stderr)
+
+    def test_an_unknown_engine_is_refused_with_the_valid_ones(self):
+        self.expect(USAGE, "verify", "--golden", golden("odd.eager"), "--engine", "tpu", says="{auto,cpu,gpu}")
 
 
 class Dumps(ProgramTest):
