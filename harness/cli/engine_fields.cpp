@@ -1,5 +1,8 @@
 #include "harness/cli/engine_fields.h"
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +12,7 @@
 #include <vector>
 
 #include "harness/compare.h"
+#include "harness/deviation.h"
 #include "harness/large_vector.h"
 
 namespace assay::cli {
@@ -75,6 +79,50 @@ struct Differences {
   }
 };
 
+/// The statistics' sums by the CPU's definition of one element, and how large their terms are.
+struct CpuSums {
+  ComparisonTotals totals;
+  std::array<std::int64_t, kUlpBuckets> ulps{};
+  double magnitude_of_excess = 0.0;
+};
+
+CpuSums sums_of(const Example& e) {
+  CpuSums all;
+  std::vector<CpuSums> rows(static_cast<std::size_t>(e.rows));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < e.rows; ++r) {
+    CpuSums& sums = rows[static_cast<std::size_t>(r)];
+    for (std::int64_t c = 0; c < e.width; ++c) {
+      const auto i = static_cast<std::size_t>(r * e.width + c);
+      const Deviation d = deviation(e.out[i], e.reference[i]);
+      sums.totals.flipped += d.flipped > 0.0;
+      sums.totals.flips_expected += d.flip_chance;
+      sums.totals.excess += d.excess;
+      sums.totals.excess_expected += d.excess_expected;
+      sums.totals.z2 += d.z2;
+      sums.totals.z2_of_rounding += d.z2_of_rounding;
+      sums.totals.max_contract_ulps = std::max(sums.totals.max_contract_ulps, d.contract_ulps);
+      sums.magnitude_of_excess += std::fabs(d.excess);
+      const std::int64_t ulps = d.flipped > 0.0 ? std::abs(std::int64_t{ordinal(e.out[i])} - ordinal(round_to_bf16(e.reference[i].ref))) : 0;
+      // 0, 1, 2, 3-4, 5-8, ...: the last bucket takes the rest.
+      const int bucket = ulps == 0 ? 0 : std::min<int>(kUlpBuckets - 1, std::bit_width(static_cast<std::uint64_t>(ulps - 1)) + 1);
+      ++sums.ulps[static_cast<std::size_t>(bucket)];
+    }
+  }
+  for (const auto& row : rows) {
+    all.totals.flipped += row.totals.flipped;
+    all.totals.flips_expected += row.totals.flips_expected;
+    all.totals.excess += row.totals.excess;
+    all.totals.excess_expected += row.totals.excess_expected;
+    all.totals.z2 += row.totals.z2;
+    all.totals.z2_of_rounding += row.totals.z2_of_rounding;
+    all.totals.max_contract_ulps = std::max(all.totals.max_contract_ulps, row.totals.max_contract_ulps);
+    all.magnitude_of_excess += row.magnitude_of_excess;
+    for (std::size_t b = 0; b < all.ulps.size(); ++b) all.ulps[b] += row.ulps[b];
+  }
+  return all;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
 std::int64_t compare_one(const FieldComparer& by_device, const Example& e, bool timed) {
@@ -92,6 +140,17 @@ std::int64_t compare_one(const FieldComparer& by_device, const Example& e, bool 
   differences.check("non-finite", device.all.non_finite, cpu.non_finite);
   differences.check("mismatched", device.all.mismatched, cpu.mismatched);
   differences.check("the largest ratio", device.all.max_ratio, cpu.max_ratio);
+  const CpuSums sums = sums_of(e);
+  differences.check("flipped", device.all.flipped, sums.totals.flipped);
+  differences.check("the largest error in contract ulps", device.all.max_contract_ulps, sums.totals.max_contract_ulps);
+  for (std::size_t b = 0; b < sums.ulps.size(); ++b) differences.check("a bucket of ulps", device.ulps[b], sums.ulps[b]);
+  // Either sum of n terms errs by at most gamma_n(2^-53) of the sum of their sizes, whatever its order.
+  const double n = static_cast<double>(e.out.size()) * 0x1p-53, tolerance = 2.0 * n / (1.0 - n);
+  differences.check("flips expected", device.all.flips_expected, sums.totals.flips_expected, tolerance * sums.totals.flips_expected);
+  differences.check("excess", device.all.excess, sums.totals.excess, tolerance * sums.magnitude_of_excess);
+  differences.check("excess expected", device.all.excess_expected, sums.totals.excess_expected, tolerance * sums.totals.excess_expected);
+  differences.check("z2", device.all.z2, sums.totals.z2, tolerance * sums.totals.z2);
+  differences.check("z2 of rounding", device.all.z2_of_rounding, sums.totals.z2_of_rounding, tolerance * sums.totals.z2_of_rounding);
   return differences.found;
 }
 
