@@ -2,82 +2,27 @@
 
 #include <algorithm>
 #include <functional>
-#include <utility>
 
 #include "gpu/cublas.h"
 #include "gpu/fused_layer.h"
+#include "gpu/graph_timer.h"
 #include "gpu/grouped_gemm.h"
 
 namespace assay {
 namespace gpu {
 namespace {
 
-constexpr int kWarmUps = 3;
 constexpr int kRepetitions = 15;
-constexpr std::int64_t kFlushBytes = std::int64_t{256} << 20;  // several times the L2
 
-/// A captured launch sequence.
-class Graph {
- public:
-  Graph(cudaStream_t stream, const std::function<void()>& work) {
-    cudaGraph_t graph{};
-    ASSAY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    work();
-    ASSAY_CUDA(cudaStreamEndCapture(stream, &graph));
-    ASSAY_CUDA(cudaGraphInstantiate(&replay_, graph, 0));
-    ASSAY_CUDA(cudaGraphDestroy(graph));
-  }
-  Graph(Graph&& other) noexcept : replay_(std::exchange(other.replay_, nullptr)) {}
-  Graph& operator=(Graph&&) = delete;
-  ~Graph() {
-    if (replay_ != nullptr) cudaGraphExecDestroy(replay_);
-  }
-  void launch(cudaStream_t stream) const { ASSAY_CUDA(cudaGraphLaunch(replay_, stream)); }
-
- private:
-  cudaGraphExec_t replay_ = nullptr;
-};
-
-struct Event {
-  cudaEvent_t event{};
-  Event() { ASSAY_CUDA(cudaEventCreate(&event)); }
-  ~Event() { cudaEventDestroy(event); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-};
-
-struct Contender {
-  GpuTiming timing;
-  Graph graph;
-  std::vector<double> times;
-};
-
-// In turns, so that a change of the card's clock meets all of them.
-void measure(std::vector<Contender>& contenders, cudaStream_t stream, Buffer<char>& flush) {
-  const Event begin;
-  const Event end;
-  for (int i = 0; i < kWarmUps + kRepetitions; ++i)
-    for (auto& one : contenders) {
-      flush_l2(flush.data(), flush.size(), stream);
-      ASSAY_CUDA(cudaEventRecord(begin.event, stream));
-      one.graph.launch(stream);
-      ASSAY_CUDA(cudaEventRecord(end.event, stream));
-      ASSAY_CUDA(cudaEventSynchronize(end.event));
-      float milliseconds = 0.0f;
-      ASSAY_CUDA(cudaEventElapsedTime(&milliseconds, begin.event, end.event));
-      if (i >= kWarmUps) one.times.push_back(milliseconds * 1e3);
-    }
-  for (auto& one : contenders) {
-    std::sort(one.times.begin(), one.times.end());
-    one.timing.median_us = one.times[one.times.size() / 2];
-    one.timing.fastest_us = one.times.front();
-    one.timing.slowest_us = one.times.back();
-  }
+int median(std::vector<int> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 double limit_us(double flops, double bytes) { return std::max(flops / kRooflineFlops, bytes / kRooflineBytes) * 1e6; }
 
-GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options, Buffer<char>& flush) {
+GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options) {
   const Sizes& sizes = problem.sizes;
   const auto& config = sizes.config;
   const FusedWorkspace workspace(sizes, options);
@@ -111,15 +56,21 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   const double inter_bytes = 2 * rows * inter;
   const double rows_bytes = 2 * rows * hidden;
 
-  std::vector<Contender> contenders;
+  std::vector<Graph> graphs;
   const auto add = [&](const char* what, double flops, double limit, const std::function<void()>& work) {
     GpuTiming timing;
     timing.what = what;
     timing.flops = flops;
     timing.limit_us = limit;
-    contenders.push_back({std::move(timing), Graph(stream, work), {}});
+    result.timings.push_back(std::move(timing));
+    graphs.emplace_back(stream, work);
   };
-  const GateUp gate_up{problem.input.data(), problem.gate_up_proj.data(), workspace.intermediate.data(), nullptr, true, options.contract == "hf"};
+  const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
+                       .gate_up_proj = problem.gate_up_proj.data(),
+                       .intermediate = workspace.intermediate.data(),
+                       .first_gemm = nullptr,
+                       .gather = options.permute_x,
+                       .round_inner = options.contract == "hf"};
   const Down down{workspace.intermediate.data(), problem.down_proj.data(), workspace.rows.data(), options.permute_y};
   const bool wgmma = result.variant == "wgmma_sm90";
   const double all_flops = flops1 + flops2 + router_flops;
@@ -129,7 +80,7 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
     softmax_topk(workspace.logits.data(), routing, sizes, stream);
     order_by_expert(routing, sizes, stream);
   });
-  add("gate_up with gather and swiglu", flops1, limit_us(flops1, weights1 + tokens_bytes + inter_bytes), [&] {
+  add(options.permute_x ? "gate_up with gather and swiglu" : "gate_up with swiglu", flops1, limit_us(flops1, weights1 + tokens_bytes + inter_bytes), [&] {
     if (wgmma) gate_up_wgmma_sm90(gate_up, routing, sizes, options.kernel_config_fwd, stream);
     else gate_up_mma_sm80(gate_up, routing, sizes, stream);
   });
@@ -140,25 +91,48 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   add("merge", 0, limit_us(0, rows_bytes + tokens_bytes), [&] {
     merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights, workspace.out.data(), options.contract == "hf", sizes, stream);
   });
-  // cuBLAS with the same number of rows for every expert, rows permuted already: a bar without raggedness, gather or SwiGLU.
+  // Bars from cuBLAS, rows permuted already, no gather and no SwiGLU: one grouped call with these counts; batches of equal counts;
+  // one dense product of as many operations with a single expert's weights.
+  const std::int64_t h = config.hidden_size;
+  const std::int64_t i = config.moe_intermediate_size;
   const std::int64_t each = sizes.slots() / config.num_experts;
-  const Buffer<bf16> permuted("permuted input", each > 0 ? sizes.slots() * config.hidden_size : 0);
-  const Buffer<bf16> wide("first product", each * config.num_experts * 2 * config.moe_intermediate_size);
-  const Buffer<bf16> narrow("second product", each * config.num_experts * config.hidden_size);
+  const Buffer<bf16> permuted("permuted input", sizes.slots() * h);
+  const Buffer<bf16> wide("first product", sizes.slots() * 2 * i);
+  const Buffer<bf16> narrow("second product", sizes.slots() * h);
+  const auto grouped1 = grouped_operands(permuted.data(), problem.gate_up_proj.data(), wide.data(), counts, 2 * i, h);
+  const auto grouped2 = grouped_operands(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), counts, h, i);
   ASSAY_CUDA(cudaDeviceSynchronize());
+  permute_rows(problem.input.data(), routing.gather_indices, permuted.data(), sizes, stream);
+  add("cuBLAS grouped, these counts, gate_up", flops1, 0, [&] { cublas.grouped_product(grouped1, 2 * i, h); });
+  add("cuBLAS grouped, these counts, down", flops2, 0, [&] { cublas.grouped_product(grouped2, h, i); });
   if (each > 0) {
-    permute_rows(problem.input.data(), routing.gather_indices, permuted.data(), sizes, stream);
     const auto products = static_cast<double>(each * config.num_experts) * hidden * inter;
-    add("cuBLAS batched, equal counts, gate_up", 4 * products, 0, [&] {
-      cublas.batched_product(permuted.data(), problem.gate_up_proj.data(), wide.data(), each, 2 * config.moe_intermediate_size, config.hidden_size, config.num_experts);
-    });
-    add("cuBLAS batched, equal counts, down", 2 * products, 0, [&] {
-      cublas.batched_product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), each, config.hidden_size, config.moe_intermediate_size, config.num_experts);
-    });
+    add("cuBLAS batched, equal counts, gate_up", 4 * products, 0,
+        [&] { cublas.batched_product(permuted.data(), problem.gate_up_proj.data(), wide.data(), each, 2 * i, h, config.num_experts); });
+    add("cuBLAS batched, equal counts, down", 2 * products, 0,
+        [&] { cublas.batched_product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), each, h, i, config.num_experts); });
   }
-  measure(contenders, stream, flush);
+  add("cuBLAS dense, gate_up", flops1, 0, [&] { cublas.product(permuted.data(), problem.gate_up_proj.data(), wide.data(), sizes.slots(), 2 * i, h); });
+  add("cuBLAS dense, down", flops2, 0,
+      [&] { cublas.product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), sizes.slots(), h, i); });
+
+  const Replays replays = time_replays(graphs, kRepetitions, stream);
   workspace.verify_guards();
-  for (auto& one : contenders) result.timings.push_back(std::move(one.timing));
+  for (std::size_t g = 0; g < graphs.size(); ++g) {
+    auto times = replays.microseconds[g];
+    std::sort(times.begin(), times.end());
+    result.timings[g].median_us = times[times.size() / 2];
+    result.timings[g].fastest_us = times.front();
+    result.timings[g].slowest_us = times.back();
+  }
+  std::vector<int> clocks;
+  std::vector<int> watts;
+  for (const auto& sample : replays.board) {
+    clocks.push_back(sample.sm_clock_mhz);
+    watts.push_back(sample.power_watts);
+  }
+  result.sm_clock_mhz = median(clocks);
+  result.power_watts = median(watts);
   return result;
 }
 
@@ -168,12 +142,11 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens, const GpuOptions& options) {
   gpu::require_runnable(problem.sizes(), options);
   gpu::DeviceProblem device = gpu::upload(problem);
-  gpu::Buffer<char> flush("flush", gpu::kFlushBytes);
   std::vector<GpuBenchmark> results;
   for (const std::int64_t count : tokens) {
     ASSAY_CHECK(count > 0 && count <= problem.sizes().tokens, "expected a number of tokens from 1 to the problem's");
     device.sizes.tokens = count;
-    results.push_back(gpu::bench_tokens(device, options, flush));
+    results.push_back(gpu::bench_tokens(device, options));
   }
   return results;
 }

@@ -27,6 +27,8 @@ struct GpuBenchmark {
   std::int64_t experts_hit = 0;
   std::int64_t fewest_rows = 0;  // of an expert
   std::int64_t most_rows = 0;
+  int sm_clock_mhz = 0;  // median over the rounds, read right after each; 0 where the driver does not say
+  int power_watts = 0;   // likewise
   std::vector<GpuTiming> timings;  // the first is the whole layer, router included
 };
 

@@ -22,6 +22,7 @@ struct Cublas::Api {
                                          cudaDataType, int, long long, int, cublasComputeType_t, cublasGemmAlgo_t);
   Gemm gemm = nullptr;
   GemmBatched gemm_batched = nullptr;
+  decltype(&cublasGemmGroupedBatchedEx) gemm_grouped = nullptr;
   decltype(&cublasGetVersion_v2) get_version = nullptr;
   decltype(&cublasGetStatusString) status_string = nullptr;
 };
@@ -60,6 +61,7 @@ Cublas::Cublas(cudaStream_t stream)
           load(library, "cublasSetMathMode", api.set_math_mode);
           load(library, "cublasGemmEx", api.gemm);
           load(library, "cublasGemmStridedBatchedEx", api.gemm_batched);
+          load(library, "cublasGemmGroupedBatchedEx", api.gemm_grouped);
           load(library, "cublasGetVersion_v2", api.get_version);
           load(library, "cublasGetStatusString", api.status_string);
           return api;
@@ -101,6 +103,48 @@ void Cublas::batched_product(const bf16* a, const bf16* b, bf16* out, std::int64
       static_cast<int>(n), m * n, static_cast<int>(count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw InputError(std::string("expected cublasGemmStridedBatchedEx to succeed, found ") + api_.status_string(status));
+}
+
+GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out, const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k) {
+  GroupedOperands operands;
+  std::vector<const bf16*> from;
+  std::vector<const bf16*> weights;
+  std::vector<bf16*> to;
+  std::int64_t row = 0;
+  for (std::size_t expert = 0; expert < counts.size(); row += counts[expert], ++expert) {
+    if (counts[expert] == 0) continue;
+    operands.rows.push_back(counts[expert]);
+    from.push_back(a + row * k);
+    weights.push_back(b + static_cast<std::int64_t>(expert) * n * k);
+    to.push_back(out + row * n);
+  }
+  const auto groups = static_cast<std::int64_t>(operands.rows.size());
+  operands.a = Buffer<const bf16*>("grouped a", groups);
+  operands.b = Buffer<const bf16*>("grouped b", groups);
+  operands.out = Buffer<bf16*>("grouped out", groups);
+  operands.a.upload(from.data(), 0, groups);
+  operands.b.upload(weights.data(), 0, groups);
+  operands.out.upload(to.data(), 0, groups);
+  return operands;
+}
+
+void Cublas::grouped_product(const GroupedOperands& operands, std::int64_t n, std::int64_t k) {
+  const std::size_t groups = operands.rows.size();
+  if (groups == 0) return;
+  const std::vector<cublasOperation_t> transposed(groups, CUBLAS_OP_T);
+  const std::vector<cublasOperation_t> plain(groups, CUBLAS_OP_N);
+  const std::vector<int> columns(groups, static_cast<int>(n));
+  const std::vector<int> depth(groups, static_cast<int>(k));
+  const std::vector<int> one_each(groups, 1);
+  const std::vector<float> one(groups, 1.0f);
+  const std::vector<float> zero(groups, 0.0f);
+  const auto status = api_.gemm_grouped(
+      static_cast<cublasHandle_t>(handle_), transposed.data(), plain.data(), columns.data(), operands.rows.data(), depth.data(), one.data(),
+      reinterpret_cast<const void* const*>(operands.b.data()), CUDA_R_16BF, depth.data(), reinterpret_cast<const void* const*>(operands.a.data()),
+      CUDA_R_16BF, depth.data(), zero.data(), reinterpret_cast<void* const*>(operands.out.data()), CUDA_R_16BF, columns.data(),
+      static_cast<int>(groups), one_each.data(), CUBLAS_COMPUTE_32F);
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw InputError(std::string("expected cublasGemmGroupedBatchedEx to succeed, found ") + api_.status_string(status));
 }
 
 std::string Cublas::version() const {

@@ -29,6 +29,26 @@ void FusedWorkspace::poison() {
   for (auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &rows, &out}) buffer->poison();
 }
 
+std::vector<unsigned char> results(const FusedWorkspace& workspace) {
+  std::vector<unsigned char> bytes;
+  const auto append = [&](const auto& buffer) {
+    const std::size_t before = bytes.size();
+    bytes.resize(before + buffer.bytes());
+    buffer.download(bytes.data() + before);
+  };
+  append(workspace.logits);
+  append(workspace.routing.selected_experts);
+  append(workspace.routing.topk_weights);
+  append(workspace.routing.counts);
+  append(workspace.routing.gather_indices);
+  append(workspace.routing.row_of_slot);
+  append(workspace.first_gemm);
+  append(workspace.intermediate);
+  append(workspace.rows);
+  append(workspace.out);
+  return bytes;
+}
+
 void require_runnable(const Sizes& sizes, const GpuOptions& options) {
   if (options.contract != "hf" && options.contract != "fused_fp32")
     throw UsageError("expected contract hf or fused_fp32 for gpu_fused, found " + options.contract);

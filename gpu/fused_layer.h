@@ -21,6 +21,9 @@ struct FusedWorkspace {
   Buffer<bf16> out;           // [T, H]
 };
 
+/// Everything the layer left behind, byte by byte: equal exactly when every result is.
+std::vector<unsigned char> results(const FusedWorkspace& workspace);
+
 /// Throws UsageError for a contract or config the layer does not have, InputError for sizes or a device it cannot run on.
 void require_runnable(const Sizes& sizes, const GpuOptions& options);
 

@@ -112,6 +112,7 @@ std::int64_t check(const Case& one) {
   std::int64_t wrong = compare_with_model(problem, base);
   // cuBLAS may split K: its bits are information.
   compare("cublas", base, run_gpu_cublas(problem), false);
+  compare("cublas, grouped", base, run_gpu_cublas_grouped(problem), false);
   const auto fused = [&](const char* what, const GpuOptions& options) { wrong += compare(what, base, run_gpu_fused(problem, options), true); };
   GpuOptions options = portable;
   options.permute_x = false;
@@ -128,6 +129,14 @@ std::int64_t check(const Case& one) {
         const std::string what = std::string("wgmma_sm90") + (permute_x ? ", permute_x" : "") + (permute_y ? ", permute_y" : "");
         fused(what.c_str(), options);
       }
+    for (const int cluster : {1, 2}) {
+      options = {.permute_x = cluster == 2, .kernel_config_fwd = {.cluster = cluster}};
+      options.kernel_config_fwd.variant = "wgmma_sm90";
+      fused(cluster == 1 ? "wgmma_sm90, single blocks" : "wgmma_sm90, clusters of 2", options);
+      options.permute_x = !options.permute_x;
+      options.permute_y = cluster == 2;
+      fused(cluster == 1 ? "the same, permute_x" : "the same, permute_y", options);
+    }
     options = {.contract = "fused_fp32", .kernel_config_fwd = {}};
     wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(problem, options), true);
   } catch (const InputError& error) {

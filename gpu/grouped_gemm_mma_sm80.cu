@@ -108,7 +108,7 @@ void gate_up_mma_sm80(const GateUp& product, const Routing& routing, const Sizes
   if (sizes.slots() == 0) return;
   const auto kernel = product.gather ? (product.round_inner ? gate_up_kernel<true, true> : gate_up_kernel<true, false>)
                                      : (product.round_inner ? gate_up_kernel<false, true> : gate_up_kernel<false, false>);
-  launch_kernel(kernel, grid_for(config.moe_intermediate_size, kColumns / 2, sizes), Tile::kThreads, Tile::kSharedBytes, stream, product,
+  launch_kernel(kernel, {grid_for(config.moe_intermediate_size, kColumns / 2, sizes), Tile::kThreads, Tile::kSharedBytes}, stream, product,
                 routing, config.hidden_size, config.moe_intermediate_size, config.top_k);
 }
 
@@ -116,8 +116,8 @@ void down_mma_sm80(const Down& product, const Routing& routing, const Sizes& siz
   const auto& config = sizes.config;
   ASSAY_CHECK(config.hidden_size % 8 == 0 && config.moe_intermediate_size % 8 == 0, "expected sizes to be multiples of 8");
   if (sizes.slots() == 0) return;
-  launch_kernel(product.scatter ? down_kernel<true> : down_kernel<false>, grid_for(config.hidden_size, kColumns, sizes), Tile::kThreads,
-                Tile::kSharedBytes, stream, product, routing, config.hidden_size, config.moe_intermediate_size);
+  launch_kernel(product.scatter ? down_kernel<true> : down_kernel<false>, {grid_for(config.hidden_size, kColumns, sizes), Tile::kThreads, Tile::kSharedBytes},
+                stream, product, routing, config.hidden_size, config.moe_intermediate_size);
 }
 
 }  // namespace assay::gpu

@@ -1,11 +1,13 @@
 // What the pipelines accept; the same with and without CUDA.
 #include "gpu/kernel_limits.h"
 
+#include <algorithm>
+
 #include "gpu/pipeline.h"
 
 namespace assay {
 
-std::vector<std::string> gpu_pipelines() { return {"gpu_fused", "gpu_cublas"}; }
+std::vector<std::string> gpu_pipelines() { return {"gpu_fused", "gpu_cublas", "gpu_cublas_grouped"}; }
 
 std::optional<std::string> gpu_unsupported(const Sizes& sizes) {
   const auto& config = sizes.config;
@@ -33,6 +35,9 @@ std::optional<std::string> invalid(const KernelConfigForward& config) {
     return "expected pipeline_depth_down 2 or 3 (what shared memory holds beside the results)" + found(config.pipeline_depth_down);
   if (outside(config.raster_rows, 1, 64)) return "expected raster_rows from 1 to 64" + found(config.raster_rows);
   if (config.persistent_blocks < 0) return "expected persistent_blocks not to be negative" + found(config.persistent_blocks);
+  if (outside(config.cluster, 0, 2)) return "expected cluster 0, 1 or 2" + found(config.cluster);
+  if (config.persistent_blocks % std::max(config.cluster, 1) != 0)
+    return "expected persistent_blocks to be a multiple of cluster " + std::to_string(config.cluster) + found(config.persistent_blocks);
   return std::nullopt;
 }
 

@@ -17,14 +17,14 @@ namespace assay::gpu {
 
 using bf16 = __nv_bfloat16;
 
-inline constexpr int kTileRows = 128;              // rows of a grouped product's tile
+inline constexpr int kTileRows = 128;  // rows of a grouped product's tile
 
 /// One tile of rows of one expert; `first` is a row in expert order.
 struct alignas(16) RowTile {
   std::int32_t expert;
   std::int32_t first;
   std::int32_t rows;  // 1 .. kTileRows
-  std::int32_t unused;
+  std::int32_t partner;  // +1 or -1: the next or previous tile is of the same expert and both are more than half full; else 0
 };
 
 /// How tokens are split so that counting and ordering stay stable and parallel.

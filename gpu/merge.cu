@@ -65,7 +65,7 @@ void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk
   const auto vectors = static_cast<unsigned>(sizes.config.hidden_size / 8);
   const dim3 grid(static_cast<unsigned>(sizes.tokens), (vectors + kThreads - 1) / kThreads);
   const auto kernel = round_products ? merge_kernel<true> : merge_kernel<false>;
-  launch_kernel(kernel, grid, kThreads, 0, stream, values, row_of_slot, topk_weights, out, sizes.config.top_k, vectors);
+  launch_kernel(kernel, {grid, kThreads}, stream, values, row_of_slot, topk_weights, out, sizes.config.top_k, vectors);
 }
 
 }  // namespace assay::gpu

@@ -36,8 +36,11 @@ __device__ int scan_experts(int experts, Units units, Visit visit) {
 __device__ inline void write_tiles(const Routing& routing, int experts, const int* first_row, const int* rows) {
   const auto tiles_of = [&](int expert) { return (rows[expert] + kTileRows - 1) / kTileRows; };
   const int total = scan_experts(experts, tiles_of, [&](int expert, int first_tile, int tiles) {
-    for (int i = 0; i < tiles; ++i)
-      routing.tiles[first_tile + i] = {expert, first_row[expert] + i * kTileRows, min(kTileRows, rows[expert] - i * kTileRows), 0};
+    for (int i = 0; i < tiles; ++i) {
+      const bool paired = rows[expert] - (i | 1) * kTileRows > kTileRows / 2;
+      routing.tiles[first_tile + i] = {expert, first_row[expert] + i * kTileRows, min(kTileRows, rows[expert] - i * kTileRows),
+                                       paired ? 1 - i % 2 * 2 : 0};
+    }
   });
   const int lane = threadIdx.x % 32;
   if (lane < 5) routing.tile_count[lane] = lane == 0 ? total : 0;

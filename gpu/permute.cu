@@ -90,7 +90,7 @@ template <bool kScatter>
 void copy_rows(const bf16* from, const std::int32_t* gather_indices, bf16* to, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   if (sizes.slots() == 0) return;
-  launch_kernel(copy_rows_kernel<kScatter>, static_cast<unsigned>(sizes.slots()), 256, 0, stream, reinterpret_cast<const uint4*>(from),
+  launch_kernel(copy_rows_kernel<kScatter>, {static_cast<unsigned>(sizes.slots()), 256}, stream, reinterpret_cast<const uint4*>(from),
                 gather_indices, reinterpret_cast<uint4*>(to), sizes.config.top_k, sizes.config.hidden_size / 8);
 }
 
@@ -108,9 +108,9 @@ void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t st
   if (chunks.count == 1) return;  // softmax_topk's only block has done it
   const bool few = chunks.count <= kFewChunks;
   if (!few)
-    launch_kernel(scan_chunks_kernel, static_cast<unsigned>((experts + kScanWarps - 1) / kScanWarps), kScanWarps * 32, 0, stream,
+    launch_kernel(scan_chunks_kernel, {static_cast<unsigned>((experts + kScanWarps - 1) / kScanWarps), kScanWarps * 32}, stream,
                   routing.chunk_counts, routing.counts, experts, chunks.count);
-  launch_kernel(few ? scatter_kernel<true> : scatter_kernel<false>, static_cast<unsigned>(chunks.count) + 1, 32, 0, stream, routing, experts,
+  launch_kernel(few ? scatter_kernel<true> : scatter_kernel<false>, {static_cast<unsigned>(chunks.count) + 1, 32}, stream, routing, experts,
                 chunks.count, chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
 }
 

@@ -18,7 +18,8 @@ struct KernelConfigForward {
   int pipeline_depth_gate_up = 4;  // shared-memory stages of the first product, 2 to 4
   int pipeline_depth_down = 3;     // of the second, 2 or 3: its results take a stage's room
   int raster_rows = 4;             // row tiles that run side by side before the next column tile; 1 to 64
-  int persistent_blocks = 0;       // blocks that walk the tiles; 0 = one per multiprocessor
+  int persistent_blocks = 0;       // blocks that walk the tiles, a multiple of cluster; 0 = one per multiprocessor
+  int cluster = 0;                 // blocks that fetch an expert's weights together, 1 or 2; 0 = 2 where experts have many rows
 };
 
 /// The reason why a config cannot run, or nothing.
@@ -33,7 +34,7 @@ struct GpuOptions {
   KernelConfigForward kernel_config_fwd;
 };
 
-/// "gpu_fused", "gpu_cublas"
+/// "gpu_fused", "gpu_cublas", "gpu_cublas_grouped"
 std::vector<std::string> gpu_pipelines();
 
 /// One sentence why no GPU pipeline can run here (not built, no driver, no device), or nothing.
@@ -45,6 +46,9 @@ std::optional<std::string> gpu_unsupported(const Sizes& sizes);
 /// One stage at a time, products by cuBLAS per expert, contract `hf`. Every forward field is materialised.
 /// Throws InputError when there is no device or `gpu_unsupported` has a reason.
 Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options = {});
+
+/// The same with one grouped call for all experts of a product.
+Candidate run_gpu_cublas_grouped(const Problem& problem, const GpuOptions& options = {});
 
 /// Hand-written kernels: router, top-k, order, grouped product with gather and SwiGLU, grouped product, merge.
 /// Throws like `run_gpu_cublas`; UsageError for a contract or config it does not have.

@@ -1,4 +1,5 @@
-// gpu_cublas: every forward stage of contract `hf` as a step of its own. Boring on purpose.
+// gpu_cublas and gpu_cublas_grouped: every forward stage of contract `hf` as a step of its own. Boring on purpose. The experts'
+// products are one cuBLAS call each, or one grouped call for all.
 #include <vector>
 
 #include "gpu/cublas.h"
@@ -6,10 +7,29 @@
 #include "gpu/pipeline.h"
 
 namespace assay {
+namespace {
 
-Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) {
-  using namespace gpu;
-  if (options.contract != "hf") throw UsageError("expected contract hf for gpu_cublas, found " + options.contract);
+using namespace gpu;
+
+enum class Calls { OnePerExpert, Grouped };
+
+// out[row] = a[row] b[expert of the row]^T. a [S, k] and out [S, n] in expert order, b [E, n, k].
+void expert_products(Cublas& cublas, Calls calls, const bf16* a, const bf16* b, bf16* out, const std::vector<std::int32_t>& counts, std::int64_t n,
+                     std::int64_t k, cudaStream_t stream) {
+  if (calls == Calls::Grouped) {
+    const GroupedOperands operands = grouped_operands(a, b, out, counts, n, k);
+    ASSAY_CUDA(cudaDeviceSynchronize());  // the operands are uploaded on the default stream
+    cublas.grouped_product(operands, n, k);
+    ASSAY_CUDA(cudaStreamSynchronize(stream));  // and freed when they are no longer read
+    return;
+  }
+  std::int64_t row = 0;
+  for (std::size_t expert = 0; expert < counts.size(); row += counts[expert], ++expert)
+    cublas.product(a + row * k, b + static_cast<std::int64_t>(expert) * n * k, out + row * n, counts[expert], n, k);
+}
+
+Candidate run(const Problem& problem, const GpuOptions& options, const std::string& name, Calls calls) {
+  if (options.contract != "hf") throw UsageError("expected contract hf for " + name + ", found " + options.contract);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   const Sizes sizes = problem.sizes();
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
@@ -40,15 +60,9 @@ Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) {
   std::vector<std::int32_t> counts(static_cast<std::size_t>(experts));
   ASSAY_CUDA(cudaMemcpyAsync(counts.data(), routing.counts, counts.size() * sizeof(std::int32_t), cudaMemcpyDeviceToHost, stream));
   ASSAY_CUDA(cudaStreamSynchronize(stream));
-  std::int64_t row = 0;
-  for (std::int64_t e = 0; e < experts; row += counts[static_cast<std::size_t>(e)], ++e)
-    cublas.product(permuted.data() + row * hidden, device.gate_up_proj.data() + e * 2 * inter * hidden,
-                   first_gemm.data() + row * 2 * inter, counts[static_cast<std::size_t>(e)], 2 * inter, hidden);
+  expert_products(cublas, calls, permuted.data(), device.gate_up_proj.data(), first_gemm.data(), counts, 2 * inter, hidden, stream);
   swiglu(first_gemm.data(), intermediate.data(), sizes, stream);
-  row = 0;
-  for (std::int64_t e = 0; e < experts; row += counts[static_cast<std::size_t>(e)], ++e)
-    cublas.product(intermediate.data() + row * inter, device.down_proj.data() + e * hidden * inter, second_gemm.data() + row * hidden,
-                   counts[static_cast<std::size_t>(e)], hidden, inter);
+  expert_products(cublas, calls, intermediate.data(), device.down_proj.data(), second_gemm.data(), counts, hidden, inter, stream);
   unpermute_rows(second_gemm.data(), routing.gather_indices, unpermuted.data(), sizes, stream);
   merge(unpermuted.data(), nullptr, routing.topk_weights, out.data(), true, sizes, stream);
   ASSAY_CUDA(cudaStreamSynchronize(stream));
@@ -58,7 +72,7 @@ Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) {
                              &device.gate, &device.gate_up_proj, &device.down_proj})
     buffer->verify_guards();
 
-  Candidate candidate = describe_candidate("gpu_cublas");
+  Candidate candidate = describe_candidate(name);
   candidate.provenance["cublas"] = cublas.version();
   // cuBLAS chooses its splits of K by shape.
   candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}};
@@ -71,6 +85,14 @@ Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) {
   store_field(candidate, Field::hidden_states_unpermute, unpermuted, sizes);
   store_field(candidate, Field::hidden_states, out, sizes);
   return candidate;
+}
+
+}  // namespace
+
+Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) { return run(problem, options, "gpu_cublas", Calls::OnePerExpert); }
+
+Candidate run_gpu_cublas_grouped(const Problem& problem, const GpuOptions& options) {
+  return run(problem, options, "gpu_cublas_grouped", Calls::Grouped);
 }
 
 }  // namespace assay

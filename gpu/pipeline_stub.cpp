@@ -1,6 +1,7 @@
 // The interface of pipeline.h where no CUDA compiler was found: every run says so.
 #include "gpu/pipeline.h"
 
+#include "gpu/autotune.h"
 #include "gpu/bench.h"
 #include "gpu/field_comparison.h"
 #include "gpu/product_engine.h"
@@ -13,9 +14,12 @@ constexpr const char* kNotBuilt = "no GPU can be used here: this build has no CU
 
 std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+Candidate run_gpu_cublas_grouped(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 std::optional<FieldComparer> gpu_field_comparer() { return std::nullopt; }
 std::optional<ProductEngine> gpu_product_engine(std::int64_t, int) { return std::nullopt; }
+Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+std::string tuning_machine() { throw InputError(kNotBuilt); }
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&) { throw InputError(kNotBuilt); }
 
 }  // namespace assay

@@ -13,8 +13,8 @@ Sizes sizes(std::int64_t hidden, std::int64_t inter, std::int64_t experts, std::
 }  // namespace
 
 TEST_SUITE("gpu-pipeline") {
-  TEST_CASE("both pipelines are named, whether they can run here or not") {
-    CHECK(gpu_pipelines() == std::vector<std::string>{"gpu_fused", "gpu_cublas"});
+  TEST_CASE("all pipelines are named, whether they can run here or not") {
+    CHECK(gpu_pipelines() == std::vector<std::string>{"gpu_fused", "gpu_cublas", "gpu_cublas_grouped"});
   }
 
   TEST_CASE("a size that is not supported is refused with the reason and what was found") {
@@ -45,11 +45,18 @@ TEST_SUITE("gpu-pipeline") {
     config = {};
     config.persistent_blocks = -1;
     CHECK(invalid(config).has_value());
+    config = {};
+    config.cluster = 3;
+    CHECK(invalid(config).value_or("").find("cluster 0, 1 or 2, found 3") != std::string::npos);
+    config.cluster = 2;
+    config.persistent_blocks = 131;
+    CHECK(invalid(config).value_or("").find("multiple of cluster 2, found 131") != std::string::npos);
   }
 
   TEST_CASE("without a device every run says so instead of giving results") {
     if (!gpu_unavailable()) return;  // the self-check covers machines with a device
     CHECK_THROWS_AS(run_gpu_cublas(Problem{}), InputError);
+    CHECK_THROWS_AS(run_gpu_cublas_grouped(Problem{}), InputError);
     CHECK_THROWS_AS(run_gpu_fused(Problem{}), InputError);
   }
 }

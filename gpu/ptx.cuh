@@ -84,6 +84,36 @@ __device__ inline void mbarrier_wait(std::uint32_t barrier, int parity) {
       "r"(parity)
       : "memory");
 }
+// --- sm_90: clusters. An address of shared memory below 2^32 in this block is one of the cluster's as well ---
+
+__device__ inline int cluster_rank() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// The same place of shared memory in another block of the cluster.
+__device__ inline std::uint32_t in_block(std::uint32_t shared, int rank) {
+  std::uint32_t address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+/// Orders like an arrival in the own block: enough for what has been read. Release at cluster scope would wait for all memory
+/// operations of the thread, half of a step's time.
+__device__ inline void mbarrier_arrive_cluster(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+/// Writes 16 bytes to a block of the cluster and arrives at its barrier, which lets go of its waiters when they are there.
+__device__ inline void send_to_block(std::uint32_t address, int4 value, std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cluster.b64 _, [%0], 16;" ::"r"(barrier) : "memory");
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address), "r"(value.x),
+               "r"(value.y), "r"(value.z), "r"(value.w), "r"(barrier)
+               : "memory");
+}
+/// A barrier of all threads of the cluster.
+__device__ inline void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 /// One arrival of this thread once its cp.async copies so far are done; the barrier's count must include it.
 __device__ inline void cp_async_arrive(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");

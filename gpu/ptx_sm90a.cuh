@@ -26,6 +26,23 @@ __device__ inline void tensor_load_5d(std::uint32_t shared, const CUtensorMap* m
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
       : "memory");
 }
+/// To the same place in every block of the cluster whose bit is set in `blocks`; each block's barrier counts its own bytes.
+__device__ inline void tensor_multicast_3d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier, std::uint16_t blocks, int c0,
+                                           int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(
+          shared),
+      "l"(map), "r"(barrier), "h"(blocks), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+__device__ inline void tensor_multicast_5d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier, std::uint16_t blocks, int c0,
+                                           int c1, int c2, int c3, int c4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5, %6, %7, %8}], "
+      "[%2], %3;" ::"r"(shared),
+      "l"(map), "r"(barrier), "h"(blocks), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
+}
 __device__ inline void tensor_store_2d(const CUtensorMap* map, std::uint32_t shared, int c0, int c1) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(shared), "r"(c0), "r"(c1)
                : "memory");

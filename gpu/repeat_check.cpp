@@ -11,29 +11,6 @@ constexpr int kRepetitions = 20;
 
 using Bytes = std::vector<unsigned char>;
 
-template <class T>
-void append(Bytes& bytes, const Buffer<T>& buffer) {
-  const std::size_t before = bytes.size();
-  bytes.resize(before + buffer.bytes());
-  buffer.download(bytes.data() + before);
-}
-
-// Everything the layer leaves behind.
-Bytes results(const FusedWorkspace& workspace) {
-  Bytes bytes;
-  append(bytes, workspace.logits);
-  append(bytes, workspace.routing.selected_experts);
-  append(bytes, workspace.routing.topk_weights);
-  append(bytes, workspace.routing.counts);
-  append(bytes, workspace.routing.gather_indices);
-  append(bytes, workspace.routing.row_of_slot);
-  append(bytes, workspace.first_gemm);
-  append(bytes, workspace.intermediate);
-  append(bytes, workspace.rows);
-  append(bytes, workspace.out);
-  return bytes;
-}
-
 }  // namespace
 
 std::int64_t count_runs_that_differ(const Problem& problem, const Problem& other, const GpuOptions& options) {

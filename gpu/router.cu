@@ -44,7 +44,7 @@ void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, c
   const dim3 grid(static_cast<unsigned>((config.num_experts + kColumns - 1) / kColumns),
                   static_cast<unsigned>((sizes.tokens + kRows - 1) / kRows));
   ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
-  launch_kernel(kernel, grid, Tile::kThreads, Tile::kSharedBytes, stream, x, gate, logits, sizes.tokens, config.num_experts,
+  launch_kernel(kernel, {grid, Tile::kThreads, Tile::kSharedBytes}, stream, x, gate, logits, sizes.tokens, config.num_experts,
                 config.hidden_size);
 }
 

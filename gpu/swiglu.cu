@@ -45,7 +45,7 @@ void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cuda
   const std::int64_t elements = sizes.slots() * sizes.config.moe_intermediate_size;
   if (elements == 0) return;
   ASSAY_CHECK(elements < (std::int64_t{1} << 31) * kThreads, "expected the intermediate to fit one grid");
-  launch_kernel(swiglu_kernel, static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads, 0, stream, first_gemm, intermediate,
+  launch_kernel(swiglu_kernel, {static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads}, stream, first_gemm, intermediate,
                 elements, sizes.config.moe_intermediate_size);
 }
 

@@ -144,7 +144,7 @@ void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes
   ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts, "expected at most 32 experts per token");
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
-  launch_kernel(kernel_for(config.num_experts), static_cast<unsigned>(chunks.count), kWarps * 32, 0, stream, logits,
+  launch_kernel(kernel_for(config.num_experts), {static_cast<unsigned>(chunks.count), kWarps * 32}, stream, logits,
                 routing, sizes.tokens, config.num_experts, config.top_k,
                 config.norm_topk_prob, chunks.tokens_per_chunk);
 }

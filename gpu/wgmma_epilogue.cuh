@@ -32,8 +32,8 @@ __device__ inline void write_first_gemm(const Arguments& arguments, const float 
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int row = consumer * kConsumerRows + threadIdx.x % 128 / 32 * 16 + lane / 4 + h * 8;
-    if (row >= tile.rows.rows) continue;
-    bf16* stored = arguments.first_gemm + static_cast<std::int64_t>(tile.rows.first + row) * 2 * arguments.columns;
+    if (row >= tile.rows) continue;
+    bf16* stored = arguments.first_gemm + static_cast<std::int64_t>(tile.first + row) * 2 * arguments.columns;
 #pragma unroll
     for (int b = 0; b < 16; ++b) {
       const int column = tile.column_tile * kOutColumns + b * 8 + lane % 4 * 2;
@@ -68,17 +68,17 @@ __device__ void write_tile(const Arguments& arguments, const CUtensorMap* out_ma
       const int chunk = b + lane / 16;
       ptx::stmatrix_x4(base + part * kPartBytes + chunk / 8 * kBytesA64 + swizzled(row_in, chunk % 8), four);
     }
-  ptx::fence_proxy_async();
+  if constexpr (kPlanted != Planted::MissingFence) ptx::fence_proxy_async();
   ptx::named_barrier(barrier, 128);
 
   const int first_row = consumer * kConsumerRows;
   const int first_column = tile.column_tile * kTileColumns;
-  if (!kScatter && tile.rows.rows >= first_row + kConsumerRows) {
+  if (!kScatter && tile.rows >= first_row + kConsumerRows) {
     if (thread == 0) {
 #pragma unroll
       for (int box = 0; box < 2 * kParts<kProduct>; ++box)
         if (first_column + box * 64 < arguments.columns)
-          ptx::tensor_store_2d(out_map, base + box * kBytesA64, first_column + box * 64, tile.rows.first + first_row);
+          ptx::tensor_store_2d(out_map, base + box * kBytesA64, first_column + box * 64, tile.first + first_row);
       ptx::bulk_commit();
     }
   } else {
@@ -87,9 +87,9 @@ __device__ void write_tile(const Arguments& arguments, const CUtensorMap* out_ma
     const int column = first_column + chunk * 8;
     if (column < arguments.columns)
       for (int row = thread / kChunks; row < kConsumerRows; row += 128 / kChunks) {
-        const bool valid = first_row + row < tile.rows.rows;
-        if (kPlanted == Planted::TailNotPredicated ? !valid && tile.rows.first + first_row + row >= arguments.rows : !valid) break;
-        const std::int64_t r = tile.rows.first + first_row + row;
+        const bool valid = first_row + row < tile.rows;
+        if (kPlanted == Planted::TailNotPredicated ? !valid && tile.first + first_row + row >= arguments.rows : !valid) break;
+        const std::int64_t r = tile.first + first_row + row;
         const std::int64_t target = kScatter ? arguments.routing.gather_indices[r] : r;
         *reinterpret_cast<uint4*>(arguments.out + target * arguments.columns + column) =
             *reinterpret_cast<const uint4*>(staging + chunk / 8 * kBytesA64 + swizzled(row, chunk % 8));

@@ -9,16 +9,11 @@
 #include <omp.h>
 
 #include "fixtures/fill.h"
-#include "gpu/bench.h"
 #include "harness/cli/commands.h"
-#include "harness/cli/pipelines.h"
-#include "harness/cli/problems.h"
 #include "harness/compare.h"
 #include "harness/error.h"
-#include "harness/judge.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/product_kernels.h"
-#include "reference_cpu/reference_run.h"
 #include "revision.h"
 
 namespace assay::cli {
@@ -116,43 +111,12 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
   return ExitCode::Passed;
 }
 
-/// The fused layer and its stages, after the judge has passed the same fixture with few tokens.
-ExitCode layer(const std::string& fixture, const std::vector<std::int64_t>& tokens, const std::string& contract) {
-  if (const auto why = gpu_unavailable()) throw InputError(*why);
-  GpuOptions options;
-  options.contract = contract;
-  Problem few = load_fixture(fixture);
-  const std::int64_t count = std::min<std::int64_t>(few.sizes().tokens, 16), width = few.config.hidden_size;
-  Tensor input(DType::BFloat16, {count, width});
-  std::ranges::copy(few.input.as<Bf16>().first(static_cast<std::size_t>(count * width)), input.as<Bf16>().begin());
-  few.input = std::move(input);
-  few.batch = 1;
-  few.sequence = count;
-  Candidate candidate = run_pipeline("gpu_fused", few, {contract});
-  JudgeOptions judging;
-  judging.reference = make_reference;
-  const auto verified = judge(few, candidate, judging);
-  fmt::print("{}, {} tokens: {}\n", fixture, count, verified.headline);
-  if (verified.verdict != Verdict::Passed) return ExitCode::Failed;
-  options.debug_fields = false;
-  for (const auto& run : bench_gpu_fused(load_fixture(fixture), tokens, options)) {
-    fmt::print("\n{}, {}, T = {}: {} experts hit, {} to {} rows each\n", run.device, run.variant, run.tokens, run.experts_hit, run.fewest_rows, run.most_rows);
-    fmt::print("{:<34} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s", "limit us", "share");
-    for (const auto& t : run.timings)
-      fmt::print("{:<34} {:>10.1f} {:>10.1f}..{:<9.1f} {:>9.0f} {:>10.1f} {:>6.0f}%\n", t.what, t.median_us, t.fastest_us, t.slowest_us,
-                 t.tflops(), t.limit_us, 100.0 * t.limit_us / t.median_us);
-  }
-  return ExitCode::Passed;
-}
-
 }  // namespace
 
 void add_bench(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand("bench", "time the checker: products of the reference, and the comparison beside numpy and torch");
   command->require_subcommand(1);
   struct Options {
-    std::string fixture = "qwen3_30b_a3b_t4096", contract = "hf";
-    std::vector<std::int64_t> tokens = {1, 16, 128, 1024, 4096};
     std::int64_t rows = 256, k = 2048, n = 1536, compared_rows = 4096, columns = 2048;
   };
   auto options = std::make_shared<Options>();
@@ -161,11 +125,7 @@ void add_bench(CLI::App& app, Program& program) {
   products->add_option("-k", options->k)->check(kCount);
   products->add_option("-n", options->n)->check(kCount);
   products->callback([options, &program] { program.selected = [options] { return product(options->rows, options->k, options->n); }; });
-  auto* layers = command->add_subcommand("layer", "the fused GPU layer under graph replay, beside cuBLAS and the roofline; verified first");
-  layers->add_option("--fixture", options->fixture, "problem whose first tokens are timed")->capture_default_str();
-  layers->add_option("--tokens", options->tokens, "numbers of tokens")->type_name("T...");
-  layers->add_option("--contract", options->contract, "hf or fused_fp32")->capture_default_str();
-  layers->callback([options, &program] { program.selected = [options] { return layer(options->fixture, options->tokens, options->contract); }; });
+  add_bench_layer(*command, program);
   auto* comparison = command->add_subcommand("compare", "elements per second beside numpy.testing.assert_allclose and torch.testing.assert_close");
   comparison->add_option("--rows", options->compared_rows)->check(kCount);
   comparison->add_option("--columns", options->columns)->check(kCount);

@@ -4,6 +4,7 @@
 
 #include "gpu/pipeline.h"
 #include "harness/cli/engine.h"
+#include "harness/cli/kernel_config.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
@@ -35,7 +36,13 @@ GpuOptions gpu_options(const PipelineOptions& options) {
 }
 
 Candidate run_cublas(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas(problem, gpu_options(options)); }
-Candidate run_fused(const Problem& problem, const PipelineOptions& options) { return run_gpu_fused(problem, gpu_options(options)); }
+Candidate run_cublas_grouped(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas_grouped(problem, gpu_options(options)); }
+
+Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
+  GpuOptions gpu = gpu_options(options);
+  gpu.kernel_config_fwd = kernel_config(options.kernel_config, problem, gpu);
+  return run_gpu_fused(problem, gpu);
+}
 
 /// The reference's own stages, with every product on the GPU and checked there on sampled rows.
 Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
@@ -54,6 +61,7 @@ constexpr PipelineRow kPipelines[] = {
     {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference, TieRule::LowestIndex},
     {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted, TieRule::Any},
     {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},
+    {"gpu_cublas_grouped", "the same with one grouped cuBLAS call for all experts of a product", run_cublas_grouped, TieRule::LowestIndex},
     {"gpu_fused", "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
     {kGpuFp64, "the reference with its products on the GPU, in float64; judged by the CPU", run_fp64, TieRule::LowestIndex},
 };

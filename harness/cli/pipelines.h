@@ -14,6 +14,7 @@ struct PipelineOptions {
   std::string contract;    // the contract to compute under; "" = hf
   bool permute_x = true;   // gpu_fused: gather the tokens' rows in the first product's prologue
   bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
+  std::string kernel_config;  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";

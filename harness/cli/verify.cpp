@@ -7,6 +7,7 @@
 #include "harness/cli/contract_auto.h"
 #include "harness/cli/engine.h"
 #include "harness/cli/environment.h"
+#include "harness/cli/kernel_config.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/place_words.h"
@@ -31,6 +32,7 @@ struct VerifyOptions {
   std::uint64_t seed = 1;
   double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
   std::size_t cases = 1;
+  std::string kernel_config;
   bool permute_x = true, permute_y = false, timings = false;
   OutputOptions output;
 };
@@ -121,7 +123,7 @@ class Verification {
   void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
     for (const auto& name : options_.pipelines) {
       progress(fmt::format("{}: running {}", problem.name, name));
-      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract, options_.permute_x, options_.permute_y};
+      const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract, options_.permute_x, options_.permute_y, options_.kernel_config};
       std::optional<Candidate> candidate;
       try {
         const PhaseTimer timer(fmt::format("run {}", name));
@@ -157,6 +159,7 @@ class Verification {
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
     if (!options_.permute_x) result.replay += " --permute-x false";
     if (options_.permute_y) result.replay += " --permute-y true";
+    if (!options_.kernel_config.empty()) result.replay += fmt::format(" --kernel-config {}", options_.kernel_config);
     if (!options_.accumulator.empty()) result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     if (judge_.false_alarm != JudgeOptions{}.false_alarm) result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
@@ -204,6 +207,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--false-alarm", options->false_alarm, "chance that statistics suspect a legal run, all cases together (default 1e-6)")->type_name("P");
   command->add_option("--permute-x", options->permute_x, "gpu_fused: gather rows inside the first product (default true)")->type_name("BOOL");
   command->add_option("--permute-y", options->permute_y, "gpu_fused: the second product writes slot order (default false)")->type_name("BOOL");
+  command->add_option("--kernel-config", options->kernel_config, "gpu_fused: key=value,... or autotune (default: chosen by size)")->type_name("C");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
   command->add_option("--engine", options->engine, "who computes the reference's products: cpu, gpu, or auto (default): a GPU, if there is one, the large ones")->type_name("E")->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
   command->add_flag("--timings", options->timings, "print where the time went, on stderr");
@@ -218,6 +222,7 @@ void add_verify(CLI::App& app, Program& program) {
       if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty())) throw UsageError("--layer and --input need --checkpoint DIR");
       if (!(options->false_alarm > 0.0 && options->false_alarm < 1.0))
         throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}", options->false_alarm));
+      if (options->kernel_config != kAutotune) parse_kernel_config(options->kernel_config);  // refused before anything is judged
       const auto judged = options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() + !options->checkpoint.empty());
       options->cases = judged + (options->pipelines.empty() ? options->goldens.size() : 0);
       if (!options->dump.empty() && judged != 1) throw UsageError("--dump needs exactly one problem and one pipeline");

@@ -1,0 +1,46 @@
+// The declared list of kernel configs and the rule that chooses among measured ones; the same with and without CUDA.
+#include "gpu/autotune.h"
+
+namespace assay {
+namespace {
+
+std::string microseconds(double value) {
+  const auto tenths = static_cast<long long>(value * 10.0 + 0.5);
+  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " us";
+}
+
+}  // namespace
+
+std::vector<KernelConfigForward> tuning_space() {
+  std::vector<KernelConfigForward> space = {{}};
+  for (const int cluster : {1, 2})
+    for (const int gate_up : {4, 3})
+      for (const int down : {3, 2})
+        for (const int raster : {2, 4, 8, 16})
+          space.push_back({.variant = "wgmma_sm90", .pipeline_depth_gate_up = gate_up, .pipeline_depth_down = down, .raster_rows = raster, .cluster = cluster});
+  space.push_back({.variant = "mma_sm80"});
+  return space;
+}
+
+std::string describe(const KernelConfigForward& config) {
+  return "variant=" + config.variant + ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
+         ",pipeline_depth_down=" + std::to_string(config.pipeline_depth_down) + ",raster_rows=" + std::to_string(config.raster_rows) +
+         ",persistent_blocks=" + std::to_string(config.persistent_blocks) + ",cluster=" + std::to_string(config.cluster);
+}
+
+KernelConfigForward choose(const std::vector<TuningTrial>& trials, std::string& reason) {
+  const auto& standard = trials.front();
+  const TuningTrial* best = &standard;  // of those that gain more than their spread; a time that is not a number never does
+  for (const auto& trial : trials)
+    if (trial.equal_bits && trial.gain_us > trial.spread_us && trial.gain_us > best->gain_us) best = &trial;
+  if (best == &standard) {
+    reason = "the default stays: " + microseconds(standard.median_us) + ", and none of " + std::to_string(trials.size()) +
+             " configs gains more than the spread of its gain";
+    return standard.config;
+  }
+  reason = describe(best->config) + " wins: " + microseconds(best->gain_us) + " less than the default's " + microseconds(standard.median_us) +
+           ", spread " + microseconds(best->spread_us);
+  return best->config;
+}
+
+}  // namespace assay

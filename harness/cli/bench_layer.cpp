@@ -1,0 +1,141 @@
+// assay bench layer: the fused GPU layer under graph replay beside cuBLAS and the roofline. Only what the judge has just passed is timed.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "fixtures/fixtures.h"
+#include "gpu/autotune.h"
+#include "gpu/bench.h"
+#include "harness/atomic_file.h"
+#include "harness/cli/commands.h"
+#include "harness/cli/environment.h"
+#include "harness/cli/kernel_config.h"
+#include "harness/cli/problems.h"
+#include "harness/error.h"
+#include "harness/judge.h"
+#include "reference_cpu/reference_run.h"
+
+namespace assay::cli {
+namespace {
+
+struct LayerOptions {
+  std::vector<std::string> fixtures = {"qwen3_30b_a3b_t4096"};
+  std::vector<std::string> routings = {"natural"};
+  std::vector<std::int64_t> tokens = {1, 16, 128, 1024, 4096};
+  std::string contract = "hf", kernel_config, json;
+  bool autotune = false, permute_x = true, permute_y = false;
+};
+
+Problem with_tokens(const std::string& name, const std::string& routing, std::int64_t tokens) {
+  Fixture fixture = find_fixture(name);
+  fixture.batch = 1;
+  fixture.sequence = tokens;
+  fixture.routing = routing;
+  return make_problem(fixture);
+}
+
+/// The judge's headline on the layer of 16 tokens; throws where it does not pass.
+std::string verified(const Problem& few, const GpuOptions& options) {
+  const Candidate candidate = run_gpu_fused(few, options);
+  JudgeOptions judging;
+  judging.reference = make_reference;
+  const auto result = judge(few, candidate, judging);
+  if (result.verdict != Verdict::Passed)
+    throw InputError(fmt::format("what does not pass is not timed: {}, {}: {}", few.name, describe(options.kernel_config_fwd), result.headline));
+  return result.headline;
+}
+
+nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixture, const std::string& routing, const std::string& config) {
+  auto timings = nlohmann::ordered_json::array();
+  for (const auto& t : run.timings) {
+    nlohmann::ordered_json row = {{"what", t.what}, {"median_us", t.median_us}, {"fastest_us", t.fastest_us}, {"slowest_us", t.slowest_us}};
+    if (t.flops > 0) row["tflops"] = t.tflops();
+    if (t.limit_us > 0) {
+      row["limit_us"] = t.limit_us;
+      row["share_of_limit"] = t.limit_us / t.median_us;
+    }
+    timings.push_back(std::move(row));
+  }
+  return {{"fixture", fixture}, {"routing", routing}, {"tokens", run.tokens}, {"device", run.device}, {"variant", run.variant}, {"kernel_config", config},
+          {"experts_hit", run.experts_hit}, {"fewest_rows", run.fewest_rows}, {"most_rows", run.most_rows},
+          {"sm_clock_mhz", run.sm_clock_mhz}, {"power_watts", run.power_watts}, {"timings", std::move(timings)}};
+}
+
+void print(const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
+  fmt::print("\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n", fixture, routing, run.device, run.variant, run.tokens,
+             run.experts_hit, run.fewest_rows, run.most_rows, run.sm_clock_mhz, run.power_watts);
+  fmt::print("{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s", "limit us", "share");
+  for (const auto& t : run.timings) {
+    fmt::print("{:<38} {:>10.1f} {:>10.1f}..{:<9.1f}", t.what, t.median_us, t.fastest_us, t.slowest_us);
+    fmt::print(" {:>9}", t.flops > 0 ? fmt::format("{:.0f}", t.tflops()) : "");
+    if (t.limit_us > 0) fmt::print(" {:>10.1f} {:>6.0f}%", t.limit_us, 100.0 * t.limit_us / t.median_us);
+    fmt::print("\n");
+  }
+}
+
+ExitCode layer(const LayerOptions& given) {
+  if (const auto why = gpu_unavailable()) throw InputError(*why);
+  GpuOptions options;
+  options.contract = given.contract;
+  options.permute_x = given.permute_x;
+  options.permute_y = given.permute_y;
+  const std::string asked = given.autotune ? std::string(kAutotune) : given.kernel_config;
+  auto cases = nlohmann::ordered_json::array();
+  auto checks = nlohmann::ordered_json::array();
+  for (const auto& fixture : given.fixtures)
+    for (const auto& routing : given.routings) {
+      const Problem few = with_tokens(fixture, routing, 16);
+      const Problem problem = with_tokens(fixture, routing, *std::ranges::max_element(given.tokens));
+      // A tuned config is that of one number of tokens; else all are timed at once and the weights made once.
+      std::vector<std::vector<std::int64_t>> rounds = {given.tokens};
+      if (asked == kAutotune) {
+        rounds.clear();
+        for (const std::int64_t tokens : given.tokens) rounds.push_back({tokens});
+      }
+      for (const auto& tokens : rounds) {
+        options.kernel_config_fwd = kernel_config(asked, asked == kAutotune ? with_tokens(fixture, routing, tokens.front()) : few, options);
+        options.debug_fields = true;
+        const auto headline = verified(few, options);
+        options.debug_fields = false;
+        const std::string config = describe(options.kernel_config_fwd);
+        checks.push_back({{"fixture", fixture}, {"routing", routing}, {"tokens", 16}, {"kernel_config", config}, {"headline", headline}});
+        for (const auto& run : bench_gpu_fused(problem, tokens, options)) {
+          print(run, fixture, routing);
+          cases.push_back(to_json(run, fixture, routing, config));
+        }
+      }
+    }
+  if (!given.json.empty()) {
+    const nlohmann::ordered_json json = {{"schema", "assay-bench"}, {"version", 1}, {"program", version()}, {"made", utc_now()}, {"contract", given.contract},
+                                         {"roofline", {{"flops_per_second", kRooflineFlops}, {"bytes_per_second", kRooflineBytes}}},
+                                         {"verified", checks}, {"cases", cases}};
+    if (given.json == "-") fmt::print("{}\n", json.dump(1));
+    else write_file_atomically(given.json, json.dump(1) + "\n");
+  }
+  return ExitCode::Passed;
+}
+
+}  // namespace
+
+void add_bench_layer(CLI::App& bench, Program& program) {
+  auto options = std::make_shared<LayerOptions>();
+  auto* command = bench.add_subcommand("layer", "the fused GPU layer under graph replay, beside cuBLAS and the roofline; verified first");
+  command->add_option("--fixture", options->fixtures, "whose layers are timed, with as many tokens as --tokens says")->type_name("F...")->capture_default_str();
+  command->add_option("--routing", options->routings, "natural, hot_expert, ...: how tokens choose experts")->type_name("R...")->capture_default_str();
+  command->add_option("--tokens", options->tokens, "numbers of tokens")->check(CLI::Range(1, 1 << 20))->type_name("T...");
+  command->add_option("--contract", options->contract, "hf or fused_fp32")->capture_default_str();
+  command->add_option("--permute-x", options->permute_x, "gather rows inside the first product (default true)")->type_name("BOOL");
+  command->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")->type_name("BOOL");
+  auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")->type_name("C");
+  command->add_flag("--autotune", options->autotune, "the best verified kernel config, measured once and kept")->excludes(typed);
+  command->add_option("--json", options->json, "write times, limits, clocks and power; '-' for stdout")->type_name("FILE");
+  command->callback([options, &program] {
+    program.selected = [options] {
+      if (options->kernel_config != kAutotune) parse_kernel_config(options->kernel_config);  // refused before anything is made
+      for (const auto& name : options->fixtures) find_fixture(name);
+      return layer(*options);
+    };
+  });
+}
+
+}  // namespace assay::cli
