@@ -123,7 +123,7 @@ class Judge {
     result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
-    if (result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16) find_causes(result);
+    if (options_.causes && result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16) find_causes(result);
   }
 
   void find_causes(FieldResult& result) {

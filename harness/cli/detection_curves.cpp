@@ -117,7 +117,8 @@ std::string json(const std::vector<DetectionCurve>& curves, const std::string& c
 std::vector<DetectionCurve> read_detection_curves(const std::string& text) {
   try {
     std::vector<DetectionCurve> curves;
-    for (const auto& one : nlohmann::json::parse(text).at("curves")) {
+    const auto json = nlohmann::json::parse(text);
+    for (const auto& one : json.at("curves")) {
       DetectionCurve curve{one.at("family"), one.at("sentence"), one.at("size"), one.at("sizes"), one.at("seeds"), {}};
       for (const auto& rule : one.at("rules")) curve.rules.push_back({rule.at("rule"), rule.at("found")});
       curves.push_back(std::move(curve));

@@ -48,19 +48,19 @@ constexpr LegalOrder kOrders[] = {
 constexpr std::string_view kKinds[] = {"tiny", "odd", "wide", "one_sign", "cancellation", "integers", "ties", "long"};
 constexpr std::string_view kCorrectContracts[] = {"hf", "hf_eager", "fused_fp32"};
 
-Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t seed) {
+Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t seed, const Fault& planted) {
   const auto& contract = find_contract(ground.contract);
   if (order.of == nullptr) return predict_in_random_order(ground.problem, contract, seed);
   const auto& config = ground.problem.config;
-  return predict_forward(ground.problem, contract, {order.of(config.hidden_size), order.of(config.hidden_size), order.of(config.moe_intermediate_size)});
+  return predict_forward(ground.problem, contract, {order.of(config.hidden_size), order.of(config.hidden_size), order.of(config.moe_intermediate_size)}, planted);
 }
 
 /// What one seed adds to the sums.
-void judge_seed(std::uint64_t seed, std::string_view fixture, FalseAlarms& sums) {
+void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& planted, FalseAlarms& sums) {
   for (const auto contract : kCorrectContracts) {
     const Ground ground = make_ground(fixture, contract, Spoil::Nothing, seed);
     for (const auto& order : kOrders) {
-      Candidate candidate = run_in(order, ground, seed);
+      Candidate candidate = run_in(order, ground, seed, planted);
       ++sums.runs;
       const auto accepting = accepting_rivals(candidate.fields.at(Field::hidden_states), ground.reference.fields.at(Field::hidden_states));
       for (auto& rival : sums.rivals) rival.runs += std::ranges::find(accepting, rival.rival) == accepting.end();
@@ -105,7 +105,7 @@ std::map<std::string_view, std::int64_t> by_verdict(const FalseAlarms& result) {
 
 }  // namespace
 
-FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed) {
+FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed, const Fault& planted) {
   const auto start = std::chrono::steady_clock::now();
   FalseAlarms all = empty_sums();
   all.seeds = seeds;
@@ -119,7 +119,7 @@ FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed) {
   for (std::int64_t i = 0; i < seeds; ++i) {
     FalseAlarms part = empty_sums();
     try {
-      judge_seed(first_seed + static_cast<std::uint64_t>(i), kKinds[static_cast<std::size_t>(i) % std::size(kKinds)], part);
+      judge_seed(first_seed + static_cast<std::uint64_t>(i), kKinds[static_cast<std::size_t>(i) % std::size(kKinds)], planted, part);
     } catch (...) {
 #pragma omp critical
       error = std::current_exception();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "harness/exit_code.h"
+#include "harness/fault.h"
 #include "harness/verdict.h"
 
 namespace assay::cli {
@@ -37,7 +38,8 @@ struct FalseAlarms {
 };
 
 /// Problems with fresh seeds, the fixture kinds in turn, in every legal order of summation and contract. `first_seed` > 0.
-FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed);
+/// `planted` makes the runs wrong (the random order excepted), to see that this very count can fail.
+FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed, const Fault& planted = {});
 
 /// 0 without an alarm, 1 with one, 77 when nothing was judged.
 ExitCode exit_code(const FalseAlarms& result);

@@ -30,7 +30,7 @@ struct Options {
   std::vector<std::string> families;
   std::int64_t correct = 0, curves = 0;
   std::uint64_t seed = 1;
-  bool quick = false, verbose = false;
+  bool quick = false, quiet = false, verbose = false;
 };
 
 /// Grounds by fixture, contract and spoilt input; the last few are kept, so that full-width weights are not.
@@ -70,11 +70,11 @@ ExitCode run(const Options& options, const std::string& command) {
         progress(fmt::format("{} on {}", fault.id, fixture));
         mutations.push_back(plant(fault, grounds.at(fixture, contract, fault.spoil), fixture));
         progress_done();
-        fmt::print("{}", line(mutations.back()));
+        if (!options.quiet) fmt::print("{}", line(mutations.back()));
         if (options.verbose) fmt::print("             {}\n", mutations.back().declared.headline);
       }
   }
-  fmt::print("{}", totals_text(mutations));
+  if (!options.quiet) fmt::print("{}", totals_text(mutations));
   if (!options.json.empty()) write_file_atomically(options.json, mutations_json(mutations, command));
   if (!options.html.empty()) write_file_atomically(options.html, render_sensitivity_html(sensitivity(mutations, options.evidence, command)));
   if (!options.markdown.empty()) write_file_atomically(options.markdown, render_sensitivity_markdown(sensitivity(mutations, options.evidence, kDocumentCommand)));
@@ -126,6 +126,7 @@ void add_mutate(CLI::App& app, Program& program) {
   command->add_option("--markdown", options->markdown, "write who catches what as a document")->type_name("FILE");
   command->add_option("--evidence", options->evidence, "JSON of --curves and --correct, to be shown in --html and --markdown")->type_name("FILE");
   command->add_option("--dump", options->dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
+  command->add_flag("-q,--quiet", options->quiet, "no text on stdout");
   command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");
   command->callback([=, &program] {
     program.selected = [=, &program] {

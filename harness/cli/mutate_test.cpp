@@ -5,9 +5,13 @@
 #include <cmath>
 
 #include "fixtures/fixtures.h"
+#include "harness/cli/detection_curves.h"
+#include "harness/cli/false_alarms.h"
 #include "harness/cli/mutate_score.h"
 #include "harness/cli/mutation.h"
 #include "harness/cli/rivals.h"
+#include "harness/cli/sensitivity.h"
+#include "harness/error.h"
 
 using namespace assay;
 using namespace assay::cli;
@@ -83,6 +87,59 @@ TEST_SUITE("mutate") {
       CHECK_FALSE(judge_declared(ground, ground.right, Field::hidden_states).killed);
       CHECK_FALSE(judge_open(ground, ground.right, Field::hidden_states).killed);
     }
+  }
+}
+
+TEST_SUITE("mutate-curves") {
+  TEST_CASE("a fault is found from the smallest size on from which every larger one is found") {
+    DetectionCurve curve{"family", "sentence", "n", {1, 2, 4, 8}, 10, {{"steady", {0, 5, 10, 10}}, {"lucky", {10, 0, 10, 9}}, {"blind", {0, 0, 0, 0}}}};
+    CHECK(detected_from(curve, curve.rules[0], 0.5) == 2.0);
+    CHECK(detected_from(curve, curve.rules[0], 0.99) == 4.0);
+    CHECK(detected_from(curve, curve.rules[1], 0.5) == 4.0);  // that it was found at 1 is luck
+    CHECK_FALSE(detected_from(curve, curve.rules[1], 0.99).has_value());
+    CHECK_FALSE(detected_from(curve, curve.rules[2], 0.5).has_value());
+    const auto again = read_detection_curves(json({curve}, "command"));
+    REQUIRE(again.size() == 1);
+    CHECK(again[0].sizes == curve.sizes);
+    CHECK(again[0].rules[1].found == curve.rules[1].found);
+    CHECK_THROWS_AS(read_detection_curves("{}"), InputError);
+  }
+
+  TEST_CASE("declared accumulators find whatever changes a bit") {
+    const auto curves = detection_curves({"output_scale"}, 2, 100);
+    REQUIRE(curves.size() == 1);
+    CHECK(curves[0].rules[0].rule == "any bit changes");
+    CHECK(curves[0].rules[0].found == curves[0].rules[1].found);
+    CHECK(curves[0].rules[0].found.back() == 2);
+  }
+
+  TEST_CASE("right runs raise no alarm, wrong ones do: the count can fail") {
+    const auto right = judge_correct_runs(2, 500);
+    CHECK(right.runs == 2 * 5 * 3);
+    CHECK(right.judgements == 2 * 3 * (4 * 2 + 1));
+    CHECK(right.alarms.empty());
+    CHECK(exit_code(right) == ExitCode::Passed);
+    const auto wrong = judge_correct_runs(1, 500, find_fault("output_truncated").fault);
+    CHECK(wrong.alarms.size() == 3 * 4 * 2);  // all but the random order
+    CHECK(exit_code(wrong) == ExitCode::Failed);
+    const auto again = read_false_alarms(json(wrong, "command"));
+    CHECK(again.alarms.size() == wrong.alarms.size());
+    CHECK(again.runs == wrong.runs);
+    CHECK(exit_code(FalseAlarms{}) == ExitCode::NothingCompared);
+  }
+
+  TEST_CASE("the page and the document show every fault and what each rule made of it") {
+    const std::vector<Mutation> mutations = {planted(find_fault("output_bit_flipped"), "odd"), planted(find_fault("count_plus_one"), "odd")};
+    const auto all = sensitivity(mutations, {}, "a <command>");
+    REQUIRE(all.faults.size() == 2);
+    const auto document = render_sensitivity_markdown(all), page = render_sensitivity_html(all);
+    // In the order of the rules: five detectors, assay with nothing declared, assay, six rules of thumb.
+    CHECK(document.find("| count_plus_one: one expert's count is one too high | token_counts_by_expert | - | - | - | - | yes | yes | yes | - | - | - | - | - | - |") != std::string::npos);
+    CHECK(document.find("1e-2 \\|ref\\|") != std::string::npos);  // a bar would end the cell
+    CHECK(page.find("output_bit_flipped") != std::string::npos);
+    CHECK(page.find("a &lt;command&gt;") != std::string::npos);
+    CHECK(page.find("default-src 'none'") != std::string::npos);
+    for (const char* outside : {"<script", "src=", "href=\"http", "url("}) CHECK(page.find(outside) == std::string::npos);
   }
 }
 

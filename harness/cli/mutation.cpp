@@ -30,7 +30,8 @@ Detectors detectors(const CaseResult& result) {
       by.isolated = by.isolated || wrong;
       by.chained = by.chained || failed(field.chained.verdict);
     }
-    by.statistics = by.statistics || field.isolated.verdict == Verdict::Suspect || field.chained.verdict == Verdict::Suspect;
+    for (const auto* judgement : {&field.isolated, &field.chained})
+      by.statistics = by.statistics || (!judgement->statistics.suspicion.empty() && !judgement->statistics.explained);
   }
   return by;
 }
@@ -63,9 +64,10 @@ bool listed(std::string_view alternatives, std::string_view wanted) {
   return false;
 }
 
-CaseResult judged(const Ground& ground, const Candidate& candidate) {
+CaseResult judged(const Ground& ground, const Candidate& candidate, bool causes) {
   JudgeOptions options;
   options.reference = make_reference;
+  options.causes = causes;
   return judge(ground.problem, candidate, options);
 }
 
@@ -100,7 +102,7 @@ bool same_bits(const Candidate& a, const Candidate& b) {
 Sentence judge_declared(const Ground& ground, const Candidate& candidate, Field expected, CaseResult* whole) {
   Candidate hopper = candidate;
   hopper.compute_capability = "9.0";
-  auto result = judged(ground, hopper);
+  auto result = judged(ground, hopper, whole != nullptr);
   const auto said = sentence(result, expected);
   if (whole != nullptr) *whole = std::move(result);
   return said;
@@ -110,7 +112,7 @@ Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expe
   Candidate unknown = candidate;
   unknown.accumulators = {};
   unknown.compute_capability = "";
-  return sentence(judged(ground, unknown), expected);
+  return sentence(judged(ground, unknown, false), expected);
 }
 
 Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fixture) {

@@ -29,7 +29,7 @@ struct Detectors {
   bool isolated = false;    // outside the interval computed from the candidate's own upstream fields
   bool chained = false;     // outside the interval carried on from the inputs
   bool bits = false;        // not the predicted bits of the declared accumulators
-  bool statistics = false;  // inside every interval, yet beyond what legal implementations show
+  bool statistics = false;  // beyond what legal implementations show, inside the interval or not
   bool integers = false;    // counts or indices
   bool selection = false;   // the router's choice
 };
@@ -63,7 +63,7 @@ struct Mutation {
 /// Computes the faulty candidate in predicted arithmetic.
 Candidate faulty_candidate(const Fault& fault, const Ground& ground);
 
-/// Judges a candidate both ways, as `Sentence`s about a fault in `expected`.
+/// Judges a candidate both ways, as `Sentence`s about a fault in `expected`; causes are looked for if `whole` is asked for.
 Sentence judge_declared(const Ground& ground, const Candidate& candidate, Field expected, CaseResult* whole = nullptr);
 Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected);
 
