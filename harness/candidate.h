@@ -28,4 +28,14 @@ struct Candidate {
   bool from_hopper() const { return compute_capability.starts_with("9."); }
 };
 
+/// What the a-priori bound of products is multiplied by. Tensor cores before Hopper align 8 products with 24 fractional bits, a step
+/// of the same 5 * 2^-23 for half as many products: 1.25 n u where Hopper comes to 0.625 n u (NUMERICS, Products). 2 covers it.
+inline double product_slack(const Candidate& candidate, const Accumulators& accumulators) {
+  for (const auto* one : {&accumulators.router, &accumulators.gate_up, &accumulators.down})
+    if (one->kind == AccumulatorKind::Ampere) return 2.0;
+  const auto& capability = candidate.compute_capability;
+  const bool gpu_of_unknown_kind = capability.empty() && !candidate.device.empty() && !candidate.device.starts_with("cpu");
+  return gpu_of_unknown_kind || capability.starts_with("7.") || capability.starts_with("8.") ? 2.0 : 1.0;
+}
+
 }  // namespace assay

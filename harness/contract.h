@@ -32,6 +32,8 @@ struct PrecisionContract {
   TieRule ties;
   double expf_ulps;       // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
   double unit_roundoff;   // of the products' and sums' accumulators: 2^-24 for fp32
+  double product_slack = 1.0;  // of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h)
+  double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
 // clang-format off

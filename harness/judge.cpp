@@ -52,6 +52,7 @@ class Judge {
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
         accumulators_(options.accumulators.value_or(candidate.accumulators)), intake_(problem, candidate.fields) {
     contract_.ties = candidate.ties;
+    contract_.product_slack = product_slack(candidate, accumulators_);
   }
 
   CaseResult run() {

@@ -10,7 +10,8 @@
 #include "harness/contract.h"
 #include "harness/grouped_product.h"
 #include "harness/reference.h"
-#include "reference_cpu/noise.h"
+#include "harness/noise.h"
+#include "harness/product_bound.h"
 
 namespace assay {
 
@@ -66,12 +67,6 @@ inline Interval add(const Interval& a, const Interval& b) {
 
 inline PredictedValue add(const PredictedValue& a, const PredictedValue& b) {
   return {a.value + b.value, a.undetermined || b.undetermined};
-}
-
-/// gamma_n = n u / (1 - n u): Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1.
-inline double gamma(std::int64_t n, double u = kFp32UnitRoundoff) {
-  const double nu = static_cast<double>(n) * u;
-  return nu / (1.0 - nu);
 }
 
 }  // namespace assay

@@ -19,7 +19,7 @@ Values<A> expert_product(const Layer& layer, Field result, Field weights, const 
   product.n = n;
   product.weights = [&layer, weights](std::int64_t expert) { return layer.problem->experts(weights, expert); };
   product.accumulator = accumulator;
-  product.unit_roundoff = layer.contract->unit_roundoff;
+  product.unit_roundoff = layer.contract->product_unit_roundoff();
   if (layer.fault.field == result) product.fault = layer.fault;
   return planted_product(product);
 }
@@ -33,7 +33,7 @@ Values<A> first_gemm(const Layer& layer) {
   for (std::size_t r = 0; r < token_of_row.size(); ++r)
     token_of_row[r] = layer.routing.gather[r] / static_cast<std::int32_t>(layer.config().top_k);
   return expert_product<A>(layer, Field::first_gemm, Field::gate_up_proj, input, token_of_row, layer.config().hidden_size,
-                           2 * layer.config().moe_intermediate_size, layer.accumulators.gate_up);
+                           2 * layer.config().moe_intermediate_size, accumulators_for<A>(layer).gate_up);
 }
 
 template <class A>
@@ -41,7 +41,7 @@ Values<A> second_gemm(const Layer& layer, const Values<A>& intermediate) {
   std::vector<std::int32_t> every_row(layer.routing.gather.size());
   std::iota(every_row.begin(), every_row.end(), 0);
   return expert_product<A>(layer, Field::second_gemm, Field::down_proj, intermediate, every_row,
-                           layer.config().moe_intermediate_size, layer.config().hidden_size, layer.accumulators.down);
+                           layer.config().moe_intermediate_size, layer.config().hidden_size, accumulators_for<A>(layer).down);
 }
 
 template Values<Bounded> first_gemm<Bounded>(const Layer&);

@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
 #include <exception>
-
-#include <Eigen/Core>
+#include <limits>
 
 #include "harness/phase_timer.h"
 #include "reference_cpu/arithmetic.h"
 #include "reference_cpu/product_by_engine.h"
 #include "reference_cpu/product_kernels.h"
+#include "reference_cpu/product_operands.h"
 
 namespace assay {
 
@@ -23,100 +22,6 @@ constexpr std::int64_t kRowsPerTask = 256;  // a packed panel is reused by this 
 constexpr std::int64_t kGroupsAtOnce = 16;  // experts loaded together, so that loading is parallel and memory stays bounded
 
 std::atomic<const ProductKernels*> selected_kernels = nullptr;
-
-std::int64_t padded(std::int64_t k) { return (k + 15) / 16 * 16; }
-
-std::int32_t exponent(float x) {
-  return x == 0.0f ? kZeroExponent : static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
-}
-
-/// Inf, NaN and subnormal operands are outside what was measured of the tensor core.
-bool outside_measured(float x) { return x != 0.0f && !std::isnormal(x); }
-
-// The left operand, prepared once for all columns.
-struct BoundedRows {
-  using Value = Interval;
-  static constexpr bool kNeedsExponents = false;
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> ref;
-  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> spread, squares;
-
-  explicit BoundedRows(const GroupedProduct<Interval>& p) {
-    const auto rows = p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
-    ref.resize(rows, p.k);
-    spread.resize(rows, p.k);
-    squares.resize(rows, p.k);
-    const double rate = accumulation_rate(p.k, p.unit_roundoff);
-    const double c = product_bound_constant(p.k, p.unit_roundoff);
-#pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < rows * p.k; ++i) {
-      const Interval& x = p.left[static_cast<std::size_t>(i)];
-      ref.data()[i] = x.ref;
-      // |sum (a + da) b - fl(...)| <= sum |da||b| + C(k) sum (|a| + |da|)|b|; the factor covers the narrowing to fp32.
-      const double r = radius(x);
-      spread.data()[i] = static_cast<float>((r + c * (std::fabs(x.ref) + r)) * (1.0 + 0x1p-22));
-      // Carried noise in units of what q^2 counts for: one sum serves both.
-      squares.data()[i] = static_cast<float>(x.ref * x.ref + x.noise * x.noise * 6.0 / rate);
-    }
-  }
-};
-
-struct PredictedRows {
-  using Value = PredictedValue;
-  static constexpr bool kNeedsExponents = true;
-  std::int64_t stride = 0;
-  LargeVector<float> values;            // [rows, stride], zero-padded
-  LargeVector<std::int32_t> exponents;  // [rows, stride]
-  std::vector<std::uint8_t> outside;    // [rows]
-
-  explicit PredictedRows(const GroupedProduct<PredictedValue>& p) : stride(padded(p.k)) {
-    const auto rows = p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
-    values.resize(static_cast<std::size_t>(rows * stride));
-    exponents.resize(values.size());
-    outside.resize(static_cast<std::size_t>(rows));
-#pragma omp parallel for schedule(static)
-    for (std::int64_t r = 0; r < rows; ++r) {
-      bool out = false;
-      for (std::int64_t k = 0; k < p.k; ++k) {
-        const auto& x = p.left[static_cast<std::size_t>(r * p.k + k)];
-        const auto at = static_cast<std::size_t>(r * stride + k);
-        values[at] = x.value;
-        exponents[at] = exponent(x.value);
-        out = out || x.undetermined || outside_measured(x.value);
-      }
-      for (std::int64_t k = p.k; k < stride; ++k) {
-        values[static_cast<std::size_t>(r * stride + k)] = 0.0f;
-        exponents[static_cast<std::size_t>(r * stride + k)] = kZeroExponent;
-      }
-      outside[static_cast<std::size_t>(r)] = out;
-    }
-  }
-};
-
-// 16 columns of one expert's matrix, K-major.
-struct PackedPanel {
-  std::vector<float> values;
-  std::vector<std::int32_t> exponents;
-  bool outside[kPanelColumns] = {};
-
-  void pack(std::span<const Bf16> weights, std::int64_t k, std::int64_t first, std::int64_t count, bool with_exponents) {
-    values.assign(static_cast<std::size_t>(padded(k) * kPanelColumns), 0.0f);
-    if (with_exponents) exponents.assign(values.size(), kZeroExponent);
-    for (std::int64_t c = 0; c < count; ++c) {
-      const Bf16* column = weights.data() + (first + c) * k;
-      outside[c] = false;
-      for (std::int64_t i = 0; i < k; ++i) values[static_cast<std::size_t>(i * kPanelColumns + c)] = to_float(column[i]);
-      if (!with_exponents) continue;
-      bool out = false;
-      for (std::int64_t i = 0; i < k; ++i) {
-        const float x = to_float(column[i]);
-        exponents[static_cast<std::size_t>(i * kPanelColumns + c)] = exponent(x);
-        out = out || outside_measured(x);
-      }
-      outside[c] = out;
-    }
-  }
-  Panel view(std::int64_t k) const { return {values.data(), exponents.data(), k}; }
-};
 
 /// Rows of one group that share weights and length of K; faults split groups.
 struct Segment {
@@ -151,51 +56,51 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
   return all;
 }
 
-void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, const PackedPanel& panel, const Segment& segment,
+void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel, const Segment& segment,
              std::int64_t row, int rows, std::int64_t first, std::int64_t count, LargeVector<Interval>& out) {
   BoundedRow left_rows[2];
+  double granularity[2] = {};
+  bool exact_row[2] = {};
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
     left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k, left.squares.data() + source * p.k};
+    if (p.k == 0) continue;
+    granularity[i] = left.granularity[static_cast<std::size_t>(source)];
+    exact_row[i] = left.exact[static_cast<std::size_t>(source)] != 0;
   }
   BoundedSums sums[2];
-  selected_kernels.load()->bounded(panel.view(segment.k), left_rows, rows, sums);
-  // fp32 sum of non-negative terms: inflate by its own error; n 2^-149 covers underflow.
-  const double inflate = 1.0 + 2.0 * product_bound_constant(p.k);
-  const double floor = static_cast<double>(p.k) * 0x1p-149;
+  selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
   for (int i = 0; i < rows; ++i)
     for (std::int64_t c = 0; c < count; ++c) {
-      const double value = sums[i].ref[c], delta = sums[i].spread[c] * inflate + floor;
-      const double variance = accumulation_variance(p.k, value, sums[i].squares[c], p.unit_roundoff) + uniform_variance(floor);
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = with_noise({value, value - delta, value + delta}, std::sqrt(variance));
+      const ProductSums element{sums[i].ref[c], sums[i].spread[c], sums[i].squares[c],
+                                exact_row[i] ? sums[i].running[c] : std::numeric_limits<float>::infinity()};
+      const double right = granularity[i] > 0.0 ? panel.granularity_from(c, p.k, least_right_granularity(left.shape, element, granularity[i])) : 0.0;
+      const bool exact = exact_in_any_order(left.shape, element, granularity[i], right);
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = product_interval(left.shape, element, exact);
     }
 }
 
-void hopper_split(const Panel& panel, const Accumulator& accumulator, const float* a, const std::int32_t* exponents,
-                  float* sums, std::int32_t* flags) {
-  const auto& kernels = *selected_kernels.load();
-  const std::int64_t k = padded(panel.k);
-  if (accumulator.splits.empty()) return kernels.hopper(panel, a, exponents, 0, k, sums, flags);
-  std::int64_t begin = 0;
-  std::fill_n(flags, kPanelColumns, 0);
-  for (std::size_t part = 0; part < accumulator.splits.size(); ++part) {
-    const bool last = part + 1 == accumulator.splits.size();
-    const std::int64_t end = last ? k : std::min(k, begin + accumulator.splits[part]);
-    float partial[kPanelColumns];
-    std::int32_t outside[kPanelColumns];
-    kernels.hopper(panel, a, exponents, begin, end, partial, outside);
+/// The tensor core, stretch by stretch; partial sums are added in fp32.
+void tensor_core(const Panel& panel, const Summation& order, const float* a, const std::int32_t* exponents, float* sums,
+                 std::int32_t* flags) {
+  float partial[kPanelColumns] = {};
+  bool first = true;
+  for (const auto& stretch : order.stretches) {
+    selected_kernels.load()->tensor_core(panel, order.rule, a, exponents, stretch.begin, stretch.end, partial, flags);
+    if (!stretch.closes) continue;
     for (int c = 0; c < kPanelColumns; ++c) {
-      sums[c] = part == 0 ? partial[c] : sums[c] + partial[c];
-      flags[c] |= outside[c];
+      sums[c] = first ? partial[c] : sums[c] + partial[c];
+      partial[c] = 0.0f;
     }
-    begin = end;
+    first = false;
   }
 }
 
-void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, const PackedPanel& panel,
+void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<PredictedValue>& out) {
   const auto& kernels = *selected_kernels.load();
+  const Summation order = summation(p.accumulator, segment.k);
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
     const float* a = left.values.data() + source * left.stride;
@@ -204,9 +109,9 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
     std::int32_t flags[kPanelColumns] = {};
     const Panel view = panel.view(segment.k);
     if (p.fault.kind == FaultKind::AccumulateBf16) kernels.bf16_sequential(view, a, sums);
-    else if (p.accumulator.kind == AccumulatorKind::Fp32Sequential) kernels.sequential(view, a, sums);
-    else if (p.accumulator.kind == AccumulatorKind::Fp32Pairwise) kernels.pairwise(view, a, sums);
-    else hopper_split(view, p.accumulator, a, exponents, sums, flags);
+    else if (order.rule == StepRule::RoundEach) kernels.sequential(view, a, sums);
+    else if (order.rule == StepRule::RoundTree) kernels.pairwise(view, a, sums);
+    else tensor_core(view, order, a, exponents, sums, flags);
     bool open[kPanelColumns], any = false;
     for (std::int64_t c = 0; c < count; ++c) {
       open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
@@ -277,11 +182,6 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
 }
 
 }  // namespace
-
-double product_bound_constant(std::int64_t n, double unit_roundoff) {
-  // A float64 accumulator is compared with our own float64 sum: two errors of that size.
-  return gamma(n, unit_roundoff) + (unit_roundoff < kFp32UnitRoundoff ? gamma(n, unit_roundoff) : 0.0);
-}
 
 LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product) {
   if (auto taken_over = product_by_engine<Interval>(product, run<BoundedRows>)) return std::move(*taken_over);

@@ -22,8 +22,7 @@ using HalfInts = std::int32_t __attribute__((vector_size(kBytes / 2)));
 using Doubles = double __attribute__((vector_size(kBytes)));
 using Longs = std::int64_t __attribute__((vector_size(kBytes)));
 
-constexpr std::int64_t kStep = 16;              // products a tensor-core step aligns together
-constexpr std::int32_t kFractionBits = 25;      // kept of each addend after alignment
+constexpr std::int64_t kBlock = 16;             // terms between two looks at the sums
 constexpr std::int32_t kLowestAlignment = -102; // below, scale factors leave the range of normal numbers: undetermined
 constexpr std::int32_t kHighestAlignment = 126;
 
@@ -39,90 +38,200 @@ void save(void* to, const V& value) {
   __builtin_memcpy(to, &value, sizeof(V));
 }
 
+Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+Floats largest(Floats a, Floats b) { return a > b ? a : b; }
+
+constexpr int kParts = kPanelColumns / kWideLanes, kNarrowParts = kPanelColumns / kLanes;
+
+/// One row's float64 sums as fp32 magnitudes.
+struct Magnitudes {
+  Floats part[kNarrowParts];
+  explicit Magnitudes(const Doubles* sum) {
+    HalfFloats halves[kParts];
+    for (int p = 0; p < kParts; ++p) halves[p] = __builtin_convertvector(sum[p], HalfFloats);
+    __builtin_memcpy(part, halves, sizeof part);
+    for (auto& x : part) x = magnitude(x);
+  }
+  Magnitudes() : part{} {}
+};
+
 // Block by block, first in float64, then in fp32: all sums at once would not fit the registers of narrow machines.
-template <int kRows>
-void bounded_rows(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
-  constexpr int kParts = kPanelColumns / kWideLanes, kNarrowParts = kPanelColumns / kLanes;
-  Doubles sum[kRows][kParts] = {};
-  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {};
-  for (std::int64_t begin = 0; begin < panel.k; begin += kStep) {
-    const std::int64_t end = begin + kStep < panel.k ? begin + kStep : panel.k;
-    for (std::int64_t k = begin; k < end; ++k)
-      for (int p = 0; p < kParts; ++p) {
-        const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
-        for (int r = 0; r < kRows; ++r) sum[r][p] += rows[r].ref[k] * b;
-      }
-    for (std::int64_t k = begin; k < end; ++k)
-      for (int p = 0; p < kNarrowParts; ++p) {
-        const auto b = load<Floats>(panel.values + k * kPanelColumns + p * kLanes);
-        const auto magnitude = (Floats)((Ints)b & 0x7fffffff);
-        for (int r = 0; r < kRows; ++r) {
-          spread[r][p] += rows[r].spread[k] * magnitude;
-          squares[r][p] += rows[r].squares[k] * (b * b);
+// kProducts: products a step of the tensor core aligns; 1 = every addition rounds; 0 = no running bound.
+template <int kRows, int kProducts>
+void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
+  constexpr std::int64_t kStep = kProducts > 1 ? kProducts : kBlock;
+  Doubles total[kRows][kParts] = {}, sum[kRows][kParts] = {}, prefixes[kRows][kParts] = {};
+  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {}, running[kRows][kNarrowParts] = {};
+  Magnitudes before[kRows];
+  for (std::int64_t s = 0; s < walk.count; ++s) {
+    const SumStretch& stretch = walk.stretches[s];
+    for (std::int64_t begin = stretch.begin; begin < stretch.end; begin += kStep) {
+      const std::int64_t end = begin + kStep < stretch.end ? begin + kStep : stretch.end;
+      for (std::int64_t k = begin; k < end; ++k)
+        for (int p = 0; p < kParts; ++p) {
+          const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
+          for (int r = 0; r < kRows; ++r) {
+            sum[r][p] += rows[r].ref[k] * b;
+            if constexpr (kProducts == 1) prefixes[r][p] += (Doubles)((Longs)sum[r][p] & ~(std::int64_t{1} << 63));
+          }
         }
+      Floats top[kRows][kNarrowParts] = {};
+      for (std::int64_t k = begin; k < end; ++k)
+        for (int p = 0; p < kNarrowParts; ++p) {
+          const auto b = load<Floats>(panel.values + k * kPanelColumns + p * kLanes);
+          const auto size = magnitude(b);
+          for (int r = 0; r < kRows; ++r) {
+            const Floats term = rows[r].spread[k] * size;
+            spread[r][p] += term;
+            squares[r][p] += rows[r].squares[k] * (b * b);
+            if constexpr (kProducts > 1) top[r][p] = largest(term, top[r][p]);
+          }
+        }
+      if constexpr (kProducts > 1)
+        for (int r = 0; r < kRows; ++r) {
+          const Magnitudes after(sum[r]);
+          for (int p = 0; p < kNarrowParts; ++p)
+            running[r][p] += after.part[p] + 4.0f * largest(before[r].part[p], top[r][p] * walk.terms_per_spread);
+          before[r] = after;
+        }
+    }
+    if (!stretch.closes) continue;
+    for (int r = 0; r < kRows; ++r) {
+      for (int p = 0; p < kParts; ++p) {
+        total[r][p] += sum[r][p];
+        sum[r][p] = Doubles{};
       }
+      before[r] = {};
+      if (kProducts == 0 || walk.count == 1) continue;
+      const Magnitudes after(total[r]);
+      for (int p = 0; p < kNarrowParts; ++p) running[r][p] += 0.5f * after.part[p];
+    }
   }
   for (int r = 0; r < kRows; ++r) {
-    save(out[r].ref, sum[r]);
+    save(out[r].ref, total[r]);
     save(out[r].spread, spread[r]);
     save(out[r].squares, squares[r]);
+    if constexpr (kProducts == 1) {
+      const Magnitudes rounded(prefixes[r]);
+      for (int p = 0; p < kNarrowParts; ++p) running[r][p] = 0.5f * rounded.part[p];
+    }
+    save(out[r].running, running[r]);
   }
 }
 
-void bounded(const Panel& panel, const BoundedRow* rows, int count, BoundedSums* out) {
-  count == 2 ? bounded_rows<2>(panel, rows, out) : bounded_rows<1>(panel, rows, out);
+struct Tree {
+  Doubles sum;
+  Doubles prefixes;  // magnitudes of all inner nodes
+};
+
+Tree tree_of(const Panel& panel, const double* a, int part, std::int64_t begin, std::int64_t count) {
+  if (count == 1) {
+    const auto b = load<HalfFloats>(panel.values + begin * kPanelColumns + part * kWideLanes);
+    return {a[begin] * __builtin_convertvector(b, Doubles), Doubles{}};
+  }
+  std::int64_t half = 1;
+  while (half * 2 < count) half *= 2;
+  const Tree low = tree_of(panel, a, part, begin, half), high = tree_of(panel, a, part, begin + half, count - half);
+  const Doubles sum = low.sum + high.sum;
+  return {sum, low.prefixes + high.prefixes + (Doubles)((Longs)sum & ~(std::int64_t{1} << 63))};
 }
 
-/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - 25): toward zero to fp32.
-HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top) {
+template <int kRows>
+void bounded_by_rule(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
+  if (!walk.running || walk.rule == StepRule::RoundTree) bounded_rows<kRows, 0>(panel, walk, rows, out);
+  else if (walk.rule == StepRule::Truncate16) bounded_rows<kRows, 16>(panel, walk, rows, out);
+  else if (walk.rule == StepRule::Truncate8) bounded_rows<kRows, 8>(panel, walk, rows, out);
+  else bounded_rows<kRows, 1>(panel, walk, rows, out);
+  if (!walk.running || walk.rule != StepRule::RoundTree || panel.k == 0) return;
+  for (int r = 0; r < kRows; ++r) {
+    Doubles prefixes[kParts];
+    for (int p = 0; p < kParts; ++p) prefixes[p] = tree_of(panel, rows[r].ref, p, 0, panel.k).prefixes;
+    Magnitudes rounded(prefixes);
+    for (auto& x : rounded.part) x *= 0.5f;
+    save(out[r].running, rounded.part);
+  }
+}
+
+void bounded(const Panel& panel, const Walk& walk, const BoundedRow* rows, int count, BoundedSums* out) {
+  count == 2 ? bounded_by_rule<2>(panel, walk, rows, out) : bounded_by_rule<1>(panel, walk, rows, out);
+}
+
+/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - fraction_bits): toward zero to fp32.
+HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top, std::int32_t fraction_bits) {
   Doubles total = __builtin_convertvector(low, Doubles) + __builtin_convertvector(high, Doubles);
   total = (Doubles)((Longs)total & ~((std::int64_t{1} << 29) - 1));
-  const Longs exponent = __builtin_convertvector(top, Longs) + (1023 - kFractionBits);
+  const Longs exponent = __builtin_convertvector(top, Longs) + (1023 - fraction_bits);
   return __builtin_convertvector(total * (Doubles)(exponent << 52), HalfFloats);
 }
 
 // The exact products and the running sum are aligned to the largest exponent among them (a product's exponent is
-// e_a + e_b, not normalised), each truncated after 25 fractional bits, added exactly, and the result truncated to fp32.
+// e_a + e_b, not normalised), each truncated after kFractionBits, added exactly, and the result truncated to fp32.
 // An addend is below 2^27 in units of the last kept bit: eight of them fit an int32, two int32 sums are exact in float64.
-void hopper_lanes(const float* values, const std::int32_t* exponents, const float* a, const std::int32_t* a_exponents,
-                  std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
-  Floats sum = {};
-  Ints outside = {};
-  for (std::int64_t k0 = begin; k0 < end; k0 += kStep) {
-    const Ints biased = ((Ints)sum >> 23) & 0xff;
-    Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;  // the sum is never subnormal inside the measured range
+template <int kProducts, std::int32_t kFractionBits>
+Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exponents, const float* a,
+                        const std::int32_t* a_exponents, Ints& outside) {
+  const Ints biased = ((Ints)sum >> 23) & 0xff;
+  Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;  // the sum is never subnormal inside the measured range
 #pragma GCC unroll 16
-    for (int i = 0; i < kStep; ++i) {
-      const Ints e = load<Ints>(exponents + (k0 + i) * kPanelColumns) + a_exponents[k0 + i];
-      top = e > top ? e : top;
-    }
-    outside |= ((top < kLowestAlignment) & (top > kZeroExponent / 2)) | (top > kHighestAlignment);
-    top = top < kLowestAlignment ? Ints{} + kLowestAlignment : top;
-    const auto scale = (Floats)((kFractionBits + 127 - top) << 23);
-    Ints low = __builtin_convertvector(sum * scale, Ints);
-    Ints high = {};
-#pragma GCC unroll 8
-    for (int i = 0; i < kStep / 2; ++i) {
-      const auto b = load<Floats>(values + (k0 + i) * kPanelColumns);
-      low += __builtin_convertvector(b * a[k0 + i] * scale, Ints);
-      const auto c = load<Floats>(values + (k0 + kStep / 2 + i) * kPanelColumns);
-      high += __builtin_convertvector(c * a[k0 + kStep / 2 + i] * scale, Ints);
-    }
-    HalfInts part[6];
-    __builtin_memcpy(part + 0, &low, kBytes);
-    __builtin_memcpy(part + 2, &high, kBytes);
-    __builtin_memcpy(part + 4, &top, kBytes);
-    const HalfFloats halves[2] = {truncated(part[0], part[2], part[4]), truncated(part[1], part[3], part[5])};
-    __builtin_memcpy(&sum, halves, kBytes);
+  for (int i = 0; i < kProducts; ++i) {
+    const Ints e = load<Ints>(exponents + i * kPanelColumns) + a_exponents[i];
+    top = e > top ? e : top;
   }
-  save(sums, sum);
-  save(flags, outside);
+  outside |= ((top < kLowestAlignment) & (top > kZeroExponent / 2)) | (top > kHighestAlignment);
+  top = top < kLowestAlignment ? Ints{} + kLowestAlignment : top;
+  const auto scale = (Floats)((kFractionBits + 127 - top) << 23);
+  Ints low = __builtin_convertvector(sum * scale, Ints);
+  Ints high = {};
+#pragma GCC unroll 8
+  for (int i = 0; i < kProducts / 2; ++i) {
+    const auto b = load<Floats>(values + i * kPanelColumns);
+    low += __builtin_convertvector(b * a[i] * scale, Ints);
+    const auto c = load<Floats>(values + (kProducts / 2 + i) * kPanelColumns);
+    high += __builtin_convertvector(c * a[kProducts / 2 + i] * scale, Ints);
+  }
+  HalfInts part[6];
+  __builtin_memcpy(part + 0, &low, kBytes);
+  __builtin_memcpy(part + 2, &high, kBytes);
+  __builtin_memcpy(part + 4, &top, kBytes);
+  const HalfFloats halves[2] = {truncated(part[0], part[2], part[4], kFractionBits), truncated(part[1], part[3], part[5], kFractionBits)};
+  __builtin_memcpy(&sum, halves, kBytes);
+  return sum;
 }
 
-void hopper(const Panel& panel, const float* a, const std::int32_t* a_exponents, std::int64_t begin, std::int64_t end,
-            float* sums, std::int32_t* flags) {
+template <int kProducts, std::int32_t kFractionBits>
+void tensor_core_lanes(const Panel& panel, int column, const float* a, const std::int32_t* a_exponents, std::int64_t begin,
+                       std::int64_t end, float* sums, std::int32_t* flags) {
+  const float* values = panel.values + column;
+  const std::int32_t* exponents = panel.exponents + column;
+  Floats sum = load<Floats>(sums + column);
+  Ints outside = load<Ints>(flags + column);
+  std::int64_t k = begin;
+  for (; k + kProducts <= end; k += kProducts)
+    sum = tensor_core_step<kProducts, kFractionBits>(sum, values + k * kPanelColumns, exponents + k * kPanelColumns, a + k, a_exponents + k, outside);
+  if (k < end) {
+    // A stretch that ends inside a step: what follows counts as zeros.
+    float tail[kProducts * kPanelColumns] = {}, tail_a[kProducts] = {};
+    std::int32_t tail_exponents[kProducts * kPanelColumns], tail_a_exponents[kProducts];
+    for (int i = 0; i < kProducts; ++i) {
+      const bool inside = k + i < end;
+      tail_a_exponents[i] = inside ? a_exponents[k + i] : kZeroExponent;
+      if (inside) tail_a[i] = a[k + i];
+      for (int c = 0; c < kLanes; ++c) {
+        if (inside) tail[i * kPanelColumns + c] = values[(k + i) * kPanelColumns + c];
+        tail_exponents[i * kPanelColumns + c] = inside ? exponents[(k + i) * kPanelColumns + c] : kZeroExponent;
+      }
+    }
+    sum = tensor_core_step<kProducts, kFractionBits>(sum, tail, tail_exponents, tail_a, tail_a_exponents, outside);
+  }
+  save(sums + column, sum);
+  save(flags + column, outside);
+}
+
+void tensor_core(const Panel& panel, StepRule rule, const float* a, const std::int32_t* a_exponents, std::int64_t begin,
+                 std::int64_t end, float* sums, std::int32_t* flags) {
   for (int c = 0; c < kPanelColumns; c += kLanes)
-    hopper_lanes(panel.values + c, panel.exponents + c, a, a_exponents, begin, end, sums + c, flags + c);
+    rule == StepRule::Truncate8 ? tensor_core_lanes<8, 24>(panel, c, a, a_exponents, begin, end, sums, flags)
+                                : tensor_core_lanes<16, 25>(panel, c, a, a_exponents, begin, end, sums, flags);
 }
 
 void sequential(const Panel& panel, const float* a, float* sums) {
@@ -163,6 +272,6 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
 }  // namespace
 
 extern const ProductKernels ASSAY_KERNELS;
-const ProductKernels ASSAY_KERNELS = {ASSAY_NAME(ASSAY_KERNELS), bounded, hopper, sequential, pairwise, bf16_sequential};
+const ProductKernels ASSAY_KERNELS = {ASSAY_NAME(ASSAY_KERNELS), bounded, tensor_core, sequential, pairwise, bf16_sequential};
 
 }  // namespace assay

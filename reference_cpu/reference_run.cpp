@@ -40,7 +40,7 @@ class ReferenceRun final : public Reference {
       : upstream_(upstream), predict_(predict) {
     layer_.problem = &problem;
     layer_.contract = &contract;
-    layer_.accumulators = accumulators;
+    layer_.accumulators = layer_.declared = accumulators;
     layer_.routing = get_token_counts_and_gather_indices(problem.config, selection());
     isolated_ = layer_;
     if (upstream.has(Field::gather_indices)) {
@@ -79,7 +79,11 @@ class ReferenceRun final : public Reference {
   Store store(Field field) const override { return store_of(field, *layer_.contract); }
 
   double bound_constant(Field field) const override {
-    const double u = layer_.contract->unit_roundoff;
+    // Where the order is declared the bound in force is the running one, from which the sum of |a||b| cannot be read back.
+    const Accumulators& declared = layer_.declared;
+    const auto& own = field == Field::router_logits ? declared.router : field == Field::first_gemm ? declared.gate_up : declared.down;
+    if (order_declared(own)) return 0.0;
+    const double u = layer_.contract->product_unit_roundoff();
     if (field == Field::router_logits || field == Field::first_gemm)
       return product_bound_constant(layer_.config().hidden_size, u);
     if (field == Field::second_gemm) return product_bound_constant(layer_.config().moe_intermediate_size, u);

@@ -19,8 +19,8 @@ Values<A> router_logits(const Layer& layer) {
   product.k = layer.config().hidden_size;
   product.n = layer.config().num_experts;
   product.weights = [&](std::int64_t) { return ExpertMatrix{layer.problem->gate.as<Bf16>(), nullptr}; };
-  product.accumulator = layer.accumulators.router;
-  product.unit_roundoff = layer.contract->unit_roundoff;
+  product.accumulator = accumulators_for<A>(layer).router;
+  product.unit_roundoff = layer.contract->product_unit_roundoff();
   if (layer.fault.field == Field::router_logits) product.fault = layer.fault;
   return planted_product(product);
 }

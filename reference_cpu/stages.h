@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "harness/accumulator.h"
@@ -23,13 +24,19 @@ using Values = LargeVector<typename A::Value>;
 struct Layer {
   const Problem* problem = nullptr;
   const PrecisionContract* contract = nullptr;
-  Accumulators accumulators;
+  Accumulators accumulators;  // of predictions
+  Accumulators declared;      // of bounds: running bounds rely on nothing that was assumed or searched for
   Routing routing;
   Fault fault;  // predicted arithmetic only
 
   const MoeConfig& config() const { return problem->config; }
   std::int64_t tokens() const { return problem->sizes().tokens; }
 };
+
+template <class A>
+const Accumulators& accumulators_for(const Layer& layer) {
+  return std::is_same_v<A, Bounded> ? layer.declared : layer.accumulators;
+}
 
 /// Where the contract rounds a field when it is stored.
 Store store_of(Field field, const PrecisionContract& contract);

@@ -10,6 +10,7 @@ double silu_exact(double a) { return a / (1.0 + std::exp(-a)); }
 /// silu(a) = a / (1 + expf(-a)) in fp32. With e_exp = (E + 1/2) 2^-23 for an expf of E ulp, the sigmoid's relative error is
 /// (1 - sigma) e_exp + u (addition) + u (division); numerics 3.4. Below -87 expf overflows: |silu| there is at most 1.03e-36.
 /// Noise: that error, uniform, and the argument's: |s(a + e) - s(a)| <= |s'(a)| |e| + e^2 / 4, as |s''| <= 1/2.
+/// Where e^-a (1 + e_exp) < 2^-25 the sum 1 + e^-a and even the exact sigmoid round to 1: silu(a) = a, without an error.
 Interval silu(const Interval& a, const PrecisionContract& contract) {
   constexpr double kMinimumAt = -1.2784645427610738, kMinimum = -0.27846454276107379;
   double low = silu_exact(a.low), high = silu_exact(a.high);
@@ -21,6 +22,7 @@ Interval silu(const Interval& a, const PrecisionContract& contract) {
   const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
   const double u = contract.unit_roundoff;
   const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
+  if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25) return a;
   const double sigma = 1.0 / (1.0 + std::exp(-a.low));
   const double relative = ((1.0 - sigma) * e_exp + 2.0 * u) * (1.0 + 0x1p-10) + 4 * 0x1p-53;
   const double value = silu_exact(a.ref), sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));

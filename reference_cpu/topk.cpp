@@ -5,6 +5,7 @@
 #include "reference_cpu/warp_sum.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 namespace assay {

@@ -202,7 +202,7 @@ void add_verify(CLI::App& app, Program& program) {
   add_seed_option(*command, options->seed);
   command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
-  command->add_option("--accumulator", options->accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")->type_name("A");
+  command->add_option("--accumulator", options->accumulator, "accumulator of all products: " + accumulator_forms())->type_name("A");
   command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
   command->add_option("--false-alarm", options->false_alarm, "chance that statistics suspect a legal run, all cases together (default 1e-6)")->type_name("P");
   command->add_option("--permute-x", options->permute_x, "gpu_fused: gather rows inside the first product (default true)")->type_name("BOOL");

@@ -25,7 +25,8 @@ class Usage(ProgramTest):
         self.refuse_usage(*odd, "nope", says="unknown pipeline 'nope'; valid: reference_cpu, predicted, gpu_cublas, gpu_fused")
         self.refuse_usage(*odd, "predicted", "--contract", "nope", says="unknown contract 'nope'; valid: hf, hf_eager, fused_fp32, fp64")
         self.refuse_usage(*odd, "predicted", "--stage", "nope", says="unknown stage 'nope'; valid: Router, TopK, Permute, GateUp, Swiglu, Down, Unpermute, Merge")
-        forms = "valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)"
+        forms = ("valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...), "
+                 "hopper_descending(block), hopper_interleaved(parts, block), ampere")
         for wrong in ("nope", "hopper_split(7,", "hopper_split()", "hopper_split(-1)"):
             self.refuse_usage(*odd, "predicted", "--accumulator", wrong, says=[f"'{wrong}'", forms])
         self.refuse_usage("mutate", "nope", says=["unknown fault 'nope'; valid: router_drops_k_element,", "output_bit_flipped"])
