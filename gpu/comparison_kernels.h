@@ -3,9 +3,14 @@
 
 #include <cstdint>
 
-#include "gpu/engine_kernels.h"
+#include <cuda_runtime.h>
 
 namespace assay::gpu {
+
+/// A reference value with its interval, laid out as harness's Interval.
+struct DeviceInterval {
+  double ref, low, high, noise;
+};
 
 /// ComparisonTotals of harness's order, one per row.
 struct RowTotals {

@@ -15,8 +15,8 @@ struct ProductTile {
   std::int32_t rows;
 };
 
-struct ProductShape {
-  const ProductTile* tiles;     // [tile_count], at most the launcher's kTileRows rows each
+struct ProductOperands {
+  const ProductTile* tiles;     // [tile_count], at most the launcher's tile rows each
   std::int64_t tile_count;
   const std::int32_t* source;   // [rows]
   const bf16* const* weights;   // [groups] of [n, k]
@@ -24,33 +24,38 @@ struct ProductShape {
   std::int64_t n;
 };
 
-/// A reference value with its interval, laid out as harness's Interval.
-struct DeviceInterval {
-  double ref, low, high, noise;
+/// Where partial sums end, in steps of 16 products; the last is all of K.
+inline constexpr int kMostParts = 16;
+inline constexpr int kStepProducts = 16;
+struct PartEnds {
+  std::int32_t count;
+  std::int32_t step[kMostParts];
 };
 
-/// What the bound and the noise of a product of `terms` terms are made of (harness/NUMERICS.md: bounds, noise).
-struct BoundedConstants {
-  explicit BoundedConstants(std::int64_t terms);
-  double terms;
-  double bound;            // C(k)
-  double inflate;          // covers the error of the fp32 sum of the bound's terms
-  double floor;            // underflow of every term
-  double rate;             // variance of the accumulator per unit of a prefix's mean square
-  double mean_of_squares;  // of a prefix of the sum, per unit of the sum's square
-  double aligned_squared;  // square of what alignment takes of a sum of one sign
+/// An element of the left operand of a bounded product (harness/product_bound.h: spread_of, squares_of).
+struct alignas(16) BoundedTerm {
+  double ref;
+  float spread;
+  float squares;
 };
 
-/// The left operand of a bounded product, [left_rows, k] each.
-struct BoundedLeft {
-  double* ref;
-  float* spread;   // per unit of |b|: what the term adds to the bound
-  float* squares;  // per unit of b^2: what the term adds to the variance
+/// The sums of harness's ProductSums over one element's terms.
+struct BoundedSums {
+  double ref;
+  float spread, squares, running;
+  std::int32_t unused;
 };
 
 inline constexpr int kBoundedTileRows = 64;
-void prepare_bounded(const DeviceInterval* left, std::int64_t count, const BoundedConstants& constants, const BoundedLeft& out, cudaStream_t stream);
-void bounded_product(const ProductShape& shape, const BoundedLeft& left, const BoundedConstants& constants, DeviceInterval* out, cudaStream_t stream);
+/// left [left_rows, k], out [rows, n]. `running` asks for the running bound of the order that `parts` describes;
+/// |a||b| is a term's spread times `terms_per_spread` then.
+void bounded_product(const ProductOperands& operands, const BoundedTerm* left, const PartEnds& parts, bool running, float terms_per_spread,
+                     BoundedSums* out, cudaStream_t stream);
+
+/// lowest[c]: the largest power of two that divides column c of a matrix [n, k], as its exponent; kAllZero where the column is zero,
+/// kNotFinite where it has an Inf or a NaN.
+inline constexpr int kAllZero = 1 << 20, kNotFinite = -(1 << 20);
+void column_granularity(const bf16* weights, std::int64_t k, std::int64_t n, std::int32_t* lowest, cudaStream_t stream);
 
 /// A predicted value, laid out as harness's PredictedValue.
 struct DevicePrediction {
@@ -65,18 +70,11 @@ struct PredictedLeft {
   std::int32_t* not_bf16;  // [1]: set to 1 where a value needs more than bf16's bits
 };
 
-/// Where partial sums end, in steps of 16 products; the last is all of K.
-inline constexpr int kMostParts = 16;
-struct PartEnds {
-  std::int32_t count;
-  std::int32_t step[kMostParts];
-};
-
 inline constexpr int kPredictedTileRows = 32;
 inline constexpr int kHopperFractionBits = 25;
 void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int64_t k, const PredictedLeft& out, cudaStream_t stream);
 /// `fraction_bits` is what the accumulator keeps behind the largest exponent; anything but Hopper's 25 is a planted fault.
-void predicted_product(const ProductShape& shape, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts,
+void predicted_product(const ProductOperands& operands, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts,
                        int fraction_bits, DevicePrediction* out, cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -13,6 +13,7 @@ namespace assay {
 namespace gpu {
 namespace {
 
+static_assert(sizeof(DeviceInterval) == sizeof(Interval) && offsetof(DeviceInterval, noise) == offsetof(Interval, noise));
 static_assert(sizeof(RowTotals) == sizeof(ComparisonTotals) && offsetof(RowTotals, z2_of_rounding) == offsetof(ComparisonTotals, z2_of_rounding));
 static_assert(kHistogramBuckets == kUlpBuckets);
 

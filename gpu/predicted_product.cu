@@ -108,11 +108,11 @@ __device__ float sequential(const DevicePrediction* a, const bf16* b, std::int64
   return sum;
 }
 
-__global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductShape shape, const DevicePrediction* left, PredictedLeft prepared, PartEnds parts, int fraction_bits, DevicePrediction* out) {
+__global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductOperands operands, const DevicePrediction* left, PredictedLeft prepared, PartEnds parts, int fraction_bits, DevicePrediction* out) {
   __shared__ __align__(16) std::uint32_t a_words[kTile][kStride], b_words[kColumns][kStride];
   __shared__ int column_outside[kColumns];
-  const ProductTile tile = shape.tiles[blockIdx.y];
-  const bf16* weights = shape.weights[tile.group];
+  const ProductTile tile = operands.tiles[blockIdx.y];
+  const bf16* weights = operands.weights[tile.group];
   const std::int64_t first_column = std::int64_t{blockIdx.x} * kColumns;
   const int row = threadIdx.x / kSide, column = threadIdx.x % kSide;
   const std::uint32_t zero = word_of(0);
@@ -120,23 +120,23 @@ __global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductS
   Accumulator sums[2][2];
   float total[2][2] = {};
   int part = 0;
-  for (std::int64_t k0 = 0; k0 < shape.k; k0 += kChunk) {
+  for (std::int64_t k0 = 0; k0 < operands.k; k0 += kChunk) {
     __syncthreads();
     for (int i = threadIdx.x; i < kTile * kChunk; i += kThreads) {
       const int r = i / kChunk;
       const std::int64_t k = k0 + i % kChunk;
-      a_words[r][i % kChunk] = r < tile.rows && k < shape.k ? prepared.words[shape.source[tile.first + r] * shape.k + k] : zero;
+      a_words[r][i % kChunk] = r < tile.rows && k < operands.k ? prepared.words[operands.source[tile.first + r] * operands.k + k] : zero;
     }
     for (int i = threadIdx.x; i < kColumns * kChunk; i += kThreads) {
       const int c = i / kChunk;
       const std::int64_t k = k0 + i % kChunk;
       std::uint32_t bits = 0;
-      if (first_column + c < shape.n && k < shape.k) bits = __bfloat16_as_ushort(weights[(first_column + c) * shape.k + k]);
+      if (first_column + c < operands.n && k < operands.k) bits = __bfloat16_as_ushort(weights[(first_column + c) * operands.k + k]);
       b_words[c][i % kChunk] = word_of(bits);
       if (outside_measured(bits)) column_outside[c] = 1;
     }
     __syncthreads();
-    for (int begin = 0; begin < kChunk && k0 + begin < shape.k; begin += kStep) {
+    for (int begin = 0; begin < kChunk && k0 + begin < operands.k; begin += kStep) {
       std::uint32_t a[2][kStep], b[2][kStep];
 #pragma unroll
       for (int i = 0; i < kStep; ++i)
@@ -163,11 +163,11 @@ __global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductS
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int r = row + i * kSide, c = column + j * kSide;
-      if (r >= tile.rows || first_column + c >= shape.n) continue;
-      const std::int64_t source = shape.source[tile.first + r];
+      if (r >= tile.rows || first_column + c >= operands.n) continue;
+      const std::int64_t source = operands.source[tile.first + r];
       const bool open = sums[i][j].outside || column_outside[c] != 0 || prepared.outside[source] != 0;
-      const float value = open ? sequential(left + source * shape.k, weights + (first_column + c) * shape.k, shape.k) : total[i][j];
-      out[(tile.first + r) * shape.n + first_column + c] = {value, open};
+      const float value = open ? sequential(left + source * operands.k, weights + (first_column + c) * operands.k, operands.k) : total[i][j];
+      out[(tile.first + r) * operands.n + first_column + c] = {value, open};
     }
 }
 
@@ -180,12 +180,12 @@ void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int
   ASSAY_CUDA(cudaGetLastError());
 }
 
-void predicted_product(const ProductShape& shape, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits, DevicePrediction* out, cudaStream_t stream) {
-  ASSAY_CHECK(shape.tile_count > 0 && shape.tile_count < 65536 && shape.n > 0 && shape.k > 0, "expected 1 to 65,535 row tiles and a product that is not empty");
-  ASSAY_CHECK(parts.count > 0 && parts.count <= kMostParts && parts.step[parts.count - 1] == (shape.k + kStep - 1) / kStep, "expected the last part to end with K");
+void predicted_product(const ProductOperands& operands, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits, DevicePrediction* out, cudaStream_t stream) {
+  ASSAY_CHECK(operands.tile_count > 0 && operands.tile_count < 65536 && operands.n > 0 && operands.k > 0, "expected 1 to 65,535 row tiles and a product that is not empty");
+  ASSAY_CHECK(parts.count > 0 && parts.count <= kMostParts && parts.step[parts.count - 1] == (operands.k + kStep - 1) / kStep, "expected the last part to end with K");
   ASSAY_CHECK(fraction_bits >= 23 && fraction_bits <= kHopperFractionBits, "expected 23 to 25 fractional bits: eight products then fit an int32");
-  const dim3 grid(static_cast<unsigned>((shape.n + kColumns - 1) / kColumns), static_cast<unsigned>(shape.tile_count));
-  predicted_product_kernel<<<grid, kThreads, 0, stream>>>(shape, left, prepared, parts, fraction_bits, out);
+  const dim3 grid(static_cast<unsigned>((operands.n + kColumns - 1) / kColumns), static_cast<unsigned>(operands.tile_count));
+  predicted_product_kernel<<<grid, kThreads, 0, stream>>>(operands, left, prepared, parts, fraction_bits, out);
   ASSAY_CUDA(cudaGetLastError());
 }
 

@@ -1,9 +1,9 @@
 #include "gpu/product_engine.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <exception>
-#include <map>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -13,75 +13,16 @@
 #include "gpu/engine_kernels.h"
 #include "gpu/host_link.h"
 #include "gpu/pipeline.h"
+#include "gpu/weight_cache.h"
+#include "harness/large_vector.h"
+#include "harness/product_bound.h"
+#include "harness/summation.h"
 
 namespace assay {
 namespace gpu {
 namespace {
 
-static_assert(sizeof(DeviceInterval) == sizeof(Interval) && offsetof(DeviceInterval, noise) == offsetof(Interval, noise));
 static_assert(sizeof(DevicePrediction) == sizeof(PredictedValue) && offsetof(DevicePrediction, undetermined) == offsetof(PredictedValue, undetermined));
-
-/// Experts' matrices that stay on the device as long as their host memory stays as it is: the owner is held.
-class WeightCache {
- public:
-  WeightCache() {
-    std::size_t free = 0, total = 0;
-    ASSAY_CUDA(cudaMemGetInfo(&free, &total));
-    budget_ = free / 4;
-  }
-
-  /// Matrices of the groups that have rows, loaded side by side; null for the others. Good until the next call.
-  template <class Value>
-  std::vector<const bf16*> load(const GroupedProduct<Value>& product) {
-    borrowed_.clear();
-    const auto groups = static_cast<std::int64_t>(product.offsets.size()) - 1;
-    std::vector<const bf16*> pointers(static_cast<std::size_t>(groups), nullptr);
-    std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const auto group = static_cast<std::size_t>(g);
-      if (product.offsets[group] == product.offsets[group + 1]) continue;
-      try {
-        const ExpertMatrix matrix = product.weights(g);
-        ASSAY_CHECK(static_cast<std::int64_t>(matrix.values.size()) == product.n * product.k, "expected a matrix of n rows and k columns");
-        pointers[group] = place(matrix);
-      } catch (...) {
-#pragma omp critical
-        failure = std::current_exception();
-      }
-    }
-    if (failure) std::rethrow_exception(failure);
-    return pointers;
-  }
-
- private:
-  struct Entry {
-    std::shared_ptr<const void> owner;
-    Buffer<bf16> values;
-  };
-
-  const bf16* place(const ExpertMatrix& matrix) {
-    const std::scoped_lock lock(mutex_);
-    const auto found = held_.find(matrix.values.data());
-    if (found != held_.end()) return found->second.values.data();
-    Buffer<bf16> values("weights", static_cast<std::int64_t>(matrix.values.size()));
-    values.upload(matrix.values.data(), 0, values.size());
-    const bf16* const at = values.data();
-    // What nobody owns may change behind the pointer; what is over the budget is loaded again.
-    if (matrix.owner == nullptr || bytes_ + values.bytes() > budget_) {
-      borrowed_.push_back(std::move(values));
-      return at;
-    }
-    bytes_ += values.bytes();
-    held_.emplace(matrix.values.data(), Entry{matrix.owner, std::move(values)});
-    return at;
-  }
-
-  std::mutex mutex_;
-  std::map<const Bf16*, Entry> held_;
-  std::vector<Buffer<bf16>> borrowed_;
-  std::size_t bytes_ = 0, budget_ = 0;
-};
 
 template <class T>
 Buffer<T> uploaded(const char* name, const std::vector<T>& values) {
@@ -110,35 +51,93 @@ bool fits(const GroupedProduct<Value>& product) {
          std::ranges::all_of(product.source, [&](std::int32_t s) { return s >= 0 && s < left_rows; });
 }
 
+/// Partial sums one after the other, in whole steps of 16 products; false for any other order.
+bool parts_of(const Summation& order, std::int64_t k, PartEnds& parts) {
+  if (order.rule != StepRule::Truncate16) return false;
+  std::int64_t end = 0;
+  for (const auto& stretch : order.stretches) {
+    const bool last = stretch.end == k;
+    if (stretch.begin != end || !stretch.closes || parts.count == kMostParts || (!last && stretch.end % kStepProducts != 0)) return false;
+    end = stretch.end;
+    parts.step[parts.count++] = static_cast<std::int32_t>((end + kStepProducts - 1) / kStepProducts);
+  }
+  return end == k && parts.count > 0;
+}
+
+/// The left operand of a bounded product as the kernel reads it, and what the bounds need to know of its rows.
+struct LeftTerms {
+  LargeVector<BoundedTerm> terms;   // [left_rows, k]
+  std::vector<double> granularity;  // [left_rows]: 0 where the row is not exact
+  std::vector<std::uint8_t> exact;  // [left_rows]: no operand has a width
+  BoundShape shape;
+
+  explicit LeftTerms(const GroupedProduct<Interval>& product) : terms(product.left.size()) {
+    const std::int64_t k = product.k, rows = static_cast<std::int64_t>(product.left.size()) / k;
+    granularity.resize(static_cast<std::size_t>(rows));
+    exact.resize(granularity.size());
+    std::int64_t exact_rows = 0;
+#pragma omp parallel for schedule(static) reduction(+ : exact_rows)
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double least = std::numeric_limits<double>::infinity();
+      bool exact_row = true;
+      for (const Interval& x : product.left.subspan(static_cast<std::size_t>(r * k), static_cast<std::size_t>(k))) {
+        exact_row = exact_row && x.low == x.ref && x.ref == x.high;
+        least = std::min(least, assay::granularity(x.ref));
+      }
+      granularity[static_cast<std::size_t>(r)] = exact_row && !product.a_priori_only ? least : 0.0;
+      exact[static_cast<std::size_t>(r)] = exact_row;
+      exact_rows += exact_row;
+    }
+    shape = bound_shape(k, product.unit_roundoff, product.accumulator, exact_rows > 0 && !product.a_priori_only);
+#pragma omp parallel for schedule(static)
+    for (std::size_t i = 0; i < terms.size(); ++i)
+      terms[i] = {product.left[i].ref, spread_of(shape, product.left[i]), squares_of(shape, product.left[i])};
+  }
+};
+
 class Engine {
  public:
   explicit Engine(int fraction_bits) : fraction_bits_(fraction_bits) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
-    if (!fits(product) || product.unit_roundoff != kFp32UnitRoundoff) return false;
+    if (!fits(product)) return false;
+    const LeftTerms left(product);
+    PartEnds parts{};
+    const Summation any_order{StepRule::Truncate16, {{0, product.k, true}}};
+    if (!parts_of(left.shape.running ? summation(product.accumulator, product.k) : any_order, product.k, parts)) return false;
     const std::scoped_lock lock(mutex_);
-    const auto count = static_cast<std::int64_t>(product.left.size());
-    const BoundedConstants constants(product.k);
-    const Buffer<double> ref("left operand", count);
-    const Buffer<float> spread("left bounds", count), squares("left variances", count);
-    const BoundedLeft prepared{ref.data(), spread.data(), squares.data()};
-    {
-      const Buffer<DeviceInterval> left("left intervals", count);
-      ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
-      link_.upload(left.data(), product.left.data(), left.bytes(), stream_);
-      prepare_bounded(left.data(), count, constants, prepared, stream_);
-      ASSAY_CUDA(cudaStreamSynchronize(stream_));
-    }
-    const Buffer<DeviceInterval> result("bounded product", static_cast<std::int64_t>(out.size()));
-    with_shape(product, kBoundedTileRows, [&](const ProductShape& shape) { bounded_product(shape, prepared, constants, result.data(), stream_); });
-    link_.download(out.data(), result.data(), result.bytes(), stream_);
-    result.verify_guards();
+    const Buffer<BoundedTerm> terms("left terms", static_cast<std::int64_t>(left.terms.size()));
+    const Buffer<BoundedSums> sums("bounded sums", static_cast<std::int64_t>(out.size()));
+    ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
+    link_.upload(terms.data(), left.terms.data(), terms.bytes(), stream_);
+    const auto matrices = with_operands(product, kBoundedTileRows, [&](const ProductOperands& operands) {
+      bounded_product(operands, terms.data(), parts, left.shape.running, static_cast<float>(1.0 / left.shape.c), sums.data(), stream_);
+    });
+    std::vector<const double*> columns_of_row;  // granularity of the columns, by row
+    for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g)
+      columns_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]), matrices[g] ? matrices[g]->granularity.data() : nullptr);
+    link_.receive(sums.data(), sums.bytes(), sizeof(BoundedSums), stream_, [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
+      const auto* from = reinterpret_cast<const BoundedSums*>(bytes);
+      const std::size_t first = at / sizeof(BoundedSums), elements = count / sizeof(BoundedSums), n = static_cast<std::size_t>(product.n);
+#pragma omp parallel for schedule(static)
+      for (std::size_t i = 0; i < elements; ++i) {
+        const std::size_t row = (first + i) / n, column = (first + i) % n;
+        const auto source = static_cast<std::size_t>(product.source[row]);
+        // The running bound is about exact operands: a row with a width has none.
+        const float running = left.exact[source] != 0 ? from[i].running : std::numeric_limits<float>::infinity();
+        const ProductSums element{from[i].ref, from[i].spread, from[i].squares, running};
+        const double of_row = left.granularity[source];
+        const bool exact = of_row > 0.0 && exact_in_any_order(left.shape, element, of_row, columns_of_row[row][column]);
+        out[first + i] = product_interval(left.shape, element, exact);
+      }
+    });
+    sums.verify_guards();
     return true;
   }
 
   bool predicted(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
     PartEnds parts{};
-    if (!fits(product) || !parts_of(product.accumulator, product.k, parts)) return false;
+    if (!fits(product) || !parts_of(summation(product.accumulator, product.k), product.k, parts)) return false;
     const std::scoped_lock lock(mutex_);
     const auto count = static_cast<std::int64_t>(product.left.size());
     const Buffer<DevicePrediction> left("left predictions", count);
@@ -153,8 +152,8 @@ class Engine {
     ASSAY_CUDA(cudaStreamSynchronize(stream_));
     if (wide != 0) return false;
     const Buffer<DevicePrediction> result("predicted product", static_cast<std::int64_t>(out.size()));
-    with_shape(product, kPredictedTileRows, [&](const ProductShape& shape) {
-      predicted_product(shape, left.data(), prepared, parts, fraction_bits_, result.data(), stream_);
+    with_operands(product, kPredictedTileRows, [&](const ProductOperands& operands) {
+      predicted_product(operands, left.data(), prepared, parts, fraction_bits_, result.data(), stream_);
     });
     link_.download(out.data(), result.data(), result.bytes(), stream_);
     result.verify_guards();
@@ -162,32 +161,40 @@ class Engine {
   }
 
  private:
+  /// Runs `launch` on the product's rows and matrices; returns the matrices, one per group, null where a group has no rows.
   template <class Value, class Launch>
-  void with_shape(const GroupedProduct<Value>& product, int rows_of_tile, Launch launch) {
+  std::vector<std::shared_ptr<const DeviceMatrix>> with_operands(const GroupedProduct<Value>& product, int rows_of_tile, Launch launch) {
+    const auto matrices = load(product);
+    std::vector<const bf16*> pointers;
+    for (const auto& matrix : matrices) pointers.push_back(matrix ? matrix->values.data() : nullptr);
     const auto tiles = uploaded("product tiles", tiles_of(product, rows_of_tile));
     const auto source = uploaded("source rows", std::vector<std::int32_t>(product.source.begin(), product.source.end()));
-    const auto weights = uploaded("weight pointers", weights_.load(product));
+    const auto weights = uploaded("weight pointers", pointers);
     ASSAY_CUDA(cudaDeviceSynchronize());  // uploads and poison are on the default stream
-    launch(ProductShape{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
+    launch(ProductOperands{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
     ASSAY_CUDA(cudaStreamSynchronize(stream_));
+    return matrices;
   }
 
-  /// `hopper` and its splits at multiples of a step; the last part takes what is left. False for anything else.
-  static bool parts_of(const Accumulator& accumulator, std::int64_t k, PartEnds& parts) {
-    constexpr std::int64_t kStep = 16;
-    const bool any_split = accumulator == Accumulator{AccumulatorKind::HopperAnySplit, {}};
-    if (!any_split && accumulator != Accumulator{AccumulatorKind::Hopper, accumulator.splits}) return false;
-    const std::int64_t steps = (k + kStep - 1) / kStep;
-    std::int64_t end = 0;
-    for (std::size_t i = 0; i + 1 < accumulator.splits.size(); ++i) {
-      if (accumulator.splits[i] % kStep != 0) return false;
-      end += accumulator.splits[i] / kStep;
-      if (end >= steps) break;
-      if (parts.count == kMostParts - 1) return false;
-      parts.step[parts.count++] = static_cast<std::int32_t>(end);
+  // Loading may mean generating: experts are loaded side by side.
+  template <class Value>
+  std::vector<std::shared_ptr<const DeviceMatrix>> load(const GroupedProduct<Value>& product) {
+    const auto groups = static_cast<std::int64_t>(product.offsets.size()) - 1;
+    std::vector<std::shared_ptr<const DeviceMatrix>> matrices(static_cast<std::size_t>(groups));
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const auto group = static_cast<std::size_t>(g);
+      if (product.offsets[group] == product.offsets[group + 1]) continue;
+      try {
+        matrices[group] = weights_.place(product.weights(g), product.n, product.k);
+      } catch (...) {
+#pragma omp critical
+        failure = std::current_exception();
+      }
     }
-    parts.step[parts.count++] = static_cast<std::int32_t>(steps);
-    return true;
+    if (failure) std::rethrow_exception(failure);
+    return matrices;
   }
 
   int fraction_bits_;

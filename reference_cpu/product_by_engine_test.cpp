@@ -38,7 +38,6 @@ struct Example {
     p.n = kColumns;
     p.weights = [this](std::int64_t) { return ExpertMatrix{right, nullptr}; };
     p.accumulator = {AccumulatorKind::Hopper, {}};
-    p.a_priori_only = true;  // what engines compute
     return p;
   }
 };

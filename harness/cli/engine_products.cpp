@@ -53,6 +53,7 @@ const Data kData[] = {
     {"all zero", [](std::mt19937_64&) { return 0.0f; }},
     {"alignments at the edge of what was measured", [](std::mt19937_64& r) { return scaled(r, -56, -46); }},
     {"sums near overflow", [](std::mt19937_64& r) { return scaled(r, 58, 63); }},
+    {"small integers", [](std::mt19937_64& r) { return static_cast<float>(static_cast<int>(r() % 7) - 3); }},
     {"few subnormal, Inf and NaN", [](std::mt19937_64& r) {
        const auto choice = r() % 997;
        if (choice == 0) return 0x1p-130f;
@@ -136,12 +137,14 @@ ProductComparison compare_products(const ProductEngine& engine, bool verbose) {
         uncertain.push_back({value, value - radius, value + 0.5 * radius, 0.25 * radius});
         predicted.push_back({to_float(x), false});
       }
-      compare_one<Interval>("bounded, " + what, product_of(shape, made, exact), engine.bounded, verbose, all);
       compare_one<Interval>("bounded, uncertain operand, " + what, product_of(shape, made, uncertain), engine.bounded, verbose, all);
       if (!predicted.empty()) predicted[predicted.size() / 2].undetermined = random() % 4 == 0;
-      std::vector<Accumulator> accumulators = {{AccumulatorKind::Hopper, {}}};
+      std::vector<Accumulator> accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::Hopper, {}}};
       if (shape.k > 32) accumulators.push_back({AccumulatorKind::Hopper, {shape.k / 48 * 16, shape.k / 48 * 16, shape.k - shape.k / 48 * 32}});
       for (const auto& accumulator : accumulators) {
+        auto bounded = product_of(shape, made, exact);  // with the running bound of that order
+        bounded.accumulator = accumulator;
+        compare_one<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded, verbose, all);
         auto product = product_of(shape, made, predicted);
         product.accumulator = accumulator;
         compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product, engine.predicted, verbose, all);

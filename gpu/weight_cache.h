@@ -1,0 +1,40 @@
+// Experts' matrices on the device, kept from one product to the next.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "gpu/buffer.h"
+#include "gpu/kernels.h"
+#include "harness/problem.h"
+
+namespace assay::gpu {
+
+/// A matrix [n, k] and the granularity of its rows, which are the product's columns (harness/product_bound.h).
+struct DeviceMatrix {
+  Buffer<bf16> values;
+  std::vector<double> granularity;  // [n]
+};
+
+/// Holds matrices as long as their host memory stays as it is: the owner is held with them. What nobody owns may change behind its
+/// pointer and is loaded again, like what is over a quarter of the free memory.
+class WeightCache {
+ public:
+  WeightCache();
+
+  /// The device's copy of `matrix` [n, k]. Safe to call from several threads.
+  std::shared_ptr<const DeviceMatrix> place(const ExpertMatrix& matrix, std::int64_t n, std::int64_t k);
+
+ private:
+  struct Entry {
+    std::shared_ptr<const void> owner;
+    std::shared_ptr<const DeviceMatrix> matrix;
+  };
+  std::mutex mutex_;
+  std::map<const Bf16*, Entry> held_;
+  std::size_t bytes_ = 0, budget_ = 0;
+};
+
+}  // namespace assay::gpu
