@@ -14,10 +14,12 @@
 namespace assay {
 namespace {
 
-/// What tokens share, beside their data: one implementation of the exponential function, whose wrong roundings recur in every token
-/// with the same argument. Their expectation is in the tokens' own; as much again leaves room for the ones that did happen.
-constexpr double kSharedByTokens = 2.0;
+/// Tokens share one exponential function, whose wrong roundings recur wherever its argument does. Of an error e that is at most
+/// sqrt(3) noise (uniform) a flip that happens counts at most 3 times its Chebyshev chance noise^2 / d^2. With s = 1/4, the share of the
+/// function's noise in the flips of the shortest products (64 terms; less in longer ones), units expect 1 - s + 3 s.
+constexpr double kSharedByTokens = 1.5;
 
+constexpr std::string_view kWholeField = "the field";
 constexpr double kLn10 = 2.302585092994046;
 
 /// One member of a family: a part of the field with its sums.
@@ -90,11 +92,12 @@ std::vector<std::pair<std::int64_t, std::int64_t>> row_stretches(const CompareCo
   return stretches;
 }
 
+/// At most kTestsPerField tests.
 std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context, const FieldSums& sums) {
   const CompareContext& c = context.field;
   const double share = context.log_share - std::log(double{kTestsPerField});
   std::vector<Part> field(1), experts, tiles, columns;
-  field[0].over = "the field";
+  field[0].over = kWholeField;
   std::vector<std::size_t> expert_of(static_cast<std::size_t>(sums.rows)), stretch_of(expert_of.size());
   if (rows_by_expert(c)) {
     std::map<std::int64_t, std::size_t> seen;
@@ -150,15 +153,15 @@ std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context,
     if (i == 0 || shifts[i].first != shifts[i - 1].first) shift += shifts[i].second;
   const Tally& all = field[0].tally;
   const double n = static_cast<double>(all.elements);
-  StatisticalTest bias{"bias", "the field", 1, shift / n, all.flips_expected / n, limit_of_sum(all.flips_expected, share) / n};
+  StatisticalTest bias{"bias", std::string(kWholeField), 1, shift / n, all.flips_expected / n, limit_of_sum(all.flips_expected, share) / n};
   tests.push_back(finished(bias, log_chance_of_sum(std::fabs(shift), all.flips_expected), share));
   return tests;
 }
 
-/// Units that may depend on each other inside in any way.
+/// Units whose elements may depend on each other in any way: two tests.
 std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, std::span<const Tally> units, double margin) {
   std::vector<StatisticalTest> tests;
-  const double share = context.log_share - std::log(double{kTestsPerField});
+  const double share = context.log_share - std::log(2.0);
   for (const Measure& measure : {kFlips, kEnergy}) {
     std::vector<Unit> pairs;
     Tally sum;
@@ -170,7 +173,7 @@ std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, st
     }
     if (sum.elements == 0) continue;
     const double n = static_cast<double>(sum.elements), expected = margin * sum.*measure.expected / n;
-    StatisticalTest test{std::string(measure.name), "the field", 1, sum.*measure.observed / n, expected};
+    StatisticalTest test{std::string(measure.name), std::string(kWholeField), 1, sum.*measure.observed / n, expected};
     test.limit = counted == 0 ? 0.0 : expected * limit_of_units(counted, share);
     tests.push_back(finished(std::move(test), log_chance_of_units(pairs), share));
   }
@@ -220,11 +223,13 @@ std::vector<Tally> class_units(const StatisticsContext& context, const FieldSums
 std::string percent(double share) { return fmt::format("{:.3g} %", 100.0 * share); }
 
 std::string suspicion(const std::vector<StatisticalTest>& tests) {
+  // The widest statement that holds: what the whole field shows comes before its parts.
+  const auto margin = [](const StatisticalTest& test) { return std::pair(test.over != kWholeField, test.log10_chance - test.log10_share); };
   const StatisticalTest* worst = nullptr;
   for (const auto& test : tests)
-    if (test.beyond && (worst == nullptr || test.log10_chance - test.log10_share < worst->log10_chance - worst->log10_share)) worst = &test;
+    if (test.beyond && (worst == nullptr || margin(test) < margin(*worst))) worst = &test;
   if (worst == nullptr) return "";
-  const std::string where = worst->over == "the field" ? "" : fmt::format("in {}, ", worst->over);
+  const std::string where = worst->over == kWholeField ? "" : fmt::format("in {}, ", worst->over);
   if (worst->measure == kFlips.name)
     return fmt::format("{}{} of elements differ from the rounded reference; at most {} are expected of any legal order of summation", where,
                        percent(worst->observed), percent(worst->limit));

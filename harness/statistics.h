@@ -23,7 +23,7 @@ struct StatisticsContext {
   double log_share = 0.0;         // natural logarithm of the false-alarm probability that this call may spend
 };
 
-/// How many tests share `log_share`: one constant, so that a field's limit does not depend on its shape.
+/// How many tests of elements share `log_share`: one constant, so that a field's limit does not depend on its shape.
 inline constexpr int kTestsPerField = 8;
 
 /// Independent elements are counted once where others repeat the reference's significand (equal or scaled rows and columns).

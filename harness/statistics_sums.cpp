@@ -39,11 +39,13 @@ struct ClassSums {
   explicit ClassSums(std::size_t size) : flips(size), excess(size), elements(size) {}
 };
 
+/// Cells carry the whole excess, for units need no cap (log_chance_of_units); where only the cap bounds the expectation, as of an
+/// element without modelled noise, it caps what is observed too.
 void sum_stretch(const Deviations& d, int count, Tally& cell, TaskSums& task) {
   for (int i = 0; i < count; ++i) {
     cell.flips += d.flipped[i];
     cell.flips_expected += d.flip_chance[i];
-    cell.excess += d.excess[i];
+    cell.excess += d.excess_expected[i] < kExcessCap ? d.z2[i] - d.z2_of_rounding[i] : d.excess[i];
     cell.excess_expected += d.excess_expected[i];
     task.z2 += d.z2[i];
     task.z2_of_rounding += d.z2_of_rounding[i];

@@ -8,7 +8,7 @@ namespace assay {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kBets = 16;
+constexpr int kBets = 6;
 
 double log_average_of_bets(std::span<const double> logs) {
   const double top = *std::ranges::max_element(logs);

@@ -22,7 +22,7 @@ struct Unit {
 
 /// The same for units whose terms depend on each other in any way, of which only the expectation of each unit's non-negative total
 /// is known. R = observed / expected has a mean of at most 1, so the product of 1 - b + b R over units has one too, for every
-/// b in [0, 1]; so has the average over b = 1, 1/2, ..., 2^-15, and Markov's inequality makes its inverse a chance
+/// b in [0, 1]; so has the average over b = 1, 1/2, ..., 1/32, and Markov's inequality makes its inverse a chance
 /// (testing by betting: Shafer, Journal of the Royal Statistical Society A 184(2), 2021; Vovk and Wang, Annals of Statistics 49(3), 2021).
 /// Units that expect nothing are left out.
 double log_chance_of_units(std::span<const Unit> units);

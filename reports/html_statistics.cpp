@@ -23,7 +23,7 @@ std::string tests_table(const Statistics& statistics) {
     const Mark kind = !test.beyond ? Mark::Good : statistics.explained ? Mark::Absent : Mark::Doubt;
     const std::string of = test.members > 1 ? fmt::format("<small>worst of {}</small>", grouped_digits(test.members)) : "";
     out += fmt::format("<tr><th scope=\"row\">{}</th><td>{} {}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
-                       coloured(kind, escaped(test.measure)), escaped(test.over), of, share_text(test.observed), share_text(test.expected), share_text(test.limit),
+                       coloured(kind, escaped(test.measure)), escaped(test.over), of, amount_text(test, test.observed), amount_text(test, test.expected), amount_text(test, test.limit),
                        escaped(chance_text(test)));
   }
   return out + "</tbody></table></div>";

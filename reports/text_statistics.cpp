@@ -17,8 +17,8 @@ std::string tests_table(const Statistics& statistics, bool all, bool colour) {
     if (!all && !test.beyond) continue;
     const Mark kind = !test.beyond ? Mark::Good : statistics.explained ? Mark::Absent : Mark::Doubt;
     const std::string of = test.members > 1 ? fmt::format(", worst of {}", grouped_digits(test.members)) : "";
-    table.rows.push_back({painted(sign(kind), kind, colour), printable(test.measure), printable(test.over) + of, share_text(test.observed), share_text(test.expected),
-                          share_text(test.limit), chance_text(test)});
+    table.rows.push_back({painted(sign(kind), kind, colour), printable(test.measure), printable(test.over) + of, amount_text(test, test.observed), amount_text(test, test.expected),
+                          amount_text(test, test.limit), chance_text(test)});
   }
   return table.rows.size() > 1 ? table.text(6) : "";
 }

@@ -55,8 +55,8 @@ std::int64_t elements(const FieldResult& result);
 /// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
 std::string cause_text(const Cause& cause);
 
-/// A mean per element: "0.0312 %"; signed, three digits.
-std::string share_text(double share);
+/// What a test observed or expects per element: "0.0312 %"; of a bias "-0.49 ulp".
+std::string amount_text(const StatisticalTest& test, double amount);
 
 /// "below 1e-9; fires below 2e-10"
 std::string chance_text(const StatisticalTest& test);

@@ -30,9 +30,9 @@ std::string cause_text(const Cause& cause) {
   return fmt::format("{} (explains {:.3g} % of the error)", cause.sentence, 100.0 * cause.explained);
 }
 
-std::string share_text(double share) {
-  if (share == 0.0) return "0";
-  return fmt::format("{:.3g} %", 100.0 * share);
+std::string amount_text(const StatisticalTest& test, double amount) {
+  if (amount == 0.0) return "0";
+  return test.measure == "bias" ? fmt::format("{:.3g} ulp", amount) : fmt::format("{:.3g} %", 100.0 * amount);
 }
 
 std::string chance_text(const StatisticalTest& test) {

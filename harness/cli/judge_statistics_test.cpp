@@ -1,0 +1,170 @@
+// Statistics and vacuity on whole layers: silent on every legal run, loud on errors that hide inside the intervals, above all
+// where a kernel gives its final output only.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "harness/cli/mutation.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/judge.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+CaseResult judged(const Problem& problem, const Candidate& candidate, ReferenceFactory factory = make_reference) {
+  JudgeOptions options;
+  options.reference = std::move(factory);
+  return judge(problem, candidate, options);
+}
+
+const FieldResult& of(const CaseResult& result, Field field) {
+  for (const auto& one : result.fields)
+    if (one.field == field) return one;
+  FAIL("no such field");
+  throw 0;
+}
+
+/// What a fused kernel shows: routing and output. Nothing is declared and no GPU named.
+Candidate output_only(Candidate candidate) {
+  for (const Field gone : {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::hidden_states_unpermute}) candidate.fields.erase(gone);
+  candidate.accumulators = {};
+  candidate.compute_capability = "";
+  return candidate;
+}
+
+/// The reference with its intervals changed.
+class ChangedReference final : public Reference {
+ public:
+  using Change = void (*)(Field field, Interval& x);
+  ChangedReference(std::unique_ptr<Reference> real, Change change) : real_(std::move(real)), change_(change) {}
+  LargeVector<Interval> bounded(Field field, Mode mode) override {
+    auto values = real_->bounded(field, mode);
+    for (auto& x : values) change_(field, x);
+    return values;
+  }
+  LargeVector<PredictedBits> predicted(Field field, Mode mode) override { return real_->predicted(field, mode); }
+  std::vector<std::int32_t> expected_integers(Field field) override { return real_->expected_integers(field); }
+  std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& flags) override { return real_->predicted_selection(mode, flags); }
+  Store store(Field field) const override { return real_->store(field); }
+  double bound_constant(Field field) const override { return real_->bound_constant(field); }
+  bool same_in_both_modes(Field field) const override { return real_->same_in_both_modes(field); }
+  std::string isolated_from(Field field) const override { return real_->isolated_from(field); }
+  const Routing& routing() const override { return real_->routing(); }
+  std::vector<Cause> causes(Field) override { return {}; }
+  std::string accumulator(Field field) const override { return real_->accumulator(field); }
+
+ private:
+  std::unique_ptr<Reference> real_;
+  Change change_;
+};
+
+ReferenceFactory changed(ChangedReference::Change change) {
+  return [change](const Problem& problem, const Upstream& upstream, const PrecisionContract& contract, const Accumulators& accumulators, bool predict) {
+    return std::unique_ptr<Reference>(std::make_unique<ChangedReference>(make_reference(problem, upstream, contract, accumulators, predict), change));
+  };
+}
+
+/// As it is, but for its causes, which take long at full width.
+void unchanged(Field, Interval&) {}
+
+/// Accepts anything.
+void lax(Field, Interval& x) {
+  x.low = -std::numeric_limits<double>::infinity();
+  x.high = std::numeric_limits<double>::infinity();
+}
+
+/// Accepts anything near, off by a quarter of an ulp itself, and claims that legal errors are far smaller.
+void off(Field field, Interval& x) {
+  if (field != Field::first_gemm) return;
+  x.ref += 0x1p-9 * std::fabs(x.ref);
+  x.low -= std::fabs(x.ref);
+  x.high += std::fabs(x.ref);
+  x.noise *= 1e-6;
+}
+
+}  // namespace
+
+TEST_SUITE("judge_statistics") {
+  TEST_CASE("legal runs that show their output only are not suspected, whatever their order of summation") {
+    for (const char* name : {"tiny", "odd", "one_sign", "wide", "cancellation", "ties", "hot_expert", "one_token", "all_experts"}) {
+      const Problem problem = load_fixture(name);
+      for (const char* contract : {"hf", "hf_eager", "fused_fp32"})
+        for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
+                                         Accumulator{AccumulatorKind::Hopper, {}}, Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
+          const Candidate candidate = output_only(predict_forward(problem, find_contract(contract), {order, order, order}));
+          const auto result = judged(problem, candidate);
+          CAPTURE(name);
+          CAPTURE(contract);
+          CAPTURE(to_string(order));
+          CAPTURE(result.headline);
+          CHECK(result.verdict <= Verdict::Mistrusted);
+          CHECK(of(result, Field::hidden_states).isolated.verdict == Verdict::Passed);
+        }
+    }
+  }
+
+  TEST_CASE("errors before the output are seen in the output alone") {
+    const auto output_of = [](const Ground& ground, const char* id) {
+      const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)), changed(unchanged));
+      CAPTURE(id);
+      CAPTURE(result.headline);
+      const auto& output = of(result, Field::hidden_states);
+      CHECK(output.isolated.statistics.units == "tokens");
+      CHECK_FALSE(output.isolated.statistics.suspicion.empty());
+      CHECK(output.verdict >= Verdict::Suspect);
+      CHECK(result.first_own_error == Field::hidden_states);
+      return output;
+    };
+    const Ground small = make_ground("odd", "hf");
+    for (const char* id : {"down_sums_in_bf16", "second_gemm_truncated", "first_gemm_truncated", "silu_scaled"}) output_of(small, id);
+    // At full width the worst case admits every element of it: the statistics are what is left.
+    const auto output = output_of(make_ground("qwen3_30b_a3b", "hf"), "down_sums_in_bf16");
+    CHECK(output.isolated.rejected == 0);
+    CHECK(output.verdict == Verdict::Suspect);
+  }
+
+  TEST_CASE("bits that are all as predicted leave nothing to suspect; the same bits undeclared are") {
+    const Problem problem = load_fixture("odd");
+    Candidate candidate = make_ground("odd", "hf").right;
+    const auto declared = judged(problem, candidate, changed(off));
+    CHECK(of(declared, Field::first_gemm).isolated.statistics.explained);
+    CHECK(of(declared, Field::first_gemm).isolated.verdict == Verdict::Passed);
+    candidate.accumulators = {};
+    candidate.compute_capability = "";
+    const auto open = judged(problem, candidate, changed(off));
+    CHECK(of(open, Field::first_gemm).isolated.verdict == Verdict::Suspect);
+    CHECK(open.first_own_error == Field::first_gemm);
+    CHECK(open.headline.find("of any legal order of summation") != std::string::npos);
+  }
+
+  TEST_CASE("a judge that accepts anything mistrusts itself, unless bits bind") {
+    const Ground ground = make_ground("odd", "hf");
+    Candidate candidate = ground.right;
+    CHECK(judged(ground.problem, candidate, changed(lax)).verdict == Verdict::Passed);
+    for (const auto& check : of(judged(ground.problem, candidate, changed(lax)), Field::second_gemm).vacuity) CHECK(check.reason == "predicted bits");
+    candidate.accumulators = {};
+    candidate.compute_capability = "";
+    const auto result = judged(ground.problem, candidate, changed(lax));
+    CHECK(result.verdict == Verdict::Mistrusted);
+    CHECK(of(result, Field::second_gemm).verdict == Verdict::Mistrusted);
+    CHECK(of(result, Field::second_gemm).notes.back() ==
+          "wrong copies of the reference (zeros, rows rotated by one, half-scaled, columns shifted by one) would have passed this very check");
+    CHECK(of(result, Field::gather_indices).verdict == Verdict::Passed);
+    CHECK(result.headline.find("could not have failed") != std::string::npos);
+  }
+
+  TEST_CASE("data that tell nothing are listed, not mistrusted") {
+    const auto result = judged(load_fixture("zeros"), make_ground("zeros", "hf").reference);
+    CHECK(result.verdict == Verdict::Passed);
+    for (const auto& check : of(result, Field::first_gemm).vacuity) CHECK(check.reason == "equals the reference");
+    const auto tied = judged(load_fixture("all_tied"), make_ground("all_tied", "hf").reference);
+    CHECK(tied.verdict == Verdict::Passed);
+    for (const auto& check : of(tied, Field::selected_experts).vacuity) CHECK(check.outcome != VacuityOutcome::WouldPass);
+  }
+}
