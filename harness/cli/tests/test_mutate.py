@@ -1,9 +1,11 @@
-"""mutate: what it prints and writes."""
+"""mutate: what it prints and writes, and that harness/SENSITIVITY.md is what it says today."""
 
 import json
 import unittest
 
-from program import FAILED, PASSED, USAGE, ProgramTest
+from program import FAILED, PASSED, ROOT, USAGE, ProgramTest
+
+RECORDED = ROOT / "golden" / "recorded"
 
 
 class Score(ProgramTest):
@@ -35,6 +37,22 @@ class Score(ProgramTest):
         self.refuse(USAGE, "mutate", "--family", "output_flip", says="--family requires --curves")
         self.refuse(USAGE, "mutate", "--correct", "0", says="--correct: Value 0 not in range")
         self.refuse(USAGE, "mutate", "--contract", "nope", says="unknown contract 'nope'")
+
+
+class Document(ProgramTest):
+    def test_the_document_is_what_the_program_says(self):
+        evidence = [RECORDED / "detection_curves.json", RECORDED / "false_alarms.json"]
+        self.expect(PASSED, "mutate", "-q", "--markdown", "s.md", "--evidence", *evidence)
+        said, committed = (self.folder / "s.md").read_text().splitlines(), (ROOT / "harness" / "SENSITIVITY.md").read_text().splitlines()
+        self.assertEqual(said, committed, "write it anew: assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json")
+
+    def test_the_recorded_evidence_is_what_must_be_shown(self):
+        correct = json.loads((RECORDED / "false_alarms.json").read_text())
+        self.assertGreaterEqual(correct["seeds"], 1000)
+        self.assertGreaterEqual(len(correct["orders"]), 5)
+        self.assertEqual((correct["alarms"], correct["judgements_without_elements"]), (0, 0))
+        curves = json.loads((RECORDED / "detection_curves.json").read_text())["curves"]
+        self.assertGreaterEqual(len(curves), 4)
 
 
 if __name__ == "__main__":
