@@ -29,6 +29,7 @@ double log_chance_of_sum(double sum, double expected, double largest) {
 
 double limit_of_sum(double expected, double log_share, double largest) {
   if (!(expected > 0.0)) return 0.0;
+  if (!std::isfinite(expected)) return kInfinity;
   double low = expected, high = expected + largest;
   while (log_chance_of_sum(high, expected, largest) > log_share) high = expected + 2.0 * (high - expected);
   for (int i = 0; i < 60; ++i) {

@@ -18,6 +18,7 @@ TEST_SUITE("tail") {
     CHECK(log_chance_of_sum(0.5, 1.0) == 0.0);
     CHECK(log_chance_of_sum(1.0, 0.0) == -std::numeric_limits<double>::infinity());
     CHECK(limit_of_sum(0.0, -10.0) == 0.0);
+    CHECK(limit_of_sum(std::numeric_limits<double>::infinity(), -10.0) == std::numeric_limits<double>::infinity());
   }
 
   TEST_CASE("the bound is above the binomial tail") {
