@@ -14,13 +14,14 @@ namespace {
 constexpr std::int64_t kRows = 6, kTerms = 40, kColumns = 5;
 
 struct Example {
-  std::vector<Bf16> right = std::vector<Bf16>(kColumns * kTerms, round_to_bf16(0.75));
+  std::vector<Bf16> right;  // [kColumns, kTerms]: of many sizes, so that no sum is proven exact and intervals have a width
   std::vector<Interval> intervals;
   std::vector<PredictedValue> predictions;
   std::vector<std::int32_t> source = {5, 4, 3, 2, 1, 0};
   std::vector<std::int64_t> offsets = {0, 2, 2, 6};
 
   Example() {
+    for (std::int64_t i = 0; i < kColumns * kTerms; ++i) right.push_back(round_to_bf16(std::exp(3.0 * std::cos(static_cast<double>(i)))));
     for (std::int64_t i = 0; i < kRows * kTerms; ++i) {
       const float x = to_float(round_to_bf16(std::sin(static_cast<double>(i))));
       intervals.push_back({x, x, x, 0.0});
