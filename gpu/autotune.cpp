@@ -5,7 +5,7 @@
 #include "gpu/fused_layer.h"
 #include "gpu/graph_timer.h"
 #include "gpu/grouped_gemm.h"
-#include "kernel_sources.h"
+#include "gpu/kernel_sources.h"
 
 namespace assay {
 namespace {
