@@ -1,6 +1,7 @@
 """Makes the recorded GPU results anew, on a machine with a GPU (about five minutes on an NVIDIA H200 and 16 cores):
 
-    python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck [--planted FOLDER] [--out golden/recorded]
+    python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck \\
+        [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--out golden/recorded]
 
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
 tools on the self-check, the planted kernel faults (assay_planted_N in FOLDER; the eighth needs 110 GiB of memory), and times. Exits 1 when anything did not come out as it must.
@@ -90,6 +91,18 @@ class Refresh:
             self.say(f"planted fault {number}: {heads[0] if heads else 'not found'}", named or field is None)
         (self.out / "planted_kernels.txt").write_text("\n".join(lines) + "\n")
 
+    def judged_by_the_gpu(self):
+        """The GPU as the reference's engine: equal to the CPU, and the training step judged in less than ten seconds."""
+        if self.options.engine_selfcheck:
+            run = subprocess.run([self.options.engine_selfcheck], capture_output=True, text=True)
+            self.say("engine: " + "; ".join(run.stdout.splitlines()[:4]), run.returncode == 0)
+        else:
+            self.summary.append("skipped  engine: no --engine-selfcheck")
+        report = self.verify("4,096 tokens alone", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "--engine", "gpu")
+        limit = 10.0  # seconds, every element of every field, isolated and chained
+        self.say(f"4,096 tokens, every element judged: {report['seconds']:.1f} s", report["seconds"] < limit)
+        self.store("gpu_t4096_alone.json", report)
+
     def bench(self):
         start = time.monotonic()
         run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", "128", "1024",
@@ -126,6 +139,7 @@ class Refresh:
             texts += [f"{name}: {line}" for line in found]
             self.say(f"{name}: {'; '.join(found)}", process.returncode == 0 and any(" 0 " in line for line in found))
         (self.out / "sanitizer.txt").write_text("\n".join(texts) + "\n")
+        self.judged_by_the_gpu()  # alone on the machine: it is timed
         self.bench()
         gpu = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip().split(", ")
         revision = json.loads((self.out / "gpu_goldens.json").read_text())["environment"]
@@ -145,6 +159,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assay", required=True)
     parser.add_argument("--selfcheck")
+    parser.add_argument("--engine-selfcheck")
     parser.add_argument("--planted", help="folder with assay_planted_1 ... (ninja planted)")
     parser.add_argument("--out", default="golden/recorded")
     sys.exit(Refresh(parser.parse_args()).run())
