@@ -36,7 +36,8 @@ Problem with_tokens(const std::string& name, const std::string& routing, std::in
 
 /// The judge's headline on the layer of 16 tokens; throws where it does not pass.
 std::string verified(const Problem& few, const GpuOptions& options) {
-  const Candidate candidate = run_gpu_fused(few, options);
+  Candidate candidate = run_gpu_fused(few, options);
+  candidate.ties = TieRule::LowestIndex;  // what the pipeline's row declares: equal probabilities are common in skewed routings
   JudgeOptions judging;
   judging.reference = make_reference;
   const auto result = judge(few, candidate, judging);
