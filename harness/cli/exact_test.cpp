@@ -66,6 +66,33 @@ TEST_SUITE("exact") {
     }
   }
 
+  TEST_CASE("the reference proves every element exact: one accepted value, isolated and chained, whatever the accumulator") {
+    for (const char* name : kExact) {
+      const Problem problem = load_fixture(name);
+      const auto contract = lowest_index("hf");
+      const FieldSet fields = forward(problem, contract).fields;
+      Upstream upstream;
+      upstream.fields = &fields;
+      upstream.usable.fill(true);
+      const auto reference = make_reference(problem, upstream, contract, {}, false);
+      for (const Field field : kForward) {
+        if (row(field).match != Match::Rounded) continue;
+        for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+          std::int64_t wide = 0, elements = 0;
+          for (const auto& x : reference->bounded(field, mode)) {
+            ++elements;
+            wide += round_to_bf16(x.low) != round_to_bf16(x.high);
+          }
+          CAPTURE(name);
+          CAPTURE(assay::name(field));
+          CAPTURE(static_cast<int>(mode));
+          CHECK(elements == fields.at(field).size());
+          CHECK(wide == 0);
+        }
+      }
+    }
+  }
+
   TEST_CASE("the weights are 1 / K, and no two tokens, rows or columns of the output are alike") {
     for (const char* name : kExact) {
       const Problem problem = load_fixture(name);
