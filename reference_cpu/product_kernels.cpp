@@ -56,7 +56,8 @@ struct Magnitudes {
 };
 
 // Block by block, first in float64, then in fp32: all sums at once would not fit the registers of narrow machines.
-// kProducts: products a step of the tensor core aligns; 1 = every addition rounds; 0 = no running bound.
+// kProducts: products a step of the tensor core aligns; 1 = every addition rounds; 0 = no running bound; kTree: neither it nor the sum.
+constexpr int kTree = -1;
 template <int kRows, int kProducts>
 void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
   constexpr std::int64_t kStep = kProducts > 1 ? kProducts : kBlock;
@@ -67,7 +68,7 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
     const SumStretch& stretch = walk.stretches[s];
     for (std::int64_t begin = stretch.begin; begin < stretch.end; begin += kStep) {
       const std::int64_t end = begin + kStep < stretch.end ? begin + kStep : stretch.end;
-      for (std::int64_t k = begin; k < end; ++k)
+      for (std::int64_t k = begin; kProducts != kTree && k < end; ++k)
         for (int p = 0; p < kParts; ++p) {
           const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
           for (int r = 0; r < kRows; ++r) {
@@ -102,7 +103,7 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
         sum[r][p] = Doubles{};
       }
       before[r] = {};
-      if (kProducts == 0 || walk.count == 1) continue;
+      if (kProducts <= 0 || walk.count == 1) continue;
       const Magnitudes after(total[r]);
       for (int p = 0; p < kNarrowParts; ++p) running[r][p] += 0.5f * after.part[p];
     }
@@ -119,36 +120,86 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
   }
 }
 
-struct Tree {
-  Doubles sum;
-  Doubles prefixes;  // magnitudes of all inner nodes
-};
-
-Tree tree_of(const Panel& panel, const double* a, int part, std::int64_t begin, std::int64_t count) {
-  if (count == 1) {
-    const auto b = load<HalfFloats>(panel.values + begin * kPanelColumns + part * kWideLanes);
-    return {a[begin] * __builtin_convertvector(b, Doubles), Doubles{}};
+/// term(0) + .. + term(count - 1) as the tree that splits at the largest power of two below n: complete trees of kLeaf terms, merged
+/// as a binary counter carries; what is left is of unequal sizes and merges last, the smallest first. `add` is told how many terms
+/// it adds: a power of two up to kLeaf, or more.
+constexpr int kLeaf = 8;
+template <int kCount, class Term, class Add>
+auto complete_tree(std::int64_t first, const Term& term, const Add& add) {
+  if constexpr (kCount == 1) {
+    return term(first);
+  } else {
+    const auto low = complete_tree<kCount / 2>(first, term, add);
+    return add(low, complete_tree<kCount / 2>(first + kCount / 2, term, add), kCount);
   }
-  std::int64_t half = 1;
-  while (half * 2 < count) half *= 2;
-  const Tree low = tree_of(panel, a, part, begin, half), high = tree_of(panel, a, part, begin + half, count - half);
-  const Doubles sum = low.sum + high.sum;
-  return {sum, low.prefixes + high.prefixes + (Doubles)((Longs)sum & ~(std::int64_t{1} << 63))};
+}
+
+template <class Sum, class Term, class Add>
+Sum tree_sum(std::int64_t count, const Term& term, const Add& add) {
+  Sum carried[64];  // of 2^i leaves, where bit i of their number is set
+  const std::int64_t leaves = count / kLeaf;
+  for (std::int64_t leaf = 0; leaf < leaves; ++leaf) {
+    Sum sum = complete_tree<kLeaf>(leaf * kLeaf, term, add);
+    int level = 0;
+    for (; (leaf >> level & 1) != 0; ++level) sum = add(carried[level], sum, kLeaf + 1);
+    carried[level] = sum;
+  }
+  Sum right{};
+  std::int64_t at = count;
+  const auto put_before = [&](const Sum& left) { right = at == count ? left : add(left, right, kLeaf + 1); };
+  if ((count & 1) != 0) put_before(complete_tree<1>(at - 1, term, add)), at -= 1;
+  if ((count & 2) != 0) put_before(complete_tree<2>(at - 2, term, add)), at -= 2;
+  if ((count & 4) != 0) put_before(complete_tree<4>(at - 4, term, add)), at -= 4;
+  for (int level = 0; (leaves >> level) != 0; ++level)
+    if ((leaves >> level & 1) != 0) put_before(carried[level]), at -= kLeaf << level;
+  return right;
+}
+
+/// The sum and the running bound of a tree: half an ulp of every inner node.
+template <int kRows>
+void sum_as_tree(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
+  struct Sums {
+    Doubles row[kRows];
+  };
+  Doubles total[kRows][kParts], nodes[kRows][kParts];
+  for (int p = 0; p < kParts; ++p) {
+    Doubles by_size[kRows][3] = {};  // of pairs, of four terms, of more: one sum would wait for itself
+    const auto term = [&](std::int64_t k) {
+      const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
+      Sums sums;
+      for (int r = 0; r < kRows; ++r) sums.row[r] = rows[r].ref[k] * b;
+      return sums;
+    };
+    const auto add = [&](const Sums& low, const Sums& high, int terms) {
+      Sums sums;
+      for (int r = 0; r < kRows; ++r) {
+        sums.row[r] = low.row[r] + high.row[r];
+        by_size[r][terms == 2 ? 0 : terms == 4 ? 1 : 2] += (Doubles)((Longs)sums.row[r] & ~(std::int64_t{1} << 63));
+      }
+      return sums;
+    };
+    const Sums sums = tree_sum<Sums>(panel.k, term, add);
+    for (int r = 0; r < kRows; ++r) {
+      total[r][p] = sums.row[r];
+      nodes[r][p] = by_size[r][0] + by_size[r][1] + by_size[r][2];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    Magnitudes rounded(nodes[r]);
+    for (auto& x : rounded.part) x *= 0.5f;
+    save(out[r].ref, total[r]);
+    save(out[r].running, rounded.part);
+  }
 }
 
 template <int kRows>
 void bounded_by_rule(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
-  if (!walk.running || walk.rule == StepRule::RoundTree) bounded_rows<kRows, 0>(panel, walk, rows, out);
-  else if (walk.rule == StepRule::Truncate16) bounded_rows<kRows, 16>(panel, walk, rows, out);
-  else if (walk.rule == StepRule::Truncate8) bounded_rows<kRows, 8>(panel, walk, rows, out);
-  else bounded_rows<kRows, 1>(panel, walk, rows, out);
-  if (!walk.running || walk.rule != StepRule::RoundTree || panel.k == 0) return;
-  for (int r = 0; r < kRows; ++r) {
-    Doubles prefixes[kParts];
-    for (int p = 0; p < kParts; ++p) prefixes[p] = tree_of(panel, rows[r].ref, p, 0, panel.k).prefixes;
-    Magnitudes rounded(prefixes);
-    for (auto& x : rounded.part) x *= 0.5f;
-    save(out[r].running, rounded.part);
+  if (!walk.running) return bounded_rows<kRows, 0>(panel, walk, rows, out);
+  switch (walk.rule) {
+    case StepRule::Truncate16: return bounded_rows<kRows, 16>(panel, walk, rows, out);
+    case StepRule::Truncate8: return bounded_rows<kRows, 8>(panel, walk, rows, out);
+    case StepRule::RoundEach: return bounded_rows<kRows, 1>(panel, walk, rows, out);
+    case StepRule::RoundTree: bounded_rows<kRows, kTree>(panel, walk, rows, out); return sum_as_tree<kRows>(panel, rows, out);
   }
 }
 
@@ -242,16 +293,11 @@ void sequential(const Panel& panel, const float* a, float* sums) {
   }
 }
 
-Floats pairwise_sum(const float* values, const float* a, std::int64_t begin, std::int64_t count) {
-  if (count == 0) return Floats{};
-  if (count == 1) return load<Floats>(values + begin * kPanelColumns) * a[begin];
-  std::int64_t half = 1;
-  while (half * 2 < count) half *= 2;
-  return pairwise_sum(values, a, begin, half) + pairwise_sum(values, a, begin + half, count - half);
-}
-
 void pairwise(const Panel& panel, const float* a, float* sums) {
-  for (int c = 0; c < kPanelColumns; c += kLanes) save(sums + c, pairwise_sum(panel.values + c, a, 0, panel.k));
+  for (int c = 0; c < kPanelColumns; c += kLanes) {
+    const auto term = [&](std::int64_t k) { return load<Floats>(panel.values + k * kPanelColumns + c) * a[k]; };
+    save(sums + c, tree_sum<Floats>(panel.k, term, [](Floats low, Floats high, int) { return low + high; }));
+  }
 }
 
 void bf16_sequential(const Panel& panel, const float* a, float* sums) {

@@ -38,6 +38,13 @@ float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
   return sum;
 }
 
+float pairwise_by_definition(const Bf16* a, const Bf16* b, std::int64_t n) {
+  if (n == 1) return to_float(*a) * to_float(*b);
+  std::int64_t half = 1;
+  while (half * 2 < n) half *= 2;
+  return pairwise_by_definition(a, b, half) + pairwise_by_definition(a + half, b + half, n - half);
+}
+
 }  // namespace
 
 TEST_SUITE("product") {
@@ -89,6 +96,17 @@ TEST_SUITE("product") {
     CHECK(multiply<PredictedValue>(e, {AccumulatorKind::Fp32Pairwise, {}})[0].value == eight + ((p[8] + p[9]) + p[10]));
   }
 
+  TEST_CASE("a pairwise sum splits at the largest power of two below n, whatever n is") {
+    for (std::int64_t k = 1; k <= 70; k = k == 34 ? 63 : k + 1) {
+      const auto e = random_example(Data::HeavyTail, 3, k, 17, static_cast<unsigned>(k));
+      const auto out = multiply<PredictedValue>(e, {AccumulatorKind::Fp32Pairwise, {}});
+      CAPTURE(k);
+      for (std::int64_t r = 0; r < e.rows; ++r)
+        for (std::int64_t c = 0; c < e.n; ++c)
+          CHECK(out[static_cast<std::size_t>(r * e.n + c)].value == pairwise_by_definition(e.left.data() + r * k, e.right.data() + c * k, k));
+    }
+  }
+
   TEST_CASE("the float64 product agrees with Eigen and its interval holds every legal order") {
     const auto e = random_example(Data::Gaussian, 7, 300, 33, 3);
     Eigen::MatrixXd a(e.rows, e.k), b(e.n, e.k);
@@ -112,21 +130,25 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("every vector width gives the same bits") {
-    const auto e = random_example(Data::Gaussian, 9, 200, 50, 11);
-    REQUIRE(use_product_kernels("baseline"));
-    const auto bounded = multiply<Interval>(e, {});
-    const auto predicted = multiply<PredictedValue>(e, kHopper);
-    for (const char* set : {"avx2", "avx512"}) {
-      if (!use_product_kernels(set)) {
-        MESSAGE("SKIP: this CPU cannot run ", std::string(set));
-        continue;
-      }
-      const auto b = multiply<Interval>(e, {});
-      const auto p = multiply<PredictedValue>(e, kHopper);
-      for (std::size_t i = 0; i < b.size(); ++i) {
-        CHECK(std::bit_cast<std::uint64_t>(b[i].ref) == std::bit_cast<std::uint64_t>(bounded[i].ref));
-        CHECK(std::bit_cast<std::uint64_t>(b[i].high) == std::bit_cast<std::uint64_t>(bounded[i].high));
-        CHECK(std::bit_cast<std::uint32_t>(p[i].value) == std::bit_cast<std::uint32_t>(predicted[i].value));
+    const auto e = random_example(Data::Gaussian, 9, 205, 50, 11);
+    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Hopper, AccumulatorKind::Ampere, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
+      const Accumulator accumulator{kind, {}};
+      CAPTURE(to_string(accumulator));
+      REQUIRE(use_product_kernels("baseline"));
+      const auto bounded = multiply<Interval>(e, accumulator);
+      const auto predicted = multiply<PredictedValue>(e, accumulator);
+      for (const char* set : {"avx2", "avx512"}) {
+        if (!use_product_kernels(set)) {
+          MESSAGE("SKIP: this CPU cannot run ", std::string(set));
+          continue;
+        }
+        const auto b = multiply<Interval>(e, accumulator);
+        const auto p = multiply<PredictedValue>(e, accumulator);
+        for (std::size_t i = 0; i < b.size(); ++i) {
+          CHECK(std::bit_cast<std::uint64_t>(b[i].ref) == std::bit_cast<std::uint64_t>(bounded[i].ref));
+          CHECK(std::bit_cast<std::uint64_t>(b[i].high) == std::bit_cast<std::uint64_t>(bounded[i].high));
+          CHECK(std::bit_cast<std::uint32_t>(p[i].value) == std::bit_cast<std::uint32_t>(predicted[i].value));
+        }
       }
     }
     use_product_kernels("");
