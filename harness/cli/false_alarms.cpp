@@ -33,6 +33,7 @@ Accumulator split_in_four(std::int64_t k) {
   return {AccumulatorKind::Hopper, {part, part, part, part}};
 }
 
+constexpr std::int64_t kPermutedBlock = 16;  // the smallest product of the kinds below has two
 constexpr std::string_view kRandomOrder = "hopper, K permuted at random";  // no accumulator declares it
 
 // clang-format off
@@ -41,6 +42,7 @@ constexpr LegalOrder kOrders[] = {
     {"fp32_pairwise",         [](std::int64_t) { return Accumulator{AccumulatorKind::Fp32Pairwise, {}}; }},
     {"hopper",                [](std::int64_t) { return Accumulator{AccumulatorKind::Hopper, {}}; }},
     {"hopper, K split in 4",  split_in_four},
+    {"hopper, K descending",  [](std::int64_t) { return Accumulator{AccumulatorKind::HopperDescending, {}, kPermutedBlock}; }},
     {kRandomOrder,            nullptr},
 };
 // clang-format on

@@ -115,12 +115,12 @@ TEST_SUITE("mutate-curves") {
 
   TEST_CASE("right runs raise no alarm, wrong ones do: the count can fail") {
     const auto right = judge_correct_runs(2, 500);
-    CHECK(right.runs == 2 * 5 * 3);
-    CHECK(right.judgements == 2 * 3 * (4 * 2 + 1));
+    CHECK(right.runs == 2 * 6 * 3);
+    CHECK(right.judgements == 2 * 3 * (5 * 2 + 1));
     CHECK(right.alarms.empty());
     CHECK(exit_code(right) == ExitCode::Passed);
     const auto wrong = judge_correct_runs(1, 500, find_fault("output_truncated").fault);
-    CHECK(wrong.alarms.size() == 3 * 4 * 2);  // all but the random order
+    CHECK(wrong.alarms.size() == 3 * 5 * 2);  // all but the random order
     CHECK(exit_code(wrong) == ExitCode::Failed);
     const auto again = read_false_alarms(json(wrong, "command"));
     CHECK(again.alarms.size() == wrong.alarms.size());

@@ -24,12 +24,12 @@ class Score(ProgramTest):
         self.expect(FAILED, "mutate", "silu_overflows", "--fixture", "zeros", says=["UNREACHED", "no bit of any field changes"])
 
     def test_correct_runs_and_curves_are_counted(self):
-        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says="15 correct runs (1 seeds x 5 orders of summation x 3 contracts)")
+        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says="18 correct runs (1 seeds x 6 orders of summation x 3 contracts)")
         correct = json.loads((self.folder / "c.json").read_text())
         self.assertEqual((correct["alarms"], correct["judgements_without_elements"]), (0, 0))
         self.expect(PASSED, "mutate", "--curves", "1", "--family", "output_flip", "--json", "d.json", says="bit n of one element of the output is flipped")
         self.expect(PASSED, "mutate", "relu", "--fixture", "odd", "-q", "--html", "s.html", "--markdown", "s.md", "--evidence", "c.json", "d.json")
-        self.assertIn("0 in 27 judgements of 15 correct runs", (self.folder / "s.md").read_text())
+        self.assertIn("0 in 33 judgements of 18 correct runs", (self.folder / "s.md").read_text())
         self.assertIn("bit n of one element", (self.folder / "s.html").read_text())
 
     def test_options_that_make_no_sense_are_refused(self):
