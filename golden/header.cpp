@@ -85,6 +85,7 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   }
   candidate.accumulators = parse_accumulators(read.optional("accumulators", "{}"));
   candidate.producer = read.optional("producer");
+  if (candidate.producer.starts_with("huggingface ")) candidate.accumulators.rest_as_torch = true;
   candidate.device = read.optional("device");
   candidate.compute_capability = read.optional("compute_capability");
   // Written only where it is not "any", so a file without it lacks nothing.

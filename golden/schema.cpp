@@ -26,6 +26,8 @@ std::int64_t integer(const json& object, const char* key) {
 }
 
 /// JSON text with invalid UTF-8 replaced: provenance may carry a command line of any bytes.
+constexpr const char* kTorch = "torch";
+
 std::string text_of(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 }  // namespace
@@ -76,9 +78,9 @@ MoeConfig parse_config(const std::string& text) {
 }
 
 std::string accumulators_json(const Accumulators& accumulators) {
-  return text_of(json{{"router", to_string(accumulators.router)},
-                      {"gate_up", to_string(accumulators.gate_up)},
-                      {"down", to_string(accumulators.down)}});
+  json object{{"router", to_string(accumulators.router)}, {"gate_up", to_string(accumulators.gate_up)}, {"down", to_string(accumulators.down)}};
+  if (accumulators.rest_as_torch) object["rest"] = kTorch;
+  return text_of(object);
 }
 
 Accumulators parse_accumulators(const std::string& text) {
@@ -92,7 +94,10 @@ Accumulators parse_accumulators(const std::string& text) {
       throw InputError(fmt::format("attribute accumulators: {}", error.what()));
     }
   };
-  return {of("router"), of("gate_up"), of("down")};
+  const auto rest = strings.find("rest");
+  if (rest != strings.end() && rest->second != kTorch)
+    throw InputError(fmt::format("attribute accumulators: expected rest to be {}, found '{}'", kTorch, rest->second));
+  return {of("router"), of("gate_up"), of("down"), rest != strings.end()};
 }
 
 std::string strings_json(const std::map<std::string, std::string>& strings) { return text_of(json(strings)); }

@@ -56,7 +56,7 @@ Sample make_sample(const MoeConfig& config, std::int64_t batch, std::int64_t seq
   auto& golden = sample.golden;
   golden.kind = "golden";
   golden.contract = "hf";
-  golden.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {2, 1}}};
+  golden.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {2, 1}}, true};
   golden.producer = "a test";
   golden.device = "cpu";
   golden.compute_capability = "9.0";

@@ -51,7 +51,7 @@ class Buffer {
     if (count_ > 0) ASSAY_CUDA(cudaMemcpy(host, data(), bytes(), cudaMemcpyDeviceToHost));
   }
 
-  /// Throws InputError naming the buffer when a byte of a guard band has changed. Synchronises.
+  /// Throws CandidateError naming the buffer when a byte of a guard band has changed. Synchronises.
   void verify_guards() const {
     if (base_ == nullptr) return;
     verify_guard("before ", 0, kGuardBytes);
@@ -64,7 +64,7 @@ class Buffer {
     ASSAY_CUDA(cudaMemcpy(guard.data(), base_ + offset, size, cudaMemcpyDeviceToHost));
     for (std::size_t i = 0; i < size; ++i)
       if (guard[i] != kGuardByte)
-        throw InputError("expected the guard band " + std::string(side) + name_ + " to be untouched, found byte " +
+        throw CandidateError("expected the guard band " + std::string(side) + name_ + " to be untouched, found byte " +
                          std::to_string(i) + " of it overwritten");
   }
 

@@ -75,7 +75,7 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   Candidate candidate = describe_candidate(name);
   candidate.provenance["cublas"] = cublas.version();
   // cuBLAS chooses its splits of K by shape.
-  candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}};
+  candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, true};
   if (!candidate.from_hopper()) candidate.accumulators = {};
   store_routing(candidate, buffers, sizes);
   store_field(candidate, Field::router_logits, logits, sizes);

@@ -23,7 +23,7 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   candidate.provenance["permute_x"] = options.permute_x ? "true" : "false";
   candidate.provenance["permute_y"] = options.permute_y ? "true" : "false";
   if (candidate.from_hopper())
-    candidate.accumulators = {{AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}};
+    candidate.accumulators = {{AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, true};
   store_field(candidate, Field::router_logits, workspace.logits, sizes);
   store_routing(candidate, workspace.routing, sizes);
   if (options.debug_fields && options.contract == "hf") store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);

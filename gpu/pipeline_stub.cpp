@@ -4,6 +4,7 @@
 #include "gpu/autotune.h"
 #include "gpu/bench.h"
 #include "gpu/field_comparison.h"
+#include "gpu/foreign_memory.h"
 #include "gpu/product_engine.h"
 #include "harness/error.h"
 
@@ -16,6 +17,8 @@ std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_cublas_grouped(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+std::unique_ptr<ForeignMemory> device_foreign_memory() { throw InputError(kNotBuilt); }
+Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt); }
 std::optional<FieldComparer> gpu_field_comparer() { return std::nullopt; }
 std::optional<ProductEngine> gpu_product_engine(std::int64_t, int) { return std::nullopt; }
 Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }

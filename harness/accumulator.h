@@ -28,11 +28,12 @@ struct Accumulator {
   friend bool operator==(const Accumulator&, const Accumulator&) = default;
 };
 
-/// The layer's products. One accumulator each.
+/// How the layer computes, beyond where it rounds: one accumulator for each product.
 struct Accumulators {
   Accumulator router;
   Accumulator gate_up;
   Accumulator down;
+  bool rest_as_torch = false;  // softmax, expf and sums over slots as torch's CUDA kernels; else their bits are not promised
   friend bool operator==(const Accumulators&, const Accumulators&) = default;
 };
 

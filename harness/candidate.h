@@ -28,6 +28,17 @@ struct Candidate {
   bool from_hopper() const { return compute_capability.starts_with("9."); }
 };
 
+inline bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
+inline bool declared(const Accumulators& all) { return declared(all.router) && declared(all.gate_up) && declared(all.down); }
+
+/// Whether every bit of a field is promised: by its accumulator, where nothing but a product stands between the field and stored
+/// fields it is computed from; else by a candidate that promises the rest as well.
+inline bool promises_bits(const Accumulators& accumulators, Field field, bool from_stored_fields) {
+  if (!declared(accumulators)) return false;
+  if (accumulators.rest_as_torch || field == Field::router_logits) return true;
+  return from_stored_fields && (field == Field::first_gemm || field == Field::second_gemm || field == Field::hidden_states_unpermute);
+}
+
 /// What the a-priori bound of products is multiplied by. Tensor cores before Hopper align 8 products with 24 fractional bits, a step
 /// of the same 5 * 2^-23 for half as many products: 1.25 n u where Hopper comes to 0.625 n u (NUMERICS, Products). 2 covers it.
 inline double product_slack(const Candidate& candidate, const Accumulators& accumulators) {

@@ -17,8 +17,6 @@
 namespace assay {
 namespace {
 
-bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
-
 Accumulator assumed(const Accumulator& accumulator) {
   return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
 }
@@ -52,6 +50,7 @@ class Judge {
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
         accumulators_(options.accumulators.value_or(candidate.accumulators)), intake_(problem, candidate.fields) {
     contract_.ties = candidate.ties;
+    accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
     contract_.product_slack = product_slack(candidate, accumulators_);
   }
 
@@ -62,9 +61,7 @@ class Judge {
       if (what.group == Group::Forward) intake(what.id);
     const bool any = std::ranges::any_of(intake_.upstream.usable, [](bool u) { return u; });
     if (any) {
-      const bool all_declared = declared(accumulators_.router) && declared(accumulators_.gate_up) && declared(accumulators_.down);
-      binding_ = all_declared;
-      const bool predict = all_declared || candidate_.from_hopper();
+      const bool predict = declared(accumulators_) || candidate_.from_hopper();
       reference_ = options_.reference(problem_, intake_.upstream, contract_,
                                       {assumed(accumulators_.router), assumed(accumulators_.gate_up), assumed(accumulators_.down)}, predict);
       for (auto& result : case_.fields)
@@ -143,6 +140,10 @@ class Judge {
     result.vacuity = vacuity_of_integers(context(result.field), expected);
   }
 
+  bool binding(Field field, Mode mode) const {
+    return promises_bits(accumulators_, field, mode == Mode::Isolated && reference_->isolated_from(field).empty());
+  }
+
   void judge_rounded(FieldResult& result) {
     const auto out = candidate_.fields.at(result.field).as<Bf16>();
     result.upstream = reference_->isolated_from(result.field);
@@ -163,11 +164,11 @@ class Judge {
       const auto predicted = reference_->predicted(result.field, mode);
       if (!predicted.empty()) {
         bits = compare_predicted(context(result.field), out, predicted);
-        bits.binding = binding_;
+        bits.binding = binding(result.field, mode);
         bits.accumulator = reference_->accumulator(result.field);
       }
       suspect_beyond_limits(judgement, bits);
-      for (auto& check : vacuity_of_rounded(context(result.field), reference, binding_ ? std::span(predicted) : std::span<const PredictedBits>())) {
+      for (auto& check : vacuity_of_rounded(context(result.field), reference, binding(result.field, mode) ? std::span(predicted) : std::span<const PredictedBits>())) {
         check.chained = mode == Mode::Chained;
         if (!check.chained || check.outcome == VacuityOutcome::WouldPass) result.vacuity.push_back(std::move(check));
       }
@@ -216,7 +217,7 @@ class Judge {
       const auto predicted = reference_->predicted_selection(mode, undetermined);
       auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
       bits = compare_predicted_selection(context(result.field), selected, predicted, undetermined);
-      bits.binding = binding_;
+      bits.binding = binding(result.field, mode);
     }
   }
 
@@ -226,7 +227,6 @@ class Judge {
   PrecisionContract contract_;
   Accumulators accumulators_;
   Intake intake_;
-  bool binding_ = false;
   std::unique_ptr<Reference> reference_;
   CaseResult case_;
 };

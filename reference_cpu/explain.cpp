@@ -68,6 +68,8 @@ class Explanation {
   }
 
  private:
+  bool binding() const { return promises_bits(question_.declared, question_.field, derivation_.from.empty()); }
+
   void describe() {
     derivation_.field = question_.field;
     derivation_.mode = question_.mode;
@@ -203,9 +205,9 @@ class Explanation {
                                      d.low, d.high, d.ulps, d.ulps == 1 ? "" : "s")
                        : fmt::format("rejected: {} where {:.9g} .. {:.9g} is accepted", *d.out, d.low, d.high);
     } else if (!as_predicted) {
-      d.verdict = question_.binding ? Verdict::Suspect : Verdict::Passed;
+      d.verdict = binding() ? Verdict::Suspect : Verdict::Passed;
       d.sentence = fmt::format("{}: inside the accepted interval, yet not the bits the accumulator {} gives",
-                               question_.binding ? "suspect" : "accepted", d.accumulator.empty() ? "chain" : d.accumulator);
+                               binding() ? "suspect" : "accepted", d.accumulator.empty() ? "chain" : d.accumulator);
     } else {
       d.verdict = Verdict::Passed;
       d.sentence = d.predicted && !d.predicted->undetermined ? "accepted, and the very bits predicted" : "accepted";
@@ -275,7 +277,7 @@ class Explanation {
       d.verdict = Verdict::Failed;
       d.sentence = "rejected: no error the logits may have makes this choice and order the largest first";
     } else if (predict_ && !as_predicted) {
-      d.verdict = question_.binding ? Verdict::Suspect : Verdict::Passed;
+      d.verdict = binding() ? Verdict::Suspect : Verdict::Passed;
       d.sentence = "legal, yet not the choice or order predicted";
     } else {
       d.verdict = Verdict::Passed;

@@ -18,7 +18,7 @@ struct Question {
   std::map<std::string, std::int64_t> at;  // axis names and indices (harness/place.h)
   Mode mode = Mode::Isolated;
   std::size_t terms = 8;  // how many of the product's terms to list
-  bool binding = false;   // the accumulators are declared: bits that are not as predicted are Suspect
+  Accumulators declared;  // by the candidate: where it promises bits (promises_bits), others than predicted are Suspect
 };
 
 /// Derives the element on its token alone, by the same stages that judge whole fields, so that interval and predicted bits are those

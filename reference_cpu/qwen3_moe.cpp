@@ -119,6 +119,7 @@ Candidate describe(FieldSet fields, const PrecisionContract& contract, const Acc
   Candidate candidate;
   candidate.contract = contract.name;
   candidate.accumulators = accumulators;
+  candidate.accumulators.rest_as_torch = true;
   candidate.device = "cpu";
   candidate.fields = std::move(fields);
   return candidate;

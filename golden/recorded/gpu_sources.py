@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 # Tests and benchmarks change no bit of a result.
-NO_KERNELS = ("_test.cpp", "bench.cpp", "bench.h", "selfcheck.cpp", "selfcheck_problem.cpp", "selfcheck_problem.h", "probe_ex2.cu", "l2_flush.cu", "repeat_check.cpp", "repeat_check.h")
+NO_KERNELS = ("_test.cpp", "bench.cpp", "bench.h", "selfcheck.cpp", "selfcheck_problem.cpp", "selfcheck_problem.h", "probe_ex2.cu", "l2_flush.cu", "plugin_example.cu", "repeat_check.cpp", "repeat_check.h")
 
 
 def digest(root):

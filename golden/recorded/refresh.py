@@ -1,7 +1,7 @@
 """Makes the recorded GPU results anew, on a machine with a GPU (about five minutes on an NVIDIA H200 and 16 cores):
 
     python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck \\
-        [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--out golden/recorded]
+        [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--plugin build/gpu/plugin_example.so] [--out golden/recorded]
 
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
 tools on the self-check, the planted kernel faults (assay_planted_N in FOLDER; the eighth needs 110 GiB of memory), and times. Exits 1 when anything did not come out as it must.
@@ -134,6 +134,11 @@ class Refresh:
         self.store("gpu_fused_variants.json", variants)
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
+        if self.options.plugin:
+            report = self.verify("plugin in device memory", "--fixture", *SMALL, "qwen3_30b_a3b", "--pipeline", f"plugin:{pathlib.Path(self.options.plugin).resolve()}")
+            self.store("gpu_plugin.json", report)
+        else:
+            self.summary.append("skipped  plugin: no --plugin")
         if self.options.planted:
             self.planted()
         else:
@@ -167,5 +172,6 @@ if __name__ == "__main__":
     parser.add_argument("--selfcheck")
     parser.add_argument("--engine-selfcheck")
     parser.add_argument("--planted", help="folder with assay_planted_1 ... (ninja planted)")
+    parser.add_argument("--plugin", help="gpu/plugin_example.so")
     parser.add_argument("--out", default="golden/recorded")
     sys.exit(Refresh(parser.parse_args()).run())

@@ -41,7 +41,7 @@ ExitCode run(const ExplainOptions& options) {
   question.mode = options.mode == "chained" ? Mode::Chained : Mode::Isolated;
   question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
   const Source source = load_source(options.source);
-  question.binding = source.declared;
+  question.declared = source.declared;
   const Derivation derivation = explain(source.problem, source.candidate, source.contract, source.accumulators, source.predict, question);
   const bool json_on_stdout = options.json == "-";
   if (!options.json.empty() && !json_on_stdout) write_file_atomically(options.json, to_json(derivation));

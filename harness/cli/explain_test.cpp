@@ -64,7 +64,7 @@ TEST_SUITE("explain") {
               CAPTURE(name(field));
               CAPTURE(index);
               const auto d = explain(problem, candidate, contract, accumulators, true,
-                                     {field, place_of(field, problem.sizes(), index), mode, 4, true});
+                                     {field, place_of(field, problem.sizes(), index), mode, 4, candidate.accumulators});
               const auto& interval = intervals[static_cast<std::size_t>(index)];
               CHECK(d.value.ref == interval.ref);
               CHECK(d.value.low == interval.low);
@@ -105,7 +105,7 @@ TEST_SUITE("explain") {
         const auto out = candidate.fields.at(field).as<Bf16>();
         for (std::size_t index = 0; index < out.size(); index += out.size() / 50 + 1) {
           const auto d = explain(problem, candidate, contract, accumulators, true,
-                                 {field, place_of(field, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, true});
+                                 {field, place_of(field, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, candidate.accumulators});
           CAPTURE(accumulator);
           CAPTURE(name(field));
           CAPTURE(index);
@@ -139,7 +139,7 @@ TEST_SUITE("explain") {
     const auto& contract = find_contract("hf");
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto d = explain(problem, candidate, contract, all("hopper"), true,
-                           {Field::second_gemm, {{"row", 7}, {"col", 3}}, Mode::Isolated, std::numeric_limits<std::size_t>::max(), true});
+                           {Field::second_gemm, {{"row", 7}, {"col", 3}}, Mode::Isolated, std::numeric_limits<std::size_t>::max(), candidate.accumulators});
     CHECK(static_cast<std::int64_t>(d.largest.size()) == problem.config.moe_intermediate_size);
     double sum = 0.0, magnitude = 0.0, before = std::numeric_limits<double>::infinity();
     for (const auto& term : d.largest) {
@@ -162,7 +162,7 @@ TEST_SUITE("explain") {
     const auto ask = [&](std::size_t index, bool binding) {
       return explain(
           problem, candidate, contract, all("hopper"), true,
-          {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, binding});
+          {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, binding ? candidate.accumulators : Accumulators{}});
     };
     int rejected = 0, suspect = 0;
     for (std::size_t i = 0; i < out.size() && (rejected == 0 || suspect == 0); ++i) {
@@ -189,7 +189,7 @@ TEST_SUITE("explain") {
     const Problem problem = load_fixture("odd");
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
-    const Question question{Field::selected_experts, {{"token", 4}, {"slot", 0}}, Mode::Isolated, 1, true};
+    const Question question{Field::selected_experts, {{"token", 4}, {"slot", 0}}, Mode::Isolated, 1, candidate.accumulators};
     const auto right = explain(problem, candidate, contract, all("hopper"), true, question);
     CHECK(right.verdict == Verdict::Passed);
     REQUIRE(right.ranking.size() == 7);
@@ -214,13 +214,13 @@ TEST_SUITE("explain") {
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     candidate.fields.erase(Field::intermediate);
     const auto d =
-        explain(problem, candidate, contract, all("hopper"), true, {Field::second_gemm, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, true});
+        explain(problem, candidate, contract, all("hopper"), true, {Field::second_gemm, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
     CHECK(d.from == "intermediate");
     CHECK(d.verdict == Verdict::Passed);
     const auto missing = explain(problem, candidate, contract, all("hopper"), true,
-                                 {Field::intermediate, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, true});
+                                 {Field::intermediate, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
     CHECK(missing.verdict == Verdict::NotMaterialised);
     CHECK_FALSE(missing.out);
-    CHECK_THROWS_AS(explain(problem, candidate, contract, all("hopper"), true, {Field::d_gate, {}, Mode::Isolated, 1, true}), UsageError);
+    CHECK_THROWS_AS(explain(problem, candidate, contract, all("hopper"), true, {Field::d_gate, {}, Mode::Isolated, 1, candidate.accumulators}), UsageError);
   }
 }

@@ -54,6 +54,7 @@ Listing pipeline_rows() {
   Listing listing{{"pipeline", "what it is"}, {}};
   for (const auto& p : pipelines()) listing.rows.push_back({std::string(p.name), std::string(p.sentence)});
   listing.rows.push_back({"dump:FILE.h5", "what any framework wrote in the schema (golden/SCHEMA.md)"});
+  listing.rows.push_back({"plugin:PATH.so", "a layer of yours in a shared library (harness/plugin.h)"});
   return listing;
 }
 

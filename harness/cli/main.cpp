@@ -18,6 +18,7 @@ constexpr const char* kAbout =
     "names the first stage that does not, how far off it is and why.\n\n"
     "  assay verify --golden golden/data/*.h5 --html report.html     judge recorded HuggingFace runs\n"
     "  assay verify --golden G.h5 --pipeline dump:mine.h5            judge your kernel's dump on a golden's inputs\n"
+    "  assay verify --fixture tiny --pipeline plugin:./libmine.so    judge your layer in a library (harness/plugin.h)\n"
     "  assay regress --baseline before.h5 --candidate after.h5       what a kernel change changed\n"
     "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without a GPU\n";
 

@@ -5,6 +5,7 @@
 #include "gpu/pipeline.h"
 #include "harness/cli/engine.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/plugin.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
@@ -13,8 +14,6 @@
 
 namespace assay::cli {
 namespace {
-
-constexpr std::string_view kDump = "dump:";
 
 std::string_view contract_or_hf(const PipelineOptions& options) { return options.contract.empty() ? "hf" : std::string_view(options.contract); }
 
@@ -70,7 +69,16 @@ constexpr PipelineRow kPipelines[] = {
 
 std::span<const PipelineRow> pipelines() { return kPipelines; }
 
+std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
+  if (!name.starts_with(kPlugin)) return {run_pipeline(name, problem, options)};
+  auto results = run_plugin(std::string(name.substr(kPlugin.size())), problem);
+  for (auto& candidate : results) candidate.name = name;
+  if (results.size() > 1) results.back().name += ", first run";
+  return results;
+}
+
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
+  if (name.starts_with(kPlugin)) return std::move(results_of_pipeline(name, problem, options).front());
   if (name.starts_with(kDump)) {
     const std::string path(name.substr(kDump.size()));
     GoldenFile file = load_file(path);
@@ -92,13 +100,13 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
     candidate.name = name;
     return candidate;
   }
-  throw UsageError(fmt::format("unknown pipeline '{}'; valid: {}, dump:FILE.h5", name, valid));
+  throw UsageError(fmt::format("unknown pipeline '{}'; valid: {}, dump:FILE.h5, plugin:PATH.so", name, valid));
 }
 
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract) {
   const bool per_expert_cublas = contract == "hf_eager";
   const auto of = [&](Field field) { return measured_split(field, problem.config, problem.sizes().tokens, per_expert_cublas); };
-  return {of(Field::router_logits), of(Field::first_gemm), of(Field::second_gemm)};
+  return {of(Field::router_logits), of(Field::first_gemm), of(Field::second_gemm), true};
 }
 
 }  // namespace assay::cli

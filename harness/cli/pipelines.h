@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "harness/candidate.h"
 #include "harness/problem.h"
@@ -14,10 +15,12 @@ struct PipelineOptions {
   std::string contract;    // the contract to compute under; "" = hf
   bool permute_x = true;   // gpu_fused: gather the tokens' rows in the first product's prologue
   bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
-  std::string kernel_config;  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
+  std::string kernel_config = {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
+inline constexpr std::string_view kDump = "dump:";      // a file in the schema
+inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/plugin.h)
 
 struct PipelineRow {
   std::string_view name;
@@ -28,9 +31,12 @@ struct PipelineRow {
 
 std::span<const PipelineRow> pipelines();
 
-/// Runs the pipeline of that name, or reads `dump:FILE.h5`. Throws UsageError listing the valid names, InputError when the
-/// pipeline cannot run here.
+/// Runs the pipeline of that name, reads `dump:FILE.h5` or runs `plugin:PATH.so`. Throws UsageError listing the valid names,
+/// InputError when the pipeline cannot run here, CandidateError when it did what no implementation may.
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
+
+/// The same with every result there is to judge: of a plugin two, where two runs on the same inputs differ.
+std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
 
 /// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to make.
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract);

@@ -13,10 +13,6 @@
 namespace assay::cli {
 namespace {
 
-constexpr std::string_view kDump = "dump:";
-
-bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
-
 /// As in a verification: what is not declared is taken for a Hopper product whose split is unknown.
 Accumulator assumed(const Accumulator& accumulator) {
   return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
@@ -36,7 +32,7 @@ void add_source_options(CLI::App& command, SourceOptions& options) {
   command.add_option("--fixture", options.fixture, "named problem (assay list fixtures)")->type_name("NAME");
   command
       .add_option("--pipeline", options.pipeline,
-                  "the candidate: a name (assay list pipelines) or dump:FILE.h5; default of a fixture: predicted")
+                  "the candidate: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so; default of a fixture: predicted")
       ->type_name("P");
   command.add_option("--fault", options.fault, "plant this fault (assay list faults) in the predicted pipeline")->type_name("ID");
   command.add_option("--contract", options.contract, "precision contract; default: as the candidate declares")->type_name("C");
@@ -94,10 +90,10 @@ Source load_source(const SourceOptions& options) {
   Accumulators accumulators = source.candidate.accumulators;
   if (!options.accumulator.empty()) {
     const Accumulator all = parse_accumulator(options.accumulator);
-    accumulators = {all, all, all};
+    accumulators = {all, all, all, accumulators.rest_as_torch};
   }
-  source.declared = declared(accumulators.router) && declared(accumulators.gate_up) && declared(accumulators.down);
-  source.predict = source.declared || source.candidate.from_hopper();
+  source.declared = accumulators;
+  source.predict = declared(accumulators) || source.candidate.from_hopper();
   source.accumulators = {assumed(accumulators.router), assumed(accumulators.gate_up), assumed(accumulators.down)};
   return source;
 }

@@ -28,7 +28,7 @@ struct Source {
   Candidate candidate;
   PrecisionContract contract;
   Accumulators accumulators;  // declared, or what is assumed of a Hopper candidate
-  bool declared = false;      // all of them by the candidate or by --accumulator
+  Accumulators declared;      // by the candidate or by --accumulator
   bool predict = false;       // declared, or made by a Hopper GPU
   bool reruns = false;        // false: the candidate is a file's
   std::string words;          // "--golden G.h5 --pipeline dump:mine.h5": repeats this source in any command

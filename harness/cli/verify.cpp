@@ -11,6 +11,7 @@
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/place_words.h"
+#include "harness/cli/plugin.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
@@ -124,24 +125,31 @@ class Verification {
     for (const auto& name : options_.pipelines) {
       progress(fmt::format("{}: running {}", problem.name, name));
       const PipelineOptions pipeline{options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract, options_.permute_x, options_.permute_y, options_.kernel_config};
-      std::optional<Candidate> candidate;
+      std::vector<Candidate> candidates;
       try {
         const PhaseTimer timer(fmt::format("run {}", name));
-        candidate = run_pipeline(name, problem, pipeline);
+        candidates = results_of_pipeline(name, problem, pipeline);
+      } catch (const CandidateError& error) {
+        report_.cases.push_back(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
+        continue;
       } catch (const InputError& error) {
-        const bool file = name.starts_with("dump:");
-        CaseResult result = could_not_judge(problem.name, name, file ? Verdict::MissingGolden : Verdict::Unsupported, error.what());
-        result.config = problem.config;
-        result.tokens = problem.sizes().tokens;
-        result.seed = problem.seed;
-        result.contract = pipeline.contract;
-        report_.cases.push_back(std::move(result));
+        const auto verdict = name.starts_with(kDump) ? Verdict::MissingGolden : Verdict::Unsupported;
+        report_.cases.push_back(not_judged(problem, name, pipeline, verdict, error.what()));
         continue;
       }
       // A dump that cannot be written ends the command: it is what was asked for.
-      if (!options_.dump.empty()) write_golden(options_.dump, problem, *candidate);
-      judge_one(problem, *candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
+      if (!options_.dump.empty()) write_golden(options_.dump, problem, candidates.front());
+      for (const auto& candidate : candidates) judge_one(problem, candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
     }
+  }
+
+  static CaseResult not_judged(const Problem& problem, const std::string& name, const PipelineOptions& pipeline, Verdict verdict, const std::string& why) {
+    CaseResult result = could_not_judge(problem.name, name, verdict, why);
+    result.config = problem.config;
+    result.tokens = problem.sizes().tokens;
+    result.seed = problem.seed;
+    result.contract = pipeline.contract;
+    return result;
   }
 
   void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
@@ -200,7 +208,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")->type_name("FILE");
   command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")->check(CLI::Range(0, 1 << 24));
   add_seed_option(*command, options->seed);
-  command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines) or dump:FILE.h5")->type_name("P...");
+  command->add_option("--pipeline", options->pipelines, "what to judge: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so")->type_name("P...");
   command->add_option("--contract", options->contract, "precision contract, or auto: the one the data follow; default: as the candidate declares")->type_name("C");
   command->add_option("--accumulator", options->accumulator, "accumulator of all products: " + accumulator_forms())->type_name("A");
   command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
@@ -217,11 +225,13 @@ void add_verify(CLI::App& app, Program& program) {
       if (options->goldens.empty() && options->fixtures.empty() && options->checkpoint.empty())
         throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
       if (!(options->fixtures.empty() && options->checkpoint.empty()) && options->pipelines.empty())
-        throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines) or dump:FILE.h5");
+        throw UsageError("--fixture and --checkpoint need --pipeline: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so");
       if (!options->checkpoint.empty() && options->layer < 0) throw UsageError("--checkpoint needs --layer N");
       if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty())) throw UsageError("--layer and --input need --checkpoint DIR");
       if (!(options->false_alarm > 0.0 && options->false_alarm < 1.0))
         throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}", options->false_alarm));
+      for (const auto& name : options->pipelines)
+        if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()));
       if (options->kernel_config != kAutotune) parse_kernel_config(options->kernel_config);  // refused before anything is judged
       const auto judged = options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() + !options->checkpoint.empty());
       options->cases = judged + (options->pipelines.empty() ? options->goldens.size() : 0);

@@ -74,7 +74,7 @@ def _json(value):
 def root_strings(file):
     strings = {
         "schema": "assay", "schema_version": VERSION, "kind": file.kind, "fixture": file.fixture, "contract": file.contract,
-        "accumulators": _json({name: file.accumulators.get(name, "unknown") for name in ("router", "gate_up", "down")}),
+        "accumulators": _json(dict.fromkeys(("router", "gate_up", "down"), "unknown") | file.accumulators),
         "producer": file.producer, "device": file.device, "compute_capability": file.compute_capability,
         "config": _json(asdict(file.config)), "provenance": _json(file.provenance),
     }  # fmt: skip

@@ -16,7 +16,9 @@ from .errors import InputError, UsageError
 from .fields import BATCHED, file_shape, find_field
 
 PRODUCTS = ("router", "gate_up", "down")
-_ACCUMULATOR = re.compile(r"unknown|fp32_sequential|fp32_pairwise|hopper|hopper_any_split|hopper_split\(\d+(, ?\d+)*\)")
+_ACCUMULATOR = re.compile(
+    r"unknown|fp32_sequential|fp32_pairwise|ampere|hopper|hopper_any_split|hopper_split\(\d+(, ?\d+)*\)|hopper_descending\(\d+\)|hopper_interleaved\(\d+, ?\d+\)"
+)
 
 
 def _shape(extents):
@@ -34,15 +36,18 @@ class Candidate:
         """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
 
         accumulators: {"router"|"gate_up"|"down": "hopper", ...}, only what the kernel is known to do; absent means unknown.
+            "rest": "torch" promises that softmax, expf and the sums over slots are bit for bit those of torch's CUDA kernels.
         ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
         """
         if contract not in schema.CONTRACTS:
             raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(schema.CONTRACTS)}")
         for product, accumulator in (accumulators or {}).items():
+            if (product, accumulator) == ("rest", "torch"):
+                continue
             if product not in PRODUCTS or not _ACCUMULATOR.fullmatch(accumulator):
                 raise UsageError(
                     f"unknown accumulator '{accumulator}' of '{product}'; valid products: {', '.join(PRODUCTS)}; valid forms: unknown, "
-                    "fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...)"
+                    "fp32_sequential, fp32_pairwise, ampere, hopper, hopper_any_split, hopper_split(k1, k2, ...), hopper_descending(b), hopper_interleaved(p, b)"
                 )
         if ties not in ("any", "lowest_index"):
             raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")

@@ -24,13 +24,13 @@ class Writer(unittest.TestCase):
 
     def test_five_lines_make_a_candidate_of_the_golden_problem(self):
         output = torch.randn(13, 72).bfloat16()
-        candidate = self.candidate(contract="fused_fp32", accumulators={"down": "hopper_split(32, 8)"})
+        candidate = self.candidate(contract="fused_fp32", accumulators={"down": "hopper_split(32, 8)", "rest": "torch"})
         candidate.add("hidden_states", output).add("selected_experts", torch.arange(39).reshape(13, 3) % 7)
         candidate.add("topk_weights", np.full((13, 3), 0x3F80, np.uint16))
         candidate.write(self.path)
         golden, mine = schema.read(self.golden), schema.read(self.path)
         self.assertEqual((mine.kind, mine.contract, mine.producer, mine.fixture), ("candidate", "fused_fp32", "my kernel", "odd"))
-        self.assertEqual(mine.accumulators, {"router": "unknown", "gate_up": "unknown", "down": "hopper_split(32, 8)"})
+        self.assertEqual(mine.accumulators, {"router": "unknown", "gate_up": "unknown", "down": "hopper_split(32, 8)", "rest": "torch"})
         for key in (("inputs", "input_hidden_states"), ("weights", "gate"), ("weights", "gate_up_proj"), ("weights", "down_proj")):
             self.assertEqual(mine.tensors[key], golden.tensors[key])
         stored = mine.tensors["forward", "hidden_states"]
@@ -56,8 +56,9 @@ class Writer(unittest.TestCase):
     def test_wrong_declarations_are_refused(self):
         for changes, message in (
             ({"contract": "exact"}, "unknown contract 'exact'; valid: hf, hf_eager"),
-            ({"accumulators": {"down": "ampere"}}, "unknown accumulator 'ampere' of 'down'"),
+            ({"accumulators": {"down": "volta"}}, "unknown accumulator 'volta' of 'down'"),
             ({"accumulators": {"up": "hopper"}}, "valid products: router, gate_up, down"),
+            ({"accumulators": {"rest": "numpy"}}, "unknown accumulator 'numpy' of 'rest'"),
         ):
             with self.assertRaisesRegex(UsageError, message):
                 self.candidate(**changes)
