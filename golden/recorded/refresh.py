@@ -135,7 +135,7 @@ class Refresh:
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
         if self.options.plugin:
-            report = self.verify("plugin in device memory", "--fixture", *SMALL, "qwen3_30b_a3b", "--pipeline", f"plugin:{pathlib.Path(self.options.plugin).resolve()}")
+            report = self.verify("plugin in device memory", "--fixture", *SMALL, "qwen3_30b_a3b", "--pipeline", f"plugin:{self.options.plugin}")
             self.store("gpu_plugin.json", report)
         else:
             self.summary.append("skipped  plugin: no --plugin")
