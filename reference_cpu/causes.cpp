@@ -12,7 +12,6 @@
 namespace assay {
 namespace {
 
-constexpr std::size_t kListed = 5;
 constexpr double kChance = 1e-6;       // accepted probability that errors of random sign and place have a cause named
 constexpr double kMostTried = 10'000;  // hypotheses tried on a field, every place of a block or row counted: shares kChance
 
@@ -108,6 +107,34 @@ std::vector<Tried> ranked(std::vector<Tried> tried) {
   return order;
 }
 
+bool gives_every_bit(const Tried& one) { return one.score.every_bit; }
+
+/// Keeps what is credible, of each hypothesis what explains most.
+void try_out(const Evidence& evidence, const Place& place, Proposal proposal, std::vector<Tried>& credible) {
+  Score fit = score(evidence, place.sample, proposal.synthesise(place.sample));
+  fit.credible = fit.credible || (observation(proposal.hypothesis) && fit.explained > 0.5);
+  if (!fit.credible) return;
+  const auto same = std::ranges::find_if(credible, [&](const Tried& one) { return one.proposal.hypothesis == proposal.hypothesis; });
+  Tried tried{std::move(proposal), fit, 0};
+  if (same == credible.end()) credible.push_back(std::move(tried));
+  else if (fit.explained > same->score.explained) *same = std::move(tried);
+}
+
+std::vector<Cause> named(const Evidence& evidence, const Place& place, std::vector<Tried> credible) {
+  for (auto& one : credible) one.rank = rank_of(one.proposal.hypothesis);
+  std::vector<Cause> causes;
+  for (const auto& one : ranked(std::move(credible))) {
+    if (causes.size() == kListedCauses) break;
+    Cause cause{std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained, one.score.every_bit};
+    if (!one.proposal.names_place && !place.in_words.empty()) cause.sentence += " " + place.in_words;
+    // A sample speaks for itself only; "every bit" is said of the whole place, and only of the best.
+    if (cause.every_bit && place.sample.size() < place.window.size())
+      cause.every_bit = causes.empty() && score(evidence, place.window, one.proposal.synthesise(place.window)).every_bit;
+    causes.push_back(std::move(cause));
+  }
+  return causes;
+}
+
 }  // namespace
 
 Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain, std::span<const Interval> bounded) {
@@ -153,30 +180,22 @@ std::vector<Cause> find_causes(const Evidence& evidence) {
   for (const auto& [fields, propose] : kMechanisms) {
     if ((fields & fields_of(evidence.field)) == 0) continue;
     // Scattered zeros and flipped bits are named where nothing else gives every bit: they have no reason to be there.
-    const bool explained = std::ranges::any_of(credible, [](const Tried& one) { return one.score.every_bit; });
-    if (propose == propose_scattered && explained) continue;
-    for (auto& proposal : propose(evidence, place)) {
-      Score fit = score(evidence, place.sample, proposal.synthesise(place.sample));
-      fit.credible = fit.credible || (observation(proposal.hypothesis) && fit.explained > 0.5);
-      if (!fit.credible) continue;
-      const auto same = std::ranges::find_if(credible, [&](const Tried& one) { return one.proposal.hypothesis == proposal.hypothesis; });
-      const Tried tried{std::move(proposal), fit, 0};
-      if (same == credible.end()) credible.push_back(tried);
-      else if (fit.explained > same->score.explained) *same = tried;
+    if (propose == propose_scattered && std::ranges::any_of(credible, gives_every_bit)) continue;
+    for (auto& proposal : propose(evidence, place)) try_out(evidence, place, std::move(proposal), credible);
+  }
+  return named(evidence, place, std::move(credible));
+}
+
+std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials, std::span<const Field> unwritten) {
+  if (std::ranges::equal(evidence.out, evidence.reference)) return {};
+  const Place place = find_place(evidence);
+  std::vector<Tried> credible;
+  for (const Field field : unwritten)
+    for (auto& proposal : propose_unwritten(evidence, place, trials, field)) {
+      try_out(evidence, place, std::move(proposal), credible);
+      if (std::ranges::any_of(credible, gives_every_bit)) return named(evidence, place, std::move(credible));
     }
-  }
-  for (auto& one : credible) one.rank = rank_of(one.proposal.hypothesis);
-  std::vector<Cause> causes;
-  for (const auto& one : ranked(std::move(credible))) {
-    if (causes.size() == kListed) break;
-    Cause cause{std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained, one.score.every_bit};
-    if (!one.proposal.names_place && !place.in_words.empty()) cause.sentence += " " + place.in_words;
-    // A sample speaks for itself only; "every bit" is said of the whole place, and only of the best.
-    if (cause.every_bit && place.sample.size() < place.window.size())
-      cause.every_bit = causes.empty() && score(evidence, place.window, one.proposal.synthesise(place.window)).every_bit;
-    causes.push_back(std::move(cause));
-  }
-  return causes;
+  return named(evidence, place, std::move(credible));
 }
 
 }  // namespace assay

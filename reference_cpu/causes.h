@@ -65,6 +65,15 @@ std::vector<Proposal> propose_swiglu(const Evidence&, const Place&);        // c
 std::vector<Proposal> propose_weights(const Evidence&, const Place&);       // causes_weights.cpp
 std::vector<Proposal> propose_merge(const Evidence&, const Place&);         // causes_merge.cpp
 
+/// The layer run again with a fault in a field that the candidate did not write.
+struct UnwrittenTrials {
+  std::function<Values<Predicted>(const Fault&)> run;  // the evidence's field, before storing
+  bool some_tokens = false;                            // the evidence holds some of the tokens only: places have no meaning
+};
+
+/// causes_unwritten.cpp: hypotheses about one such field, simplest first.
+std::vector<Proposal> propose_unwritten(const Evidence&, const Place&, const UnwrittenTrials&, Field unwritten);
+
 /// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the caller's to fill. An
 /// element is significant if its interval rejects it or it is more than a neighbour away; if none is, where any bit differs.
 Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain, std::span<const Interval> bounded);
@@ -75,7 +84,16 @@ std::vector<double> likely_factors(double fitted);
 /// Where the error is, and the sample of it.
 Place find_place(const Evidence& evidence);
 
-/// Causes that explain the larger part of the error and more than chance gives, best first, at most five.
+inline constexpr std::size_t kListedCauses = 5;
+
+/// Causes that explain the larger part of the error and more than chance gives, best first, at most kListedCauses.
 std::vector<Cause> find_causes(const Evidence& evidence);
+
+/// Likewise among hypotheses about the fields between the last one that the candidate wrote and this one, the nearest first, up to
+/// one that gives every bit.
+std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials, std::span<const Field> unwritten);
+
+/// Tokens to try hypotheses on, ascending: at most so many, half of them those with the most wrong elements.
+std::vector<std::int64_t> tokens_to_try(const Evidence& evidence, std::int64_t most);
 
 }  // namespace assay

@@ -172,4 +172,16 @@ Place find_place(const Evidence& evidence) {
   return place;
 }
 
+std::vector<std::int64_t> tokens_to_try(const Evidence& evidence, std::int64_t most) {
+  const std::int64_t tokens = evidence.layer->tokens(), top_k = evidence.layer->config().top_k;
+  const bool by_token = evidence.rows == tokens && row(evidence.field).shape[0] == Dim::T;
+  std::vector<std::int64_t> wrong(static_cast<std::size_t>(tokens));
+  for (std::size_t i = 0; i < evidence.significant.size(); ++i) {
+    const auto r = i / static_cast<std::size_t>(evidence.width);
+    const std::int64_t slot = evidence.field == Field::hidden_states_unpermute || by_token ? static_cast<std::int64_t>(r) : evidence.layer->routing.gather[r];
+    wrong[static_cast<std::size_t>(by_token ? slot : slot / top_k)] += evidence.significant[i];
+  }
+  return thinned(all_of(tokens), wrong, most);
+}
+
 }  // namespace assay

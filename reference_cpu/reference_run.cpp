@@ -6,6 +6,8 @@
 
 #include "harness/error.h"
 #include "harness/phase_timer.h"
+#include "harness/subproblem.h"
+#include "harness/upstream.h"
 #include "reference_cpu/causes.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/split_search.h"
@@ -33,16 +35,21 @@ struct Memo {
   std::array<std::optional<Values<A>>, kFieldCount> stored[2];  // by Mode: values after storing
 };
 
+constexpr std::int64_t kTrialWork = std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
+constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
+
 class ReferenceRun final : public Reference {
  public:
   ReferenceRun(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-               const Accumulators& accumulators, bool predict)
+               const Accumulators& accumulators, bool predict, const Fault& fault = {})
       : upstream_(upstream), predict_(predict) {
+    layer_.fault = fault;
     layer_.problem = &problem;
     layer_.contract = &contract;
     layer_.accumulators = layer_.declared = accumulators;
+    isolated_ = layer_;  // the selection may need the logits
     layer_.routing = get_token_counts_and_gather_indices(problem.config, selection());
-    isolated_ = layer_;
+    isolated_.routing = layer_.routing;
     if (upstream.has(Field::gather_indices)) {
       const auto gather = upstream.fields->at(Field::gather_indices).as<std::int32_t>();
       isolated_.routing.gather.assign(gather.begin(), gather.end());
@@ -97,12 +104,7 @@ class ReferenceRun final : public Reference {
 
   std::string isolated_from(Field field) const override {
     std::string missing;
-    for (const Field need : upstream_of(field)) {
-      if (upstream_.has(need)) continue;
-      const std::string further = isolated_from(need);
-      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name(need));
-      if (!further.empty()) missing += ", " + further;
-    }
+    for (const Field need : unwritten_before(field)) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name(need));
     return missing;
   }
 
@@ -110,12 +112,17 @@ class ReferenceRun final : public Reference {
 
   std::vector<Cause> causes(Field field) override {
     if (!upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
-    const auto bounded = evaluate<Bounded>(field, Mode::Isolated);
-    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(), evaluate<Predicted>(field, Mode::Isolated), bounded);
-    for (const Field read : upstream_of(field)) evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
-    if (field == Field::hidden_states && upstream_.has(Field::router_logits))  // to try weights before their rounding
-      evidence.inputs[static_cast<std::size_t>(Field::router_logits)] = &value<Predicted>(Field::router_logits, Mode::Isolated);
-    return find_causes(evidence);
+    const Evidence own = evidence(field);
+    auto causes = find_causes(own);
+    const auto unwritten = unwritten_before(field);
+    if (unwritten.empty() || (!causes.empty() && causes.front().every_bit)) return causes;
+    for (auto& cause : causes_in(unwritten, own)) {
+      // Of two that explain equally much, the one in the field itself supposes less.
+      const auto place = std::ranges::find_if(causes, [&](const Cause& other) { return other.explained < cause.explained; });
+      causes.insert(place, std::move(cause));
+    }
+    if (causes.size() > kListedCauses) causes.resize(kListedCauses);
+    return causes;
   }
 
   std::string accumulator(Field field) const override {
@@ -126,6 +133,47 @@ class ReferenceRun final : public Reference {
   }
 
  private:
+  /// The rounded fields between the last ones that the candidate wrote and this one, the nearest first.
+  std::vector<Field> unwritten_before(Field field) const {
+    std::vector<Field> missing;
+    for (const Field need : upstream_of(field)) {
+      if (upstream_.has(need)) continue;
+      missing.push_back(need);
+      const auto further = unwritten_before(need);
+      missing.insert(missing.end(), further.begin(), further.end());
+    }
+    return missing;
+  }
+
+  Evidence evidence(Field field) {
+    const auto bounded = evaluate<Bounded>(field, Mode::Isolated);
+    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(), evaluate<Predicted>(field, Mode::Isolated), bounded);
+    for (const Field read : upstream_of(field)) evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
+    if (field == Field::hidden_states && upstream_.has(Field::router_logits))  // to try weights before their rounding
+      evidence.inputs[static_cast<std::size_t>(Field::router_logits)] = &value<Predicted>(Field::router_logits, Mode::Isolated);
+    return evidence;
+  }
+
+  /// Causes in fields that the candidate did not write: the layer is run again with each, on some tokens where it is large.
+  std::vector<Cause> causes_in(std::span<const Field> unwritten, const Evidence& whole_evidence) {
+    const Sizes sizes = layer_.problem->sizes();
+    const auto& config = sizes.config;
+    Part part = whole(sizes);
+    part.tokens = tokens_to_try(whole_evidence, std::max<std::int64_t>(1, kTrialWork / (config.top_k * config.hidden_size * config.moe_intermediate_size * 3)));
+    const auto fields = subfields(*upstream_.fields, sizes, layer_.routing.selected, part);
+    if (!fields) return {};
+    Problem problem = subproblem(*layer_.problem, part);
+    problem.experts = cached_experts(problem.experts, kTrialExpertBytes);
+    const Upstream upstream = usable_upstream(problem, *fields);
+    const auto run = [&](const Fault& fault) { return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, fault); };
+    ReferenceRun right = run({});
+    right.layer_.declared = right.isolated_.declared = layer_.declared;
+    const Field field = whole_evidence.field;
+    const UnwrittenTrials trials{[&](const Fault& fault) { return run(fault).template evaluate<Predicted>(field, Mode::Isolated); },
+                                 std::ssize(part.tokens) < sizes.tokens};
+    return find_causes(right.evidence(field), trials, unwritten);
+  }
+
   const Layer& layer(Mode mode) const { return mode == Mode::Isolated ? isolated_ : layer_; }
 
   /// The candidate's routing where it is usable, else the reference's own.

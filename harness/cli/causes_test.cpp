@@ -51,6 +51,14 @@ FieldResult with(const Problem& problem, const Candidate& right, Field field, Ch
   return judged(problem, wrong, field);
 }
 
+/// What a kernel gives that writes its output only.
+Candidate output_only(const Candidate& whole) {
+  Candidate candidate = whole;
+  for (const auto& what : kFields)
+    if (what.id != Field::hidden_states) candidate.fields.erase(what.id);
+  return candidate;
+}
+
 Bf16 scaled(Bf16 x, double factor) { return round_to_bf16(static_cast<double>(to_float(x)) * factor); }
 
 }  // namespace
@@ -138,6 +146,60 @@ TEST_SUITE("causes") {
         REQUIRE(!field.causes.empty());
         CHECK(field.causes.front().sentence == sentence);
         CHECK(whole.headline.find(sentence) != std::string::npos);
+      }
+    }
+  }
+
+  TEST_CASE("an error in a field that was not written is named with that field") {
+    const struct {
+      std::string_view fault, fixture, contract;
+      Field shows;
+      bool output_only;
+      std::string_view sentence;
+    } rows[] = {
+        {"gate_up_drops_k_tile", "odd", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, the last 64 of K are missing"},
+        {"gate_up_drops_k_block", "tiny", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, K 16 to 31 are missing"},
+        {"gate_up_drops_k_of_expert", "hot_expert", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, the last 8 of K are missing for expert 0"},
+        {"first_gemm_truncated", "odd", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, values are truncated toward zero to bf16"},
+        {"gate_up_drops_k_element", "odd", "hf", Field::hidden_states, true, "in first_gemm, which was not written, the last element of K is missing"},
+        {"gate_up_scaled", "odd", "hf", Field::hidden_states, true, "in first_gemm, which was not written, results are 1.00391 times what they should be"},
+        {"gate_and_up_swapped", "tiny", "hf", Field::hidden_states, true, "in intermediate, which was not written, gate and up halves are exchanged"},
+        {"down_transposed", "tiny", "hf", Field::hidden_states, true, "in second_gemm, which was not written, the weight is read transposed"},
+        {"weights_truncated", "tiny", "hf", Field::hidden_states, true, "in topk_weights, which was not written, values are truncated toward zero to bf16"},
+    };
+    for (const auto& [id, fixture, contract, shows, output_only_, sentence] : rows) {
+      const Ground ground = make_ground(fixture, contract);
+      Candidate candidate = faulty_candidate(find_fault(id).fault, ground);
+      if (output_only_) candidate = output_only(candidate);
+      CaseResult whole;
+      judge_declared(ground, candidate, shows, &whole);
+      for (const auto& field : whole.fields) {
+        if (field.field != shows) continue;
+        CAPTURE(id);
+        REQUIRE(!field.causes.empty());
+        CHECK(field.causes.front().sentence == sentence);
+        CHECK(field.causes.front().every_bit);
+        CHECK(whole.headline.find(sentence) != std::string::npos);
+      }
+    }
+  }
+
+  TEST_CASE("what was not written is not blamed for noise, nor searched where the output is right") {
+    std::mt19937 random(2);
+    for (const char* fixture : {"tiny", "odd", "one_sign"}) {
+      const Problem problem = load_fixture(fixture);
+      const Candidate right = output_only(predicted(problem));
+      CAPTURE(fixture);
+      const auto passed = judged(problem, right, Field::hidden_states);
+      CHECK(passed.verdict == Verdict::Passed);
+      CHECK(passed.causes.empty());
+      for (const double size : {0.005, 0.5}) {
+        std::normal_distribution<double> noise(0.0, size);
+        const auto added = with(problem, right, Field::hidden_states, [&](std::int64_t r, std::int64_t c, const auto& values) { return scaled(values.row(r)[static_cast<std::size_t>(c)], 1.0 + noise(random)); });
+        std::string found = added.causes.empty() ? "" : added.causes.front().sentence;
+        CAPTURE(found);
+        CHECK(added.verdict > Verdict::Passed);
+        CHECK(added.causes.empty());
       }
     }
   }
