@@ -26,7 +26,7 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   const Sizes& sizes = problem.sizes;
   const auto& config = sizes.config;
   const FusedWorkspace workspace(sizes, options);
-  const Routing routing = workspace.routing.view();
+  const Routing routing = routing_of(workspace, sizes, options);
   const Stream stream;
   Cublas cublas(stream);
   ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream

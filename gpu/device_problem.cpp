@@ -62,9 +62,9 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       tiles("row tiles", max_row_tiles(sizes)),
       tile_count("tile count", 5) {}
 
-Routing RoutingBuffers::view() const {
+Routing RoutingBuffers::view(bool wide) const {
   return {selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(),
-          gather_indices.data(),   row_of_slot.data(),  tiles.data(),        tile_count.data()};
+          gather_indices.data(),   row_of_slot.data(),  tiles.data(),        tile_count.data(),  wide};
 }
 
 void RoutingBuffers::verify_guards() const {

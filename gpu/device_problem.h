@@ -38,7 +38,7 @@ DeviceProblem upload(const Problem& problem);
 /// Buffers of the routing, and the pointers kernels take.
 struct RoutingBuffers {
   explicit RoutingBuffers(const Sizes& sizes);
-  Routing view() const;
+  Routing view(bool wide = false) const;
   void verify_guards() const;
   void poison();
 

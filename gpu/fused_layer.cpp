@@ -64,9 +64,13 @@ std::string variant_of(const GpuOptions& options) {
   return has_wgmma_sm90() ? "wgmma_sm90" : "mma_sm80";
 }
 
+Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {
+  return workspace.routing.view(variant_of(options) == "wgmma_sm90" && wide_tiles_wgmma_sm90(sizes));
+}
+
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options, cudaStream_t stream) {
   const Sizes& sizes = problem.sizes;
-  const Routing routing = workspace.routing.view();
+  const Routing routing = routing_of(workspace, sizes, options);
   const bool hf = options.contract == "hf";
   const bool wgmma = variant_of(options) == "wgmma_sm90";
 

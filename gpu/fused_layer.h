@@ -30,6 +30,9 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options);
 /// Which grouped products `options` mean on the current device: "wgmma_sm90" or "mma_sm80".
 std::string variant_of(const GpuOptions& options);
 
+/// The workspace's routing, in tiles of these products.
+Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options);
+
 /// Launches the layer on `stream`.
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options, cudaStream_t stream);
 

@@ -33,9 +33,9 @@ void set(GpuOptions& options, const std::string& variable, const std::string& va
 }
 
 void print(const std::string& model, const GpuBenchmark& bench) {
-  std::printf("%s, %lld tokens on %s, %s: %lld experts hit, %lld to %lld rows each\n", model.c_str(), static_cast<long long>(bench.tokens),
+  std::printf("%s, %lld tokens on %s, %s: %lld experts hit, %lld to %lld rows each; %d MHz, %d W\n", model.c_str(), static_cast<long long>(bench.tokens),
               bench.device.c_str(), bench.variant.c_str(), static_cast<long long>(bench.experts_hit), static_cast<long long>(bench.fewest_rows),
-              static_cast<long long>(bench.most_rows));
+              static_cast<long long>(bench.most_rows), bench.sm_clock_mhz, bench.power_watts);
   for (const auto& t : bench.timings) {
     std::printf("  %-38s %9.1f us (%.1f .. %.1f)", t.what.c_str(), t.median_us, t.fastest_us, t.slowest_us);
     if (t.flops > 0) std::printf("  %6.1f TFLOP/s", t.tflops());

@@ -38,6 +38,8 @@ const Case kCases[] = {
     {"many experts",         {512, 256, 512, 10, true},    300,  gpu::Load::Natural},
     {"30B-A3B, 16 tokens",   {2048, 768, 128, 8, true},    16,   gpu::Load::Natural},
     {"30B-A3B, 1024 tokens", {2048, 768, 128, 8, true},    1024, gpu::Load::Natural},
+    {"two tiles per expert", {512, 256, 16, 4, true},      800,  gpu::Load::Natural},
+    {"the same, odd sizes",  {200, 104, 12, 3, false},     777,  gpu::Load::Skewed},
 };
 // clang-format on
 

@@ -1,7 +1,8 @@
-// Grouped products for Hopper: 128 x 256 tiles, K in stages of 64, one persistent block per multiprocessor.
+// Grouped products for Hopper: tiles of 256 weights and 128 of an expert's rows, K in stages of 64, one persistent block per
+// multiprocessor; other tiles where these do not suit (Layout in wgmma_tiles.cuh).
 // Warpgroup 0 produces: the copy engine brings weights (and rows, when they are contiguous); gathered rows come by cp.async, one
-// 16-byte chunk per thread and copy. Warpgroups 1 and 2 consume 64 rows each with wgmma and write their own results.
-// Two blocks may form a cluster: where both have rows of one expert, each fetches half of the weights for both (wgmma_tiles.cuh).
+// 16-byte chunk per thread and copy. Warpgroups 1 and 2 consume half of the tile each with wgmma and write their own results.
+// Two blocks may form a cluster: where both have rows of one expert, each fetches half of the weights for both.
 // Every element's sum is one chain of wgmma steps, K ascending by 16.
 #include <algorithm>
 
@@ -15,14 +16,13 @@ namespace wgmma {
 namespace {
 
 // kFlag: the first product rounds inside, the second scatters.
-template <Product kProduct, bool kGather, bool kFlag>
-__global__ void __launch_bounds__(kThreads, 1)
-    grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ CUtensorMap rows_map, const __grid_constant__ CUtensorMap whole_weights,
-                        const __grid_constant__ CUtensorMap half_weights, const __grid_constant__ CUtensorMap out_map) {
+template <Product kProduct, bool kGather, bool kFlag, Layout kLayout>
+__global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1) grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ Maps maps) {
+  constexpr int kStaging = Staging<kProduct, kLayout>::kBytes;
   extern __shared__ char unaligned[];
   char* const aligned = unaligned + (kAlignment - ptx::shared_address(unaligned) % kAlignment) % kAlignment;
-  char* const staging = aligned + arguments.stages * kStageBytes;
-  auto* const control = reinterpret_cast<Control*>(staging + kConsumers * kParts<kProduct> * kPartBytes);
+  char* const staging = aligned + arguments.stages * Shape<kLayout>::kStageBytes;
+  auto* const control = reinterpret_cast<Control*>(staging + kConsumers * kStaging);
   const std::uint32_t base = ptx::shared_address(aligned);
 
   if (threadIdx.x == 0) {
@@ -35,32 +35,34 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::mbarrier_init(ptx::shared_address(&control->tile_taken[slot]), (kConsumers * 4 + (kGather ? 4 : 1)) * arguments.cluster);  // reading warps
     }
     ptx::fence_mbarrier_init();
-    ptx::prefetch_map(arguments.cluster == 1 ? &whole_weights : &half_weights);
-    ptx::prefetch_map(&out_map);
-    if constexpr (!kGather) ptx::prefetch_map(&rows_map);
+    ptx::prefetch_map(&maps.weights);
+    ptx::prefetch_map(&maps.half_weights);
+    ptx::prefetch_map(&maps.out);
+    if constexpr (!kGather) ptx::prefetch_map(&maps.rows);
   }
   if (arguments.cluster == 1)
     __syncthreads();
   else
     ptx::cluster_barrier();
-  ptx::let_next_start();
-  ptx::wait_for_previous();
 
   if (threadIdx.x < 128) {
-    ptx::give_registers<kGather ? 56 : 40>();
+    if constexpr (kLayout != Layout::Narrow) ptx::give_registers<56>();
+    // The second product's producer waits later, but before anything that the first one writes is read. It counts on the first one's
+    // blocks to have waited before they let it start.
+    if constexpr (kProduct == Product::GateUp) ptx::wait_for_previous();
+    ptx::let_next_start();
     const int column_tickets = (arguments.column_tiles + arguments.cluster - 1) / arguments.cluster;
     TileFeeder feeder{control, {*arguments.routing.tile_count, column_tickets, arguments.raster_rows}, &arguments};
     if (threadIdx.x == 0)
       for (int step = 0; step < 3; ++step) feeder.step(step);
     __syncwarp();
-    const WeightMaps weights{whole_weights, half_weights};
     if constexpr (kGather)
-      produce_gathered<kProduct>(arguments, feeder, weights, base, control);
+      produce_gathered<kProduct, kLayout>(arguments, feeder, maps, base, control);
     else if (threadIdx.x < 32)
-      produce_contiguous<kProduct>(arguments, feeder, &rows_map, weights, base, control);
+      produce_contiguous<kProduct, kLayout>(arguments, feeder, maps, base, control);
   } else {
-    ptx::take_registers<kGather ? 224 : 232>();
-    consume<kProduct, kGather, kFlag>(arguments, &out_map, base, staging + (threadIdx.x / 128 - 1) * kParts<kProduct> * kPartBytes, control);
+    if constexpr (kLayout != Layout::Narrow) ptx::take_registers<224>();
+    consume<kProduct, kGather, kFlag, kLayout>(arguments, maps, base, staging + (threadIdx.x / 128 - 1) * kStaging, control);
   }
   if (arguments.cluster != 1) {
     __syncwarp();
@@ -74,22 +76,79 @@ int cluster_of(const KernelConfigForward& config, const Sizes& sizes) {
   return sizes.slots() > sizes.config.num_experts * kTileRows && config.persistent_blocks % 2 == 0 ? 2 : 1;
 }
 
-template <Product kProduct, class Kernel>
-void launch(Kernel kernel, const Arguments& arguments, const CUtensorMap& rows_map, const CUtensorMap (&weights)[2],
-            const CUtensorMap& out_map, const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
+// Narrow tiles, where they mean less than twice as many waves of work. A token chooses an expert once: experts have no more rows than there
+// are tokens. `columns` of other tiles per expert.
+Layout layout_of(const KernelConfigForward& config, const Sizes& sizes, std::int64_t columns) {
+  if (wide_tiles_wgmma_sm90(sizes)) return Layout::Wide;
+  if (sizes.tokens > kNarrowTileRows || config.cluster == 2) return Layout::Tall;
+  const std::int64_t multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const auto waves = [&](std::int64_t tiles) { return (tiles + multiprocessors - 1) / multiprocessors; };
+  const std::int64_t tiles = max_row_tiles(sizes) * columns;
+  return waves(2 * tiles) < 2 * waves(tiles) ? Layout::Narrow : Layout::Tall;
+}
+
+using Kernel = void (*)(Arguments, Maps);
+
+template <Product kProduct, Layout kLayout>
+void launch(Kernel kernel, Arguments arguments, const Maps& maps, const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
+  constexpr int kOutColumns = Shape<kLayout>::kColumns / (kProduct == Product::GateUp ? 2 : 1);
   const int cluster = arguments.cluster;
+  arguments.column_tiles = (arguments.columns + kOutColumns - 1) / kOutColumns;
+  if (kLayout == Layout::Narrow) arguments.stages = kMaxStages;
   const std::int64_t tickets = max_row_tiles(sizes) * ((arguments.column_tiles + cluster - 1) / cluster);
-  LaunchShape shape{0, kThreads, shared_bytes<kProduct>(arguments.stages), cluster};
+  LaunchShape shape{0, kThreads, shared_bytes<kProduct, kLayout>(arguments.stages), cluster};
   const int most = config.persistent_blocks > 0 ? config.persistent_blocks / cluster : resident_clusters(kernel, shape);
   ASSAY_CHECK(tickets + most < (std::int64_t{1} << 30), "expected fewer than 2^30 tiles");
   shape.grid = dim3(static_cast<unsigned>(std::min<std::int64_t>(most, tickets) * cluster));
-  launch_kernel(kernel, shape, stream, arguments, rows_map, weights[0], weights[1], out_map);
+  launch_kernel(kernel, shape, stream, arguments, maps);
+}
+
+template <Layout kLayout>
+void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  // Eight gate rows, then the eight up rows that belong to them, and so on: an axis of its own brings the halves together.
+  const auto weights = [&](int columns) {
+    const MapAxis axes[] = {{hidden, 1, kBoxDepth},
+                            {8, hidden, 8},
+                            {2, inter * hidden, 2},
+                            {inter / 8, 8 * hidden, columns / 16},
+                            {sizes.config.num_experts, 2 * inter * hidden, 1}};
+    return tensor_map(product.gate_up_proj, axes, 5);
+  };
+  const auto rows = [&](int box) { return product.gather ? CUtensorMap{} : matrix_map(product.x, sizes.slots(), hidden, box); };
+  const auto out = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
+  constexpr int kColumns = Shape<kLayout>::kColumns;
+  const Maps maps{rows(Shape<kLayout>::kBoxRows), rows(kGranule), weights(kColumns), weights(kColumns / 2), out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
+  const auto kernel = product.gather
+                          ? (product.round_inner ? grouped_gemm_kernel<Product::GateUp, true, true, kLayout> : grouped_gemm_kernel<Product::GateUp, true, false, kLayout>)
+                          : (product.round_inner ? grouped_gemm_kernel<Product::GateUp, false, true, kLayout> : grouped_gemm_kernel<Product::GateUp, false, false, kLayout>);
+  launch<Product::GateUp, kLayout>(kernel, arguments, maps, sizes, config, stream);
+}
+
+template <Layout kLayout>
+void down(const Down& product, const Arguments& arguments, const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  const auto weights = [&](int columns) {
+    const MapAxis axes[] = {{inter, 1, kBoxDepth}, {hidden, inter, columns}, {sizes.config.num_experts, hidden * inter, 1}};
+    return tensor_map(product.down_proj, axes, 3);
+  };
+  const auto rows = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
+  const auto out = [&](int box) { return matrix_map(product.out, sizes.slots(), hidden, box); };
+  constexpr int kColumns = Shape<kLayout>::kColumns;
+  const Maps maps{rows(Shape<kLayout>::kBoxRows), rows(kGranule), weights(kColumns), weights(kColumns / 2), out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
+  const auto kernel = product.scatter ? grouped_gemm_kernel<Product::Down, false, true, kLayout> : grouped_gemm_kernel<Product::Down, false, false, kLayout>;
+  launch<Product::Down, kLayout>(kernel, arguments, maps, sizes, config, stream);
 }
 
 }  // namespace
 }  // namespace wgmma
 
-using wgmma::Product;
+// Experts of one to two and a bit tall tiles: there a third of the rows would be padding.
+bool wide_tiles_wgmma_sm90(const Sizes& sizes) {
+  return sizes.slots() > sizes.config.num_experts * kTileRows && sizes.slots() <= sizes.config.num_experts * 2 * kWideTileRows;
+}
 
 bool has_wgmma_sm90() {
   return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 && device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
@@ -102,18 +161,6 @@ void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Siz
   ASSAY_CHECK(hidden % 8 == 0 && inter % 8 == 0, "expected sizes to be multiples of 8");
   ASSAY_CHECK(sizes.tokens * hidden / 8 < (std::int64_t{1} << 32), "expected an input below 64 GiB: its 16-byte chunks are counted in 32 bits");
   if (sizes.slots() == 0) return;
-  // Eight gate rows, then the eight up rows that belong to them, and so on: an axis of its own brings the halves together.
-  const auto map = [&](int columns) {
-    const MapAxis axes[] = {{hidden, 1, kBoxDepth},
-                            {8, hidden, 8},
-                            {2, inter * hidden, 2},
-                            {inter / 8, 8 * hidden, columns / 16},
-                            {sizes.config.num_experts, 2 * inter * hidden, 1}};
-    return tensor_map(product.gate_up_proj, axes, 5);
-  };
-  const CUtensorMap weights[] = {map(wgmma::kColumns), map(wgmma::kColumns / 2)};
-  const CUtensorMap rows = product.gather ? CUtensorMap{} : matrix_map(product.x, sizes.slots(), hidden);
-  const CUtensorMap out = matrix_map(product.intermediate, sizes.slots(), inter);
   const wgmma::Arguments arguments{.routing = routing,
                                    .tickets = routing.tile_count + 1,
                                    .x = product.x,
@@ -122,15 +169,14 @@ void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Siz
                                    .rows = sizes.slots(),
                                    .depth = static_cast<int>(hidden),
                                    .columns = static_cast<int>(inter),
-                                   .column_tiles = static_cast<int>((inter + wgmma::kOutColumns - 1) / wgmma::kOutColumns),
+                                   .column_tiles = 0,  // launch knows
                                    .top_k = static_cast<int>(sizes.config.top_k),
                                    .stages = config.pipeline_depth_gate_up,
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes)};
-  const auto kernel = product.gather
-                          ? (product.round_inner ? wgmma::grouped_gemm_kernel<Product::GateUp, true, true> : wgmma::grouped_gemm_kernel<Product::GateUp, true, false>)
-                          : (product.round_inner ? wgmma::grouped_gemm_kernel<Product::GateUp, false, true> : wgmma::grouped_gemm_kernel<Product::GateUp, false, false>);
-  wgmma::launch<Product::GateUp>(kernel, arguments, rows, weights, out, sizes, config, stream);
+  const auto layout = wgmma::layout_of(config, sizes, (inter + 127) / 128);
+  const auto run = layout == wgmma::Layout::Wide ? wgmma::gate_up<wgmma::Layout::Wide> : layout == wgmma::Layout::Narrow ? wgmma::gate_up<wgmma::Layout::Narrow> : wgmma::gate_up<wgmma::Layout::Tall>;
+  run(product, arguments, sizes, config, stream);
 }
 
 void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& sizes, const KernelConfigForward& config, cudaStream_t stream) {
@@ -138,13 +184,6 @@ void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& s
   const std::int64_t inter = sizes.config.moe_intermediate_size;
   ASSAY_CHECK(hidden % 8 == 0 && inter % 8 == 0, "expected sizes to be multiples of 8");
   if (sizes.slots() == 0) return;
-  const auto map = [&](int columns) {
-    const MapAxis axes[] = {{inter, 1, kBoxDepth}, {hidden, inter, columns}, {sizes.config.num_experts, hidden * inter, 1}};
-    return tensor_map(product.down_proj, axes, 3);
-  };
-  const CUtensorMap weights[] = {map(wgmma::kColumns), map(wgmma::kColumns / 2)};
-  const CUtensorMap rows = matrix_map(product.intermediate, sizes.slots(), inter);
-  const CUtensorMap out = matrix_map(product.out, sizes.slots(), hidden);
   const wgmma::Arguments arguments{.routing = routing,
                                    .tickets = routing.tile_count + 3,
                                    .x = product.intermediate,
@@ -153,13 +192,14 @@ void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& s
                                    .rows = sizes.slots(),
                                    .depth = static_cast<int>(inter),
                                    .columns = static_cast<int>(hidden),
-                                   .column_tiles = static_cast<int>((hidden + wgmma::kColumns - 1) / wgmma::kColumns),
+                                   .column_tiles = 0,
                                    .top_k = static_cast<int>(sizes.config.top_k),
                                    .stages = config.pipeline_depth_down,
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes)};
-  const auto kernel = product.scatter ? wgmma::grouped_gemm_kernel<Product::Down, false, true> : wgmma::grouped_gemm_kernel<Product::Down, false, false>;
-  wgmma::launch<Product::Down>(kernel, arguments, rows, weights, out, sizes, config, stream);
+  const auto layout = wgmma::layout_of(config, sizes, (hidden + 255) / 256);
+  const auto run = layout == wgmma::Layout::Wide ? wgmma::down<wgmma::Layout::Wide> : layout == wgmma::Layout::Narrow ? wgmma::down<wgmma::Layout::Narrow> : wgmma::down<wgmma::Layout::Tall>;
+  run(product, arguments, sizes, config, stream);
 }
 
 }  // namespace assay::gpu

@@ -17,14 +17,18 @@ namespace assay::gpu {
 
 using bf16 = __nv_bfloat16;
 
-inline constexpr int kTileRows = 128;  // rows of a grouped product's tile
+// Most rows of a grouped product's tile: where an expert's rows are cut into full tiles and a rest, and of Hopper's wide tiles, where they
+// are divided evenly.
+inline constexpr int kTileRows = 128;
+inline constexpr int kWideTileRows = 144;
+inline constexpr int kNarrowTileRows = 16;  // no expert has more where such tiles are used
 
 /// One tile of rows of one expert; `first` is a row in expert order.
 struct alignas(16) RowTile {
   std::int32_t expert;
   std::int32_t first;
-  std::int32_t rows;  // 1 .. kTileRows
-  std::int32_t partner;  // +1 or -1: the next or previous tile is of the same expert and both are more than half full; else 0
+  std::int32_t rows;  // 1 .. kTileRows or kWideTileRows
+  std::int32_t partner;  // rows of the tile that goes together with this one: the next one, or negative, the one before; else 0
 };
 
 /// How tokens are split so that counting and ordering stay stable and parallel.
@@ -47,6 +51,7 @@ struct Routing {
   std::int32_t* row_of_slot;       // [S] slot -> row
   RowTile* tiles;                  // [max_row_tiles]
   std::int32_t* tile_count;        // [5]: row tiles; then for each of the two grouped products: next tile, finished blocks
+  bool wide;                       // the tiles are wide ones
 };
 
 /// logits[t, e] = rb(sum_h x[t, h] gate[e, h]), K walked in ascending steps of 16 without a split. x [T, H], gate [E, H].

@@ -32,14 +32,23 @@ __device__ int scan_experts(int experts, Units units, Visit visit) {
   return before;
 }
 
-/// Writes the row tiles, their number, and zeros for the counters behind it. `first_row` and `rows` [E] are in shared memory.
+/// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as few as can be and of equal size
+/// to within 8 rows; others are full but for the last. `first_row` and `rows` [E] are in shared memory.
 __device__ inline void write_tiles(const Routing& routing, int experts, const int* first_row, const int* rows) {
-  const auto tiles_of = [&](int expert) { return (rows[expert] + kTileRows - 1) / kTileRows; };
+  constexpr int kTogether = 8;  // rows that are not divided
+  const int most = routing.wide ? kWideTileRows : kTileRows;
+  const auto tiles_of = [&](int expert) { return (rows[expert] + most - 1) / most; };
   const int total = scan_experts(experts, tiles_of, [&](int expert, int first_tile, int tiles) {
+    const bool even = routing.wide && tiles > 1;
+    const int groups = (rows[expert] + kTogether - 1) / kTogether;
+    const int each = even ? groups / tiles : kTileRows / kTogether;
+    const int larger = even ? groups % tiles : 0;  // the first ones have a group more
+    const auto begin = [&](int i) { return i < tiles ? (i * each + min(i, larger)) * kTogether : rows[expert]; };
     for (int i = 0; i < tiles; ++i) {
-      const bool paired = rows[expert] - (i | 1) * kTileRows > kTileRows / 2;
-      routing.tiles[first_tile + i] = {expert, first_row[expert] + i * kTileRows, min(kTileRows, rows[expert] - i * kTileRows),
-                                       paired ? 1 - i % 2 * 2 : 0};
+      const int other = i ^ 1;
+      const bool paired = even ? other < tiles : rows[expert] - (i | 1) * kTileRows > kTileRows / 2;
+      const int others = begin(other + 1) - begin(other);
+      routing.tiles[first_tile + i] = {expert, first_row[expert] + begin(i), begin(i + 1) - begin(i), !paired ? 0 : other > i ? others : -others};
     }
   });
   const int lane = threadIdx.x % 32;

@@ -54,10 +54,20 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ inline void stmatrix_x4(std::uint32_t shared, const std::uint32_t (&fragment)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(fragment[0]), "r"(fragment[1]),
-               "r"(fragment[2]), "r"(fragment[3])
+__device__ inline void stmatrix_x4(std::uint32_t shared, const std::uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
+               "r"(matrices[2]), "r"(matrices[3])
                : "memory");
+}
+/// Stores 8x8 matrices transposed: lane l's register i holds row l / 4, columns 2 (l mod 4) and + 1 of matrix i; lane 8 i + r gives the
+/// address of its column r, 16 bytes.
+__device__ inline void stmatrix_transposed(std::uint32_t shared, const std::uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
+               "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+}
+__device__ inline void stmatrix_transposed(std::uint32_t shared, const std::uint32_t (&matrices)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]) : "memory");
 }
 
 // --- sm_90: barriers in shared memory ---
@@ -84,6 +94,21 @@ __device__ inline void mbarrier_wait(std::uint32_t barrier, int parity) {
       "r"(parity)
       : "memory");
 }
+/// Whether the phase of that parity is over.
+__device__ inline bool mbarrier_done(std::uint32_t barrier, int parity) {
+  int done;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.acquire.cta.shared::cta.b64 done, [%1], %2;\n"
+      "selp.s32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // --- sm_90: clusters. An address of shared memory below 2^32 in this block is one of the cluster's as well ---
 
 __device__ inline int cluster_rank() {

@@ -41,8 +41,8 @@ CUtensorMap tensor_map(const bf16* base, const MapAxis* axes, int rank) {
   return map;
 }
 
-CUtensorMap matrix_map(const bf16* base, std::int64_t rows, std::int64_t columns) {
-  const MapAxis axes[] = {{columns, 1, kBoxDepth}, {rows, columns, 64}};
+CUtensorMap matrix_map(const bf16* base, std::int64_t rows, std::int64_t columns, int box_rows) {
+  const MapAxis axes[] = {{columns, 1, kBoxDepth}, {rows, columns, box_rows}};
   return tensor_map(base, axes, 2);
 }
 

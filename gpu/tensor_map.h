@@ -24,7 +24,7 @@ struct MapAxis {
 /// driver's error number when it refuses (strides must be multiples of 8 elements, the pointer of 16 bytes).
 CUtensorMap tensor_map(const bf16* base, const MapAxis* axes, int rank);
 
-/// [rows, columns] row-major in boxes of 64 columns and 64 rows.
-CUtensorMap matrix_map(const bf16* base, std::int64_t rows, std::int64_t columns);
+/// [rows, columns] row-major in boxes of 64 columns and `box_rows` rows.
+CUtensorMap matrix_map(const bf16* base, std::int64_t rows, std::int64_t columns, int box_rows);
 
 }  // namespace assay::gpu

@@ -12,22 +12,48 @@ namespace assay::gpu::wgmma {
 enum class Product { GateUp, Down };
 
 inline constexpr int kConsumers = 2;
-inline constexpr int kConsumerRows = 64;  // of one wgmma
-inline constexpr int kColumns = 256;      // widest wgmma: the fewest bytes of shared memory per operation
 inline constexpr int kThreads = (1 + kConsumers) * 128;
-inline constexpr int kBytesA = kTileRows * 128;
-inline constexpr int kBytesA64 = kConsumerRows * 128;
-inline constexpr int kBytesB = kColumns * 128;
-inline constexpr int kStageBytes = kBytesA + kBytesB;
-inline constexpr int kMaxStages = 4;
-inline constexpr int kOutColumns = 128;   // per part: two boxes of 64 x 64
-inline constexpr int kPartBytes = kConsumerRows * kOutColumns * 2;
-inline constexpr int kAlignment = 1024;   // of the 128-byte swizzle
-static_assert(kTileRows == kConsumers * kConsumerRows, "each consumer owns one wgmma's rows");
+inline constexpr int kBytes64 = 64 * 128;  // 64 rows of a stage: what one wgmma takes of the weights
+inline constexpr int kMaxStages = 5;
+inline constexpr int kGranule = 8;         // rows of the copy engine's small boxes: one swizzle pattern
+inline constexpr int kAlignment = 1024;    // of the 128-byte swizzle
 
-/// Parts of 128 columns in which a consumer's results leave: SwiGLU halves the columns.
-template <Product kProduct>
-inline constexpr int kParts = kProduct == Product::GateUp ? 1 : 2;
+/// How a tile lies on the tensor core.
+/// Tall: the experts' rows are wgmma's rows, which come in 64s, and 256 weights its columns: the widest one reads the fewest bytes of shared
+/// memory per operation and is 7 % faster than the others, but an expert's last rows are padded.
+/// Wide: the weights are its rows and the experts' rows its columns, which come in 8s: hardly anything is computed in vain.
+/// Narrow: the same with half of the weights, for few tokens: work for more multiprocessors, and two blocks fit on one, so that the second
+/// product can fetch weights while the first one ends.
+enum class Layout { Tall, Wide, Narrow };
+
+template <Layout kLayout>
+struct Shape {
+  static constexpr int kColumns = kLayout == Layout::Narrow ? 128 : 256;  // weights
+  static constexpr int kRows = kLayout == Layout::Tall ? kTileRows : kLayout == Layout::Wide ? kWideTileRows : kNarrowTileRows;
+  static constexpr int kParts = kLayout == Layout::Wide ? 2 : 1;          // wgmma products side by side, per consumer
+  static constexpr int kRegisters = kLayout == Layout::Tall ? 128 : kRows / 2;  // a thread's results of one part
+  static constexpr int kWeightBytes = kColumns * 128;
+  static constexpr int kStageBytes = kWeightBytes + kRows * 128;
+  static constexpr int kBoxRows = kLayout == Layout::Tall ? 64 : 48;      // of the large boxes in which the copy engine brings rows
+  static constexpr int kOutBoxRows = kLayout == Layout::Tall ? 64 : 32;   // and takes results
+};
+
+template <Layout kLayout>
+using Sums = float[Shape<kLayout>::kParts][Shape<kLayout>::kRegisters];
+
+/// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns, each of boxes of 64 columns.
+template <Product kProduct, Layout kLayout>
+struct Staging {
+  static constexpr bool kGateUp = kProduct == Product::GateUp;
+  static constexpr bool kTall = kLayout == Layout::Tall;
+  static constexpr int kColumns = Shape<kLayout>::kColumns / (kTall ? 1 : kConsumers) / (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
+  static constexpr int kBoxes = (kColumns + 63) / 64;
+  static constexpr int kRows = kTall ? 64 : kLayout == Layout::Wide && kGateUp ? 48 : Shape<kLayout>::kRows;  // of one pass
+  static constexpr int kPasses = kTall ? 1 : Shape<kLayout>::kRows / kRows;
+  static constexpr int kBuffers = kPasses > 1 ? 2 : 1;
+  static constexpr int kBoxBytes = kRows * 128;
+  static constexpr int kBytes = kBuffers * kBoxes * kBoxBytes;
+};
 
 struct Arguments {
   Routing routing;
@@ -43,6 +69,13 @@ struct Arguments {
   int stages;
   int raster_rows;
   int cluster;            // blocks that share weights: 1 or 2
+};
+
+/// The copy engine's views of the tensors: large and small boxes.
+struct Maps {
+  CUtensorMap rows, few_rows;          // of x
+  CUtensorMap weights, half_weights;   // all a tile has, and what blocks of a pair fetch for one another
+  CUtensorMap out, few_out;
 };
 
 /// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are shared in L2.
@@ -93,11 +126,15 @@ struct Control {
   int4 tiles[2];  // Tile's members in their order, `paired` as kPaired in the last
 };
 
-template <Product kProduct>
+template <Product kProduct, Layout kLayout>
 constexpr int shared_bytes(int stages) {
-  return stages * kStageBytes + kConsumers * kParts<kProduct> * kPartBytes + static_cast<int>(sizeof(Control)) + kAlignment;
+  return stages * Shape<kLayout>::kStageBytes + kConsumers * Staging<kProduct, kLayout>::kBytes + static_cast<int>(sizeof(Control)) + kAlignment;
 }
-static_assert(shared_bytes<Product::GateUp>(4) <= 232448 && shared_bytes<Product::Down>(3) <= 232448, "a block of sm_90 has 227 KiB");
+constexpr int kBlockBytes = 227 * 1024;
+static_assert(shared_bytes<Product::GateUp, Layout::Tall>(4) <= kBlockBytes && shared_bytes<Product::Down, Layout::Tall>(3) <= kBlockBytes);
+static_assert(shared_bytes<Product::GateUp, Layout::Wide>(4) <= kBlockBytes && shared_bytes<Product::Down, Layout::Wide>(3) <= kBlockBytes);
+static_assert(shared_bytes<Product::GateUp, Layout::Narrow>(kMaxStages) + shared_bytes<Product::Down, Layout::Narrow>(kMaxStages) <= kBlockBytes - 1024,
+              "two blocks, and what the system takes for each");
 
 /// A warp's way through the tiles of its block.
 struct TileReader {
@@ -153,15 +190,15 @@ struct TileFeeder {
     const RowTile rows = arguments->routing.tiles[row_tile];
     tile = {rows.expert, rows.first, rows.rows, arguments->cluster * column};
     if (arguments->cluster == 1 || rows.partner == 0) return;
-    // The first of a pair is full, and the second begins right behind it. Each of their tickets is one column of both.
+    // The second of a pair begins right behind the first. Each of their tickets is one column of both.
     const bool first = rows.partner > 0;
-    second_rows = first ? arguments->routing.tiles[row_tile + 1].rows : rows.rows;
-    tile = {rows.expert, first ? rows.first : rows.first - kTileRows, kTileRows, (first ? tile.w : tile.w + 1) | kPaired};
+    second_rows = first ? rows.partner : rows.rows;
+    tile = {rows.expert, first ? rows.first : rows.first + rows.partner, first ? rows.rows : -rows.partner, (first ? tile.w : tile.w + 1) | kPaired};
   }
 
   /// The tile of the cluster's second block: the rows behind the first's, or the columns.
   __device__ int4 second() const {
-    if (tile.w & kPaired) return {tile.x, tile.y + kTileRows, second_rows, tile.w};
+    if (tile.w & kPaired) return {tile.x, tile.y + tile.z, second_rows, tile.w};
     return {tile.x, tile.y, tile.z, tile.w + 1};
   }
 

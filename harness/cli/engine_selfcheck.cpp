@@ -1,7 +1,9 @@
 // `engine_selfcheck`: the GPU as product engine against the CPU. Single products first, then comparisons of whole fields, then
 // judgements of right and of faulty candidates with and without the engine: same verdicts, counts and figures. Exit 1 on a difference, 77 without a device.
+// `--small` leaves the judgements out (for compute-sanitizer).
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -87,7 +89,8 @@ bool wrong_constant_is_found() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const bool small = argc == 2 && std::string_view(argv[1]) == "--small";
   try {
     if (const auto reason = gpu_unavailable()) {
       std::printf("SKIP: %s\n", reason->c_str());
@@ -98,6 +101,7 @@ int main() {
                 static_cast<long long>(products.elements), static_cast<long long>(products.differing));
     const std::int64_t figures = compare_fields(*gpu_field_comparer());
     std::printf("figures of whole fields that differ: %lld\n", static_cast<long long>(figures));
+    if (small) return products.products > 0 && products.differing == 0 && figures == 0 ? 0 : 1;
     const std::int64_t judgements = compare_judgements();
     std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
     const bool found = wrong_constant_is_found();
