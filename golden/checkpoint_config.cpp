@@ -1,5 +1,7 @@
 // config.json of a checkpoint folder (transformers, configuration_qwen3_moe.py).
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include <fmt/format.h>
@@ -36,7 +38,7 @@ struct ConfigReader {
 ConfigReader open_config(const std::filesystem::path& folder) {
   ConfigReader config{(folder / "config.json").string(), {}};
   std::ifstream file(config.path);
-  if (!file) throw InputError(fmt::format("cannot open {}", config.path));
+  if (!file) throw InputError(fmt::format("expected a HuggingFace checkpoint in {}, found no config.json that can be read: {}", folder.string(), std::strerror(errno)));
   config.object = json::parse(file, nullptr, false);
   if (!config.object.is_object()) config.fail("it is not a JSON object");
   if (!config.object.contains("hidden_size") && config.object.contains("text_config")) {

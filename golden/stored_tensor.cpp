@@ -133,7 +133,7 @@ StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::st
     if (dataset.sha256 && *dataset.sha256 != result.sha256) result.sha256 = sha256_hex(tensor.bytes());
   }
   if (dataset.sha256 && *dataset.sha256 != result.sha256)
-    throw InputError(fmt::format("{}: the SHA-256 of its data is {}, the file says {}", dataset.path, result.sha256, *dataset.sha256));
+    throw InputError(fmt::format("{}: the SHA-256 of its data is {}, the file says {}: one of them was changed after the file was written", dataset.path, result.sha256, *dataset.sha256));
   return result;
 }
 

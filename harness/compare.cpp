@@ -48,7 +48,6 @@ Element element(const CompareContext& context, std::int64_t index, Bf16 out, con
   e.low = low;
   e.high = high;
   e.delta = delta_of(reference);
-  e.magnitude = context.bound_constant > 0.0 ? e.delta / context.bound_constant : 0.0;
   e.ratio = ratio_of(e.out, reference);
   e.out_bits = out.bits;
   e.ref_bits = rounded.bits;

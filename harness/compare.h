@@ -13,7 +13,6 @@ struct CompareContext {
   Field field{};
   Sizes sizes;
   const Routing* routing = nullptr;  // for expert and token names of rows; may be null
-  double bound_constant = 0.0;       // C(n), to print the magnitude behind a bound
   Store store = Store::Bf16;
 };
 

@@ -88,7 +88,9 @@ struct Derivation {
   std::vector<DerivationStep> steps;
   std::vector<SlotTerm> slots;
   std::vector<RankedExpert> ranking;
-  std::vector<BoundPart> bound;
+  std::vector<BoundPart> bound;      // a priori
+  std::vector<BoundPart> running;    // of a product whose order is declared
+  std::string running_words;         // how the running bound is made, or why there is none
 
   Verdict verdict = Verdict::NotMaterialised;
   std::string sentence;

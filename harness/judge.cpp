@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/bounds_used.h"
 #include "harness/compare.h"
 #include "harness/headline.h"
 #include "harness/intake.h"
@@ -104,7 +105,7 @@ class Judge {
   }
 
   CompareContext context(Field field) const {
-    return {field, problem_.sizes(), &reference_->routing(), reference_->bound_constant(field), reference_->store(field)};
+    return {field, problem_.sizes(), &reference_->routing(), reference_->store(field)};
   }
 
   void judge_field(FieldResult& result) {
@@ -157,6 +158,7 @@ class Judge {
       }
       const auto reference = reference_->bounded(result.field, mode);
       judgement = compare_rounded(context(result.field), out, reference);
+      account_for_bounds(context(result.field), reference, *reference_, mode, judgement);
       {
         const PhaseTimer timer("statistics");
         judgement.statistics = field_statistics(statistics_context(result.field, mode), out, reference);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,20 @@ struct Routing {
   std::vector<std::int32_t> gather;    // [S]
 };
 
+/// Both bounds of one element of a product, before the last rounding (NUMERICS 3). Whichever is smaller is in force, or none where
+/// the element is exact in any order.
+struct BoundPair {
+  double magnitude = 0.0;          // sum |a||b|
+  double a_priori = 0.0;           // holds for every order
+  std::optional<double> running;   // holds for the declared order, where one is declared and the left operand is exact
+};
+
+/// How a field's bounds are made, in words, and what they are of some elements.
+struct BoundAccount {
+  std::string a_priori, running;
+  std::vector<BoundPair> elements;  // empty for fields without a product
+};
+
 class Reference {
  public:
   virtual ~Reference() = default;
@@ -60,8 +75,8 @@ class Reference {
   virtual std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& undetermined_tokens) = 0;
   /// The rounding of the field when it is stored.
   virtual Store store(Field field) const = 0;
-  /// Sum of |a||b| behind an element's bound: C(n) * magnitude = delta; 0 for fields without a product.
-  virtual double bound_constant(Field field) const = 0;
+  /// Where the field's bounds come from; of a product also both bounds of each of `elements` (flat indices).
+  virtual BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> elements) = 0;
   /// Whether both modes see the same upstream values, so that one evaluation serves.
   virtual bool same_in_both_modes(Field field) const = 0;
   /// Where the isolated evaluation started: empty, or the span "from first_gemm" when upstream fields are missing.

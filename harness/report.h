@@ -20,7 +20,9 @@ struct Element {
   double ref = 0.0;        // the reference before its last rounding
   double low = 0.0;        // smallest accepted stored value
   double high = 0.0;       // largest accepted stored value
-  double delta = 0.0;      // error that accumulation and elementary functions allow, before the last rounding
+  double delta = 0.0;      // error that accumulation and elementary functions allow, before the last rounding: the bound in force
+  double a_priori = 0.0;   // the bound for any order of summation; 0: not known
+  double running = 0.0;    // the bound for the declared order; 0: there is none
   double magnitude = 0.0;  // sum of |a||b| behind the bound; 0 where there is no product
   double ratio = 0.0;      // |out - ref| / (delta + ulp(out) / 2)
   std::uint32_t out_bits = 0;
@@ -56,6 +58,15 @@ struct Statistics {
   bool explained = false;       // yet every bit is as predicted, so that nothing is suspect
 };
 
+/// The two bounds behind a field's intervals: a priori, for any order of summation, and running, for the declared one.
+struct BoundsUsed {
+  std::string a_priori;      // how it is made: "C(n) sum |a||b|, ..."; empty: no account was taken
+  std::string running;       // how it is made, or why there is none
+  std::int64_t sampled = 0;  // elements of a product looked at, other than exact ones
+  std::int64_t exact = 0;    // elements looked at that are exact in any order: no bound at all
+  double typical = 0.0;      // median over those sampled: a priori / in force
+};
+
 /// One way of judging a field (isolated or chained).
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
@@ -67,6 +78,7 @@ struct Judgement {
   std::optional<Element> worst;  // largest ratio, or the first rejected exact element
   std::vector<std::pair<std::int64_t, double>> worst_by_expert;  // expert, max ratio; fields with rows of experts only
   Statistics statistics;        // beyond its limits: Suspect, unless every bit is as predicted
+  BoundsUsed bounds;
 };
 
 /// Predicted bits of one field.

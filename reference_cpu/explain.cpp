@@ -42,6 +42,7 @@ class Explanation {
         candidate_(candidate),
         contract_(contract),
         accumulators_(accumulators),
+        declared_(accumulators),
         predict_(predict),
         question_(question),
         upstream_(usable_upstream(problem, candidate.fields)),
@@ -108,6 +109,7 @@ class Explanation {
     layer_.problem = &sub_;
     layer_.contract = &contract_;
     layer_.accumulators = accumulators_;
+    layer_.declared = declared_;
     const auto own = fields_.at(Field::selected_experts).as<std::int32_t>();
     layer_.routing = get_token_counts_and_gather_indices(sub_.config, {own.begin(), own.end()});
     at_.layer = &layer_;
@@ -165,12 +167,14 @@ class Explanation {
   }
 
   void judge_value() {
-    const auto reference = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
+    const auto reference = make_reference(sub_, token_upstream_, contract_, declared_, false);
     const std::size_t i = local_index();
     Derivation& d = derivation_;
-    d.accumulator = reference->accumulator(question_.field);
     d.value = reference->bounded(question_.field, question_.mode)[i];
     d.store = reference->store(question_.field);
+    d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
+    const auto predicting = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
+    d.accumulator = predicting->accumulator(question_.field);
     const Bf16 low = round_to_bf16(d.value.low), high = round_to_bf16(d.value.high), rounded = round_to_bf16(d.value.ref);
     d.low = to_float(low);
     d.high = to_float(high);
@@ -179,7 +183,7 @@ class Explanation {
       const std::int32_t at = ordinal(low) + static_cast<std::int32_t>(n);
       d.accepted.push_back(to_float(Bf16{static_cast<std::uint16_t>(at < 0 ? 0x8000 - at : at)}));
     }
-    if (predict_) d.predicted = reference->predicted(question_.field, question_.mode)[i];
+    if (predict_) d.predicted = predicting->predicted(question_.field, question_.mode)[i];
     if (!upstream_.has(question_.field)) {
       d.sentence = "the candidate has no such field, or one of wrong shape or dtype";
       return;
@@ -309,6 +313,7 @@ class Explanation {
   const Candidate& candidate_;
   const PrecisionContract& contract_;
   Accumulators accumulators_;
+  Accumulators declared_;  // before a split was searched for: what bounds may rely on
   bool predict_;
   const Question& question_;
   Upstream upstream_;

@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "reference_cpu/product.h"
+#include "reference_cpu/element_bound.h"
 
 namespace assay {
 namespace {
@@ -99,20 +99,22 @@ void derive_product(const TokenLayer& at, std::size_t terms, Derivation& derivat
   const auto first = static_cast<std::size_t>(second ? at.row * n : 0);
   std::vector<double> exact(b.size());
   std::vector<float> predicted;
-  double carried = 0.0, magnitude = 0.0;
+  std::vector<Interval> left;
   std::vector<ProductTerm> all;
   for (std::size_t k = 0; k < b.size(); ++k) {
     const Interval a = second ? (*at.upstream)[first + k] : Bounded::exact(to_float(layer.problem->input.as<Bf16>()[k]));
     const ProductTerm term{static_cast<std::int64_t>(k), a.ref, radius(a), to_float(b[k])};
     exact[k] = a.ref;
-    magnitude += std::fabs(term.a * term.b);
-    carried += term.width * std::fabs(term.b);
+    left.push_back(a);
     all.push_back(term);
     if (!at.predict) continue;
     predicted.push_back(second ? (*at.predicted_upstream)[first + k].value : static_cast<float>(a.ref));
   }
   derivation.terms = n;
-  derivation.magnitude = magnitude;
+  const double u = layer.contract->product_unit_roundoff(), c = product_bound_constant(n, u);
+  const Accumulators& declared = layer.declared;
+  const ElementBound bound = element_bound(router ? declared.router : second ? declared.down : declared.gate_up, u, left, b);
+  derivation.magnitude = bound.magnitude;
   derivation.sums =
       partial_sums(exact, predicted, b, parse_accumulator(derivation.accumulator.empty() ? "unknown" : derivation.accumulator));
   const std::size_t shown = std::min(terms, all.size());
@@ -121,12 +123,18 @@ void derive_product(const TokenLayer& at, std::size_t terms, Derivation& derivat
   all.resize(shown);
   derivation.largest = std::move(all);
 
-  const double u = layer.contract->unit_roundoff, c = product_bound_constant(n, u);
   derivation.bound.push_back({fmt::format("C(n) sum |a||b|, any order: C = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}, sum {:.6g}", c, n,
-                                          std::ilogb(u), magnitude),
-                              c * magnitude});
-  if (carried > 0.0) derivation.bound.push_back({"carried: sum (width of a) |b|, and C(n) times that", carried * (1.0 + c)});
+                                          std::ilogb(u), bound.magnitude),
+                              c * bound.magnitude});
+  if (bound.carried > 0.0) derivation.bound.push_back({"carried: sum (width of a) |b|, and C(n) times that", bound.carried * (1.0 + c)});
   derivation.bound.push_back({"underflow: n 2^-149", static_cast<double>(n) * 0x1p-149});
+  if (!bound.ordered) return;
+  const double steps = bound.rounding + bound.alignment + bound.joining;
+  const bool truncates = bound.alignment > 0.0;
+  derivation.running.push_back({truncates ? "each step's result cut to fp32: 2^-23 sum |s_k| over the steps" : "each addition rounded: 2^-24 sum |s_k|", bound.rounding});
+  if (truncates) derivation.running.push_back({"each step's addends cut where they are aligned: 2^-21 sum max(|s_k-1|, |a b|)", bound.alignment});
+  if (bound.joining > 0.0) derivation.running.push_back({"partial sums added in fp32: 2^-24 |total| each", bound.joining});
+  derivation.running.push_back({"that the computed sums s_k are off themselves, our own float64 sums, underflow", std::max(0.0, bound.running - steps)});
 }
 
 }  // namespace assay

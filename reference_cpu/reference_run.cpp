@@ -8,6 +8,7 @@
 #include "harness/phase_timer.h"
 #include "harness/subproblem.h"
 #include "harness/upstream.h"
+#include "reference_cpu/bound_account.h"
 #include "reference_cpu/causes.h"
 #include "reference_cpu/product.h"
 #include "reference_cpu/split_search.h"
@@ -85,16 +86,10 @@ class ReferenceRun final : public Reference {
 
   Store store(Field field) const override { return store_of(field, *layer_.contract); }
 
-  double bound_constant(Field field) const override {
-    // Where the order is declared the bound in force is the running one, from which the sum of |a||b| cannot be read back.
-    const Accumulators& declared = layer_.declared;
-    const auto& own = field == Field::router_logits ? declared.router : field == Field::first_gemm ? declared.gate_up : declared.down;
-    if (order_declared(own)) return 0.0;
-    const double u = layer_.contract->product_unit_roundoff();
-    if (field == Field::router_logits || field == Field::first_gemm)
-      return product_bound_constant(layer_.config().hidden_size, u);
-    if (field == Field::second_gemm) return product_bound_constant(layer_.config().moe_intermediate_size, u);
-    return 0.0;
+  BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> elements) override {
+    const bool isolated = mode == Mode::Isolated;
+    const bool carries = isolated ? !isolated_from(field).empty() : !upstream_of(field).empty();
+    return assay::bound_account(field, layer(mode), isolated ? upstream_ : Upstream{}, carries, elements);
   }
 
   bool same_in_both_modes(Field field) const override {

@@ -92,6 +92,8 @@ std::string to_json(const Derivation& d) {
                 {"slot", e.slot},
                 {"predicted_slot", e.predicted_slot}};
   });
+  json["running_words"] = d.running_words;
+  json["running"] = array(d.running, [](const BoundPart& b) { return Json{{"what", b.what}, {"value", number(b.value)}}; });
   json["bound"] = array(d.bound, [](const BoundPart& part) { return Json{{"what", part.what}, {"value", number(part.value)}}; });
   // Names of problems and candidates may hold any bytes.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

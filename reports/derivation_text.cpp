@@ -136,18 +136,37 @@ std::string ranking_text(const Derivation& d, bool whole) {
   return table("ranking; gap: logit less that of the other side of the selection's border", lines, true);
 }
 
-std::string bound_text(const Derivation& d) {
-  if (d.bound.empty()) return "";
-  Columns lines;
-  lines.aligns = {Align::Right, Align::Left};
+/// The parts of a bound with their sum below them.
+double add_parts(Columns& lines, const std::vector<BoundPart>& parts) {
   double sum = 0.0;
-  for (const auto& part : d.bound) {
+  for (const auto& part : parts) {
     lines.rows.push_back({fmt::format("{:.3g}", part.value), part.what});
     sum += part.value;
   }
-  lines.rows.push_back({fmt::format("{:.3g}", sum), "sum, a priori"});
-  lines.rows.push_back({fmt::format("{:.3g}", half_width(d.value)), "delta in force: half the interval's width, before the last rounding"});
-  return table("bound", lines, true);
+  return sum;
+}
+
+std::string bound_text(const Derivation& d) {
+  if (d.bound.empty()) return "";
+  Columns a_priori, running;
+  a_priori.aligns = running.aligns = {Align::Right, Align::Left};
+  const double any_order = add_parts(a_priori, d.bound), in_force = half_width(d.value);
+  a_priori.rows.push_back({fmt::format("{:.3g}", any_order), "sum: the a-priori bound"});
+  std::string out = table("a-priori bound, for any order of summation", a_priori, true);
+  if (!d.running.empty()) {
+    const double own_order = add_parts(running, d.running);
+    running.rows.push_back({fmt::format("{:.3g}", own_order),
+                            fmt::format("sum: the running bound, {} times as narrow", ratio_text(any_order / own_order))});
+  }
+  if (!d.running_words.empty()) out += fmt::format("\n  running bound: {}\n", printable(d.running_words)) + running.text(4);
+  const bool exact = in_force == 0.0 && any_order > 0.0 && d.terms > 0;
+  const bool narrower = !d.running.empty() && in_force < 0.9 * any_order;
+  out += fmt::format("\n  delta in force, before the last rounding: {:.3g}{}\n", in_force,
+                     exact        ? ", as the sum is exact in any order"
+                     : narrower   ? ", the running bound"
+                     : d.terms > 0 ? ", the a-priori bound"
+                                   : "");
+  return out;
 }
 
 }  // namespace

@@ -23,7 +23,13 @@ std::string verdict_in_words(const Report& report) {
   const auto all = static_cast<std::int64_t>(report.cases.size());
   const auto bad = count_marks(report, Mark::Bad), doubt = count_marks(report, Mark::Doubt), good = count_marks(report, Mark::Good);
   const auto of_all = [all](std::int64_t part) { return fmt::format("{} of {} case{}", grouped_digits(part), grouped_digits(all), all == 1 ? "" : "s"); };
+  const auto open = std::ranges::count(report.cases, Verdict::MissingGolden, &CaseResult::verdict);
+  if (bad == 1 && all == 1) {
+    const auto& own = report.cases[0].first_own_error;
+    return own ? fmt::format("{} is wrong: stage {}", name(*own), name(row(*own).stage)) : "The case failed";
+  }
   if (bad > 0) return of_all(bad) + " failed";
+  if (open > 0) return of_all(open) + " could not be judged";
   if (doubt > 0) return "Nothing failed, but " + of_all(doubt) + (doubt == 1 ? " is" : " are") + " in doubt";
   if (good == 0) return "Nothing was compared";
   return good == all ? (all == 1 ? "The case passed" : fmt::format("All {} cases passed", grouped_digits(all))) : of_all(good) + " passed, the others were not compared";
@@ -56,6 +62,7 @@ std::string hero(const Report& report) {
   if (const CaseResult* one = first_to_read(report)) {
     const auto index = static_cast<std::size_t>(one - report.cases.data());
     out += fmt::format("<p class=\"lead\">{} <a href=\"#{}\">{}, {}</a></p>", escaped(one->headline), html::case_id(index), escaped(one->problem), escaped(one->candidate));
+    if (const std::string distance = distance_text(*one); !distance.empty()) out += fmt::format("<p class=\"distance\">{}</p>", escaped(distance));
   }
   out += "<dl class=\"tiles\">";
   const std::string counts = case_counts_text(report);
@@ -95,13 +102,16 @@ std::string matrix(const Report& report) {
       const auto found = std::ranges::find(c.fields, field.id, &FieldResult::field);
       if (found == c.fields.end()) out += "<td></td>";
       else
-        out += fmt::format("<td><a class=\"chip {}\" href=\"#{}\" title=\"{}: {}\"><span class=\"sign\">{}</span><span class=\"spoken\"> {}: {}</span></a></td>",
-                           html::css_class(found->verdict), html::field_id(i, field.id), field.name, words(found->verdict), sign(mark(found->verdict)), field.name,
-                           words(found->verdict));
+        out += fmt::format("<td><a class=\"chip {}\" href=\"#{}\" aria-label=\"{}: {}\">{}</a></td>", html::css_class(found->verdict), html::field_id(i, field.id), field.name,
+                           words(found->verdict), sign(mark(found->verdict)));
     }
     out += "</tr>\n";
   }
-  return out + "</tbody></table></div></section>\n";
+  out += "</tbody></table></div>";
+  if (const auto good = count_marks(report, Mark::Good); good > kDetailedPassingCases)
+    out += fmt::format("<p class=\"remark\">The first {} passing cases are shown in full, the other {} in figures. What assay verify --json writes has everything of every case.</p>",
+                       kDetailedPassingCases, grouped_digits(good - kDetailedPassingCases));
+  return out + "</section>\n";
 }
 
 std::string environment(const Report& report) {
@@ -121,8 +131,8 @@ std::string case_sections(const Report& report) {
   return out;
 }
 
-/// JSON inside a script element: "<" occurs in strings only, where \u003c means the same and closes nothing. Statistical tests of
-/// passing cases that have no details are left out: the file is to be mailed.
+/// JSON inside a script element: "<" occurs in strings only, where \u003c means the same and closes nothing. Of passing cases in brief
+/// it has the figures: the file is to be mailed.
 std::string data_block(Report report) {
   std::string out;
   int detailed = 0;
@@ -130,7 +140,12 @@ std::string data_block(Report report) {
     if (mark(one.verdict) != Mark::Good || ++detailed <= kDetailedPassingCases) continue;
     for (FieldResult& field : one.fields) {
       field.vacuity.clear();
-      for (Judgement* judgement : {&field.isolated, &field.chained}) judgement->statistics.tests.clear();
+      for (Judgement* judgement : {&field.isolated, &field.chained}) {
+        judgement->worst.reset();
+        judgement->worst_by_expert.clear();
+        judgement->statistics = {};
+        judgement->bounds = {};
+      }
     }
   }
   for (const char c : to_json(report, JsonLayout::Compact)) c == '<' ? out += "\\u003c" : out += c;

@@ -17,8 +17,8 @@ namespace assay {
 /// (harness/regress.h) and draws each case's worst error over time.
 std::string render_html(const Report& report, std::span<const Report> history = {});
 
-/// Passing cases beyond this many have their table, but no worst elements and no statistical tests, in the data block neither: the
-/// file stays small enough to be mailed.
+/// Passing cases beyond this many have a table of figures, but no drawings, worst elements and statistics, in the data block neither:
+/// the file stays small enough to be mailed.
 inline constexpr int kDetailedPassingCases = 6;
 
 }  // namespace assay

@@ -92,7 +92,7 @@ std::string stage_row(const FieldResult& f, std::size_t index, const svg::RatioA
   return out + "</tr>\n";
 }
 
-std::string stage_table(const CaseResult& c, std::size_t index, bool details) {
+std::string stage_table(const CaseResult& c, std::size_t index) {
   const svg::RatioAxis axis = svg::ratio_axis(c);
   const Totals sum = totals(c);
   const bool predicted = sum.isolated_bits.available || sum.chained_bits.available;
@@ -105,7 +105,27 @@ std::string stage_table(const CaseResult& c, std::size_t index, bool details) {
          "<th scope=\"col\" class=\"number\">bits differ</th>";
   if (predicted) out += "<th scope=\"col\">bits as predicted</th>";
   out += "</tr></thead><tbody>";
-  for (const FieldResult& f : c.fields) out += stage_row(f, index, axis, predicted, has_section(f, details));
+  for (const FieldResult& f : c.fields) out += stage_row(f, index, axis, predicted, has_section(f, true));
+  return out + "</tbody></table></div>";
+}
+
+/// A passing case of many: figures without drawings, and an anchor for each field.
+std::string brief_table(const CaseResult& c, std::size_t index) {
+  const Totals sum = totals(c);
+  const bool predicted = sum.isolated_bits.available || sum.chained_bits.available;
+  std::string out = fmt::format("<div class=\"scroll\" tabindex=\"0\"><table class=\"brief\"><thead><tr><th scope=\"col\">field</th><th scope=\"col\">elements</th>"
+                                "<th scope=\"col\">error / allowed, isolated</th><th scope=\"col\">chained</th>{}</tr></thead><tbody>",
+                                predicted ? "<th scope=\"col\">bits as predicted, isolated</th><th scope=\"col\">chained</th>" : "");
+  const auto figure = [](Field field, const Judgement& j) { return !compared(j.verdict) || j.elements == 0 ? "–" : has_ratio(field) ? ratio_text(j.max_ratio) : "exact"; };
+  const auto bits = [](const Prediction& p) { return !p.available ? "–" : p.as_predicted == p.elements ? "all" : prediction_text(p); };
+  for (const FieldResult& f : c.fields) {
+    const bool linked = has_section(f, false);  // then the anchor is the section's
+    const std::string title = linked ? fmt::format("<a href=\"#{}\">{}</a>", field_id(index, f.field), name(f.field)) : std::string(name(f.field));
+    out += fmt::format("<tr{}><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td><td>{}</td>", linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title,
+                       elements(f) > 0 ? grouped_digits(elements(f)) : std::string(words(f.verdict)), figure(f.field, f.isolated), figure(f.field, f.chained));
+    if (predicted) out += fmt::format("<td>{}</td><td>{}</td>", bits(f.isolated_bits), bits(f.chained_bits));
+    out += "</tr>\n";
+  }
   return out + "</tbody></table></div>";
 }
 
@@ -157,15 +177,17 @@ std::string command_line(std::string_view label, std::string_view command) {
 std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options) {
   std::string out = fmt::format("<details class=\"case {}\" id=\"{}\" data-kind=\"{}\"{}><summary><h2>{} {}</h2><span class=\"muted\">{}</span></summary>",
                                 css_class(result.verdict), case_id(index), css_class(result.verdict), options.open ? " open" : "", verdict_badge(result.verdict),
-                                escaped(result.problem), escaped(result.candidate));
-  out += fmt::format("<p class=\"headline\">{}</p>", escaped(result.headline)) + flow(result, index) + facts(result);
+                                escaped(result.problem), result.candidate == result.problem ? "" : escaped(result.candidate));
+  out += fmt::format("<p class=\"headline\">{}</p>", escaped(result.headline));
+  if (options.details && !result.fields.empty()) out += flow(result, index);
+  if (!result.fields.empty()) out += facts(result);
   std::string sections;
   for (const FieldResult& field : result.fields)
     if (has_section(field, options.details)) sections += field_section(field, index);
-  if (!result.fields.empty()) out += stage_table(result, index, options.details);
+  if (!result.fields.empty()) out += options.details ? stage_table(result, index) : brief_table(result, index);
   for (const std::string& remark : result.remarks) out += fmt::format("<p class=\"remark\">{}</p>", escaped(remark));
   if (!sections.empty()) out += fmt::format("<h3>Field by field</h3>\n{}", sections);
-  return out + routing(result) + command_line("replay", result.replay) + "</details>\n";
+  return out + (options.details ? routing(result) : "") + command_line("replay", result.replay) + "</details>\n";
 }
 
 }  // namespace assay::html

@@ -24,7 +24,7 @@ std::string verdict_sentence(const FieldResult& result);
 
 struct CaseOptions {
   bool open = true;      // whether the section starts unfolded
-  bool details = true;   // worst elements of passing fields too
+  bool details = true;   // drawings, routing, worst elements of passing fields; without: a table of figures
 };
 std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options);
 

@@ -16,17 +16,20 @@ std::string row_of(std::string_view head, const std::string& value) {
 
 std::string code(const std::string& text) { return fmt::format("<code>{}</code>", escaped(text)); }
 
-std::string element_table(Field field, const Element& e) {
+std::string element_table(Field field, const Judgement& judgement) {
+  const Element& e = *judgement.worst;
   const bool rounded = has_ratio(field), bf16 = stored_as_bf16(field, e);
   std::string rows = row_of("where", escaped(place_text(e)));
   rows += row_of("found", code(value_text(e.out)) + (bf16 ? fmt::format(" {}", code(bits_text(field, e.out_bits))) : ""));
   rows += row_of("reference", code(value_text(e.ref)) + (bf16 ? fmt::format("{} {}", rounded ? ", rounded" : "", code(bits_text(field, e.ref_bits))) : ""));
-  if (rounded && std::isfinite(e.out)) {
+  if (rounded && std::isnan(e.ref)) rows += row_of("accepted", "NaN alone, which the operands give");
+  if (rounded && std::isfinite(e.out) && !std::isnan(e.ref)) {
     if (bf16) rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference", grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
     rows += row_of("accepted", code(value_text(e.low)) + " to " + code(value_text(e.high)));
     const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
     rows += row_of("bound", fmt::format("{:.4g} = δ {:.4g}{}{}", e.delta + half_ulp, e.delta, e.magnitude > 0 ? fmt::format(" (Σ|a||b| = {:.4g})", e.magnitude) : "",
                                         bf16 ? fmt::format(" + ½ ulp {:.4g}", half_ulp) : ""));
+    for (const auto& [what, words] : bound_rows(judgement)) rows += row_of(what, escaped(words));
     rows += row_of("ratio", fmt::format("<strong>{}</strong> of the bound", ratio_text(e.ratio)));
   }
   return fmt::format("<table class=\"facts\">{}</table>", rows);
@@ -44,7 +47,7 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
   out += "</p>";
   if (judgement.worst) {
     if (has_ratio(result.field)) out += fmt::format("<figure>{}<figcaption>Worst element; the band is what is accepted.</figcaption></figure>", svg::number_line(*judgement.worst));
-    out += element_table(result.field, *judgement.worst);
+    out += element_table(result.field, judgement);
   }
   if (judgement.worst_by_expert.size() > 1 && mark(judgement.verdict) != Mark::Good) {
     std::vector<svg::Bar> bars;

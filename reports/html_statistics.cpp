@@ -34,11 +34,15 @@ std::string tests_table(const Statistics& statistics) {
 std::string statistics_part(const Judgement& judgement) {
   const Statistics& statistics = judgement.statistics;
   if (statistics.units.empty()) return "";
-  std::string out;
+  // A field that its intervals refuse needs no chances to be argued about: they are folded away.
+  std::string out, suspicion;
+  const bool refused = failed(judgement.verdict);
   if (!statistics.suspicion.empty())
-    out += fmt::format("<p>{}{}</p>", coloured(statistics.explained ? Mark::Absent : Mark::Doubt, escaped(statistics.suspicion)),
+    suspicion = fmt::format("<p>{}{}</p>", coloured(statistics.explained ? Mark::Absent : Mark::Doubt, escaped(statistics.suspicion)),
                        statistics.explained ? "; yet every bit is as predicted, so nothing is suspect" : "");
-  out += fmt::format("<details class=\"statistics\"{}><summary>Statistics</summary><p class=\"muted\">{}.</p>", statistics.suspicion.empty() ? "" : " open", escaped(statistics_line(statistics)));
+  if (!refused) out += suspicion;
+  out += fmt::format("<details class=\"statistics\"{}><summary>Statistics</summary>{}<p class=\"muted\">{}.</p>", statistics.suspicion.empty() || refused ? "" : " open",
+                     refused ? suspicion : "", escaped(statistics_line(statistics)));
   if (!statistics.ulp_histogram.empty())
     out += fmt::format("<figure>{}<figcaption>Elements by distance from the rounded reference, in bf16 neighbours; each step is a factor of ten.</figcaption></figure>",
                        svg::ulp_histogram(statistics));

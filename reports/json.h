@@ -15,7 +15,7 @@ namespace assay {
 inline constexpr std::string_view kReportSchema = "assay-report";
 inline constexpr int kReportVersion = 1;
 
-enum class JsonLayout { Indented, Compact };
+enum class JsonLayout { Indented, Compact };  // compact: one line, without the members that readers give their default
 
 /// Bytes of strings that are not UTF-8 become U+FFFD.
 std::string to_json(const Report& report, JsonLayout layout = JsonLayout::Indented);

@@ -9,10 +9,10 @@
 namespace assay::json {
 
 // `Value` is the struct, const when writing; `visit(name, member)` is called in the order of harness/report.h. A member that came after
-// reports were first written carries `added`: where a report does not have it, it keeps its default.
+// reports were first written carries `added`, and one that is mostly empty `may_lack`: where a report does not have it, it keeps its default.
 
 struct Added {};
-inline constexpr Added added;
+inline constexpr Added added, may_lack;
 
 template <class T, class Struct>
 concept MaybeConst = std::same_as<std::remove_const_t<T>, Struct>;
@@ -34,6 +34,8 @@ void members(Value& value, Visit&& visit) {
   visit("low", value.low);
   visit("high", value.high);
   visit("delta", value.delta);
+  visit("a_priori", value.a_priori, added);
+  visit("running", value.running, added);
   visit("magnitude", value.magnitude);
   visit("ratio", value.ratio);
   visit("out_bits", value.out_bits);
@@ -76,6 +78,15 @@ void members(Value& value, Visit&& visit) {
   visit("chained", value.chained);
 }
 
+template <MaybeConst<BoundsUsed> Value, class Visit>
+void members(Value& value, Visit&& visit) {
+  visit("a_priori", value.a_priori);
+  visit("running", value.running);
+  visit("sampled", value.sampled);
+  visit("exact", value.exact);
+  visit("typical", value.typical);
+}
+
 template <MaybeConst<Judgement> Value, class Visit>
 void members(Value& value, Visit&& visit) {
   visit("verdict", value.verdict);
@@ -84,9 +95,10 @@ void members(Value& value, Visit&& visit) {
   visit("non_finite", value.non_finite);
   visit("mismatched", value.mismatched);
   visit("max_ratio", value.max_ratio);
-  visit("worst", value.worst);
-  visit("worst_by_expert", value.worst_by_expert);
+  visit("worst", value.worst, may_lack);
+  visit("worst_by_expert", value.worst_by_expert, may_lack);
   visit("statistics", value.statistics, added);
+  visit("bounds", value.bounds, added);
 }
 
 template <MaybeConst<Prediction> Value, class Visit>
@@ -98,8 +110,8 @@ void members(Value& value, Visit&& visit) {
   visit("undetermined", value.undetermined);
   visit("differing", value.differing);
   visit("accumulator", value.accumulator);
-  visit("first", value.first);
-  visit("cause", value.cause);
+  visit("first", value.first, may_lack);
+  visit("cause", value.cause, may_lack);
 }
 
 template <MaybeConst<Cause> Value, class Visit>
@@ -115,14 +127,14 @@ void members(Value& value, Visit&& visit) {
   visit("field", value.field);
   visit("verdict", value.verdict);
   visit("origin", value.origin);
-  visit("upstream", value.upstream);
+  visit("upstream", value.upstream, may_lack);
   visit("isolated", value.isolated);
   visit("chained", value.chained);
   visit("isolated_bits", value.isolated_bits);
   visit("chained_bits", value.chained_bits);
   visit("causes", value.causes, added);
   visit("vacuity", value.vacuity, added);
-  visit("notes", value.notes);
+  visit("notes", value.notes, may_lack);
 }
 
 template <MaybeConst<RoutingFlip> Value, class Visit>
@@ -174,10 +186,10 @@ void members(Value& value, Visit&& visit) {
 // How many members each struct has. A structured binding must name them all, so a member that is added to
 // harness/report.h and forgotten here does not compile.
 inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e, RoutingFlip& f,
-                                   CaseResult& g, Report& h, Cause& i, StatisticalTest& j, Statistics& k, VacuityCheck& l) {
+                                   CaseResult& g, Report& h, Cause& i, StatisticalTest& j, Statistics& k, VacuityCheck& l, BoundsUsed& m) {
   [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
-  [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = b;
-  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9] = c;
+  [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13] = b;
+  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9, c10] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
   [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
@@ -187,6 +199,7 @@ inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Predi
   [[maybe_unused]] auto& [j1, j2, j3, j4, j5, j6, j7, j8, j9] = j;
   [[maybe_unused]] auto& [k1, k2, k3, k4, k5, k6, k7, k8, k9, k10] = k;
   [[maybe_unused]] auto& [l1, l2, l3, l4] = l;
+  [[maybe_unused]] auto& [m1, m2, m3, m4, m5] = m;
 }
 
 }  // namespace assay::json

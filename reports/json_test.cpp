@@ -70,13 +70,20 @@ TEST_SUITE("json") {
       for (auto& field : one["fields"]) {
         field.erase("causes");
         field.erase("vacuity");
-        for (const char* way : {"isolated", "chained"}) field[way].erase("statistics");
+        for (const char* way : {"isolated", "chained"}) {
+          field[way].erase("statistics");
+          field[way].erase("bounds");
+          if (field[way]["worst"].is_object()) field[way]["worst"].erase("running");
+        }
       }
     }
     const Report after = report_from_json(document.dump());
     CHECK(after.cases[1].fields[7].causes.empty());
     CHECK(after.cases[1].fields[7].isolated.statistics.units.empty());
     CHECK(after.cases[1].fields[7].isolated.rejected == 5012);
+    CHECK(after.cases[1].fields[7].isolated.bounds.a_priori.empty());
+    CHECK(after.cases[1].fields[7].isolated.worst->running == 0.0);
+    CHECK(after.cases[1].fields[7].isolated.worst->a_priori == 4.1e-4);
     // What reports always had is demanded, and what is there must be right.
     document["cases"][0]["fields"][0]["isolated"].erase("rejected");
     CHECK(contains(refusal(document.dump()), "expected a member \"rejected\" in cases[0].fields[0].isolated, found none"));
@@ -84,8 +91,14 @@ TEST_SUITE("json") {
   }
 
   TEST_CASE("compact and indented layouts say the same") {
-    const Report before = sample::report();
+    Report before = sample::report();
+    before.cases[1].flips[0].tier = RoutingTier::ExactTie;  // the first enumerator, and not the default
+    before.cases[0].fields[0].isolated.statistics = {};
     const std::string compact = to_json(before, JsonLayout::Compact);
+    const auto document = nlohmann::json::parse(compact);
+    CHECK_FALSE(document["cases"][0]["fields"][0]["isolated"].contains("statistics"));
+    CHECK(document["cases"][0]["fields"][2]["isolated"].contains("statistics"));
+    CHECK(document["cases"][1]["flips"][0]["tier"] == name(RoutingTier::ExactTie));
     CHECK(compact.find('\n') == std::string::npos);
     CHECK(to_json(report_from_json(compact)) == to_json(before));
   }
@@ -110,7 +123,7 @@ TEST_SUITE("json") {
       }
     };
     nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields, elements = fields, flips = fields;
-    nlohmann::json statistics = fields, tests = fields, vacuity = fields, causes = fields;
+    nlohmann::json statistics = fields, tests = fields, vacuity = fields, causes = fields, bounds = fields;
     for (const auto& one : sample_json["cases"]) {
       for (const auto& flip : one["flips"]) flips.push_back(flip);
       for (const auto& field : one["fields"]) {
@@ -119,6 +132,7 @@ TEST_SUITE("json") {
         for (const auto& cause : field["causes"]) causes.push_back(cause);
         for (const char* way : {"isolated", "chained"}) {
           judgements.push_back(field[way]);
+          bounds.push_back(field[way]["bounds"]);
           statistics.push_back(field[way]["statistics"]);
           for (const auto& test : field[way]["statistics"]["tests"]) tests.push_back(test);
           elements.push_back(field[way]["worst"]);
@@ -134,6 +148,7 @@ TEST_SUITE("json") {
     set_somewhere(elements, blank_case["fields"][0]["isolated"]["worst"]);
     set_somewhere(flips, blank_case["flips"][0]);
     set_somewhere(statistics, blank_case["fields"][0]["isolated"]["statistics"]);
+    set_somewhere(bounds, blank_case["fields"][0]["isolated"]["bounds"]);
     set_somewhere(tests, blank_case["fields"][0]["isolated"]["statistics"]["tests"][0]);
     set_somewhere(vacuity, blank_case["fields"][0]["vacuity"][0]);
     set_somewhere(causes, blank_case["fields"][0]["causes"][0]);

@@ -11,67 +11,70 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;
 
-Json written(bool value) { return value; }
-Json written(const std::string& value) { return value; }
-Json written(std::uint32_t value) { return value; }
-Json written(Field value) { return std::string(name(value)); }
-Json written(Verdict value) { return std::string(name(value)); }
-Json written(VacuityOutcome value) { return std::string(name(value)); }
-Json written(RoutingTier value) { return std::string(name(value)); }
-
-Json written(double value) {
-  if (std::isnan(value)) return "NaN";
-  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
-  return value;
-}
-
-Json written(std::int64_t value) {
-  if (value > kExactInDouble || value < -kExactInDouble) return std::to_string(value);
-  return value;
-}
-
-Json written(std::uint64_t value) {
-  if (value > static_cast<std::uint64_t>(kExactInDouble)) return std::to_string(value);
-  return value;
-}
-
 template <class T>
 concept Described = requires(const T& value) { json::members(value, [](const char*, const auto&, auto...) {}); };
 
-template <Described T>
-Json written(const T& value);
-template <class T>
-Json written(const std::optional<T>& value);
-template <class T>
-Json written(const std::vector<T>& values);
+/// Writes any value of a report. `terse` leaves out members at their default, where a reader gives them that.
+struct Writer {
+  bool terse = false;
 
-// An array of two, so that repeated names and their order survive.
-template <class A, class B>
-Json written(const std::pair<A, B>& value) {
-  Json pair = Json::array();
-  pair.push_back(written(value.first));
-  pair.push_back(written(value.second));
-  return pair;
-}
+  Json written(bool value) const { return value; }
+  Json written(const std::string& value) const { return value; }
+  Json written(std::uint32_t value) const { return value; }
+  Json written(Field value) const { return std::string(name(value)); }
+  Json written(Verdict value) const { return std::string(name(value)); }
+  Json written(VacuityOutcome value) const { return std::string(name(value)); }
+  Json written(RoutingTier value) const { return std::string(name(value)); }
 
-template <class T>
-Json written(const std::optional<T>& value) {
-  return value ? written(*value) : Json(nullptr);
-}
+  Json written(double value) const {
+    if (std::isnan(value)) return "NaN";
+    if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
+    return value;
+  }
 
-template <class T>
-Json written(const std::vector<T>& values) {
-  Json array = Json::array();
-  for (const T& value : values) array.push_back(written(value));
-  return array;
-}
+  Json written(std::int64_t value) const {
+    if (value > kExactInDouble || value < -kExactInDouble) return std::to_string(value);
+    return value;
+  }
 
-template <Described T>
-Json written(const T& value) {
-  Json object = Json::object();
-  json::members(value, [&object](const char* name, const auto& member, auto...) { object[name] = written(member); });
-  return object;
-}
+  Json written(std::uint64_t value) const {
+    if (value > static_cast<std::uint64_t>(kExactInDouble)) return std::to_string(value);
+    return value;
+  }
+
+  // An array of two, so that repeated names and their order survive.
+  template <class A, class B>
+  Json written(const std::pair<A, B>& value) const {
+    Json pair = Json::array();
+    pair.push_back(written(value.first));
+    pair.push_back(written(value.second));
+    return pair;
+  }
+
+  template <class T>
+  Json written(const std::optional<T>& value) const {
+    return value ? written(*value) : Json(nullptr);
+  }
+
+  template <class T>
+  Json written(const std::vector<T>& values) const {
+    Json array = Json::array();
+    for (const T& value : values) array.push_back(written(value));
+    return array;
+  }
+
+  template <Described T>
+  Json written(const T& value) const {
+    const Json blank = terse ? Writer{}.written(T{}) : Json();
+    Json object = Json::object();
+    json::members(value, [&](const char* name, const auto& member, auto... added) {
+      Json one = written(member);
+      if (terse && sizeof...(added) > 0 && one == blank.at(name)) return;
+      object[name] = std::move(one);
+    });
+    return object;
+  }
+};
 
 }  // namespace
 
@@ -80,7 +83,7 @@ std::string to_json(const Report& report, JsonLayout layout) {
   document["schema"] = std::string(kReportSchema);
   document["version"] = kReportVersion;
   document["verdict"] = std::string(name(report.verdict()));  // for readers that want one word; derived, so not read back
-  document.update(written(report));
+  document.update(Writer{layout == JsonLayout::Compact}.written(report));
   const int indent = layout == JsonLayout::Indented ? 1 : -1;
   return document.dump(indent, ' ', false, Json::error_handler_t::replace) + (indent > 0 ? "\n" : "");
 }

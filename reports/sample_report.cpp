@@ -21,6 +21,8 @@ Element element(Field field, double ratio) {
   e.ref = 0.12345678901234567;
   e.ref_bits = 0x3dfd;
   e.delta = 3.1e-5;
+  e.a_priori = 4.1e-4;
+  e.running = 3.1e-5;
   e.magnitude = 3.4142135;
   e.low = 0.123046875;
   e.high = 0.1240234375;
@@ -41,6 +43,8 @@ Judgement judged(Field field, Verdict verdict, double ratio, std::int64_t reject
   if (row(field).match != Match::Rounded) return j;
   j.max_ratio = ratio;
   j.worst = element(field, ratio);
+  j.bounds = {"C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = 0.000122, n = 2048, u = 2^-24",
+              "hopper, in its own order: each of 128 steps of 16 products loses at most 2^-23 of the sum it leaves and 2^-21 of its largest addend", 62, 3, 117.25};
   if (by_expert(field))
     for (std::int64_t expert = 0; expert < 12; ++expert) j.worst_by_expert.emplace_back(expert * 11, ratio / (1.0 + static_cast<double>(expert) / 4));
   return j;
@@ -245,6 +249,7 @@ Report hostile_report() {
       }
       for (auto& check : f.vacuity) check.copy = check.reason = hostile;
       for (auto& cause : f.causes) cause.sentence = hostile;
+      f.isolated.bounds.a_priori = f.chained.bounds.running = hostile;
       f.upstream = f.origin = f.isolated_bits.cause = f.isolated_bits.accumulator = hostile;
       if (f.isolated.worst) f.isolated.worst->at.emplace_back(hostile, 1);
     }

@@ -20,7 +20,12 @@ constexpr std::string_view kMoreStyle =
     ".matrix td.ours{background:var(--soft)}.matrix tbody th small{font-weight:400}.curves{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:24px}"
     "svg.curve{width:100%;max-width:560px;height:auto}svg.curve path{fill:none;stroke:var(--muted);stroke-width:1.6}svg.curve path.ours{stroke:var(--good);stroke-width:3}"
     "svg.curve line{stroke:var(--edge)}.dash1{stroke-dasharray:2 3}.dash2{stroke-dasharray:7 4}.dash3{stroke-dasharray:1 5}.dash4{stroke-dasharray:9 3 2 3}.dash5{stroke-dasharray:12 6}"
-    ".routing td,.routing th{padding-right:16px}.legend{display:inline-block;width:34px;height:10px;vertical-align:middle}";
+    ".routing td,.routing th{padding-right:16px}.legend{display:inline-block;width:34px;height:10px;vertical-align:middle}"
+    // Narrow: the explanation of a rule stands below its name and its figures.
+    "@media screen and (max-width:760px){main>section{padding:14px}.rules,.rules tbody{display:block}.rules thead{display:none}"
+    ".rules tr{display:grid;grid-template-columns:1fr auto;gap:0 14px;padding:6px 0;border-top:1px solid var(--edge)}.rules th,.rules td{padding:0}"
+    ".rules td:nth-child(2){grid-row:2;grid-column:1/-1;color:var(--muted)}.rules td:nth-child(4){grid-column:1/-1;color:var(--muted)}"
+    ".rules td[data-label]::before{content:attr(data-label) \": \"}}";
 
 std::string chip(const Fault& fault, std::size_t rule, const Sensitivity::Rule& what) {
   const std::int64_t caught = fault.caught[rule];
@@ -47,13 +52,14 @@ std::string matrix(const Sensitivity& all) {
 }
 
 std::string rules(const Sensitivity& all) {
-  std::string out = "<section id=\"rules\"><h2>The rules</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"routing rules\"><thead><tr><th scope=\"col\">rule</th><th scope=\"col\">accepts when</th>"
-                    "<th scope=\"col\" class=\"number\">faults caught</th><th scope=\"col\">correct runs rejected</th></tr></thead><tbody>";
+  const bool wrongly = std::ranges::any_of(all.rules, [](const auto& rule) { return !rule.wrongly.empty(); });  // else it was not looked at
+  std::string out = fmt::format("<section id=\"rules\"><h2>The rules</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"routing rules\"><thead><tr><th scope=\"col\">rule</th><th scope=\"col\">accepts when</th>"
+                                "<th scope=\"col\" class=\"number\">faults caught</th>{}</tr></thead><tbody>", wrongly ? "<th scope=\"col\">correct runs rejected</th>" : "");
   for (std::size_t i = 0; i < all.rules.size(); ++i) {
     const auto caught = std::ranges::count_if(all.faults, [&](const Fault& f) { return f.note != "equivalent" && f.caught[i] > 0; });
     const auto counted = std::ranges::count_if(all.faults, [](const Fault& f) { return f.note != "equivalent"; });
-    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"number\">{} of {}</td><td>{}</td></tr>", escaped(all.rules[i].name), escaped(all.rules[i].sentence), caught, counted,
-                       all.rules[i].wrongly.empty() ? "-" : escaped(all.rules[i].wrongly));
+    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"number\">{} of {}</td>{}</tr>", escaped(all.rules[i].name), escaped(all.rules[i].sentence), caught, counted,
+                       wrongly ? fmt::format("<td data-label=\"correct runs rejected\">{}</td>", all.rules[i].wrongly.empty() ? "-" : escaped(all.rules[i].wrongly)) : "");
   }
   return out + "</tbody></table></div></section>\n";
 }

@@ -27,6 +27,10 @@ std::string case_header(const CaseResult& result, const TextOptions& options) {
   if (!result.device.empty()) who.push_back("device " + printable(result.device));
   who.push_back("contract " + printable(result.contract));
   if (!result.accumulators.empty()) who.push_back("accumulators: " + printable(result.accumulators));
+  const std::string first = fmt::format("{} {}", sign(mark(result.verdict)), words(result.verdict));
+  const std::string title = fmt::format("{}  {}\n", painted(first, mark(result.verdict), options.colour),
+                                        printable(result.problem == result.candidate ? result.problem : fmt::format("{}, {}", result.problem, result.candidate)));
+  if (result.fields.empty()) return title + wrapped(printable(result.headline), "  ", width);  // nothing was judged: why is all there is to say
   const MoeConfig& c = result.config;
   std::vector<std::string> what = {fmt::format("T {} tokens", grouped_digits(result.tokens)), fmt::format("K {} of E {} experts", c.top_k, c.num_experts),
                                    fmt::format("H {}", c.hidden_size), fmt::format("I {}", c.moe_intermediate_size)};
@@ -34,9 +38,7 @@ std::string case_header(const CaseResult& result, const TextOptions& options) {
   what.push_back(fmt::format("seed {}", result.seed));
   if (result.multiply_adds > 0) what.push_back(grouped_digits(result.multiply_adds) + " multiply-adds");
   what.push_back(seconds_text(result.seconds));
-  const std::string first = fmt::format("{} {}", sign(mark(result.verdict)), words(result.verdict));
-  return fmt::format("{}  {}, {}\n", painted(first, mark(result.verdict), options.colour), printable(result.problem), printable(result.candidate)) +
-         wrapped(joined(who), "  ", width) + wrapped(joined(what), "  ", width) + wrapped(printable(result.headline), "  ", width);
+  return title + wrapped(joined(who), "  ", width) + wrapped(joined(what), "  ", width) + wrapped(printable(result.headline), "  ", width);
 }
 
 std::string bits_line(const Totals& sum) {
@@ -50,7 +52,8 @@ std::string bits_line(const Totals& sum) {
 
 std::string case_block(const CaseResult& result, const TextOptions& options) {
   const auto width = static_cast<std::size_t>(options.width);
-  std::string out = case_header(result, options) + "\n" + field_table(result, options);
+  std::string out = case_header(result, options);
+  if (!result.fields.empty()) out.append("\n").append(field_table(result, options));
   if (const std::string bits = bits_line(totals(result)); !bits.empty()) out.append("\n").append(wrapped(bits, "  ", width));
   out += field_details(result, options) + routing_details(result, options);
   for (const std::string& remark : result.remarks) out += wrapped(printable(remark), "  note: ", width);

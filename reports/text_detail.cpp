@@ -21,15 +21,22 @@ std::string experts_text(const std::vector<std::int64_t>& experts) {
 
 std::string ulps_text(std::int64_t ulps) { return fmt::format("{} ulp{}", grouped_digits(ulps), ulps == 1 || ulps == -1 ? "" : "s"); }
 
+std::string bounds_text(const Judgement& judgement, std::size_t width) {
+  std::string out;
+  for (const auto& [what, words] : bound_rows(judgement)) out += wrapped(printable(words), fmt::format("      {:<10} ", what), width);
+  return out;
+}
+
 std::string element_text(Field field, const Element& e, std::size_t width) {
   Columns lines;
   lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
   const bool rounded = has_ratio(field), finite = std::isfinite(e.out), bf16 = stored_as_bf16(field, e);
   lines.rows.push_back({"found", value_text(e.out), bf16 ? bits_text(field, e.out_bits) : "",
-                        rounded && finite && bf16 ? ulps_text(e.ulps) + " from the rounded reference" : ""});
+                        rounded && finite && bf16 && !std::isnan(e.ref) ? ulps_text(e.ulps) + " from the rounded reference" : ""});
   lines.rows.push_back({"reference", value_text(e.ref), bf16 ? bits_text(field, e.ref_bits) : "", rounded && bf16 ? "value before rounding, bits after" : ""});
   std::string out = wrapped(printable(place_text(e)), "      at ", width) + lines.text(6);
   if (!rounded) return out;
+  if (std::isnan(e.ref)) return out + "      accepted   NaN alone, which the operands give\n";
   out += fmt::format("      accepted   {} .. {}\n", value_text(e.low), value_text(e.high));
   if (!finite) return out;
   const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
@@ -53,6 +60,7 @@ std::string judgement_text(const FieldResult& result, const Judgement& judgement
   }
   std::string out = wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
   if (judgement.worst) out += element_text(result.field, *judgement.worst, static_cast<std::size_t>(options.width));
+  if (judgement.worst && has_ratio(result.field) && std::isfinite(judgement.worst->out) && std::isfinite(judgement.worst->ref)) out += bounds_text(judgement, static_cast<std::size_t>(options.width));
   return out;
 }
 
@@ -76,8 +84,8 @@ std::string prediction_detail(const FieldResult& result, const Prediction& bits,
 std::string field_details(const CaseResult& result, const TextOptions& options) {
   std::string out;
   for (const FieldResult& field : result.fields) {
-    std::string body = judgement_text(field, field.isolated, "isolated", options) + judgement_text(field, field.chained, "chained", options) +
-                       causes_text(field, options) + statistics_text(field.isolated, "isolated", options) + statistics_text(field.chained, "chained", options) +
+    std::string body = causes_text(field, options) + judgement_text(field, field.isolated, "isolated", options) +
+                       judgement_text(field, field.chained, "chained", options) + statistics_text(field.isolated, "isolated", options) + statistics_text(field.chained, "chained", options) +
                        prediction_detail(field, field.isolated_bits, "isolated", options) + prediction_detail(field, field.chained_bits, "chained", options) +
                        vacuity_text(field, options);
     for (const std::string& note : field.notes) body += wrapped(printable(note), "    note: ", static_cast<std::size_t>(options.width));

@@ -37,7 +37,8 @@ std::string statistics_text(const Judgement& judgement, std::string_view way, co
   const Statistics& statistics = judgement.statistics;
   const auto width = static_cast<std::size_t>(options.width);
   const bool suspect = !statistics.suspicion.empty();
-  if (statistics.units.empty() || (!suspect && !options.verbose)) return "";
+  // A field that its intervals refuse needs no chances to be argued about.
+  if (statistics.units.empty() || ((!suspect || failed(judgement.verdict)) && !options.verbose)) return "";
   std::string out;
   if (suspect) {
     const Mark kind = statistics.explained ? Mark::Absent : Mark::Doubt;

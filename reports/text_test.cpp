@@ -120,6 +120,53 @@ TEST_SUITE("text") {
     CHECK(contains(line_with(text, "✘  d_topk_weights "), "2 NaN/inf"));
   }
 
+  TEST_CASE("both bounds are said of the element argued about: which is in force, and how each is made") {
+    Report report = sample::report();
+    report.cases.erase(report.cases.begin());
+    Judgement& down = report.cases[0].fields[7].isolated;
+    report.cases[0].fields[7].chained.worst.reset();
+    const std::string text = render_text(report, {.width = 400});
+    CHECK(contains(line_with(text, "a priori "), "  a priori   0.00041: C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = 0.000122, n = 2048, u = 2^-24"));
+    CHECK(contains(line_with(text, "running "), "  running    3.1e-05, in force: hopper, in its own order: each of 128 steps of 16 products loses"));
+    CHECK(contains(text, "typically  the a-priori bound is 117.2 times the one in force: median of 62 elements, 3 more are exact\n"));
+    down.worst->running = 0.0;
+    down.worst->delta = down.worst->a_priori;
+    down.bounds.running = "none: no order of summation is declared";
+    const std::string undeclared = render_text(report, {.width = 400});
+    CHECK(contains(undeclared, "  a priori   0.00041, in force: C(n)"));
+    CHECK(contains(undeclared, "  running    none: no order of summation is declared\n"));
+    down.worst->delta = 0.0;
+    CHECK(contains(render_text(report, {.width = 400}), "typically  this element is exact in any order of summation, so that delta is 0; the a-priori bound is"));
+    down.bounds = {};
+    CHECK_FALSE(contains(line_with(render_text(report, {.width = 400}), "sum of |a||b|"), "a priori"));
+  }
+
+  TEST_CASE("the cause comes first, and chances are said of fields inside their bounds only") {
+    Report report = sample::report();
+    report.cases.erase(report.cases.begin());
+    const std::string text = render_text(report);
+    const auto section = text.find("✘ second_gemm");
+    CHECK(text.find("cause: the rows of expert 33", section) < text.find("isolated FAILED", section));
+    FieldResult& down = report.cases[0].fields[7];
+    down.isolated.statistics.units = "elements";
+    down.isolated.statistics.suspicion = "most bits differ";
+    CHECK_FALSE(contains(render_text(report), "most bits differ"));
+    CHECK(contains(render_text(report, {.verbose = true}), "most bits differ"));
+    down.isolated.verdict = Verdict::Suspect;
+    CHECK(contains(render_text(report), "isolated statistics: most bits differ"));
+  }
+
+  TEST_CASE("a value where only NaN is accepted is not measured by a bound") {
+    Report report = sample::report();
+    report.cases.erase(report.cases.begin());
+    Element& e = *report.cases[0].fields[7].isolated.worst;
+    e.ref = e.low = e.high = e.delta = std::numeric_limits<double>::quiet_NaN();
+    report.cases[0].fields[7].chained.worst.reset();
+    const std::string text = render_text(report);
+    CHECK(contains(text, "accepted   NaN alone, which the operands give\n"));
+    CHECK_FALSE(contains(text, "delta nan"));
+  }
+
   TEST_CASE("bits and ulps are shown of bf16 elements only") {
     Report report = sample::report();
     report.cases.erase(report.cases.begin());
@@ -166,6 +213,17 @@ TEST_SUITE("text") {
       coloured.erase(at, coloured.find('m', at) + 1 - at);
     }
     CHECK(coloured == plain);
+  }
+
+  TEST_CASE("a case that could not be judged says why, and nothing else") {
+    Report report;
+    CaseResult& one = report.cases.emplace_back();
+    one.problem = one.candidate = "cut.h5";
+    one.verdict = Verdict::MissingGolden;
+    one.headline = "cannot open cut.h5 as HDF5: truncated file";
+    CHECK(contains(render_text(report), "~ NOT JUDGED  cut.h5\n  cannot open cut.h5 as HDF5: truncated file\n\n"));
+    CHECK_FALSE(contains(render_text(report), "T 0 tokens"));
+    CHECK_FALSE(contains(render_text(report), "elements   worst"));
   }
 
   TEST_CASE("nothing compared is said in words, and control characters never reach the terminal") {

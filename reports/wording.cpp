@@ -27,7 +27,7 @@ std::string_view sign(Mark mark) {
 
 std::string_view words(Verdict verdict) {
   constexpr std::string_view all[] = {"not written", "unsupported", "passed",    "mistrusted",  "suspect",
-                                      "no golden",   "FAILED",      "NON-FINITE", "WRONG DTYPE", "WRONG SHAPE"};
+                                      "NOT JUDGED",  "FAILED",      "NON-FINITE", "WRONG DTYPE", "WRONG SHAPE"};
   static_assert(std::size(all) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
   return all[static_cast<std::size_t>(verdict)];
 }

@@ -52,6 +52,13 @@ bool has_ratio(Field field);
 /// Elements of a field that were judged, isolated or chained.
 std::int64_t elements(const FieldResult& result);
 
+/// How far off the first stage with an error of its own is, where, and against what; else the first field that lies outside what the inputs
+/// give. "" where nothing lies outside.
+std::string distance_text(const CaseResult& result);
+
+/// The two bounds of a field's judgement, a row each: its name, and what to say of it. Nothing where no account was taken.
+std::vector<std::pair<std::string, std::string>> bound_rows(const Judgement& judgement);
+
 /// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
 std::string cause_text(const Cause& cause);
 

@@ -126,7 +126,7 @@ CpuSums sums_of(const Example& e) {
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
 std::int64_t compare_one(const FieldComparer& by_device, const Example& e, bool timed) {
-  const CompareContext context{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr, 0.0, Store::Bf16};
+  const CompareContext context{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr, Store::Bf16};
   auto start = std::chrono::steady_clock::now();
   const FieldComparison device = by_device(e.out, e.reference, e.rows);
   const double device_seconds = seconds_since(start);

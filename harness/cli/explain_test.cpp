@@ -95,6 +95,22 @@ TEST_SUITE("explain") {
     }
   }
 
+  TEST_CASE("an order that was only assumed narrows no interval, here as in a verification") {
+    const Problem problem = load_fixture("odd");
+    const auto& contract = find_contract("hf");
+    const Candidate candidate = predict_forward(problem, contract, all("hopper"));
+    const auto upstream = usable_upstream(problem, candidate.fields);
+    for (const char* accumulator : {"hopper_any_split", "hopper"}) {
+      const auto intervals = make_reference(problem, upstream, contract, all(accumulator), true)->bounded(Field::first_gemm, Mode::Isolated);
+      const std::int64_t index = 1234;
+      const auto d = explain(problem, candidate, contract, all(accumulator), true, {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), index), Mode::Isolated, 1, {}});
+      CAPTURE(accumulator);
+      CHECK(d.value.high == intervals[index].high);
+      CHECK(d.accumulator == "hopper");
+      CHECK(d.running.empty() == (std::string_view(accumulator) != "hopper"));
+    }
+  }
+
   TEST_CASE("partial sums agree with the vector kernels for every accumulator and length of K") {
     const Problem problem = load_fixture("wide");
     const auto& contract = find_contract("hf");

@@ -52,7 +52,7 @@ class ChangedReference final : public Reference {
   std::vector<std::int32_t> expected_integers(Field field) override { return real_->expected_integers(field); }
   std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& flags) override { return real_->predicted_selection(mode, flags); }
   Store store(Field field) const override { return real_->store(field); }
-  double bound_constant(Field field) const override { return real_->bound_constant(field); }
+  BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> at) override { return real_->bound_account(field, mode, at); }
   bool same_in_both_modes(Field field) const override { return real_->same_in_both_modes(field); }
   std::string isolated_from(Field field) const override { return real_->isolated_from(field); }
   const Routing& routing() const override { return real_->routing(); }

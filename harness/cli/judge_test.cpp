@@ -82,6 +82,64 @@ TEST_SUITE("judge") {
     }
   }
 
+  TEST_CASE("both bounds of every rounded field are in the result: worked by hand for one row of ones") {
+    // One token, one expert: 32 terms, all 1 but the last, which is 2^-60. Steps of 16 leave 16 and 31; the largest addends are 1 and 16.
+    Problem problem;
+    problem.name = "ones";
+    problem.config = {32, 1, 1, 1, true};
+    problem.sequence = 1;
+    const auto ones = [](Shape shape) {
+      Tensor tensor(DType::BFloat16, std::move(shape));
+      for (Bf16& x : tensor.as<Bf16>()) x = round_to_bf16(1.0);
+      return tensor;
+    };
+    problem.input = ones({1, 32});
+    problem.input.as<Bf16>()[31] = round_to_bf16(0x1p-60);
+    problem.gate = ones({1, 32});
+    problem.experts = stored_experts(std::make_shared<Tensor>(ones({1, 2, 32})), std::make_shared<Tensor>(ones({1, 32, 1})));
+    const auto near = [](double expected) { return doctest::Approx(expected).epsilon(1e-4); };
+    Candidate candidate = predicted(problem, "hf");
+    const CaseResult declared = judged(problem, candidate);
+    REQUIRE(declared.verdict == Verdict::Passed);
+    for (const Field field : {Field::router_logits, Field::first_gemm}) {
+      const Judgement& judgement = of(declared, field).isolated;
+      CHECK(judgement.worst->magnitude == near(31));
+      CHECK(judgement.worst->a_priori == near(32 * 0x1p-24 * 31));
+      CHECK(judgement.worst->running == near(0x1p-23 * (16 + 31) + 0x1p-21 * (1 + 16)));
+      CHECK(judgement.worst->delta == near(judgement.worst->running));
+      CHECK(judgement.bounds.typical == near(32 * 0x1p-24 * 31 / (0x1p-23 * (16 + 31) + 0x1p-21 * (1 + 16))));
+      CHECK(judgement.bounds.running.starts_with("hopper, in its own order: each of 2 steps of 16 products"));
+    }
+    candidate.accumulators = {};
+    const Judgement open = of(judged(problem, candidate), Field::first_gemm).isolated;
+    CHECK(open.worst->delta == near(32 * 0x1p-24 * 31));
+    CHECK(open.worst->running == 0.0);
+    CHECK(open.bounds.typical == near(1.0));
+    CHECK(open.bounds.running == "none: no order of summation is declared");
+  }
+
+  TEST_CASE("of every rounded field the bound in force is the smaller of the two, isolated and chained") {
+    for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
+      const Problem problem = load_fixture("odd");
+      const CaseResult result = judged(problem, predicted(problem, contract));
+      for (const FieldResult& field : result.fields)
+        for (const Judgement* judgement : {&field.isolated, &field.chained}) {
+          if (row(field.field).dtype != DType::BFloat16 || judgement->elements == 0) continue;
+          CAPTURE(assay::name(field.field));
+          CAPTURE(contract);
+          CHECK_FALSE(judgement->bounds.a_priori.empty());
+          CHECK_FALSE(judgement->bounds.running.empty());
+          REQUIRE(judgement->worst);
+          const Element& e = *judgement->worst;
+          const double smaller = e.running > 0.0 ? std::min(e.a_priori, e.running) : e.a_priori;
+          if (e.delta > 0.0) CHECK(e.delta == doctest::Approx(smaller).epsilon(1e-3));
+          const bool product = row(field.field).stage == Stage::Router || row(field.field).stage == Stage::GateUp || row(field.field).stage == Stage::Down;
+          CHECK((judgement->bounds.sampled + judgement->bounds.exact > 0) == product);
+          if (product && field.field != Field::second_gemm) CHECK(judgement->bounds.typical > 1.0);
+        }
+    }
+  }
+
   TEST_CASE("NaN, Inf, missing, misshapen and out-of-range fields are verdicts, not errors") {
     const Problem problem = load_fixture("odd");
     const Candidate right = predicted(problem, "hf");

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/command_words.h"
 #include "harness/cli/environment.h"
 #include "harness/error.h"
 
@@ -26,18 +27,9 @@ constexpr const char* kExitCodes =
     "Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device),\n"
     "4 suspect or mistrusted only, 77 nothing was compared.";
 
-int code(assay::ExitCode exit_code) { return static_cast<int>(exit_code); }
+constexpr const char* kRefusal = "assay: {}\nRun '{} --help' for what is valid.\n";
 
-/// A name where a command must stand: CLI11 only says that one is missing.
-std::string missing_command(const CLI::App& app) {
-  const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
-  std::string valid;
-  for (const auto* command : at->get_subcommands([](const CLI::App*) { return true; }))
-    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", command->get_name());
-  const auto words = at->remaining();
-  return fmt::format("{}; valid: {}", words.empty() ? fmt::format("expected a command after '{}'", at->get_name()) : fmt::format("unknown command '{}'", words.front()), valid);
-}
+int code(assay::ExitCode exit_code) { return static_cast<int>(exit_code); }
 
 /// Output that went nowhere (a full disk, a closed stream) must not end as a success.
 void require_stdout() {
@@ -77,10 +69,13 @@ int main(int argc, char** argv) {
     return code(result);
   } catch (const CLI::RequiredError& error) {
     const bool command = std::string_view(error.what()).find("subcommand") != std::string_view::npos;
-    fmt::print(stderr, "assay: {}\nRun 'assay --help' or 'assay COMMAND --help' for what is valid.\n", command ? missing_command(app) : error.what());
+    fmt::print(stderr, kRefusal, command ? assay::cli::missing_command(app) : error.what(), assay::cli::command_words(app));
+    return code(assay::ExitCode::Usage);
+  } catch (const CLI::ExtrasError&) {
+    fmt::print(stderr, kRefusal, assay::cli::unexpected_words(app), assay::cli::command_words(app));
     return code(assay::ExitCode::Usage);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "assay: {}\nRun 'assay --help' or 'assay COMMAND --help' for what is valid.\n", error.what());
+    fmt::print(stderr, kRefusal, error.what(), assay::cli::command_words(app));
     return code(assay::ExitCode::Usage);
   } catch (const assay::UsageError& error) {
     fmt::print(stderr, "assay: {}\n", error.what());

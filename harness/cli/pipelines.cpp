@@ -100,7 +100,8 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
     candidate.name = name;
     return candidate;
   }
-  throw UsageError(fmt::format("unknown pipeline '{}'; valid: {}, dump:FILE.h5, plugin:PATH.so", name, valid));
+  const std::string file = name.ends_with(".h5") ? fmt::format("; a file is named dump:{}", name) : "";
+  throw UsageError(fmt::format("unknown pipeline '{}'{}; valid: {}, dump:FILE.h5, plugin:PATH.so", name, file, valid));
 }
 
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract) {

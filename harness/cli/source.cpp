@@ -92,6 +92,7 @@ Source load_source(const SourceOptions& options) {
     const Accumulator all = parse_accumulator(options.accumulator);
     accumulators = {all, all, all, accumulators.rest_as_torch};
   }
+  source.contract.product_slack = product_slack(source.candidate, accumulators);
   source.declared = accumulators;
   source.predict = declared(accumulators) || source.candidate.from_hopper();
   source.accumulators = {assumed(accumulators.router), assumed(accumulators.gate_up), assumed(accumulators.down)};

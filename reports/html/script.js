@@ -26,6 +26,8 @@
   });
   search.addEventListener("input", apply);
 
+  for (const chip of all(".chip[aria-label]")) chip.title = chip.getAttribute("aria-label");
+
   // Deep links open what they point into.
   const open_target = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));

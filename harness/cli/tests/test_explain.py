@@ -28,7 +28,8 @@ class Explain(ProgramTest):
 
     def test_a_product_is_shown_term_by_term_and_step_by_step(self):
         at = ("--field", "first_gemm", "--at", "token=0,slot=1,col=59")
-        text = self.expect(PASSED, *ODD, *at, says=["terms: 8 largest of 72", "partial sums, accumulator hopper", "C(n) sum |a||b|, any order", "delta in force"]).stdout
+        text = self.expect(PASSED, *ODD, *at, says=["terms: 8 largest of 72", "partial sums, accumulator hopper", "C(n) sum |a||b|, any order", "sum: the a-priori bound",
+                                                  "running bound: hopper, in its own order: each of 5 steps of 16 products", ", the running bound"]).stdout
         self.assertEqual(len(re.findall(r"^ +\d+ .* %$", text, re.M)), 8)
         some, every = self.derivation(*ODD, *at, "--terms", "3"), self.derivation(*ODD, *at, "--all")
         self.assertEqual((len(some["largest"]), len(every["largest"])), (3, 72))
@@ -36,11 +37,17 @@ class Explain(ProgramTest):
         total = sum(term["a"] * term["b"] for term in every["largest"])
         self.assertAlmostEqual(total, every["value"]["ref"], delta=1e-12 * every["magnitude"])
         self.assertTrue(every["low"] <= every["out"] <= every["high"])
+        in_force = every["value"]["high"] - every["value"]["ref"]
+        a_priori, running = (sum(part["value"] for part in every[bound]) for bound in ("bound", "running"))
+        self.assertAlmostEqual(running, in_force, delta=1e-4 * in_force)
+        self.assertGreater(a_priori, running)
+        self.assertAlmostEqual(a_priori, 72 * 2**-24 * every["magnitude"], delta=1e-4 * a_priori)
 
     def test_without_a_declared_accumulator_there_are_bounds_and_float64_sums_alone(self):
         found = self.derivation("explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--field", "first_gemm", "--at", "row=0,col=0")
         self.assertIsNone(found["predicted"])
         self.assertEqual({block["running"] for block in found["sums"]}, {None})
+        self.assertEqual((found["running"], found["running_words"]), ([], "none: no order of summation is declared"))
 
     def test_a_planted_fault_is_rejected_with_what_would_have_been_accepted(self):
         faulty = ("explain", "--fixture", "odd", "--fault", "gate_up_sums_in_bf16", "--field", "first_gemm", "--at", "row=14,col=59")

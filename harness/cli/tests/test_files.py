@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import unittest
 import xml.etree.ElementTree
 
-from program import COULD_NOT_JUDGE, FAILED, FORWARD, GOLDENS, PASSED, SUSPECT, USAGE, ProgramTest, golden
+from program import COULD_NOT_JUDGE, FAILED, FORWARD, GOLDENS, PASSED, ROOT, SUSPECT, USAGE, ProgramTest, golden
 
 IMPLEMENTATIONS = (("grouped_mm", "hf"), ("eager", "hf_eager"))
 
@@ -30,6 +32,11 @@ class Predicted(ProgramTest):
 
     def test_the_exporter_needs_a_python_and_says_so(self):
         self.refuse(COULD_NOT_JUDGE, "golden", "make", "--fixture", "odd", says=["could not run '/nonexistent/python'", "ASSAY_PYTHON"])
+
+    def test_the_writer_of_dumps_says_what_its_python_lacks(self):
+        script = f"import sys; sys.path.insert(0, {str(ROOT / 'golden' / 'python')!r}); from assay_golden import Candidate"
+        done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", script], capture_output=True, encoding="utf-8", check=False)
+        self.assertIn("ImportError: assay_golden needs numpy and h5py, found no numpy: python3 -m pip install numpy h5py", done.stderr)
 
 
 class Goldens(ProgramTest):

@@ -10,7 +10,10 @@ class Usage(ProgramTest):
         self.assertEqual(self.refuse(USAGE, *words, says=says).stdout, "")
 
     def test_an_unknown_option_is_named(self):
-        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--nonsense", says=["--nonsense", "assay COMMAND --help"])
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--nonsense", says=["unknown option '--nonsense'", "'assay verify --help'"])
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--htlm", "x.html", says="unknown option '--htlm'; did you mean --html?")
+        self.refuse_usage("verify", golden("odd.eager"), says=f"expected options, found '{golden('odd.eager')}'; a file is given as --golden ")
+        self.refuse_usage("verify", "--golden", golden("odd.eager"), "--pipeline", "mine.h5", says="unknown pipeline 'mine.h5'; a file is named dump:mine.h5; valid: reference_cpu")
 
     def test_an_unknown_or_missing_command_lists_the_valid_ones(self):
         every = "verify, regress, golden, report, explain, minimize, mutate, inspect, list, bench"
