@@ -59,7 +59,8 @@ std::string hero(const Report& report) {
   const Verdict verdict = report.verdict();
   std::string out = fmt::format("<header class=\"hero {}\"><p class=\"kicker\">{} <time>{}</time></p><h1><span class=\"sign\">{}</span> {}</h1>", html::css_class(verdict),
                                 escaped(report.title), escaped(report.created), sign(mark(verdict)), verdict_in_words(report));
-  if (const CaseResult* one = first_to_read(report)) {
+  const CaseResult* one = first_to_read(report);
+  if (one != nullptr && (report.cases.size() == 1 || mark(one->verdict) != Mark::Good)) {  // of many that passed, none is worth singling out
     const auto index = static_cast<std::size_t>(one - report.cases.data());
     out += fmt::format("<p class=\"lead\">{} <a href=\"#{}\">{}, {}</a></p>", escaped(one->headline), html::case_id(index), escaped(one->problem), escaped(one->candidate));
     if (const std::string distance = distance_text(*one); !distance.empty()) out += fmt::format("<p class=\"distance\">{}</p>", escaped(distance));
