@@ -119,8 +119,11 @@ BoundAccount bound_account(Field field, const Layer& layer, const Upstream& own,
   BoundAccount account;
   const double u = layer.contract->product_unit_roundoff();
   if (const auto product = product_of(field, layer)) {
-    const bool exact = field != Field::second_gemm || !carries;
-    account = {a_priori_words(product->k, u), running_words(*product->accumulator, product->k, u, exact), pairs_of(field, *product, layer, own, elements)};
+    account.elements = pairs_of(field, *product, layer, own, elements);
+    // An operand carried along may be exact all the same: where no error of the stages before survives their roundings.
+    const bool exact = field != Field::second_gemm || !carries || std::ranges::any_of(account.elements, [](const BoundPair& e) { return e.running.has_value(); });
+    account.a_priori = a_priori_words(product->k, u);
+    account.running = running_words(*product->accumulator, product->k, u, exact);
   } else {
     account = words_of(field, layer);
   }
