@@ -36,11 +36,17 @@ struct Sensitivity {
     std::vector<Line> lines;
   };
 
+  /// The same faults under other contracts and on other problems, each in words.
+  struct Scope {
+    std::string contract, problems, planted, killed, right_stage, undeclared, cause;
+  };
+
   std::string command;
   std::vector<std::pair<std::string, std::string>> facts;  // headline figures: what, value
   std::vector<Rule> rules;
   std::vector<Fault> faults;
   std::vector<Curve> curves;
+  std::vector<Scope> scopes;
 };
 
 /// A page that needs no network and no script.

@@ -64,6 +64,19 @@ std::string rules(const Sensitivity& all) {
   return out + "</tbody></table></div></section>\n";
 }
 
+std::string scopes(const Sensitivity& all) {
+  if (all.scopes.empty()) return "";
+  std::string out = "<section id=\"scopes\"><h2>By contract and width</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"routing\"><thead><tr>";
+  for (const char* head : {"contract", "problems", "planted", "killed", "in the right stage", "with nothing declared", "cause named rightly"}) out += fmt::format("<th scope=\"col\">{}</th>", head);
+  out += "</tr></thead><tbody>";
+  for (const auto& s : all.scopes) {
+    out += fmt::format("<tr><th scope=\"row\">{}</th>", escaped(s.contract));
+    for (const auto* cell : {&s.problems, &s.planted, &s.killed, &s.right_stage, &s.undeclared, &s.cause}) out += fmt::format("<td>{}</td>", escaped(*cell));
+    out += "</tr>";
+  }
+  return out + "</tbody></table></div></section>\n";
+}
+
 constexpr double kWidth = 430, kHeight = 180, kLeft = 44, kTop = 10;
 
 double x_of(const Curve& curve, std::size_t i) { return kLeft + (kWidth - kLeft - 10) * static_cast<double>(i) / std::max<double>(1.0, static_cast<double>(curve.sizes.size()) - 1); }
@@ -116,7 +129,7 @@ std::string render_sensitivity_html(const Sensitivity& all) {
       html::kStyle, kMoreStyle);
   for (const auto& [what, value] : all.facts) out += fmt::format("<div class=\"tile\"><dt>{}</dt><dd>{}</dd></div>", escaped(what), escaped(value));
   out += "</dl></header>\n";
-  out += rules(all) + matrix(all) + curves(all);
+  out += scopes(all) + rules(all) + matrix(all) + curves(all);
   return out + fmt::format("<section><h2>Command</h2><code>{}</code></section></main></body></html>\n", escaped(all.command));
 }
 

@@ -30,6 +30,10 @@ std::string render_sensitivity_markdown(const Sensitivity& all) {
   std::string out = "# What assay catches\n\nFaults planted one at a time in a correct layer (`fixtures/faults_*.cpp`), and who notices. Written by\n\n    " + all.command +
                     "\n\nand compared with the program's own results by a test: do not edit.\n\n| | |\n|---|---|\n";
   for (const auto& [what, value] : all.facts) out += fmt::format("| {} | {} |\n", what, value);
+  if (!all.scopes.empty()) {
+    out += "\n## By contract and width\n\n| contract | problems | planted | killed | in the right stage | with nothing declared | cause named rightly |\n|---|---|---|---|---|---|---|\n";
+    for (const auto& s : all.scopes) out += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", s.contract, s.problems, s.planted, s.killed, s.right_stage, s.undeclared, s.cause);
+  }
   out += "\n## Rules\n\nassay's detectors stand alone here, each by itself; the rules of thumb see the final output only.\n\n| rule | accepts when | faults caught | correct runs rejected |\n|---|---|---|---|\n";
   const auto counted = std::ranges::count_if(all.faults, counts);
   for (std::size_t i = 0; i < all.rules.size(); ++i) {

@@ -1,5 +1,6 @@
 // assay mutate: plant every catalogued fault in the predicted arithmetic and see whether the judge names the right stage.
 #include <algorithm>
+#include <exception>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -21,61 +22,90 @@ namespace {
 
 /// The one that harness/SENSITIVITY.md is written by, wherever it is written to.
 constexpr const char* kDocumentCommand =
-    "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json";
+    "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json "
+    "golden/recorded/mutate_contracts.json golden/recorded/mutate_full_width.json";
+constexpr std::string_view kFullWidth = "qwen3_30b_a3b";
+constexpr std::int64_t kFullWidthTokens = 4;
 
 struct Options {
   std::vector<std::string> faults, fixtures, contracts = {"hf"};
   std::vector<std::filesystem::path> evidence;
-  std::string json, html, markdown, dump;
+  std::string json, html, markdown, dump, scores;
   std::vector<std::string> families;
   std::int64_t correct = 0, curves = 0;
   std::uint64_t seed = 1;
-  bool quick = false, quiet = false, verbose = false;
-};
-
-/// Grounds by fixture, contract and spoilt input; the last few are kept, so that full-width weights are not.
-class Grounds {
- public:
-  const Ground& at(const std::string& fixture, const std::string& contract, Spoil spoilt) {
-    const auto found = std::ranges::find_if(kept_, [&](const auto& one) { return one.fixture == fixture && one.ground.contract == contract && one.spoilt == spoilt; });
-    if (found != kept_.end()) return found->ground;
-    if (kept_.size() == kMost) kept_.erase(kept_.begin());
-    return kept_.emplace_back(fixture, spoilt, make_ground(fixture, contract, spoilt)).ground;
-  }
-
- private:
-  static constexpr std::size_t kMost = 32;
-  struct Kept {
-    std::string fixture;
-    Spoil spoilt;
-    Ground ground;
-  };
-  std::vector<Kept> kept_;
+  bool quick = false, full_width = false, quiet = false, verbose = false;
 };
 
 std::vector<std::string> fixtures_of(const FaultRow& fault, const Options& options) {
+  if (options.full_width) return {std::string(kFullWidth)};
   if (!options.fixtures.empty()) return options.fixtures;
   std::vector<std::string> all(fault.fixtures.begin(), fault.fixtures.end());
   if (options.quick) all.resize(1);
   return all;
 }
 
-ExitCode run(const Options& options, const std::string& command) {
-  std::vector<Mutation> mutations;
-  Grounds grounds;
+struct Planting {
+  FaultRow fault;
+  std::string fixture, contract;
+  bool same_ground(const Planting& other) const { return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil; }
+};
+
+std::vector<Planting> plantings(const Options& options) {
+  std::vector<Planting> all;
   for (const auto& fault : faults()) {
     if (!options.faults.empty() && std::ranges::find(options.faults, fault.id) == options.faults.end()) continue;
+    if (options.full_width && !reached_by_ordinary_values(fault, kFullWidthTokens)) continue;
     for (const auto& contract : options.contracts)
-      for (const auto& fixture : fixtures_of(fault, options)) {
-        progress(fmt::format("{} on {}", fault.id, fixture));
-        mutations.push_back(plant(fault, grounds.at(fixture, contract, fault.spoil), fixture));
-        progress_done();
-        if (!options.quiet) fmt::print("{}", line(mutations.back()));
-        if (options.verbose) fmt::print("             {}\n", mutations.back().declared.headline);
+      for (const auto& fixture : fixtures_of(fault, options)) all.push_back({fault, fixture, contract});
+  }
+  return all;
+}
+
+/// Ground by ground, so that weights are held once; the faults of one in parallel, one thread each. In the order of the plantings.
+std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options& options) {
+  std::vector<Mutation> mutations(all.size());
+  std::vector<bool> planted(all.size());
+  std::size_t done = 0;
+  std::exception_ptr error;
+  for (std::size_t first = 0; first < all.size(); ++first) {
+    if (planted[first]) continue;
+    const Ground ground = make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0, options.full_width ? kFullWidthTokens : 0);
+    std::vector<std::size_t> here;
+    for (std::size_t i = first; i < all.size(); ++i)
+      if (all[i].same_ground(all[first])) here.push_back(i), planted[i] = true;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (const auto i : here) {
+      try {
+        FaultRow fault = all[i].fault;
+        // Of many experts most have no row: what strikes one of the row's problem strikes one that is used.
+        if (options.full_width) fault.fault.expert = ground.right.fields.at(Field::selected_experts).as<std::int32_t>()[0];
+        mutations[i] = plant(fault, ground, all[i].fixture);
+      } catch (...) {
+#pragma omp critical
+        error = std::current_exception();
       }
+#pragma omp critical
+      progress(fmt::format("{} of {}: {} on {}", ++done, all.size(), all[i].fault.id, all[i].fixture));
+    }
+    if (error) std::rethrow_exception(error);
+  }
+  progress_done();
+  return mutations;
+}
+
+ExitCode run(const Options& options, const std::string& command) {
+  const auto mutations = plant_all(plantings(options), options);
+  for (const auto& mutation : mutations) {
+    if (!options.quiet) fmt::print("{}", line(mutation));
+    if (options.verbose) fmt::print("             {}\n", mutation.declared.headline);
   }
   if (!options.quiet) fmt::print("{}", totals_text(mutations));
   if (!options.json.empty()) write_file_atomically(options.json, mutations_json(mutations, command));
+  if (!options.scores.empty()) {
+    const std::string problems = options.full_width ? fmt::format("{}, {} tokens", kFullWidth, kFullWidthTokens) : std::string(kProblemsOfTable);
+    write_file_atomically(options.scores, scores_json(scores_by_contract(mutations, problems), command));
+  }
   if (!options.html.empty()) write_file_atomically(options.html, render_sensitivity_html(sensitivity(mutations, options.evidence, command)));
   if (!options.markdown.empty()) write_file_atomically(options.markdown, render_sensitivity_markdown(sensitivity(mutations, options.evidence, kDocumentCommand)));
   return exit_code(score(mutations));
@@ -115,6 +145,8 @@ void add_mutate(CLI::App& app, Program& program) {
   command->add_option("--fixture", options->fixtures, "on these problems, not on those of the table")->type_name("NAME");
   command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")->type_name("NAME");
   command->add_flag("--quick", options->quick, "one problem per fault");
+  command->add_flag("--full-width", options->full_width, fmt::format("on {} tokens of {} instead: every fault that ordinary values reach", kFullWidthTokens, kFullWidth))->excludes("--fixture");
+  command->add_option("--scores", options->scores, "write the totals by contract as JSON, to be shown as --evidence")->type_name("FILE");
   command->add_option("--json", options->json, "write the score as JSON")->type_name("FILE");
   command->add_option("--correct", options->correct, "judge correct runs instead: N seeds in every legal order of summation and contract; an alarm is an error")
       ->type_name("N")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
@@ -124,7 +156,7 @@ void add_mutate(CLI::App& app, Program& program) {
   command->add_option("--seed", options->seed, "the first seed of --correct and --curves")->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 62));
   command->add_option("--html", options->html, "write who catches what as a single-file HTML page")->type_name("FILE");
   command->add_option("--markdown", options->markdown, "write who catches what as a document")->type_name("FILE");
-  command->add_option("--evidence", options->evidence, "JSON of --curves and --correct, to be shown in --html and --markdown")->type_name("FILE");
+  command->add_option("--evidence", options->evidence, "JSON of --curves, --correct and --scores, to be shown in --html and --markdown")->type_name("FILE");
   command->add_option("--dump", options->dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
   command->add_flag("-q,--quiet", options->quiet, "no text on stdout");
   command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");

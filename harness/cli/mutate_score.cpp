@@ -8,6 +8,7 @@
 
 #include "harness/cli/environment.h"
 #include "harness/cli/rivals.h"
+#include "harness/error.h"
 
 namespace assay::cli {
 namespace {
@@ -24,6 +25,12 @@ constexpr DetectorRow kDetectors[] = {
     {"statistics", "statistics", &Detectors::statistics},
     {"exact_integers", "exact integers", &Detectors::integers},
     {"selection", "selection", &Detectors::selection},
+};
+
+constexpr std::pair<const char*, std::int64_t MutationScore::*> kCounts[] = {
+    {"planted", &MutationScore::planted},       {"equivalent", &MutationScore::equivalent},   {"unreached", &MutationScore::unreached},
+    {"scored", &MutationScore::scored},         {"killed", &MutationScore::killed},           {"right_stage", &MutationScore::right_stage},
+    {"killed_open", &MutationScore::killed_open}, {"hints_expected", &MutationScore::hints_expected}, {"hints_right", &MutationScore::hints_right},
 };
 
 bool scored(const Mutation& m) { return m.outcome != Outcome::Equivalent && m.outcome != Outcome::Unreached; }
@@ -76,6 +83,44 @@ MutationScore score(std::span<const Mutation> mutations) {
     sum.hints_right += m.hint_right;
   }
   return sum;
+}
+
+std::vector<ScopeScore> scores_by_contract(std::span<const Mutation> mutations, const std::string& problems) {
+  std::vector<ScopeScore> all;
+  for (const auto& m : mutations) {
+    if (std::ranges::find(all, m.contract, &ScopeScore::contract) != all.end()) continue;
+    std::vector<Mutation> same;
+    std::ranges::copy_if(mutations, std::back_inserter(same), [&](const Mutation& other) { return other.contract == m.contract; });
+    all.push_back({m.contract, problems, score(same)});
+  }
+  return all;
+}
+
+std::string scores_json(std::span<const ScopeScore> scores, const std::string& command) {
+  nlohmann::ordered_json json{{"command", command}, {"created", utc_now()}};
+  for (const auto& [what, value] : environment()) json["environment"][what] = value;
+  json["scores"] = nlohmann::json::array();
+  for (const auto& one : scores) {
+    nlohmann::ordered_json row{{"contract", one.contract}, {"problems", one.problems}};
+    for (const auto& [member, count] : kCounts) row[member] = one.score.*count;
+    json["scores"].push_back(row);
+  }
+  return json.dump(1) + "\n";
+}
+
+std::vector<ScopeScore> read_scores(const std::string& text) {
+  try {
+    std::vector<ScopeScore> all;
+    const auto json = nlohmann::json::parse(text);
+    for (const auto& row : json.at("scores")) {
+      ScopeScore one{row.at("contract"), row.at("problems"), {}};
+      for (const auto& [member, count] : kCounts) one.score.*count = row.at(member);
+      all.push_back(std::move(one));
+    }
+    return all;
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(fmt::format("expected scores as assay mutate --scores writes them: {}", error.what()));
+  }
 }
 
 ExitCode exit_code(const MutationScore& sum) {

@@ -24,6 +24,21 @@ struct MutationScore {
 
 MutationScore score(std::span<const Mutation> mutations);
 
+/// Scores of the same faults under one contract, on the problems of the table or on a real model's width.
+struct ScopeScore {
+  std::string contract, problems;
+  MutationScore score;
+};
+
+inline constexpr std::string_view kProblemsOfTable = "small ones";
+
+/// By contract, in the order met.
+std::vector<ScopeScore> scores_by_contract(std::span<const Mutation> mutations, const std::string& problems);
+
+/// {"command", "environment", "scores": [...]}, and what reads it. Throws InputError naming what is missing.
+std::string scores_json(std::span<const ScopeScore> scores, const std::string& command);
+std::vector<ScopeScore> read_scores(const std::string& text);
+
 /// 1 unless every scored fault is killed in its stage and none is unreached; 77 when nothing was scored.
 ExitCode exit_code(const MutationScore& score);
 

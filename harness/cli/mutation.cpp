@@ -75,10 +75,11 @@ CaseResult judged(const Ground& ground, const Candidate& candidate, bool causes)
 
 std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
 
-Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed) {
+Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed, std::int64_t tokens) {
   Ground ground;
   Fixture row = find_fixture(fixture);
   if (seed != 0) row.seed = seed;
+  if (tokens != 0) row.batch = 1, row.sequence = tokens;
   ground.problem = make_problem(row);
   ground.problem.experts = cached_experts(ground.problem.experts, kExpertCacheBytes);
   ground.contract = contract;

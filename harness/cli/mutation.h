@@ -21,8 +21,8 @@ struct Ground {
   Candidate reference;  // float64, rounded where the contract stores a field: what rules of thumb compare with
 };
 
-/// The fixture's problem, `seed` replaced unless it is 0, spoilt as the fault needs it.
-Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt = Spoil::Nothing, std::uint64_t seed = 0);
+/// The fixture's problem, `seed` and the number of tokens replaced unless they are 0, spoilt as the fault needs it.
+Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt = Spoil::Nothing, std::uint64_t seed = 0, std::int64_t tokens = 0);
 
 /// What found an error, each by itself.
 struct Detectors {

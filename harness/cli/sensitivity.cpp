@@ -66,6 +66,13 @@ void add_curves(const std::vector<DetectionCurve>& curves, Sensitivity& all) {
   }
 }
 
+void add_scope(const ScopeScore& measured, Sensitivity& all) {
+  const auto& s = measured.score;
+  const std::string planted = fmt::format("{}{}", s.planted, s.equivalent == 0 ? "" : fmt::format(", {} legal", s.equivalent));
+  all.scopes.push_back({measured.contract, measured.problems, planted, share(s.killed, s.scored), share(s.right_stage, s.scored), share(s.killed_open, s.scored),
+                        share(s.hints_right, s.hints_expected)});
+}
+
 Sensitivity::Fault summary(const FaultRow& row, std::span<const Mutation> mutations) {
   Sensitivity::Fault fault;
   fault.id = row.id;
@@ -102,9 +109,12 @@ Sensitivity sensitivity(std::span<const Mutation> mutations, const std::vector<s
                {"killed with nothing declared", share(sum.killed_open, sum.scored)},
                {"cause named rightly", share(sum.hints_right, sum.hints_expected)},
                {"killed, yet accepted by allclose(1e-2), the 95 % rule and cosine", fmt::format("{} faults", invisible.size())}};
+  for (const auto& one : scores_by_contract(mutations, std::string(kProblemsOfTable))) add_scope(one, all);
   for (const auto& path : evidence) {
     const std::string text = read_text(path);
     if (text.find("\"curves\"") != std::string::npos) add_curves(read_detection_curves(text), all);
+    else if (text.find("\"scores\"") != std::string::npos)
+      for (const auto& one : read_scores(text)) add_scope(one, all);
     else add_correct_runs(read_false_alarms(text), all);
   }
   return all;

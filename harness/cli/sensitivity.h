@@ -11,7 +11,7 @@
 
 namespace assay::cli {
 
-/// Mutations of one contract, and recorded evidence: JSON files of `--curves` and `--correct`, told apart by what they hold.
+/// Mutations of one contract, and recorded evidence: JSON files of `--curves`, `--correct` and `--scores`, told apart by what they hold.
 /// Throws InputError naming a file that is neither.
 Sensitivity sensitivity(std::span<const Mutation> mutations, const std::vector<std::filesystem::path>& evidence, const std::string& command);
 

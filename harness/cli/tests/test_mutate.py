@@ -3,8 +3,9 @@
 import json
 import unittest
 
-from program import FAILED, PASSED, ROOT, USAGE, ProgramTest
+from program import COULD_NOT_JUDGE, FAILED, PASSED, ROOT, USAGE, ProgramTest
 
+EVIDENCE = ["detection_curves.json", "false_alarms.json", "mutate_contracts.json", "mutate_full_width.json"]
 RECORDED = ROOT / "golden" / "recorded"
 
 
@@ -32,6 +33,16 @@ class Score(ProgramTest):
         self.assertIn("0 in 33 judgements of 18 correct runs", (self.folder / "s.md").read_text())
         self.assertIn("bit n of one element", (self.folder / "s.html").read_text())
 
+    def test_scores_by_contract_are_written_and_shown(self):
+        self.expect(PASSED, "mutate", "silu_unrounded", "relu", "--fixture", "odd", "--contract", "fused_fp32", "--contract", "hf_eager", "--scores", "s.json")
+        fused, eager = json.loads((self.folder / "s.json").read_text())["scores"]
+        self.assertEqual((fused["contract"], fused["planted"], fused["equivalent"], fused["scored"], fused["killed"]), ("fused_fp32", 2, 1, 1, 1))
+        self.assertEqual((eager["contract"], eager["equivalent"], eager["killed"]), ("hf_eager", 0, 2))
+        self.expect(PASSED, "mutate", "relu", "--fixture", "odd", "-q", "--markdown", "s.md", "--evidence", "s.json")
+        self.assertIn("| fused_fp32 | small ones | 2, 1 legal | 1 of 1 (100.00 %) |", (self.folder / "s.md").read_text())
+        (self.folder / "t.json").write_text('{"scores": [{}]}')
+        self.refuse(COULD_NOT_JUDGE, "mutate", "relu", "--fixture", "odd", "-q", "--markdown", "s.md", "--evidence", "t.json", says="expected scores as assay mutate --scores writes them")
+
     def test_options_that_make_no_sense_are_refused(self):
         self.refuse(USAGE, "mutate", "--curves", "1", "--family", "nope", says="unknown family 'nope'; valid: output_scale, down_zeros")
         self.refuse(USAGE, "mutate", "--family", "output_flip", says="--family requires --curves")
@@ -41,10 +52,10 @@ class Score(ProgramTest):
 
 class Document(ProgramTest):
     def test_the_document_is_what_the_program_says(self):
-        evidence = [RECORDED / "detection_curves.json", RECORDED / "false_alarms.json"]
+        evidence = [RECORDED / name for name in EVIDENCE]
         self.expect(PASSED, "mutate", "-q", "--markdown", "s.md", "--evidence", *evidence)
         said, committed = (self.folder / "s.md").read_text().splitlines(), (ROOT / "harness" / "SENSITIVITY.md").read_text().splitlines()
-        self.assertEqual(said, committed, "write it anew: assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json")
+        self.assertEqual(said, committed, "write it anew, by the command it begins with")
 
     def test_the_recorded_evidence_is_what_must_be_shown(self):
         correct = json.loads((RECORDED / "false_alarms.json").read_text())
@@ -53,6 +64,11 @@ class Document(ProgramTest):
         self.assertEqual((correct["alarms"], correct["judgements_without_elements"]), (0, 0))
         curves = json.loads((RECORDED / "detection_curves.json").read_text())["curves"]
         self.assertGreaterEqual(len(curves), 4)
+        scores = [row for name in EVIDENCE[2:] for row in json.loads((RECORDED / name).read_text())["scores"]]
+        self.assertEqual([(row["contract"], row["problems"]) for row in scores],
+                         [("fused_fp32", "small ones"), ("hf_eager", "small ones"), ("hf", "qwen3_30b_a3b, 4 tokens")])  # fmt: skip
+        for row in scores:
+            self.assertEqual((row["unreached"], row["killed"], row["right_stage"]), (0, row["scored"], row["scored"]))
 
 
 if __name__ == "__main__":
