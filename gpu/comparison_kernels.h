@@ -9,7 +9,8 @@ namespace assay::gpu {
 
 /// A reference value with its interval, laid out as harness's Interval.
 struct DeviceInterval {
-  double ref, low, high, noise;
+  double ref, low, high;
+  float noise, mean;
 };
 
 /// ComparisonTotals of harness's order, one per row.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/noise.h"
+
 namespace assay {
 namespace {
 
@@ -124,6 +126,19 @@ void deviations(const Bf16* out, const Interval* reference, int count, Deviation
     to.z2[i] = one.z2;
     to.z2_of_rounding[i] = one.z2_of_rounding;
     to.contract_ulps[i] = one.contract_ulps;
+  }
+}
+
+void expect_of_carried_errors(const Interval* reference, int count, Deviations& to) {
+  for (int i = 0; i < count; ++i) {
+    const Interval& x = reference[i];
+    if (!(to.flip_chance[i] > 0.0) || !(x.noise > 0.0f && std::isfinite(x.noise))) continue;
+    const RoundingCell cell = rounding_cell(x.ref, to_float(round_to_bf16(x.ref)));
+    const double delta = radius(x), noise = x.noise;
+    // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as one another.
+    const double excess = 1.0625 * noise * noise * cell.gap / std::min(cell.width(), 2.0 * delta);
+    to.flip_chance[i] = crossing_chance(cell, x);
+    to.excess_expected[i] = std::min(kExcessCap, excess / (cell.gap * cell.gap / 12.0 + noise * noise));
   }
 }
 

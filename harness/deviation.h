@@ -39,4 +39,9 @@ struct Deviations {
 };
 void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to);
 
+/// Other expectations in `to`, for errors carried on from earlier stages, which have nothing to do with where the reference lies between two
+/// boundaries. Averaged over that place a flip has the chance E|e| / ulp and the excess is E e^2, whatever the shape of e (noise.h:
+/// crossing_chance). Elements whose noise is not modelled keep theirs.
+void expect_of_carried_errors(const Interval* reference, int count, Deviations& to);
+
 }  // namespace assay

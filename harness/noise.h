@@ -16,13 +16,17 @@ namespace assay {
 /// Half width of an interval around its reference value.
 inline double radius(const Interval& x) { return std::max({x.high - x.ref, x.ref - x.low, 0.0}); }
 
-/// Sets the noise, in the value's unit. No legal value is further off than the interval is wide, so neither is their rms; that
-/// covers overflow and NaN of the model too, and makes an exact value's noise 0.
-inline Interval with_noise(Interval x, double noise) {
-  const double limit = radius(x);
-  x.noise = noise < limit ? noise : limit;
+/// Sets the noise and the mean size of the error, in the value's unit. No legal value is further off than the interval is wide, so
+/// neither is their rms; that covers overflow and NaN of the model too, and makes an exact value's noise 0. No mean size is above the rms.
+inline Interval with_noise(Interval x, double noise, double mean) {
+  const double limit = radius(x), rms = noise < limit ? noise : limit;
+  x.noise = static_cast<float>(rms);
+  x.mean = static_cast<float>(mean < rms ? mean : rms);
   return x;
 }
+inline Interval with_noise(Interval x, double noise) { return with_noise(x, noise, noise); }
+
+inline constexpr double kMeanOfNormal = 0.7978845608028654;  // sqrt(2 / pi): E|e| of a normal error, per rms
 
 /// Variance of an error that is known only to stay below `bound`: uniform in [-bound, bound].
 inline double uniform_variance(double bound) { return bound * bound / 3.0; }
@@ -57,21 +61,60 @@ inline double accumulation_variance(std::int64_t n, double s, double q_squared, 
   return rounding + aligned * aligned * (s * s / (terms * q_squared)) * s * s / 3.0;
 }
 
-/// Noise after rounding x to bf16, where the reference is rounded as well. They differ only if the error reaches a boundary between
-/// neighbours, at distance d on the one side of x.ref or the other, either equally likely. The neighbour there is a gap away: an
-/// error of size e >= d moves the result by at most gap + (e - d), so the squared difference is at most (e gap / d)^2, which is
-/// Chebyshev's inequality and assumes no shape, and at most (e + gap - d)^2.
-inline double noise_after_bf16(const Interval& x, double rounded_ref) {
-  if (!(x.noise > 0.0)) return 0.0;
-  const double magnitude = std::fabs(x.ref), value = std::fabs(rounded_ref);
+/// Where a reference value lies between the boundaries at which rounding to bf16 changes.
+struct RoundingCell {
+  double gap;       // to the neighbour above in magnitude, the farther one
+  double up, down;  // distance of the reference to the boundaries, in magnitude
+  double gap_below;
+
+  double width() const { return up + down; }
+  double nearest() const { return std::min(up, down); }
+};
+
+inline RoundingCell rounding_cell(double ref, double rounded) {
+  const double magnitude = std::fabs(ref), value = std::fabs(rounded);
   const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
   const double above = std::bit_cast<float>(bits + 0x10000u);
   const double below = bits == 0 ? -above : std::bit_cast<float>(bits - 0x10000u);
-  const auto side = [&](double d, double gap) {
-    return std::min(x.noise * std::max(1.0, gap / d), x.noise + std::max(0.0, gap - d));
-  };
-  const double up = side(0.5 * (value + above) - magnitude, above - value);
-  const double down = side(magnitude - 0.5 * (value + below), value - below);
+  return {above - value, 0.5 * (value + above) - magnitude, magnitude - 0.5 * (value + below), value - below};
+}
+
+/// The chance that the error e of x moves the rounded value, for a reference whose place in its cell has nothing to do with e: places
+/// are then uniform, and a boundary lies between the two with chance E|e| / width, for e of any shape. The interval excludes boundaries
+/// further away than its half width, so that nearest() is at most that, and places up to there share the chance. A place on the
+/// boundary itself is no accident, but structure of the data (a product of bf16 numbers has 16 bits): whoever differs at all may go
+/// the other way, a share of about (E|e|)^2 / E e^2, and twice that is allowed, as errors are not all of one size.
+inline double crossing_chance(const RoundingCell& cell, const Interval& x) {
+  const double noise = x.noise, mean = x.mean, differs = std::min(1.0, 2.0 * (mean / noise) * (mean / noise));
+  const double crosses = std::min(1.0, mean / std::min(cell.width(), 2.0 * radius(x)));
+  return cell.nearest() <= 0x1p-10 * mean ? std::max(differs, crosses) : crosses;
+}
+
+/// `rounded` with the noise of x after rounding. An error e = (k + f) gap moves the rounded value by k gaps or, with chance f, by
+/// k + 1. So its mean size stays E|e|, and its mean square is E e^2 + gap^2 E f (1 - f). The second term is at most gap E|e|, at
+/// most gap^2 / 4, and at most gap^2 / 4 of the share that differs at all. That is (E|e|)^2 / E e^2 for errors of one size and up to
+/// pi / 2 times as much for normal ones, whose f (1 - f) is 1/6: gap^2 / 3 of it covers both. On a boundary, and where the interval is
+/// narrower than the cell, one step with crossing_chance is all there is.
+inline Interval noise_after_bf16(const Interval& x, const Interval& rounded) {
+  if (!(x.noise > 0.0f)) return rounded;
+  const RoundingCell cell = rounding_cell(x.ref, rounded.ref);
+  const double noise = x.noise, mean = x.mean, gap = cell.gap, chance = crossing_chance(cell, x), sparse = gap * mean / noise;
+  const double step = gap * std::sqrt(chance), step_mean = gap * chance;
+  if (2.0 * radius(x) < cell.width()) return with_noise(rounded, step, step_mean);
+  const double moved = std::sqrt(noise * noise + std::min({gap * mean, 0.25 * gap * gap, sparse * sparse / 3.0}));
+  if (cell.nearest() > 0x1p-10 * mean) return with_noise(rounded, moved, mean);
+  return with_noise(rounded, std::max(moved, step), std::max(mean, step_mean));
+}
+
+/// The rms after rounding of an error that has to do with the reference's place, because it recurs wherever the place does: it
+/// changes the rounded value only if it reaches a boundary at distance d on the one side or the other, either equally likely. The
+/// neighbour there is a gap away: an error of size e >= d moves the result by at most gap + (e - d), so the squared difference is at
+/// most (e gap / d)^2, which is Chebyshev's inequality and assumes no shape, and at most (e + gap - d)^2.
+inline double recurring_noise_after_bf16(double ref, double noise, double rounded_ref) {
+  if (!(noise > 0.0)) return 0.0;
+  const RoundingCell cell = rounding_cell(ref, rounded_ref);
+  const auto side = [noise](double d, double gap) { return std::min(noise * std::max(1.0, gap / d), noise + std::max(0.0, gap - d)); };
+  const double up = side(cell.up, cell.gap), down = side(cell.down, cell.gap_below);
   return std::sqrt(0.5 * (up * up + down * down));
 }
 

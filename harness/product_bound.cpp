@@ -56,7 +56,8 @@ float spread_of(const BoundShape& shape, const Interval& a) {
 }
 
 float squares_of(const BoundShape& shape, const Interval& a) {
-  return static_cast<float>(a.ref * a.ref + a.noise * a.noise * 6.0 / shape.rate);
+  const double noise = a.noise;
+  return static_cast<float>(a.ref * a.ref + noise * noise * 6.0 / shape.rate);
 }
 
 double a_priori_bound(const BoundShape& shape, const ProductSums& sums) { return sums.spread * inflation(shape) + underflow(shape); }

@@ -117,7 +117,7 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
       (inside[e] ? flip.candidate_only : flip.reference_only).push_back(static_cast<std::int64_t>(e));
       if (inside[e]) weakest = std::min(weakest, l[e].ref);
       else strongest = std::max(strongest, l[e].ref);
-      (inside[e] ? noise_in : noise_out) = std::max(inside[e] ? noise_in : noise_out, l[e].noise);
+      (inside[e] ? noise_in : noise_out) = std::max(inside[e] ? noise_in : noise_out, double{l[e].noise});
       slack = std::max(slack, std::max(ends[e].high - l[e].ref, l[e].ref - ends[e].low));
     }
     if (!flip.candidate_only.empty() && !flip.reference_only.empty()) {

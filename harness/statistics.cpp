@@ -15,8 +15,9 @@ namespace assay {
 namespace {
 
 /// Tokens share one exponential function, whose wrong roundings recur wherever its argument does. Of an error e that is at most
-/// sqrt(3) noise (uniform) a flip that happens counts at most 3 times its Chebyshev chance noise^2 / d^2. With s = 1/4, the share of the
-/// function's noise in the flips of the shortest products (64 terms; less in longer ones), units expect 1 - s + 3 s.
+/// sqrt(3) noise (uniform) a flip that happens counts at most 3 times its Chebyshev chance noise^2 / d^2, and 6 times where that is
+/// shared between the two sides (noise.h: recurring_noise_after_bf16). With a tenth of the flips due to the function (products of 256
+/// terms; less in longer ones, whose own noise grows) units expect 1 - 1/10 + 6/10; shorter ones expect several times what is seen.
 constexpr double kSharedByTokens = 1.5;
 
 constexpr std::string_view kWholeField = "the field";

@@ -72,6 +72,8 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
   const bool by_class = context.dependence == Dependence::Classes;
+  // Weights come from few logits, and recur.
+  const bool carried = context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights;
   const std::int64_t tasks = (sums.rows + kRowsPerTask - 1) / kRowsPerTask;
   std::vector<TaskSums> parts(static_cast<std::size_t>(tasks));
   if (by_class) sums.classes.resize(kClasses);
@@ -91,6 +93,7 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
           const std::int64_t begin = tile * kDeviationChunk;
           const int count = static_cast<int>(std::min<std::int64_t>(kDeviationChunk, sums.width - begin));
           deviations(row_out + begin, row_ref + begin, count, d);
+          if (carried) expect_of_carried_errors(row_ref + begin, count, d);
           Tally& cell = sums.cells[static_cast<std::size_t>(r * sums.tile_columns + tile)];
           sum_stretch(d, count, cell, task);
           double top = 0.0;

@@ -38,12 +38,13 @@ struct Draw {
   std::vector<Bf16> out;
 };
 
-Draw draw(const Layer& layer, std::mt19937_64& engine, double relative_noise, const Error& error) {
+/// `mean` is E|e| of the error.
+Draw draw(const Layer& layer, std::mt19937_64& engine, double relative_noise, const Error& error, double mean = 1.0) {
   std::normal_distribution<double> normal;
   Draw d;
   for (std::size_t i = 0; i < layer.size(); ++i) {
     const double ref = normal(engine), noise = relative_noise * (0.3 + std::fabs(ref));
-    d.reference.push_back({ref, ref - 1e4 * noise, ref + 1e4 * noise, noise});
+    d.reference.push_back({ref, ref - 1e4 * noise, ref + 1e4 * noise, noise, mean * noise});
     d.out.push_back(round_to_bf16(ref + noise * error(engine, i)));
   }
   return d;
@@ -115,13 +116,34 @@ TEST_SUITE("statistics") {
       });
     };
     for (const double noise : {1e-4, 1e-3, 2e-2}) CHECK(alarms(layer, layer.context(kAlpha, Dependence::Tokens), kRuns, ++seed, noise, shared) <= kMostAlarms);
-    // The element tests would not do for them: they see many flips that are one event.
+    // The element tests would not do for them: they see many flips that are one event. By Chebyshev's inequality it is one of 1 in 90,000.
     std::mt19937_64 engine(4);
     const auto one_token = draw(layer, engine, 1e-5, [&layer](std::mt19937_64&, std::size_t i) {
       return layer.routing.gather[i / static_cast<std::size_t>(layer.width())] / 2 == 5 ? 300.0 : 0.0;
     });
-    CHECK_FALSE(field_statistics(layer.context(kAlpha), one_token.out, one_token.reference).suspicion.empty());
-    CHECK(field_statistics(layer.context(kAlpha, Dependence::Tokens), one_token.out, one_token.reference).suspicion.empty());
+    CHECK_FALSE(field_statistics(layer.context(1e-6), one_token.out, one_token.reference).suspicion.empty());
+    CHECK(field_statistics(layer.context(1e-6, Dependence::Tokens), one_token.out, one_token.reference).suspicion.empty());
+  }
+
+  TEST_CASE("carried errors are expected as often as their mean size says: no legal one is suspected, and four times as large ones are") {
+    const Layer layer;
+    struct Carried {
+      double (*error)(std::mt19937_64&, std::size_t);
+      double mean;
+    };
+    std::mt19937_64 engine(30);
+    for (const auto [error, mean] : {Carried{gaussian, 0.798}, {two_valued, 1.0}, {rare, 0.05}})
+      for (const double noise : {1e-4, 1e-3, 2e-2}) {
+        int suspected = 0;
+        for (int run = 0; run < 200; ++run) {
+          const auto d = draw(layer, engine, noise, error, mean);
+          suspected += !field_statistics(layer.context(1e-2, Dependence::Tokens), d.out, d.reference).suspicion.empty();
+        }
+        CHECK(suspected <= kMostAlarms * 200);
+        const auto large = draw(layer, engine, noise, [error](std::mt19937_64& e, std::size_t i) { return 4.0 * error(e, i); }, mean);
+        // Rare errors show in their energy, and few there are of them.
+        if (error != rare) CHECK_FALSE(field_statistics(layer.context(1e-2, Dependence::Tokens), large.out, large.reference).suspicion.empty());
+      }
   }
 
   TEST_CASE("errors that recur with the argument are one event per argument") {

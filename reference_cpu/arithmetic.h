@@ -36,8 +36,7 @@ inline Interval widen(Interval x, double relative, double absolute = 0.0) {
 /// Rounds to bf16 where the contract stores the value. Rounding is monotone: replaying it on both ends widens nothing.
 inline Interval stored(const Interval& x, Store store) {
   if (store == Store::Unrounded) return x;
-  const Interval rounded = {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))};
-  return with_noise(rounded, noise_after_bf16(x, rounded.ref));
+  return noise_after_bf16(x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))});
 }
 
 inline PredictedValue stored(const PredictedValue& x, Store store) {
@@ -49,20 +48,23 @@ inline PredictedValue stored(const PredictedValue& x, Store store) {
 inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
   const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
   const auto [low, high] = std::minmax(ends);
-  const double ref = a.ref * b.ref, va = a.noise * a.noise, vb = b.noise * b.noise;
-  const double noise = std::sqrt(va * b.ref * b.ref + vb * a.ref * a.ref + va * vb + rounding_variance(ref, unit_roundoff));
-  if (unit_roundoff < kFp32UnitRoundoff) return with_noise(widen({ref, low, high}, 4.0 * unit_roundoff), noise);
-  return with_noise({ref, finite_float(low), finite_float(high)}, noise);
+  const double ref = a.ref * b.ref, na = a.noise, nb = b.noise, va = na * na, vb = nb * nb, own = rounding_variance(ref, unit_roundoff);
+  const double noise = std::sqrt(va * b.ref * b.ref + vb * a.ref * a.ref + va * vb + own);
+  const double mean = a.mean * std::fabs(b.ref) + b.mean * std::fabs(a.ref) + static_cast<double>(a.mean) * b.mean + std::sqrt(own);
+  if (unit_roundoff < kFp32UnitRoundoff) return with_noise(widen({ref, low, high}, 4.0 * unit_roundoff), noise, mean);
+  return with_noise({ref, finite_float(low), finite_float(high)}, noise, mean);
 }
 
 inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b, double = kFp32UnitRoundoff) {
   return {a.value * b.value, a.undetermined || b.undetermined};
 }
 
-/// One fp32 addition, in the order written.
+/// One fp32 addition, in the order written. Errors that shrink (or grow) both terms add up where the terms have one sign.
 inline Interval add(const Interval& a, const Interval& b) {
-  const double ref = a.ref + b.ref, noise = std::sqrt(a.noise * a.noise + b.noise * b.noise + rounding_variance(ref, kFp32UnitRoundoff));
-  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)}, noise);
+  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise, own = rounding_variance(ref, kFp32UnitRoundoff);
+  const double common = a.ref * b.ref > 0.0 ? 2.0 * a.mean * b.mean : 0.0;
+  const double mean = static_cast<double>(a.mean) + b.mean + std::sqrt(own);
+  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)}, std::sqrt(na * na + nb * nb + common + own), mean);
 }
 
 inline PredictedValue add(const PredictedValue& a, const PredictedValue& b) {

@@ -24,6 +24,26 @@ Values<A> expert_product(const Layer& layer, Field result, Field weights, const 
   return planted_product(product);
 }
 
+/// Errors of the operands that shrink (or grow) all of them alike do not average out in the sum: they shrink the result by the same
+/// share, at most that of the row's mean errors in its magnitudes. Stored values of a truncating product err like that. The rest is a
+/// sum of many errors that have nothing to do with each other: normal, or a mixture of normal ones where few of them are large.
+void add_common_error(std::span<const Interval> left, std::int64_t k, std::int64_t n, Values<Bounded>& product) {
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < (k == 0 ? 0 : static_cast<std::int64_t>(left.size()) / k); ++r) {
+    double errors = 0.0, magnitudes = 0.0;
+    for (const Interval& x : left.subspan(static_cast<std::size_t>(r * k), static_cast<std::size_t>(k))) {
+      errors += x.mean;
+      magnitudes += std::fabs(x.ref);
+    }
+    if (!(errors > 0.0)) continue;
+    for (Interval& x : std::span(product).subspan(static_cast<std::size_t>(r * n), static_cast<std::size_t>(n))) {
+      const double common = errors / magnitudes * std::fabs(x.ref), other = x.noise;
+      x = with_noise(x, std::hypot(other, common), kMeanOfNormal * other + common);
+    }
+  }
+}
+void add_common_error(std::span<const PredictedValue>, std::int64_t, std::int64_t, Values<Predicted>&) {}
+
 }  // namespace
 
 template <class A>
@@ -40,8 +60,10 @@ template <class A>
 Values<A> second_gemm(const Layer& layer, const Values<A>& intermediate) {
   std::vector<std::int32_t> every_row(layer.routing.gather.size());
   std::iota(every_row.begin(), every_row.end(), 0);
-  return expert_product<A>(layer, Field::second_gemm, Field::down_proj, intermediate, every_row,
-                           layer.config().moe_intermediate_size, layer.config().hidden_size, accumulators_for<A>(layer).down);
+  const std::int64_t k = layer.config().moe_intermediate_size, n = layer.config().hidden_size;
+  auto product = expert_product<A>(layer, Field::second_gemm, Field::down_proj, intermediate, every_row, k, n, accumulators_for<A>(layer).down);
+  add_common_error(intermediate, k, n, product);
+  return product;
 }
 
 template Values<Bounded> first_gemm<Bounded>(const Layer&);

@@ -8,23 +8,25 @@ namespace assay {
 namespace {
 
 /// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1); none where the terms are exact multiples of q
-/// and sum |v| < 2^24 q: every partial sum fits 24 bits (numerics 3.13). Noise: the terms' own, and K - 1 roundings
-/// of partial sums, each of which is s^2 + q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4).
+/// and sum |v| < 2^24 q: every partial sum fits 24 bits (numerics 3.13). Noise: the terms' own, what shrinks all of them alike, and
+/// K - 1 roundings of partial sums, each of which is s^2 + q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4).
 Interval sum_slots(std::span<const Interval> terms, double unit_roundoff, const Fault&) {
   Interval sum;
-  double magnitude = 0.0, variance = 0.0, squares = 0.0, q = std::numeric_limits<double>::infinity();
+  double magnitude = 0.0, variance = 0.0, mean = 0.0, common = 0.0, squares = 0.0, q = std::numeric_limits<double>::infinity();
   for (const auto& term : terms) {
     q = std::min(q, term.low == term.high && term.low == term.ref ? granularity(term.ref) : 0.0);
     sum = {sum.ref + term.ref, sum.low + term.low, sum.high + term.high};
     magnitude += std::max(std::fabs(term.low), std::fabs(term.high));
-    variance += term.noise * term.noise;
+    variance += static_cast<double>(term.noise) * term.noise;
+    mean += term.mean;
+    common += std::copysign(term.mean, term.ref);
     squares += term.ref * term.ref;
   }
   if (q >= 0x1p-149 && magnitude < 0x1p24 * q) return sum;
   const auto additions = static_cast<std::int64_t>(terms.size()) - 1;
   const double delta = gamma(additions, unit_roundoff) * magnitude;
-  variance += static_cast<double>(additions) * rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), unit_roundoff);
-  return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance));
+  const double own = static_cast<double>(additions) * rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), unit_roundoff);
+  return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance + common * common + own), mean + std::sqrt(own));
 }
 
 /// fp32 as torch's sum over a strided axis adds it: four interleaved sums, slots ascending in each, then added in order. Up to

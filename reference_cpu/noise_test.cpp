@@ -130,4 +130,14 @@ TEST_SUITE("noise") {
           for (const auto& [field, spread] : layer_spread(*problem, contract, accumulator))
             check(fmt::format("{}, {}, {}, {}", contract, name, order, field), spread);
   }
+
+  TEST_CASE("down the chain the noise is at most five times the error of the order that errs most") {
+    const auto wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
+    const auto all = layer_spread(wide, "hf", kHopper);
+    for (const char* field : {"first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute", "hidden_states"}) {
+      const Spread& spread = all.at(fmt::format("{} chained", field));
+      CAPTURE(field);
+      CHECK(spread.pooled() >= 0.2);
+    }
+  }
 }

@@ -9,9 +9,13 @@ double silu_exact(double a) { return a / (1.0 + std::exp(-a)); }
 
 /// silu(a) = a / (1 + expf(-a)) in fp32. With e_exp = (E + 1/2) 2^-23 for an expf of E ulp, the sigmoid's relative error is
 /// (1 - sigma) e_exp + u (addition) + u (division); numerics 3.4. Below -87 expf overflows: |silu| there is at most 1.03e-36.
-/// Noise: that error, uniform, and the argument's: |s(a + e) - s(a)| <= |s'(a)| |e| + e^2 / 4, as |s''| <= 1/2.
+/// Noise: the argument's, |s(a + e) - s(a)| <= |s'(a)| |e| + e^2 / 4, as |s''| <= 1/2; the function's own error is returned as its bound.
 /// Where e^-a (1 + e_exp) < 2^-25 the sum 1 + e^-a and even the exact sigmoid round to 1: silu(a) = a, without an error.
-Interval silu(const Interval& a, const PrecisionContract& contract) {
+struct Silu {
+  Interval value;
+  double own = 0.0;
+};
+Silu silu(const Interval& a, const PrecisionContract& contract) {
   constexpr double kMinimumAt = -1.2784645427610738, kMinimum = -0.27846454276107379;
   double low = silu_exact(a.low), high = silu_exact(a.high);
   if (low > high) std::swap(low, high);
@@ -22,17 +26,26 @@ Interval silu(const Interval& a, const PrecisionContract& contract) {
   const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
   const double u = contract.unit_roundoff;
   const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
-  if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25) return a;
+  if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25) return {a};
   const double sigma = 1.0 / (1.0 + std::exp(-a.low));
   const double relative = ((1.0 - sigma) * e_exp + 2.0 * u) * (1.0 + 0x1p-10) + 4 * 0x1p-53;
   const double value = silu_exact(a.ref), sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));
-  const double carried = std::fabs(sigma_ref * (1.0 + a.ref * (1.0 - sigma_ref))) * a.noise + 0.25 * a.noise * a.noise;
-  const double floor = single && a.low < -87.0 ? 2e-36 : 0.0;
-  const double noise = std::sqrt(carried * carried + uniform_variance(std::fabs(relative * value) + floor));
-  return with_noise(widen({value, low, high}, relative, floor), noise);
+  const double slope = std::fabs(sigma_ref * (1.0 + a.ref * (1.0 - sigma_ref))), floor = single && a.low < -87.0 ? 2e-36 : 0.0;
+  const auto carried = [slope](double e) { return slope * e + 0.25 * e * e; };
+  return {with_noise(widen({value, low, high}, relative, floor), carried(a.noise), carried(a.mean)), std::fabs(relative * value) + floor};
 }
 
-Interval silu(const Interval& a, const Layer& layer) { return stored(silu(a, *layer.contract), layer.contract->silu); }
+/// The function's own error is the same wherever the argument is: when it is rounded, the place of this very value decides.
+Interval silu(const Interval& a, const Layer& layer) {
+  const auto [x, own] = silu(a, *layer.contract);
+  const double noise = x.noise, own_noise = std::sqrt(uniform_variance(own));
+  if (layer.contract->silu == Store::Unrounded) return with_noise(x, std::sqrt(noise * noise + own_noise * own_noise), x.mean + own_noise);
+  const Interval rounded = stored(x, layer.contract->silu);
+  const RoundingCell cell = rounding_cell(x.ref, rounded.ref);
+  if (cell.nearest() > own) return rounded;
+  const double recurring = recurring_noise_after_bf16(x.ref, own_noise, rounded.ref), other = rounded.noise;
+  return with_noise(rounded, std::sqrt(other * other + recurring * recurring), rounded.mean + recurring * recurring / cell.gap);
+}
 
 PredictedValue silu(const PredictedValue& a, const Layer& layer) {
   // Checked on all finite bf16 inputs, so what expf calls undetermined (tiny results beside 1) is determined here.

@@ -33,7 +33,8 @@ std::vector<Interval> exponentials(std::span<const Interval> logits, const Preci
     const double floor = 0x1p-126 * (1.0 + total);
     Interval e = widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, floor);
     e.low = std::max(e.low, 0.0);
-    result.push_back(with_noise(e, std::hypot(e.ref * l.noise, std::sqrt(uniform_variance(e.ref * relative + floor)))));
+    const double own = std::sqrt(uniform_variance(e.ref * relative + floor));
+    result.push_back(with_noise(e, std::hypot(e.ref * l.noise, own), e.ref * l.mean + own));
   }
   return result;
 }
@@ -52,7 +53,7 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     Interval sum;
     const auto take = [&](std::size_t i) {
       if (i == skip) return;
-      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high, std::hypot(sum.noise, e[i].noise)};
+      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high, std::hypot(double{sum.noise}, double{e[i].noise}), static_cast<double>(sum.mean) + e[i].mean};
     };
     if (renormalised)
       for (const auto expert : selected) take(static_cast<std::size_t>(expert));
@@ -68,8 +69,10 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
     // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (numerics 3.5), each noise_j / sum e.
     const double total = e[expert].ref + others.ref, own = others.ref * e[expert].noise / total;
-    const double carried = (own * own + others.noise * others.noise * e[expert].ref / total * e[expert].ref / total) / (total * total);
-    out[j] = with_noise(w, std::sqrt(carried + uniform_variance(relative * w.ref + 0x1p-126)));
+    const double others_part = e[expert].ref * others.noise / total, last = std::sqrt(uniform_variance(relative * w.ref + 0x1p-126));
+    const double noise = std::sqrt((own * own + others_part * others_part) / (total * total) + last * last);
+    const double mean = (others.ref * e[expert].mean + e[expert].ref * others.mean) / (total * total) + last;
+    out[j] = with_noise(w, noise, mean);
   }
 }
 

@@ -123,10 +123,24 @@ TEST_SUITE("judge_statistics") {
     };
     const Ground small = make_ground("odd", "hf");
     for (const char* id : {"down_sums_in_bf16", "second_gemm_truncated", "first_gemm_truncated", "silu_scaled"}) output_of(small, id);
-    // At full width the worst case admits every element of it: the statistics are what is left.
-    const auto output = output_of(make_ground("qwen3_30b_a3b", "hf"), "down_sums_in_bf16");
-    CHECK(output.isolated.rejected == 0);
-    CHECK(output.verdict == Verdict::Suspect);
+  }
+
+  TEST_CASE("at full width the worst case admits every element of a truncated product: the statistics of the output alone see it") {
+    const Ground wide = make_ground("qwen3_30b_a3b", "hf");
+    for (const char* id : {"down_sums_in_bf16", "first_gemm_truncated", "intermediate_truncated", "second_gemm_truncated"}) {
+      const auto result = judged(wide.problem, output_only(faulty_candidate(find_fault(id).fault, wide)), changed(unchanged));
+      const auto& output = of(result, Field::hidden_states);
+      CAPTURE(id);
+      CHECK(output.isolated.rejected == 0);
+      CHECK(output.verdict == Verdict::Suspect);
+      CHECK(result.first_own_error == Field::hidden_states);
+    }
+    for (const auto kind : {AccumulatorKind::Hopper, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
+      const Accumulator order{kind, {}};
+      const auto result = judged(wide.problem, output_only(predict_forward(wide.problem, find_contract("hf"), {order, order, order})), changed(unchanged));
+      CAPTURE(to_string(order));
+      CHECK(result.verdict == Verdict::Passed);
+    }
   }
 
   TEST_CASE("bits that are all as predicted leave nothing to suspect; the same bits undeclared are") {
