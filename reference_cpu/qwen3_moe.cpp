@@ -1,7 +1,6 @@
 #include "reference_cpu/qwen3_moe.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "reference_cpu/planted.h"
 #include "reference_cpu/stages.h"
@@ -90,20 +89,9 @@ class Run {
         values[values.size() / 2] = A::exact(to_float(victim));
       }
       fields_.set(field, std::move(tensor));
-    } else {
-      flip_bit_of_unstored(field, values);
     }
     if constexpr (std::is_same_v<A, Predicted>) note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
     return unrounded.empty() ? values : unrounded;
-  }
-
-  /// Kept in fp32, a value has the bits of a bf16 in its upper half.
-  void flip_bit_of_unstored(Field field, Values<A>& values) const {
-    if constexpr (std::is_same_v<A, Predicted>) {
-      if (!layer_.fault.hits(FaultKind::FlipBit, field) || values.empty()) return;
-      float& victim = values[values.size() / 2].value;
-      victim = std::bit_cast<float>(std::bit_cast<std::uint32_t>(victim) ^ (0x10000u << layer_.fault.amount));
-    }
   }
 
   /// Whether the planted fault lets the next stage read the field before its rounding.
