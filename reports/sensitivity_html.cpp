@@ -66,7 +66,7 @@ std::string rules(const Sensitivity& all) {
 
 std::string scopes(const Sensitivity& all) {
   if (all.scopes.empty()) return "";
-  std::string out = "<section id=\"scopes\"><h2>By contract and width</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"routing\"><thead><tr>";
+  std::string out = "<section id=\"scopes\"><h2>By contract and width</h2><div class=\"scroll\" tabindex=\"0\"><table class=\"routing scores\"><thead><tr>";
   for (const char* head : {"contract", "problems", "planted", "killed", "in the right stage", "with nothing declared", "cause named rightly"}) out += fmt::format("<th scope=\"col\">{}</th>", head);
   out += "</tr></thead><tbody>";
   for (const auto& s : all.scopes) {
