@@ -5,10 +5,10 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/cli/judged.h"
 #include "harness/cli/mutation.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
-#include "harness/judge.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 
@@ -16,19 +16,6 @@ using namespace assay;
 using namespace assay::cli;
 
 namespace {
-
-CaseResult judged(const Problem& problem, const Candidate& candidate, ReferenceFactory factory = make_reference) {
-  JudgeOptions options;
-  options.reference = std::move(factory);
-  return judge(problem, candidate, options);
-}
-
-const FieldResult& of(const CaseResult& result, Field field) {
-  for (const auto& one : result.fields)
-    if (one.field == field) return one;
-  FAIL("no such field");
-  throw 0;
-}
 
 /// What a fused kernel shows: routing and output. Nothing is declared and no GPU named.
 Candidate output_only(Candidate candidate) {
@@ -111,7 +98,7 @@ TEST_SUITE("judge_statistics") {
 
   TEST_CASE("errors before the output are seen in the output alone") {
     const auto output_of = [](const Ground& ground, const char* id) {
-      const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)), changed(unchanged));
+      const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)), "", changed(unchanged));
       CAPTURE(id);
       CAPTURE(result.headline);
       const auto& output = of(result, Field::hidden_states);
@@ -128,7 +115,7 @@ TEST_SUITE("judge_statistics") {
   TEST_CASE("at full width the worst case admits every element of a truncated product: the statistics of the output alone see it") {
     const Ground wide = make_ground("qwen3_30b_a3b", "hf");
     for (const char* id : {"down_sums_in_bf16", "first_gemm_truncated", "intermediate_truncated", "second_gemm_truncated"}) {
-      const auto result = judged(wide.problem, output_only(faulty_candidate(find_fault(id).fault, wide)), changed(unchanged));
+      const auto result = judged(wide.problem, output_only(faulty_candidate(find_fault(id).fault, wide)), "", changed(unchanged));
       const auto& output = of(result, Field::hidden_states);
       CAPTURE(id);
       CHECK(output.isolated.rejected == 0);
@@ -137,7 +124,7 @@ TEST_SUITE("judge_statistics") {
     }
     for (const auto kind : {AccumulatorKind::Hopper, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
       const Accumulator order{kind, {}};
-      const auto result = judged(wide.problem, output_only(predict_forward(wide.problem, find_contract("hf"), {order, order, order})), changed(unchanged));
+      const auto result = judged(wide.problem, output_only(predict_forward(wide.problem, find_contract("hf"), {order, order, order})), "", changed(unchanged));
       CAPTURE(to_string(order));
       CHECK(result.verdict == Verdict::Passed);
     }
@@ -146,12 +133,12 @@ TEST_SUITE("judge_statistics") {
   TEST_CASE("bits that are all as predicted leave nothing to suspect; the same bits undeclared are") {
     const Problem problem = load_fixture("odd");
     Candidate candidate = make_ground("odd", "hf").right;
-    const auto declared = judged(problem, candidate, changed(off));
+    const auto declared = judged(problem, candidate, "", changed(off));
     CHECK(of(declared, Field::first_gemm).isolated.statistics.explained);
     CHECK(of(declared, Field::first_gemm).isolated.verdict == Verdict::Passed);
     candidate.accumulators = {};
     candidate.compute_capability = "";
-    const auto open = judged(problem, candidate, changed(off));
+    const auto open = judged(problem, candidate, "", changed(off));
     CHECK(of(open, Field::first_gemm).isolated.verdict == Verdict::Suspect);
     CHECK(open.first_own_error == Field::first_gemm);
     CHECK(open.headline.find("of any legal order of summation") != std::string::npos);
@@ -160,11 +147,11 @@ TEST_SUITE("judge_statistics") {
   TEST_CASE("a judge that accepts anything mistrusts itself, unless bits bind") {
     const Ground ground = make_ground("odd", "hf");
     Candidate candidate = ground.right;
-    CHECK(judged(ground.problem, candidate, changed(lax)).verdict == Verdict::Passed);
-    for (const auto& check : of(judged(ground.problem, candidate, changed(lax)), Field::second_gemm).vacuity) CHECK(check.reason == "predicted bits");
+    CHECK(judged(ground.problem, candidate, "", changed(lax)).verdict == Verdict::Passed);
+    for (const auto& check : of(judged(ground.problem, candidate, "", changed(lax)), Field::second_gemm).vacuity) CHECK(check.reason == "predicted bits");
     candidate.accumulators = {};
     candidate.compute_capability = "";
-    const auto result = judged(ground.problem, candidate, changed(lax));
+    const auto result = judged(ground.problem, candidate, "", changed(lax));
     CHECK(result.verdict == Verdict::Mistrusted);
     CHECK(of(result, Field::second_gemm).verdict == Verdict::Mistrusted);
     CHECK(of(result, Field::second_gemm).notes.back() ==

@@ -3,10 +3,10 @@
 
 #include <cmath>
 
+#include "harness/cli/judged.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
-#include "harness/judge.h"
 #include "reference_cpu/oracle_check.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
@@ -15,20 +15,6 @@ using namespace assay;
 using namespace assay::cli;
 
 namespace {
-
-CaseResult judged(const Problem& problem, const Candidate& candidate, std::string_view contract = "") {
-  JudgeOptions options;
-  options.reference = make_reference;
-  options.contract = contract;
-  return judge(problem, candidate, options);
-}
-
-const FieldResult& of(const CaseResult& result, Field field) {
-  for (const auto& one : result.fields)
-    if (one.field == field) return one;
-  FAIL("no such field");
-  throw 0;
-}
 
 /// As an H200 would give it, declared accumulators and all.
 Candidate predicted(const Problem& problem, std::string_view contract) {

@@ -1,31 +1,14 @@
 // Which predicted bits a declaration promises (candidate.h: promises_bits).
 #include <doctest/doctest.h>
 
+#include "harness/cli/judged.h"
 #include "harness/cli/mutation.h"
 #include "harness/cli/pipelines.h"
 #include "harness/contract.h"
-#include "harness/judge.h"
 #include "reference_cpu/reference_run.h"
 
 using namespace assay;
 using namespace assay::cli;
-
-namespace {
-
-CaseResult judged(const Problem& problem, const Candidate& candidate) {
-  JudgeOptions options;
-  options.reference = make_reference;
-  return judge(problem, candidate, options);
-}
-
-const FieldResult& of(const CaseResult& result, Field field) {
-  for (const auto& one : result.fields)
-    if (one.field == field) return one;
-  FAIL("no such field");
-  throw 0;
-}
-
-}  // namespace
 
 TEST_SUITE("promises") {
   TEST_CASE("declared products bind their own bits; those of exponentials and sums bind a candidate that promises torch's") {
