@@ -3,6 +3,8 @@
     python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck \\
         [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--plugin build/gpu/plugin_example.so] [--out golden/recorded]
 
+    python3 golden/recorded/refresh.py --peers FOLDER [--out golden/recorded]     (only peers.json, from FOLDER/PEER/*.json)
+
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
 tools on the self-check, the planted kernel faults (assay_planted_N in FOLDER; the eighth needs 110 GiB of memory), and times. Exits 1 when anything did not come out as it must.
 Without compute-sanitizer or --planted these parts are left out, and the summary says so.
@@ -23,6 +25,7 @@ import time
 
 import gpu_sources
 import long_rows
+import peers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ("integers wide one_sign cancellation ties all_tied zeros hot_expert empty_experts one_token no_tokens all_experts one_expert "
@@ -169,10 +172,17 @@ class Refresh:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--assay", required=True)
+    parser.add_argument("--assay")
     parser.add_argument("--selfcheck")
     parser.add_argument("--engine-selfcheck")
     parser.add_argument("--planted", help="folder with assay_planted_1 ... (ninja planted)")
     parser.add_argument("--plugin", help="gpu/plugin_example.so")
+    parser.add_argument("--peers", help="folder with reports of other projects' layers: FOLDER/PEER/*.json")
     parser.add_argument("--out", default="golden/recorded")
-    sys.exit(Refresh(parser.parse_args()).run())
+    options = parser.parse_args()
+    if options.peers:
+        pathlib.Path(options.out, "peers.json").write_text(json.dumps(peers.gather(options.peers), separators=(",", ":")) + "\n")
+        sys.exit(0)
+    if not options.assay:
+        parser.error("expected --assay, or --peers alone")
+    sys.exit(Refresh(options).run())

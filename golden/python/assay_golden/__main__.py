@@ -1,4 +1,4 @@
-"""python -m assay_golden export|hash|check"""
+"""python -m assay_golden export|hash|check|peer"""
 
 import sys
 

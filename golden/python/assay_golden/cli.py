@@ -1,4 +1,4 @@
-"""The command line: export goldens, print the hashes of generated tensors, check files."""
+"""The command line: export goldens, print the hashes of generated tensors, check files, run peers."""
 
 import argparse
 import os
@@ -29,6 +29,14 @@ def _parser():
     hashes.add_argument("--threads", type=int, metavar="N")
     check = commands.add_parser("check", help="re-read files and check every hash they state")
     check.add_argument("files", nargs="+", metavar="FILE")
+    peer = commands.add_parser("peer", help="run another project's MoE layer on a golden's problem and write a candidate", epilog=EPILOG)
+    peer.add_argument("--peer", required=True, choices=("unsloth", "liger", "scattermoe"), help="whose layer")
+    peer.add_argument("--golden", required=True, metavar="FILE", help="whose input, weights and routing; a fixture's: assay golden make --predicted")
+    peer.add_argument("--out", required=True, metavar="FILE", help="the candidate, for assay verify --golden GOLDEN --pipeline dump:FILE")
+    peer.add_argument("--path", metavar="DIR", help="the peer's sources, the folder that holds its package; default: as installed")
+    peer.add_argument("--version", default="", help="release or revision of --path, to record")
+    peer.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda; cpu is for Triton's interpreter")
+    peer.add_argument("--threads", type=int, metavar="N", help="threads that generate weights (default: all cores)")
     return parser
 
 
@@ -98,6 +106,18 @@ def _hash(arguments):
             print(fixture.name, f"{name}[{expert}]", digest, flush=True)
 
 
+def _peer(arguments):
+    from .peer import choose_peer_device, write_peer
+    from .peer_layers import PEERS
+    from .provenance import gather, set_switches
+
+    peer = PEERS[arguments.peer]
+    switches = set_switches()
+    device = choose_peer_device(peer, arguments.device)
+    digest = write_peer(peer, arguments.golden, arguments.out, device, arguments.path, arguments.threads, arguments.version, gather(switches))
+    print(f"{digest}  {arguments.out}", flush=True)
+
+
 def _check(arguments):
     from .schema import read
 
@@ -109,7 +129,7 @@ def _check(arguments):
 def main(argv=None):
     arguments = _parser().parse_args(argv)
     try:
-        {"export": _export, "hash": _hash, "check": _check}[arguments.command](arguments)
+        {"export": _export, "hash": _hash, "check": _check, "peer": _peer}[arguments.command](arguments)
     except AssayError as error:
         print(f"assay_golden: {error}", file=sys.stderr)
         return error.exit_code
