@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 
 def bits(field, kind):
@@ -22,7 +23,15 @@ def gather(folder):
     folder = pathlib.Path(folder)
     reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
     about = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+    about["sources"] = [" ".join(source.split()) for source in about.get("sources", [])]
     return {
         "schema": "assay-peers", "what": "other projects' layers, judged on the goldens; bits are [as predicted, undetermined, differing]", **about,
         "cases": [case_of(case) for report in reports for case in report["cases"]],
     }  # fmt: skip
+
+
+def record(folder, out):
+    """peers.json, and every peer's dump of the full-width golden, which the tests judge again."""
+    pathlib.Path(out, "peers.json").write_text(json.dumps(gather(folder), separators=(",", ":")) + "\n")
+    for dump in sorted(pathlib.Path(folder).glob("*/qwen3_30b_a3b.h5")):
+        shutil.copyfile(dump, pathlib.Path(out, f"{dump.parent.name}_30b.h5"))

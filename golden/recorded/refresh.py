@@ -3,7 +3,7 @@
     python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck \\
         [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--plugin build/gpu/plugin_example.so] [--out golden/recorded]
 
-    python3 golden/recorded/refresh.py --peers FOLDER [--out golden/recorded]     (only peers.json, from FOLDER/PEER/*.json)
+    python3 golden/recorded/refresh.py --peers FOLDER [--out golden/recorded]     (other projects' layers, from FOLDER/PEER/*.json, *.h5)
 
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
 tools on the self-check, the planted kernel faults (assay_planted_N in FOLDER; the eighth needs 110 GiB of memory), and times. Exits 1 when anything did not come out as it must.
@@ -177,11 +177,11 @@ if __name__ == "__main__":
     parser.add_argument("--engine-selfcheck")
     parser.add_argument("--planted", help="folder with assay_planted_1 ... (ninja planted)")
     parser.add_argument("--plugin", help="gpu/plugin_example.so")
-    parser.add_argument("--peers", help="folder with reports of other projects' layers: FOLDER/PEER/*.json")
+    parser.add_argument("--peers", help="folder with reports and dumps of other projects' layers: FOLDER/PEER/*.json, *.h5")
     parser.add_argument("--out", default="golden/recorded")
     options = parser.parse_args()
     if options.peers:
-        pathlib.Path(options.out, "peers.json").write_text(json.dumps(peers.gather(options.peers), separators=(",", ":")) + "\n")
+        peers.record(options.peers, options.out)
         sys.exit(0)
     if not options.assay:
         parser.error("expected --assay, or --peers alone")

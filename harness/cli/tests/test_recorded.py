@@ -1,11 +1,14 @@
 """Results of the last GPU run (golden/recorded), judged again here."""
 
 import json
+import sys
 import unittest
 
-from program import PASSED, ROOT, ProgramTest, golden
+from program import FAILED, PASSED, ROOT, ProgramTest, golden
 
 RECORDED = ROOT / "golden" / "recorded"
+sys.path.insert(0, str(RECORDED))
+import peers  # noqa: E402
 
 
 class Recorded(ProgramTest):
@@ -22,6 +25,19 @@ class Recorded(ProgramTest):
 
     def test_the_recorded_dump_of_gpu_fused_passes(self):
         self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / 'gpu_fused.h5'}")
+
+    def test_dumps_of_other_projects_layers_are_judged_as_recorded(self):
+        recorded = json.loads((RECORDED / "peers.json").read_text())
+        self.assertEqual({case["producer"].split()[0] for case in recorded["cases"]}, {"unsloth", "liger", "scattermoe"})
+        for peer, code, bits in (("unsloth", PASSED, 854272), ("liger", PASSED, 393458), ("scattermoe", FAILED, 576765)):
+            with self.subTest(peer=peer):
+                self.expect(code, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / peer}_30b.h5", "--json", "now.json")
+                (report,) = json.loads((self.folder / "now.json").read_text())["cases"]
+                now = peers.case_of(report)
+                (then,) = [case for case in recorded["cases"] if case["producer"] == now["producer"] and case["problem"] == now["problem"]]
+                for what in ("device", "contract", "verdict", "fields"):
+                    self.assertEqual(now[what], then[what], what)
+                self.assertEqual(sum(field["chained"][0] for field in now["fields"].values() if field["chained"]), bits)
 
 
 if __name__ == "__main__":
