@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string_view>
 
 namespace assay {
@@ -37,13 +38,16 @@ struct PrecisionContract {
 };
 
 // clang-format off
-inline constexpr std::array<PrecisionContract, 4> kContracts = {{
+inline constexpr std::array<PrecisionContract, 5> kContracts = {{
   {"hf",         "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots summed in fp32",
    Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
    Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
   {"hf_eager",   "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
    Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
    Combine::Bf16ByExpert, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
+  {"hf_fp32_merge", "hf, but weight times value stays fp32 in the sum over slots: the merge is a product of weights and rows",
+   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
+   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
   {"fused_fp32", "a kernel that keeps SwiGLU and the merge in fp32 registers",
    Store::Bf16, Store::Bf16, Store::Unrounded, Store::Unrounded, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
    Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-24},
@@ -52,6 +56,15 @@ inline constexpr std::array<PrecisionContract, 4> kContracts = {{
    Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-53},
 }};
 // clang-format on
+
+inline constexpr auto kContractNames = [] {
+  std::array<std::string_view, kContracts.size()> names;
+  for (std::size_t i = 0; i < names.size(); ++i) names[i] = kContracts[i].name;
+  return names;
+}();
+/// Those that a kernel can follow: all but the last, the oracle's.
+inline constexpr std::span<const std::string_view> kKernelContracts = std::span(kContractNames).first<kContracts.size() - 1>();
+static_assert(kContracts.back().name == "fp64");
 
 /// The contract of that name. Throws UsageError listing the valid names.
 const PrecisionContract& find_contract(std::string_view name);

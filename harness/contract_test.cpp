@@ -9,6 +9,7 @@
 #include "harness/accumulator.h"
 #include "harness/candidate.h"
 #include "harness/config.h"
+#include "harness/contract_fit.h"
 #include "harness/error.h"
 #include "harness/report.h"
 #include "harness/summation.h"
@@ -46,13 +47,17 @@ TEST_SUITE("contract") {
       CHECK(&find_contract(contract.name) == &contract);
       CHECK(!contract.summary.empty());
     }
-    CHECK_THROWS_WITH_AS(find_contract("HF"), "unknown contract 'HF'; valid: hf, hf_eager, fused_fp32, fp64", UsageError);
+    CHECK_THROWS_WITH_AS(find_contract("HF"), "unknown contract 'HF'; valid: hf, hf_eager, hf_fp32_merge, fused_fp32, fp64", UsageError);
   }
 
   TEST_CASE("contracts differ where the design says") {
     const auto& hf = find_contract("hf");
     CHECK(hf.combine == Combine::Fp32Sum);
     CHECK(find_contract("hf_eager").combine == Combine::Bf16ByExpert);
+    PrecisionContract merge = find_contract("hf_fp32_merge");
+    CHECK(merge.weighted == Store::Unrounded);
+    merge.weighted = Store::Bf16;
+    CHECK(differing_points(merge, hf).empty());
     CHECK(find_contract("fused_fp32").silu == Store::Unrounded);
     CHECK(find_contract("fused_fp32").first_gemm == Store::Unrounded);
     CHECK(find_contract("fused_fp32").output == Store::Bf16);

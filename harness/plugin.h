@@ -47,7 +47,7 @@ typedef struct {
   int32_t memory;           /* ASSAY_HOST or ASSAY_DEVICE */
   const char* name;         /* for reports: "my fused kernel" */
   const char* fields;       /* what forward writes, separated by blanks: "router_logits selected_experts hidden_states" */
-  const char* contract;     /* where it rounds: "hf", "hf_eager", "fused_fp32" (assay list contracts) */
+  const char* contract;     /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
   const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is promised */
   const char* ties;         /* among equal probabilities: "lowest_index", or "any" */
   /* Runs the layer once. Called several times, on problems of one size; each call must leave its results complete when assay

@@ -109,7 +109,8 @@ BoundAccount words_of(Field field, const Layer& layer) {
         return {fmt::format("none of its own: {} additions in ascending expert order, each a declared rounding to bf16 that is replayed", config.top_k),
                 "none: the order is part of the contract",
                 {}};
-      return {fmt::format("gamma_{} sum |w y| for adding {} products in any order", config.top_k - 1, config.top_k), "none: this bound serves every order", {}};
+      return {fmt::format("gamma_{} sum |w y| for adding {} products in any order{}", slot_sum_length(contract, config.top_k), config.top_k,
+                          contract.weighted == Store::Unrounded ? ", or as one product of weights and rows on a tensor core" : ""), "none: this bound serves every order", {}};
   }
 }
 

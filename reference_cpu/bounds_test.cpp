@@ -12,6 +12,7 @@
 #include "reference_cpu/element_bound.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
+#include "reference_cpu/stages.h"
 #include "reference_cpu/test_products.h"
 
 using namespace assay;
@@ -191,6 +192,31 @@ TEST_SUITE("bounds") {
         const double slack = accumulator.kind == AccumulatorKind::Ampere ? 2.0 : 1.0;
         for (std::size_t i = 0; i < bounded.size(); ++i) CHECK(std::fabs(predicted[i].value - bounded[i].ref) <= slack * width(bounded[i]));
       }
+  }
+
+  TEST_CASE("slots summed as one product on a tensor core stay inside the bound of fp32 products; K - 1 roundings would not cover two slots") {
+    PrecisionContract contract = find_contract("hf_fp32_merge");
+    std::int64_t beyond_additions = 0;
+    for (const auto& [accumulator, slack] : {std::pair{kHopper, 1.0}, std::pair{Accumulator{AccumulatorKind::Ampere, {}}, 2.0}})
+      for (const Data data : {Data::Gaussian, Data::OneSign, Data::Octave, Data::HeavyTail, Data::Cancelling})
+        for (const std::int64_t k : {1, 2, 3, 4, 8, 9, 10, 16, 17, 22, 33, 64}) {
+          contract.product_slack = slack;
+          const auto e = random_example(data, 40, k, 50, 8);
+          const auto summed = multiply<PredictedValue>(e, accumulator);
+          for (std::int64_t i = 0; i < e.rows * e.n; ++i) {
+            double exact = 0.0, magnitude = 0.0;
+            for (std::int64_t j = 0; j < k; ++j) {
+              const double term = static_cast<double>(to_float(e.left[static_cast<std::size_t>(i / e.n * k + j)])) * to_float(e.right[static_cast<std::size_t>(i % e.n * k + j)]);
+              exact += term;
+              magnitude += std::fabs(term);
+            }
+            const double error = std::fabs(summed[static_cast<std::size_t>(i)].value - exact);
+            if (error > gamma(slot_sum_length(contract, k)) * magnitude) FAIL_CHECK(fmt::format("{}, data {}, {} slots: off by {}", to_string(accumulator), static_cast<int>(data), k, error));
+            beyond_additions += k == 2 && slack == 1.0 && error > gamma(k - 1) * magnitude;
+          }
+        }
+    CHECK(beyond_additions > 0);
+    CHECK(slot_sum_length(find_contract("hf"), 8) == 7);
   }
 
   TEST_CASE("the running bound is narrower by far, and rejects a K block scaled by 0.999, which the a-priori bound accepts") {

@@ -163,9 +163,9 @@ void derive_merge(const TokenLayer& at, Derivation& derivation) {
   if (in_bf16) {
     derivation.bound.push_back({"bf16 additions of declared order: each is a declared rounding, none adds a bound", 0.0});
   } else {
-    const double g = gamma(top_k - 1, contract.unit_roundoff);
+    const std::int64_t n = slot_sum_length(contract, top_k);
     derivation.bound.push_back(
-        {fmt::format("fp32 sum of {} products, any order: gamma_{} sum |w y|, sum {:.6g}", top_k, top_k - 1, magnitude), g * magnitude});
+        {fmt::format("fp32 sum of {} products, any order: gamma_{} sum |w y|, sum {:.6g}", top_k, n, magnitude), gamma(n, contract.unit_roundoff) * magnitude});
   }
   if (carried > 0.0) derivation.bound.push_back({"carried: sum of the products' widths", carried});
 }

@@ -7,10 +7,11 @@
 namespace assay {
 namespace {
 
-/// fp32 sum over the slots, any order: |error| <= gamma_{K-1} sum |v| (Higham 3.1); none where the terms are exact multiples of q
+/// fp32 sum over the slots, any order: |error| <= gamma_n sum |v|, n of slot_sum_length; none where the terms are exact multiples of q
 /// and sum |v| < 2^24 q: every partial sum fits 24 bits (numerics 3.13). Noise: the terms' own, what shrinks all of them alike, and
-/// K - 1 roundings of partial sums, each of which is s^2 + q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4).
-Interval sum_slots(std::span<const Interval> terms, double unit_roundoff, const Fault&) {
+/// K - 1 roundings of partial sums, each of which is s^2 + q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4), or,
+/// where a tensor core may form the sum, its truncation if that is more.
+Interval sum_slots(std::span<const Interval> terms, const PrecisionContract& contract, const Fault&) {
   Interval sum;
   double magnitude = 0.0, variance = 0.0, mean = 0.0, common = 0.0, squares = 0.0, q = std::numeric_limits<double>::infinity();
   for (const auto& term : terms) {
@@ -23,15 +24,16 @@ Interval sum_slots(std::span<const Interval> terms, double unit_roundoff, const 
     squares += term.ref * term.ref;
   }
   if (q >= 0x1p-149 && magnitude < 0x1p24 * q) return sum;
-  const auto additions = static_cast<std::int64_t>(terms.size()) - 1;
-  const double delta = gamma(additions, unit_roundoff) * magnitude;
-  const double own = static_cast<double>(additions) * rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), unit_roundoff);
+  const auto slots = static_cast<std::int64_t>(terms.size());
+  const double delta = gamma(slot_sum_length(contract, slots), contract.unit_roundoff) * magnitude;
+  double own = static_cast<double>(slots - 1) * rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), contract.unit_roundoff);
+  if (contract.weighted == Store::Unrounded) own = std::max(own, accumulation_variance(slots, sum.ref, squares, contract.product_unit_roundoff()));
   return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance + common * common + own), mean + std::sqrt(own));
 }
 
 /// fp32 as torch's sum over a strided axis adds it: four interleaved sums, slots ascending in each, then added in order. Up to
 /// four slots that is slots ascending. Seen of an H200 at full size, where one element in 8,388,608 tells the two orders apart.
-PredictedValue sum_slots(std::span<const PredictedValue> terms, double, const Fault& fault) {
+PredictedValue sum_slots(std::span<const PredictedValue> terms, const PrecisionContract&, const Fault& fault) {
   PredictedValue lanes[4];
   if (fault.hits(FaultKind::SlotsAscending, Field::hidden_states)) {
     for (const auto& term : terms) lanes[0] = add(lanes[0], term);
@@ -50,6 +52,16 @@ V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order) {
 }
 
 }  // namespace
+
+/// K - 1 additions rounded to nearest (Higham 3.1). Where products stay fp32, the merge may be one product of a token's weights and rows on a
+/// tensor core, whose terms are as exact: a step of 16 cuts all addends but the largest after 25 fractional bits of that, 2^-25 S each, and the result,
+/// 2^-23 S = 2u S. With K <= 16 that is (K - 1) u / 2 + 2u <= (K + 1) u of S; 9.5u for the first step and at most 10u for each further 16 slots, likewise.
+/// One that aligns 8 products after 24 bits loses (K - 1) u + 2u in its first step of 8 and up to 10u in each further one: below twice that,
+/// which `product_slack` allows to whom may run on one.
+std::int64_t slot_sum_length(const PrecisionContract& contract, std::int64_t top_k) {
+  if (contract.weighted == Store::Bf16) return top_k - 1;
+  return static_cast<std::int64_t>(contract.product_slack) * (top_k + 1);
+}
 
 template <class A>
 Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm) {
@@ -103,7 +115,7 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
         if (j == repeated) term = add(term, term);
       }
       out[static_cast<std::size_t>(t * width + h)] =
-          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract.unit_roundoff, fault);
+          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract, fault);
     }
   }
   return out;

@@ -124,7 +124,7 @@ TEST_SUITE("noise") {
   TEST_CASE("a layer's noise is above the rms error of every field on every accumulator, isolated and chained") {
     const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7), one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7),
                tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7), wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
-    for (const std::string_view contract : {"hf", "hf_eager", "fused_fp32"})
+    for (const auto contract : kKernelContracts)
       for (const auto& [name, problem] : {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
         for (const auto& [order, accumulator] : legal_orders(problem->config.hidden_size))
           for (const auto& [field, spread] : layer_spread(*problem, contract, accumulator))

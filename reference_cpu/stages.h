@@ -83,6 +83,9 @@ Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm);
 template <class A>
 Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>& weights);
 
+/// merge.cpp: n of the bound gamma_n sum |w y| for the fp32 sum over the slots, in any order.
+std::int64_t slot_sum_length(const PrecisionContract& contract, std::int64_t top_k);
+
 /// A stored bf16 tensor as exact values.
 template <class A>
 Values<A> lift(const Tensor& tensor);

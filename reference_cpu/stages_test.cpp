@@ -108,6 +108,12 @@ TEST_SUITE("merge") {
     CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);  // the last rounding is the field's store
   }
 
+  TEST_CASE("hf_fp32_merge keeps weight times value in fp32, which hf rounds") {
+    const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}}, weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
+    CHECK(merge<Predicted>(Small("hf").layer, rows, weights)[0].value == 1.0f + 0x1p-6f);
+    CHECK(merge<Predicted>(Small("hf_fp32_merge").layer, rows, weights)[0].value == 1.0f + 0x1p-6f + 0x1p-14f);
+  }
+
   TEST_CASE("eight slots are four interleaved sums: the element of an H200 run that no other order explains") {
     Small small("hf");
     small.problem.config = {1, 1, 8, 8, true};

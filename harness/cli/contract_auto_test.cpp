@@ -31,8 +31,8 @@ TEST_SUITE("contract_auto") {
   TEST_CASE("each named contract is recognised, point by point, with nothing declared and from the output alone") {
     for (const char* fixture : {"tiny", "odd"}) {
       const Problem problem = load_fixture(fixture);
-      for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
-        Candidate candidate = run_pipeline("predicted", problem, {contract});
+      for (const auto contract : kKernelContracts) {
+        Candidate candidate = run_pipeline("predicted", problem, {std::string(contract)});
         candidate.accumulators = {};
         CAPTURE(fixture);
         CAPTURE(contract);

@@ -46,7 +46,7 @@ TEST_SUITE("explain") {
   TEST_CASE("interval, bits and verdict are the judge's, in every field, mode and contract") {
     for (const char* fixture : {"odd", "no_renormalisation"}) {
       const Problem problem = load_fixture(fixture);
-      for (const char* contract_name : {"hf", "hf_eager", "fused_fp32"}) {
+      for (const auto contract_name : kKernelContracts) {
         const auto& contract = find_contract(contract_name);
         const auto accumulators = all("hopper");
         const Candidate candidate = predict_forward(problem, contract, accumulators);

@@ -48,7 +48,6 @@ constexpr LegalOrder kOrders[] = {
 // clang-format on
 
 constexpr std::string_view kKinds[] = {"tiny", "odd", "wide", "one_sign", "cancellation", "integers", "ties", "long"};
-constexpr std::string_view kCorrectContracts[] = {"hf", "hf_eager", "fused_fp32"};
 
 Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t seed, const Fault& planted) {
   const auto& contract = find_contract(ground.contract);
@@ -59,7 +58,7 @@ Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t se
 
 /// What one seed adds to the sums.
 void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& planted, FalseAlarms& sums) {
-  for (const auto contract : kCorrectContracts) {
+  for (const auto contract : kKernelContracts) {
     const Ground ground = make_ground(fixture, contract, Spoil::Nothing, seed);
     for (const auto& order : kOrders) {
       Candidate candidate = run_in(order, ground, seed, planted);
@@ -113,7 +112,7 @@ FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed, con
   all.seeds = seeds;
   all.fixtures.assign(std::begin(kKinds), std::end(kKinds));
   for (const auto& order : kOrders) all.orders.push_back(order.id);
-  all.contracts.assign(std::begin(kCorrectContracts), std::end(kCorrectContracts));
+  all.contracts.assign(kKernelContracts.begin(), kKernelContracts.end());
   std::exception_ptr error;
   std::int64_t done = 0;
   // The problems are small: one thread each.

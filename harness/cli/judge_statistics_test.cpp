@@ -81,7 +81,7 @@ TEST_SUITE("judge_statistics") {
   TEST_CASE("legal runs that show their output only are not suspected, whatever their order of summation") {
     for (const char* name : {"tiny", "odd", "one_sign", "wide", "cancellation", "ties", "hot_expert", "one_token", "all_experts"}) {
       const Problem problem = load_fixture(name);
-      for (const char* contract : {"hf", "hf_eager", "fused_fp32"})
+      for (const auto contract : kKernelContracts)
         for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
                                          Accumulator{AccumulatorKind::Hopper, {}}, Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
           const Candidate candidate = output_only(predict_forward(problem, find_contract(contract), {order, order, order}));

@@ -104,7 +104,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("of every rounded field the bound in force is the smaller of the two, isolated and chained") {
-    for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
+    for (const auto contract : kKernelContracts) {
       const Problem problem = load_fixture("odd");
       const CaseResult result = judged(problem, predicted(problem, contract));
       for (const FieldResult& field : result.fields)
@@ -219,11 +219,11 @@ TEST_SUITE("judge") {
     for (const auto& name : matching_fixtures({"*"})) {
       if (name.starts_with("qwen3")) continue;
       const Problem problem = load_fixture(name);
-      for (const char* contract : {"hf", "hf_eager", "fused_fp32"}) {
+      for (const auto contract : kKernelContracts) {
         CAPTURE(name);
         CAPTURE(contract);
         CHECK(judged(problem, predicted(problem, contract)).verdict == Verdict::Passed);
-        Candidate reference = run_pipeline("reference_cpu", problem, {contract});
+        Candidate reference = run_pipeline("reference_cpu", problem, {std::string(contract)});
         CHECK(judged(problem, reference).verdict == Verdict::Passed);
       }
     }

@@ -181,8 +181,7 @@ PEERS = {peer.name: peer for peer in (
     Peer("unsloth", "unsloth.kernels.moe.grouped_gemm.reference.layers.qwen3_moe", "unsloth", "grouped_gemm.reference.layers.qwen3_moe",
          "hf", True, _unsloth_unsuitable, _run_unsloth),
     Peer("liger", "liger_kernel.ops.fused_moe", "liger-kernel", "liger_kernel.ops.fused_moe", "fused_fp32", False, _any_size, _run_liger),
-    # hf but for weighted rows that are not rounded before their sum: no named contract says that, `auto` does.
-    Peer("scattermoe", "scattermoe.mlp", "scattermoe", "scattermoe.mlp", "auto", False, _any_size, _run_scattermoe),
+    Peer("scattermoe", "scattermoe.mlp", "scattermoe", "scattermoe.mlp", "hf_fp32_merge", False, _any_size, _run_scattermoe),
 )}
 # fmt: on
 

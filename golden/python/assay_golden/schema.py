@@ -18,7 +18,7 @@ HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
     "producer", "device", "compute_capability", "ties", "config", "provenance",
 )  # fmt: skip
-CONTRACTS = ("hf", "hf_eager", "fused_fp32", "fp64", "auto")
+CONTRACTS = ("hf", "hf_eager", "hf_fp32_merge", "fused_fp32", "fp64", "auto")
 
 
 @dataclass

@@ -29,15 +29,17 @@ class Recorded(ProgramTest):
     def test_dumps_of_other_projects_layers_are_judged_as_recorded(self):
         recorded = json.loads((RECORDED / "peers.json").read_text())
         self.assertEqual({case["producer"].split()[0] for case in recorded["cases"]}, {"unsloth", "liger", "scattermoe"})
-        for peer, code, bits in (("unsloth", PASSED, 854272), ("liger", PASSED, 393458), ("scattermoe", FAILED, 576765)):
+        for peer, bits in (("unsloth", 854272), ("liger", 393458), ("scattermoe", 590080)):
             with self.subTest(peer=peer):
-                self.expect(code, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / peer}_30b.h5", "--json", "now.json")
+                self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / peer}_30b.h5", "--json", "now.json")
                 (report,) = json.loads((self.folder / "now.json").read_text())["cases"]
                 now = peers.case_of(report)
                 (then,) = [case for case in recorded["cases"] if case["producer"] == now["producer"] and case["problem"] == now["problem"]]
                 for what in ("device", "contract", "verdict", "fields"):
                     self.assertEqual(now[what], then[what], what)
                 self.assertEqual(sum(field["chained"][0] for field in now["fields"].values() if field["chained"]), bits)
+        self.expect(FAILED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED}/scattermoe_30b.h5", "--contract", "hf",
+                    says="weight times value is not rounded to bf16 before the sum (explains every bit)")  # fmt: skip
 
 
 if __name__ == "__main__":

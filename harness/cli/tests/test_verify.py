@@ -27,7 +27,7 @@ class Goldens(ProgramTest):
                     self.assertEqual((bits["as_predicted"], bits["undetermined"], bits["differing"]), (bits["elements"], 0, 0), field["field"])
 
     def test_the_other_implementation_s_contract_fails_at_the_merge_with_a_count(self):
-        for name, contract in (("odd.grouped_mm", "hf_eager"), ("odd.eager", "hf"), ("tiny.grouped_mm", "hf_eager"), ("tiny.eager", "hf")):
+        for name, contract in (("odd.grouped_mm", "hf_eager"), ("odd.eager", "hf"), ("tiny.grouped_mm", "hf_eager"), ("tiny.eager", "hf"), ("odd.grouped_mm", "hf_fp32_merge")):
             with self.subTest(name):
                 case = self.report("verify", "--golden", golden(name), "--contract", contract, code=FAILED)["cases"][0]
                 self.assertEqual(case["first_own_error"], "hidden_states")
@@ -35,7 +35,11 @@ class Goldens(ProgramTest):
                 self.assertEqual(bad, ["hidden_states"])
                 merged = case["fields"][-1]["isolated"]
                 self.assertGreater(merged["rejected"], 0)
-                says = {"hf": "slots are added in bf16, in ascending expert order", "hf_eager": "slots are summed in fp32 and rounded once"}[contract]
+                says = {
+                    "hf": "slots are added in bf16, in ascending expert order",
+                    "hf_eager": "slots are summed in fp32 and rounded once",
+                    "hf_fp32_merge": "weight times value is rounded to bf16 before the sum",
+                }[contract]
                 headline = f"hidden_states is the first stage with an error of its own: {says} (explains every bit)"
                 self.assertEqual(case["headline"], headline)
                 done = self.expect(FAILED, "verify", "--golden", golden(name), "--contract", contract, says=["FAILED"])
@@ -101,7 +105,7 @@ class Borders(ProgramTest):
         self.assertEqual(set(elements.values()), {0})
 
     def test_the_contracts_of_other_kernels_pass_on_their_own_terms(self):
-        for contract in ("hf", "hf_eager", "fused_fp32"):
+        for contract in ("hf", "hf_eager", "hf_fp32_merge", "fused_fp32"):
             self.expect(PASSED, "verify", "--fixture", "odd", "--pipeline", "reference_cpu", "--contract", contract)
 
 
