@@ -33,7 +33,7 @@ Tuning autotune_gpu_fused(const Problem& problem, const GpuOptions& given) {
   std::vector<unsigned char> standard;
   std::vector<Graph> graphs;
   std::vector<std::size_t> timed;
-  for (const auto& config : tuning_space()) {
+  for (const auto& config : tuning_space(sizes)) {
     if (config.variant == "wgmma_sm90" && !has_wgmma_sm90()) continue;
     options.kernel_config_fwd = config;
     workspace.poison();

@@ -23,8 +23,8 @@ struct Tuning {
   std::string reason;        // one sentence: what won, by how much, or why nothing did
 };
 
-/// What `autotune` tries: the default first. Values between them were within the noise (gpu/PERFORMANCE.md).
-std::vector<KernelConfigForward> tuning_space();
+/// What `autotune` tries for these sizes: the default first. Values between them were within the noise (gpu/PERFORMANCE.md).
+std::vector<KernelConfigForward> tuning_space(const Sizes& sizes);
 
 /// Chooses by the rule above; a function of its own so that it can be tested without a device.
 KernelConfigForward choose(const std::vector<TuningTrial>& trials, std::string& reason);

@@ -55,6 +55,7 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options) {
   if (auto reason = invalid(options.kernel_config_fwd)) throw UsageError(*reason);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
+  if (auto reason = gpu_unsupported(options.kernel_config_fwd, sizes)) throw InputError(*reason);
   if (options.kernel_config_fwd.variant == "wgmma_sm90" && !has_wgmma_sm90())
     throw InputError("expected a device of compute capability 9.0 and kernels built for 90a for variant wgmma_sm90, found neither or one");
 }
@@ -65,7 +66,7 @@ std::string variant_of(const GpuOptions& options) {
 }
 
 Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {
-  return workspace.routing.view(variant_of(options) == "wgmma_sm90" && wide_tiles_wgmma_sm90(sizes));
+  return workspace.routing.view(variant_of(options) == "wgmma_sm90" && wide_tiles_wgmma_sm90(options.kernel_config_fwd, sizes));
 }
 
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options, cudaStream_t stream) {

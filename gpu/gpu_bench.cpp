@@ -1,5 +1,5 @@
 // `gpu_bench MODEL TOKENS... [variable=value...]`: times the fused layer on a random problem of a released model's size. MODEL is 30b,
-// 235b or next80b, with "-skewed" for a routing in which the same experts take most rows. Variables: variant, permute_x, permute_y, depth_gate_up,
+// 235b or next80b, with "-skewed" for a routing in which the same experts take most rows. Variables: variant, tiles, permute_x, permute_y, depth_gate_up,
 // depth_down, raster, blocks, cluster. Run `gpu_selfcheck` first: only verified kernels are worth timing.
 #include <algorithm>
 #include <cstdio>
@@ -22,6 +22,7 @@ const Model kModels[] = {{"30b", {2048, 768, 128, 8, true}}, {"235b", {4096, 153
 void set(GpuOptions& options, const std::string& variable, const std::string& value) {
   auto& config = options.kernel_config_fwd;
   if (variable == "variant") config.variant = value;
+  else if (variable == "tiles") config.tiles = value;
   else if (variable == "permute_x") options.permute_x = value == "true";
   else if (variable == "permute_y") options.permute_y = value == "true";
   else if (variable == "depth_gate_up") config.pipeline_depth_gate_up = std::stoi(value);
@@ -29,7 +30,7 @@ void set(GpuOptions& options, const std::string& variable, const std::string& va
   else if (variable == "raster") config.raster_rows = std::stoi(value);
   else if (variable == "blocks") config.persistent_blocks = std::stoi(value);
   else if (variable == "cluster") config.cluster = std::stoi(value);
-  else throw UsageError("expected variant, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks or cluster, found " + variable);
+  else throw UsageError("expected variant, tiles, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks or cluster, found " + variable);
 }
 
 void print(const std::string& model, const GpuBenchmark& bench) {

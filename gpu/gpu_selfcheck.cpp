@@ -139,6 +139,12 @@ std::int64_t check(const Case& one) {
       options.permute_y = cluster == 2;
       fused(cluster == 1 ? "the same, permute_x" : "the same, permute_y", options);
     }
+    for (const char* tiles : {"tall", "wide", "narrow"})
+      for (const bool permute_x : {true, false}) {
+        options = {.permute_x = permute_x, .kernel_config_fwd = {.variant = "wgmma_sm90", .tiles = tiles, .cluster = permute_x ? 0 : 1}};
+        const std::string what = std::string("tiles=") + tiles + (permute_x ? ", permute_x" : "");
+        if (!gpu_unsupported(options.kernel_config_fwd, problem.sizes())) fused(what.c_str(), options);
+      }
     options = {.contract = "fused_fp32", .kernel_config_fwd = {}};
     wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(problem, options), true);
   } catch (const InputError& error) {

@@ -29,7 +29,7 @@ void gate_up_mma_sm80(const GateUp& product, const Routing& routing, const Sizes
 void down_mma_sm80(const Down& product, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
 
 /// Whether these two walk wide tiles for such sizes: what `routing` must have been ordered with.
-bool wide_tiles_wgmma_sm90(const Sizes& sizes);
+bool wide_tiles_wgmma_sm90(const KernelConfigForward& config, const Sizes& sizes);
 
 void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Sizes& sizes, const KernelConfigForward& config,
                         cudaStream_t stream);

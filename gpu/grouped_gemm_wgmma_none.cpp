@@ -6,7 +6,7 @@ namespace assay::gpu {
 
 bool has_wgmma_sm90() { return false; }
 
-bool wide_tiles_wgmma_sm90(const Sizes&) { return false; }
+bool wide_tiles_wgmma_sm90(const KernelConfigForward&, const Sizes&) { return false; }
 
 void gate_up_wgmma_sm90(const GateUp&, const Routing&, const Sizes&, const KernelConfigForward&, cudaStream_t) {
   ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");

@@ -1,7 +1,7 @@
 // Grouped products for Hopper: tiles of 256 weights and 128 of an expert's rows, K in stages of 64, one persistent block per
 // multiprocessor; other tiles where these do not suit (Layout in wgmma_tiles.cuh).
-// Warpgroup 0 produces: the copy engine brings weights (and rows, when they are contiguous); gathered rows come by cp.async, one
-// 16-byte chunk per thread and copy. Warpgroups 1 and 2 consume half of the tile each with wgmma and write their own results.
+// Warpgroup 0 produces: the copy engine brings weights and rows when they are contiguous; gathered rows come by cp.async, one 16-byte
+// chunk per thread and copy. Warpgroups 1 and 2 consume half of the tile each with wgmma and write their own results.
 // Two blocks may form a cluster: where both have rows of one expert, each fetches half of the weights for both.
 // Every element's sum is one chain of wgmma steps, K ascending by 16.
 #include <algorithm>
@@ -9,7 +9,8 @@
 #include "gpu/cuda_check.h"
 #include "gpu/grouped_gemm.h"
 #include "gpu/launch.h"
-#include "gpu/wgmma_main_loop.cuh"
+#include "gpu/wgmma_consumers.cuh"
+#include "gpu/wgmma_producers.cuh"
 
 namespace assay::gpu {
 namespace wgmma {
@@ -27,12 +28,12 @@ __global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1) g
 
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < arguments.stages; ++stage) {
-      ptx::mbarrier_init(ptx::shared_address(&control->full[stage]), kGather ? 1 + 128 : 1);
+      ptx::mbarrier_init(ptx::shared_address(&control->full[stage]), 1 + (kGather ? 128 : 1));
       ptx::mbarrier_init(ptx::shared_address(&control->empty[stage]), kConsumers * 4 * arguments.cluster);
     }
     for (int slot = 0; slot < 2; ++slot) {
       ptx::mbarrier_init(ptx::shared_address(&control->tile_ready[slot]), 1);
-      ptx::mbarrier_init(ptx::shared_address(&control->tile_taken[slot]), (kConsumers * 4 + (kGather ? 4 : 1)) * arguments.cluster);  // reading warps
+      ptx::mbarrier_init(ptx::shared_address(&control->tile_taken[slot]), (kConsumers * 4 + (kGather ? 4 : 2)) * arguments.cluster);  // reading warps
     }
     ptx::fence_mbarrier_init();
     ptx::prefetch_map(&maps.weights);
@@ -47,19 +48,21 @@ __global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1) g
 
   if (threadIdx.x < 128) {
     if constexpr (kLayout != Layout::Narrow) ptx::give_registers<56>();
-    // The second product's producer waits later, but before anything that the first one writes is read. It counts on the first one's
-    // blocks to have waited before they let it start.
-    if constexpr (kProduct == Product::GateUp) ptx::wait_for_previous();
+    const int warp = threadIdx.x / 32;
+    // The second product's tiles and weights are fetched while the first one ends, for its blocks have all waited for the routing before
+    // they let this kernel start. Its rows wait, in every block: the next kernel relies on that.
+    if (kProduct == Product::GateUp || warp == 0) ptx::wait_for_previous();
     ptx::let_next_start();
-    const int column_tickets = (arguments.column_tiles + arguments.cluster - 1) / arguments.cluster;
-    TileFeeder feeder{control, {*arguments.routing.tile_count, column_tickets, arguments.raster_rows}, &arguments};
-    if (threadIdx.x == 0)
-      for (int step = 0; step < 3; ++step) feeder.step(step);
-    __syncwarp();
+    const auto column_tickets = static_cast<unsigned>((arguments.column_tiles + arguments.cluster - 1) >> (arguments.cluster - 1));
+    const TileFeeder feeder{control, {static_cast<unsigned>(*arguments.routing.tile_count), column_tickets, static_cast<unsigned>(arguments.raster_rows)}, &arguments};
     if constexpr (kGather)
-      produce_gathered<kProduct, kLayout>(arguments, feeder, maps, base, control);
-    else if (threadIdx.x < 32)
-      produce_contiguous<kProduct, kLayout>(arguments, feeder, maps, base, control);
+      gather_rows<kProduct, kLayout>(arguments, feeder, maps, base, control);
+    else if (warp == 0)
+      fetch_rows<kLayout>(arguments, maps, base, control);
+    else if (warp == 1)
+      fetch_weights<kProduct, kLayout>(arguments, maps, base, control);
+    else if (warp == 2)
+      hand_out_tiles(feeder);
   } else {
     if constexpr (kLayout != Layout::Narrow) ptx::take_registers<224>();
     consume<kProduct, kGather, kFlag, kLayout>(arguments, maps, base, staging + (threadIdx.x / 128 - 1) * kStaging, control);
@@ -70,21 +73,26 @@ __global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1) g
   }
 }
 
-// Where experts have more rows than a tile on average, most tiles find a partner.
-int cluster_of(const KernelConfigForward& config, const Sizes& sizes) {
-  if (config.cluster != 0) return config.cluster;
-  return sizes.slots() > sizes.config.num_experts * kTileRows && config.persistent_blocks % 2 == 0 ? 2 : 1;
+// Whether experts have more than `low` and at most `high` rows on average.
+bool rows_between(const Sizes& sizes, std::int64_t low, std::int64_t high) {
+  return sizes.slots() > low * sizes.config.num_experts && sizes.slots() <= high * sizes.config.num_experts;
 }
 
-// Narrow tiles, where they mean less than twice as many waves of work. A token chooses an expert once: experts have no more rows than there
-// are tokens. `columns` of other tiles per expert.
+// Pairs pay where most experts have two wide tiles: with fewer weights lie idle, with more they come from the L2 as fast.
+int cluster_of(const KernelConfigForward& config, const Sizes& sizes) {
+  if (config.cluster != 0) return config.cluster;
+  return rows_between(sizes, kTileRows / 2, 2 * kWideTileRows) && config.persistent_blocks % 2 == 0 ? 2 : 1;
+}
+
+// Narrow tiles wherever they can be, for a token chooses an expert once, so that experts have no more rows than there are tokens; but not where
+// all others run at once already. `columns` of other tiles per expert.
 Layout layout_of(const KernelConfigForward& config, const Sizes& sizes, std::int64_t columns) {
-  if (wide_tiles_wgmma_sm90(sizes)) return Layout::Wide;
+  if (wide_tiles_wgmma_sm90(config, sizes)) return Layout::Wide;
+  if (config.tiles != "auto") return config.tiles == "narrow" ? Layout::Narrow : Layout::Tall;
   if (sizes.tokens > kNarrowTileRows || config.cluster == 2) return Layout::Tall;
   const std::int64_t multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
-  const auto waves = [&](std::int64_t tiles) { return (tiles + multiprocessors - 1) / multiprocessors; };
   const std::int64_t tiles = max_row_tiles(sizes) * columns;
-  return waves(2 * tiles) < 2 * waves(tiles) ? Layout::Narrow : Layout::Tall;
+  return tiles <= multiprocessors && 2 * tiles > multiprocessors ? Layout::Tall : Layout::Narrow;
 }
 
 using Kernel = void (*)(Arguments, Maps);
@@ -145,9 +153,10 @@ void down(const Down& product, const Arguments& arguments, const Sizes& sizes, c
 }  // namespace
 }  // namespace wgmma
 
-// Experts of one to two and a bit tall tiles: there a third of the rows would be padding.
-bool wide_tiles_wgmma_sm90(const Sizes& sizes) {
-  return sizes.slots() > sizes.config.num_experts * kTileRows && sizes.slots() <= sizes.config.num_experts * 2 * kWideTileRows;
+// Experts of half a tall tile to four of them: there too many of the rows would be padding.
+bool wide_tiles_wgmma_sm90(const KernelConfigForward& config, const Sizes& sizes) {
+  if (config.tiles != "auto") return config.tiles == "wide";
+  return wgmma::rows_between(sizes, kTileRows / 2, 4 * kTileRows);
 }
 
 bool has_wgmma_sm90() {

@@ -24,10 +24,18 @@ std::optional<std::string> gpu_unsupported(const Sizes& sizes) {
   return std::nullopt;
 }
 
+std::optional<std::string> gpu_unsupported(const KernelConfigForward& config, const Sizes& sizes) {
+  if (config.tiles == "narrow" && sizes.tokens > gpu::kNarrowTileRows)
+    return "expected at most " + std::to_string(gpu::kNarrowTileRows) + " tokens with tiles=narrow (an expert's rows must fit one tile), found " + std::to_string(sizes.tokens);
+  return std::nullopt;
+}
+
 std::optional<std::string> invalid(const KernelConfigForward& config) {
   const auto found = [](auto value) { return ", found " + std::to_string(value); };
   if (config.variant != "auto" && config.variant != "wgmma_sm90" && config.variant != "mma_sm80")
     return "expected variant to be auto, wgmma_sm90 or mma_sm80, found " + config.variant;
+  if (config.tiles != "auto" && config.tiles != "tall" && config.tiles != "wide" && config.tiles != "narrow")
+    return "expected tiles to be auto, tall, wide or narrow, found " + config.tiles;
   const auto outside = [](int value, int low, int high) { return value < low || value > high; };
   if (outside(config.pipeline_depth_gate_up, 2, 4))
     return "expected pipeline_depth_gate_up from 2 to 4 (what shared memory holds)" + found(config.pipeline_depth_gate_up);
@@ -36,6 +44,7 @@ std::optional<std::string> invalid(const KernelConfigForward& config) {
   if (outside(config.raster_rows, 1, 64)) return "expected raster_rows from 1 to 64" + found(config.raster_rows);
   if (config.persistent_blocks < 0) return "expected persistent_blocks not to be negative" + found(config.persistent_blocks);
   if (outside(config.cluster, 0, 2)) return "expected cluster 0, 1 or 2" + found(config.cluster);
+  if (config.tiles == "narrow" && config.cluster == 2) return std::string("expected cluster 0 or 1 with tiles=narrow, found 2");
   if (config.persistent_blocks % std::max(config.cluster, 1) != 0)
     return "expected persistent_blocks to be a multiple of cluster " + std::to_string(config.cluster) + found(config.persistent_blocks);
   return std::nullopt;

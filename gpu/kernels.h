@@ -21,7 +21,6 @@ using bf16 = __nv_bfloat16;
 // are divided evenly.
 inline constexpr int kTileRows = 128;
 inline constexpr int kWideTileRows = 144;
-inline constexpr int kNarrowTileRows = 16;  // no expert has more where such tiles are used
 
 /// One tile of rows of one expert; `first` is a row in expert order.
 struct alignas(16) RowTile {

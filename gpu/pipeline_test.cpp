@@ -46,6 +46,11 @@ TEST_SUITE("gpu-pipeline") {
     config.persistent_blocks = -1;
     CHECK(invalid(config).has_value());
     config = {};
+    config.tiles = "narrow";
+    CHECK_FALSE(invalid(config).has_value());
+    CHECK_FALSE(gpu_unsupported(config, Sizes{{64, 32, 8, 2, true}, 16}).has_value());
+    CHECK(gpu_unsupported(config, Sizes{{64, 32, 8, 2, true}, 17}).value_or("").find("at most 16 tokens with tiles=narrow") != std::string::npos);
+    config = {};
     config.cluster = 3;
     CHECK(invalid(config).value_or("").find("cluster 0, 1 or 2, found 3") != std::string::npos);
     config.cluster = 2;

@@ -29,10 +29,16 @@ __device__ inline void let_next_start() {
 
 // --- sm_80: asynchronous 16-byte copies, matrix fragments, warp-level products ---
 
-/// Copies 16 bytes to shared memory; with `valid` false writes zeros and reads nothing.
-__device__ inline void cp_async_16(std::uint32_t shared, const void* global, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
+/// Copies 16 bytes to shared memory; with `valid` 0 writes zeros and reads nothing.
+__device__ inline void cp_async_16(std::uint32_t shared, const void* global, std::uint32_t valid) {
+  asm volatile(
+      "{\n"
+      ".reg .pred ignored;\n"
+      "setp.eq.u32 ignored, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, ignored;\n"
+      "}\n" ::"r"(shared),
+      "l"(global), "r"(valid)
+      : "memory");
 }
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>

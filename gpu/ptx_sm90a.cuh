@@ -55,6 +55,14 @@ __device__ inline void bulk_wait_read() {
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
+/// Adds 1 and gives what was there. An increment up to a bound that is never reached: an addition the compiler makes one for all lanes, and
+/// waits to divide the result among them, while here the thread goes on until it looks at the result.
+__device__ inline unsigned draw(int* counter) {
+  unsigned before;
+  asm volatile("atom.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+}
+
 // --- warpgroup products ---
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -65,10 +73,11 @@ __device__ inline void wgmma_wait() {
 }
 
 /// Descriptor of a K-major tile of 128-byte rows in the 128-byte swizzle, starting at a multiple of 1024 bytes: groups of eight
-/// rows are 1024 bytes apart. 16 elements further along K are 32 bytes, 2 in the descriptor's units.
-__device__ inline std::uint64_t tile_descriptor(std::uint32_t shared) {
-  return static_cast<std::uint64_t>((shared & 0x3ffffu) >> 4) | std::uint64_t{1} << 16 | std::uint64_t{1024 >> 4} << 32 |
-         std::uint64_t{1} << 62;
+/// rows are 1024 bytes apart. Its low half counts places in 16 bytes: 16 elements further along K are 2.
+__device__ inline std::uint32_t tile_place(std::uint32_t shared) { return shared >> 4 | 1u << 16; }
+__device__ inline std::uint64_t tile_descriptor(std::uint32_t place) {
+  constexpr std::uint32_t kSwizzle128 = 1u << 30, kRowGroups = 1024 >> 4;
+  return static_cast<std::uint64_t>(kSwizzle128 | kRowGroups) << 32 | place;
 }
 
 }  // namespace assay::gpu::ptx

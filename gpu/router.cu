@@ -144,7 +144,7 @@ void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& 
   else if (sizes.tokens <= 8192)
     launch<64, 64, 32, 32>(x, gate, logits, sizes, stream);
   else
-    launch<128, 64, 32, 32>(x, gate, logits, sizes, stream);
+    launch<128, 64, 64, 32>(x, gate, logits, sizes, stream);
 }
 
 }  // namespace assay::gpu

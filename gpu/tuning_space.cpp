@@ -11,19 +11,21 @@ std::string microseconds(double value) {
 
 }  // namespace
 
-std::vector<KernelConfigForward> tuning_space() {
+std::vector<KernelConfigForward> tuning_space(const Sizes& sizes) {
   std::vector<KernelConfigForward> space = {{}};
-  for (const int cluster : {1, 2})
-    for (const int gate_up : {4, 3})
+  for (const char* tiles : {"tall", "wide"})
+    for (const int cluster : {1, 2})
       for (const int down : {3, 2})
         for (const int raster : {2, 4, 8, 16})
-          space.push_back({.variant = "wgmma_sm90", .pipeline_depth_gate_up = gate_up, .pipeline_depth_down = down, .raster_rows = raster, .cluster = cluster});
+          space.push_back({.variant = "wgmma_sm90", .tiles = tiles, .pipeline_depth_down = down, .raster_rows = raster, .cluster = cluster});
+  KernelConfigForward narrow{.variant = "wgmma_sm90", .tiles = "narrow"};
+  if (!gpu_unsupported(narrow, sizes)) space.push_back(narrow);
   space.push_back({.variant = "mma_sm80"});
   return space;
 }
 
 std::string describe(const KernelConfigForward& config) {
-  return "variant=" + config.variant + ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
+  return "variant=" + config.variant + ",tiles=" + config.tiles + ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
          ",pipeline_depth_down=" + std::to_string(config.pipeline_depth_down) + ",raster_rows=" + std::to_string(config.raster_rows) +
          ",persistent_blocks=" + std::to_string(config.persistent_blocks) + ",cluster=" + std::to_string(config.cluster);
 }

@@ -80,14 +80,14 @@ struct Maps {
 
 /// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are shared in L2.
 struct Walk {
-  int row_tiles;
-  int column_tiles;
-  int raster;
-  __device__ int total() const { return row_tiles * column_tiles; }
-  __device__ void at(int t, int& row_tile, int& column_tile) const {
-    const int first = t / (raster * column_tiles) * raster;
-    const int rows = min(raster, row_tiles - first);
-    const int local = t - first * column_tiles;
+  unsigned row_tiles;  // without signs, for divisions by them are shorter
+  unsigned column_tiles;
+  unsigned raster;
+  __device__ unsigned total() const { return row_tiles * column_tiles; }
+  __device__ void at(unsigned t, unsigned& row_tile, unsigned& column_tile) const {
+    const unsigned first = t / (raster * column_tiles) * raster;
+    const unsigned rows = min(raster, row_tiles - first);
+    const unsigned local = t - first * column_tiles;
     row_tile = first + local % rows;
     column_tile = local / rows;
   }
@@ -163,77 +163,83 @@ struct TileReader {
 };
 
 /// One thread per cluster hands out tiles: the first ticket is the cluster's own number, later ones are drawn from a counter in
-/// device memory, so that short tiles even out. Drawing takes two round trips to memory; `step` spreads them over the steps of a tile.
+/// device memory, so that short tiles even out.
 /// A ticket is a row tile and as many column tiles as the cluster has blocks. Two row tiles that are partners divide their two
 /// tickets otherwise: each block keeps its row tile and both walk the columns together, so that each fetches half of the weights.
 struct TileFeeder {
   Control* control;
-  Walk walk;  // column_tiles: those of tickets
+  Walk walk;  // column_tiles: those of tickets; clusters are of one or two blocks
   const Arguments* arguments;
   int number = 0;
-  int ticket = 0;
-  int4 tile{};          // of the cluster's first block; rows 0 behind the last ticket
-  int second_rows = 0;  // of a pair: those of the second block
+  // What a step leaves to the next one:
+  unsigned ticket = 0;
+  unsigned row_tile = 0;
+  unsigned column = 0;
+  RowTile rows{};
 
-  __device__ int cluster_number() const { return static_cast<int>(blockIdx.x) / arguments->cluster; }
-  __device__ int clusters() const { return static_cast<int>(gridDim.x) / arguments->cluster; }
+  __device__ unsigned clusters() const { return gridDim.x >> (arguments->cluster - 1); }
   __device__ bool leads() const { return arguments->cluster == 1 || ptx::cluster_rank() == 0; }
 
-  __device__ void draw() { ticket = number == 0 ? cluster_number() : atomicAdd(arguments->tickets, 1) + clusters(); }
-
-  __device__ void look_up() {
-    tile = {0, 0, 0, 0};
-    if (ticket >= walk.total()) return;
-    int row_tile = 0;
-    int column = 0;
-    walk.at(ticket, row_tile, column);
-    const RowTile rows = arguments->routing.tiles[row_tile];
-    tile = {rows.expert, rows.first, rows.rows, arguments->cluster * column};
-    if (arguments->cluster == 1 || rows.partner == 0) return;
-    // The second of a pair begins right behind the first. Each of their tickets is one column of both.
-    const bool first = rows.partner > 0;
-    second_rows = first ? rows.partner : rows.rows;
-    tile = {rows.expert, first ? rows.first : rows.first + rows.partner, first ? rows.rows : -rows.partner, (first ? tile.w : tile.w + 1) | kPaired};
-  }
-
-  /// The tile of the cluster's second block: the rows behind the first's, or the columns.
-  __device__ int4 second() const {
-    if (tile.w & kPaired) return {tile.x, tile.y + tile.z, second_rows, tile.w};
-    return {tile.x, tile.y, tile.z, tile.w + 1};
-  }
-
-  __device__ void publish() {
-    const int slot = number % 2;
-    const std::uint32_t place = ptx::shared_address(&control->tiles[slot]);
-    const std::uint32_t ready = ptx::shared_address(&control->tile_ready[slot]);
-    const std::uint32_t taken = ptx::shared_address(&control->tile_taken[slot]);
-    const int parity = number / 2 % 2 ^ 1;
-    ptx::mbarrier_wait(taken, parity);
-    if (arguments->cluster == 1) {
-      control->tiles[slot] = tile;
-      ptx::mbarrier_arrive(ready);
-    } else {
-      ptx::send_to_block(ptx::in_block(place, 0), tile, ptx::in_block(ready, 0));
-      ptx::send_to_block(ptx::in_block(place, 1), second(), ptx::in_block(ready, 1));
+  /// Steps 0 to kSteps - 1 hand out one tile, of no rows behind the last ticket. What is asked of memory is looked at in the step after,
+  /// so that a thread that does other things between never waits.
+  static constexpr int kSteps = 4;
+  __device__ void step(int step) {
+    if (step >= kSteps || !leads()) return;
+    if (step == 0 && number > 0) ticket = ptx::draw(arguments->tickets);
+    if (step == 1) {
+      ticket = number == 0 ? blockIdx.x >> (arguments->cluster - 1) : ticket + clusters();
+      if (ticket < walk.total()) walk.at(ticket, row_tile, column);
     }
-    ++number;
+    if (step == 2 && ticket < walk.total()) rows = arguments->routing.tiles[row_tile];
+    if (step == 3) publish();
   }
 
-  /// Steps 0, 1, 2 of a tile draw, look up and publish the next one.
-  __device__ void step(int step_of_tile) {
-    if (step_of_tile > 2 || !leads()) return;
-    if (step_of_tile == 0) draw();
-    if (step_of_tile == 1) look_up();
-    if (step_of_tile == 2) publish();
+  /// All tiles, one after the other: each when the one before has been taken by everyone.
+  __device__ void run() {
+    do {
+      if (number > 0) ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[(number - 1) % 2]), (number - 1) / 2 % 2);
+      for (int i = 0; i < kSteps; ++i) step(i);
+    } while (ticket < walk.total());
   }
 
   /// The last cluster to finish winds the counter back, so that the kernel can run again.
   __device__ void finish() const {
     if (!leads()) return;
     __threadfence();
-    if (atomicAdd(arguments->tickets + 1, 1) != clusters() - 1) return;
+    if (static_cast<unsigned>(atomicAdd(arguments->tickets + 1, 1)) != clusters() - 1) return;
     arguments->tickets[0] = 0;
     arguments->tickets[1] = 0;
+  }
+
+ private:
+  __device__ void publish() {
+    int4 first{};
+    int4 second{};
+    if (ticket < walk.total()) {
+      first = {rows.expert, rows.first, rows.rows, static_cast<int>(arguments->cluster * column)};
+      second = {rows.expert, rows.first, rows.rows, first.w + 1};
+      if (arguments->cluster != 1 && rows.partner != 0) {
+        // The second of a pair begins right behind the first. Each of their tickets is one column of both.
+        const bool is_first = rows.partner > 0;
+        const int begin = is_first ? rows.first : rows.first + rows.partner;
+        const int rows_of_first = is_first ? rows.rows : -rows.partner;
+        const int paired_column = (is_first ? first.w : first.w + 1) | kPaired;
+        first = {rows.expert, begin, rows_of_first, paired_column};
+        second = {rows.expert, begin + rows_of_first, is_first ? rows.partner : rows.rows, paired_column};
+      }
+    }
+    const int slot = number % 2;
+    const std::uint32_t place = ptx::shared_address(&control->tiles[slot]);
+    const std::uint32_t ready = ptx::shared_address(&control->tile_ready[slot]);
+    ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[slot]), number / 2 % 2 ^ 1);
+    if (arguments->cluster == 1) {
+      control->tiles[slot] = first;
+      ptx::mbarrier_arrive(ready);
+    } else {
+      ptx::send_to_block(ptx::in_block(place, 0), first, ptx::in_block(ready, 0));
+      ptx::send_to_block(ptx::in_block(place, 1), second, ptx::in_block(ready, 1));
+    }
+    ++number;
   }
 };
 

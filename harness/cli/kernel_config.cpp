@@ -11,33 +11,36 @@
 namespace assay::cli {
 namespace {
 
+template <class Value>
 struct Key {
   std::string_view name;
-  int KernelConfigForward::*member;
+  Value KernelConfigForward::*member;
 };
-constexpr Key kKeys[] = {{"pipeline_depth_gate_up", &KernelConfigForward::pipeline_depth_gate_up},
+constexpr Key<std::string> kWords[] = {{"variant", &KernelConfigForward::variant}, {"tiles", &KernelConfigForward::tiles}};
+constexpr Key<int> kNumbers[] = {{"pipeline_depth_gate_up", &KernelConfigForward::pipeline_depth_gate_up},
                          {"pipeline_depth_down", &KernelConfigForward::pipeline_depth_down},
                          {"raster_rows", &KernelConfigForward::raster_rows},
                          {"persistent_blocks", &KernelConfigForward::persistent_blocks},
                          {"cluster", &KernelConfigForward::cluster}};
 
 void set(KernelConfigForward& config, std::string_view key, std::string_view value) {
-  if (key == "variant") {
-    config.variant = value;
-    return;
-  }
-  std::string valid = "variant";
-  for (const auto& one : kKeys) {
-    if (one.name != key) {
-      valid += fmt::format(", {}", one.name);
-      continue;
+  std::string valid;
+  for (const auto& one : kWords) {
+    if (one.name == key) {
+      config.*one.member = value;
+      return;
     }
+    valid += fmt::format("{}, ", one.name);
+  }
+  for (const auto& one : kNumbers) {
+    valid += fmt::format("{}, ", one.name);
+    if (one.name != key) continue;
     const auto end = value.data() + value.size();
     const auto parsed = std::from_chars(value.data(), end, config.*one.member);
     if (parsed.ec != std::errc{} || parsed.ptr != end) throw UsageError(fmt::format("--kernel-config: expected an integer for {}, found '{}'", key, value));
     return;
   }
-  throw UsageError(fmt::format("--kernel-config: unknown key '{}'; valid: {}, or the word {}", key, valid, kAutotune));
+  throw UsageError(fmt::format("--kernel-config: unknown key '{}'; valid: {}or the word {}", key, valid, kAutotune));
 }
 
 }  // namespace

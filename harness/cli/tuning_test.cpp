@@ -37,6 +37,8 @@ struct OwnCache {
   }
 };
 
+const Sizes kSizes{{2048, 768, 128, 8, true}, 4096};
+
 Tuning tuned() {
   Tuning tuning;
   tuning.best.raster_rows = 16;
@@ -53,21 +55,29 @@ TEST_SUITE("tuning") {
     CHECK(config.cluster == 2);
     CHECK(config.raster_rows == 8);
     CHECK(config.pipeline_depth_gate_up == KernelConfigForward{}.pipeline_depth_gate_up);
-    for (const auto& one : tuning_space()) CHECK(describe(parse_kernel_config(describe(one))) == describe(one));
+    CHECK(parse_kernel_config("tiles=wide").tiles == "wide");
+    for (const auto& one : tuning_space(kSizes)) CHECK(describe(parse_kernel_config(describe(one))) == describe(one));
   }
 
   TEST_CASE("a kernel config that cannot run is refused with the reason") {
-    CHECK(refusal("raster=8").find("unknown key 'raster'; valid: variant, pipeline_depth_gate_up") != std::string::npos);
+    CHECK(refusal("raster=8").find("unknown key 'raster'; valid: variant, tiles, pipeline_depth_gate_up") != std::string::npos);
     CHECK(refusal("cluster=two").find("expected an integer for cluster, found 'two'") != std::string::npos);
     CHECK(refusal("cluster").find("expected key=value") != std::string::npos);
     CHECK(refusal("pipeline_depth_down=4").find("found 4") != std::string::npos);
+    CHECK(refusal("tiles=square").find("expected tiles to be auto, tall, wide or narrow, found square") != std::string::npos);
+    CHECK(refusal("tiles=narrow,cluster=2").find("cluster 0 or 1 with tiles=narrow") != std::string::npos);
     CHECK(refusal("cluster=2,persistent_blocks=3").find("multiple of cluster 2") != std::string::npos);
   }
 
   TEST_CASE("the declared space begins with the default and holds nothing that is refused") {
-    const auto space = tuning_space();
+    const auto space = tuning_space(kSizes);
     CHECK(describe(space.front()) == describe(KernelConfigForward{}));
-    for (const auto& config : space) CHECK_FALSE(invalid(config).has_value());
+    for (const auto& config : space) {
+      CHECK_FALSE(invalid(config).has_value());
+      CHECK_FALSE(gpu_unsupported(config, kSizes).has_value());
+    }
+    const Sizes few{kSizes.config, 16};
+    CHECK(tuning_space(few).size() == space.size() + 1);  // narrow tiles
   }
 
   TEST_CASE("a config wins by more than the spread, with equal bits, or not at all") {
