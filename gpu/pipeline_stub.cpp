@@ -3,9 +3,8 @@
 
 #include "gpu/autotune.h"
 #include "gpu/bench.h"
-#include "gpu/field_comparison.h"
+#include "gpu/engine.h"
 #include "gpu/foreign_memory.h"
-#include "gpu/product_engine.h"
 #include "harness/error.h"
 
 namespace assay {
@@ -19,8 +18,7 @@ Candidate run_gpu_cublas_grouped(const Problem&, const GpuOptions&) { throw Inpu
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 std::unique_ptr<ForeignMemory> device_foreign_memory() { throw InputError(kNotBuilt); }
 Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt); }
-std::optional<FieldComparer> gpu_field_comparer() { return std::nullopt; }
-std::optional<ProductEngine> gpu_product_engine(std::int64_t, int) { return std::nullopt; }
+std::optional<Engine> gpu_engine(const LeastWork&, int) { return std::nullopt; }
 Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 std::string tuning_machine() { throw InputError(kNotBuilt); }
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&) { throw InputError(kNotBuilt); }

@@ -14,16 +14,12 @@ struct Accepted {
   double low, high;
 };
 
-double round_stored(double x, Store) { return to_float(round_to_bf16(x)); }
-
 /// A stored field is bf16 whatever the contract keeps in registers, so both ends are rounded once.
-Accepted accepted(const Interval& reference, Store store) {
-  return {round_stored(reference.low, store), round_stored(reference.high, store)};
-}
+Accepted accepted(const Interval& reference) { return {to_float(round_to_bf16(reference.low)), to_float(round_to_bf16(reference.high))}; }
 
-bool accepts(double out, const Interval& reference, Store store) {
+bool accepts(double out, const Interval& reference) {
   if (std::isnan(out) || std::isnan(reference.ref)) return std::isnan(out) && std::isnan(reference.ref);
-  const auto [low, high] = accepted(reference, store);
+  const auto [low, high] = accepted(reference);
   return (low <= out && out <= high) || (std::isinf(reference.ref) && out == reference.ref);
 }
 
@@ -39,7 +35,7 @@ double ratio_of(double out, const Interval& reference) {
 }
 
 Element element(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference) {
-  const auto [low, high] = accepted(reference, context.store);
+  const auto [low, high] = accepted(reference);
   const Bf16 rounded = round_to_bf16(reference.ref);
   Element e;
   e.at = locate(context, index);
@@ -62,7 +58,22 @@ std::int64_t columns(const CompareContext& context) {
 
 }  // namespace
 
-bool accepts(const CompareContext& context, Bf16 out, const Interval& reference) { return accepts(to_float(out), reference, context.store); }
+bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
+
+CellTest test_cell(const Bf16* out, const Interval* reference, int count) {
+  const RowScan scan = scan_row(out, reference, count);
+  CellTest cell{.max_ratio = scan.max_ratio};
+  if (scan.unclear == 0) return cell;
+  for (int i = 0; i < count; ++i) {
+    const double value = to_float(out[i]);
+    const bool ok = accepts(value, reference[i]);
+    cell.rejected += !ok;
+    cell.non_finite += !is_finite(out[i]) && !ok;
+    cell.mismatched += ordinal(round_to_bf16(reference[i].ref)) != ordinal(out[i]);
+    cell.max_ratio = std::max(cell.max_ratio, ratio_of(value, reference[i]));
+  }
+  return cell;
+}
 
 std::int64_t expert_of_row(const CompareContext& context, std::int64_t row) {
   if (context.routing == nullptr || assay::row(context.field).shape[0] != Dim::S) return -1;
@@ -91,37 +102,33 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   return at;
 }
 
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
   Judgement result;
   const std::int64_t width = columns(context);
-  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width;
+  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width, tiles = (width + kCellColumns - 1) / kCellColumns;
   result.elements = static_cast<std::int64_t>(out.size());
   const bool by_expert = assay::row(context.field).shape[0] == Dim::S && context.routing != nullptr;
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
-  std::vector<std::int64_t> row_worst(static_cast<std::size_t>(rows), -1);  // index of a rejected element, or of the largest ratio
+  std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
   std::int64_t rejected = 0, non_finite = 0, mismatched = 0;
 #pragma omp parallel for schedule(static) reduction(+ : rejected, non_finite, mismatched)
   for (std::int64_t r = 0; r < rows; ++r) {
     const Bf16* row_out = out.data() + r * width;
     const Interval* row_ref = reference.data() + r * width;
     double top = 0.0;
-    for (std::int64_t begin = 0; begin < width; begin += kScanChunk) {
-      const std::int64_t end = std::min(width, begin + kScanChunk);
-      const RowScan scan = scan_row(row_out + begin, row_ref + begin, static_cast<int>(end - begin));
-      top = std::max(top, scan.max_ratio);
-      if (scan.unclear == 0) continue;
-      for (std::int64_t c = begin; c < end; ++c) {
-        const double value = to_float(row_out[c]);
-        const bool ok = accepts(value, row_ref[c], context.store);
-        rejected += !ok;
-        non_finite += !is_finite(row_out[c]) && !ok;
-        mismatched += ordinal(round_to_bf16(row_ref[c].ref)) != ordinal(row_out[c]);
-        if (!ok && row_worst[static_cast<std::size_t>(r)] < 0) row_worst[static_cast<std::size_t>(r)] = c;
-        top = std::max(top, ratio_of(value, row_ref[c]));
-      }
+    std::int64_t rejected_in_row = 0;
+    for (std::int64_t tile = 0, begin = 0; begin < width; ++tile, begin += kCellColumns) {
+      const int count = static_cast<int>(std::min<std::int64_t>(kCellColumns, width - begin));
+      const CellTest cell = by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test : test_cell(row_out + begin, row_ref + begin, count);
+      top = std::max(top, cell.max_ratio);
+      rejected_in_row += cell.rejected;
+      non_finite += cell.non_finite;
+      mismatched += cell.mismatched;
     }
+    rejected += rejected_in_row;
     row_ratio[static_cast<std::size_t>(r)] = top;
+    row_rejected[static_cast<std::size_t>(r)] = rejected_in_row;
   }
   result.rejected = rejected;
   result.non_finite = non_finite;
@@ -132,8 +139,8 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
   for (std::int64_t r = 0; r < rows; ++r) {
     const double ratio = row_ratio[static_cast<std::size_t>(r)];
     result.max_ratio = std::max(result.max_ratio, ratio);
-    const bool bad = row_worst[static_cast<std::size_t>(r)] >= 0;
-    const bool worst_bad = worst_row >= 0 && row_worst[static_cast<std::size_t>(worst_row)] >= 0;
+    const bool bad = row_rejected[static_cast<std::size_t>(r)] != 0;
+    const bool worst_bad = worst_row >= 0 && row_rejected[static_cast<std::size_t>(worst_row)] != 0;
     if (worst_row < 0 || (bad && !worst_bad) || (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)])) worst_row = r;
     if (by_expert) {
       auto& top = experts[expert_of_row(context, r)];
@@ -150,7 +157,7 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
     for (std::int64_t c = 0; c < width; ++c) {
       const double value = to_float(row_out[c]);
       const double ratio = ratio_of(value, row_ref[c]);
-      const bool bad = !accepts(value, row_ref[c], context.store);
+      const bool bad = !accepts(value, row_ref[c]);
       if ((bad && !at_bad) || (bad == at_bad && ratio > top)) {
         at = c;
         at_bad = bad;

@@ -1,9 +1,10 @@
 // One field against its reference: the interval test, exact integers, and what the worst element looks like.
 #pragma once
 
+#include <optional>
 #include <span>
 
-#include "harness/reference.h"
+#include "harness/cells.h"
 #include "harness/report.h"
 
 namespace assay {
@@ -13,16 +14,19 @@ struct CompareContext {
   Field field{};
   Sizes sizes;
   const Routing* routing = nullptr;  // for expert and token names of rows; may be null
-  Store store = Store::Bf16;
 };
 
 /// The interval test of one element.
-bool accepts(const CompareContext& context, Bf16 out, const Interval& reference);
+bool accepts(Bf16 out, const Interval& reference);
 
 /// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the reference is NaN.
 /// The mismatch count (bits that differ from the rounded reference) and the ratio |out - ref| / (delta + ulp(out) / 2)
-/// are information.
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference);
+/// are information. Cells that an engine has tested are not tested again.
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+                          const std::optional<FieldCells>& by_engine = {});
+
+/// The interval test of `count` elements of one row, at most kCellColumns.
+CellTest test_cell(const Bf16* out, const Interval* reference, int count);
 
 /// The same for float64 fields (the exporter's oracle): low <= out <= high.
 Judgement compare_float64(const CompareContext& context, std::span<const double> out, std::span<const Interval> reference);

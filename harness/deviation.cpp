@@ -88,7 +88,7 @@ double signed_shift(Bf16 out, const Interval& x) {
 // No fast-math: what is not finite compares false and is done again by the careful form.
 __attribute__((target_clones("avx512f", "avx2", "default")))
 void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to) {
-  double value[kDeviationChunk], clear[kDeviationChunk];
+  double value[kCellColumns], clear[kCellColumns];
   for (int i = 0; i < count; ++i) value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
   for (int i = 0; i < count; ++i) {
     const Interval& x = reference[i];

@@ -2,12 +2,9 @@
 // of a field (statistics.h) are summed from. An element is flipped where its bits differ from those of the rounded reference.
 #pragma once
 
-#include "harness/bf16.h"
-#include "harness/reference.h"
+#include "harness/cells.h"
 
 namespace assay {
-
-inline constexpr int kDeviationChunk = 128;  // most elements of one call, and the width of a tile
 
 /// An element's excess counts at most one squared ulp, in units of ulp^2 / 12: any cap gives a valid test, and this one keeps a
 /// single far-off element, which the interval judges anyway, from widening the limits of all.
@@ -32,10 +29,10 @@ Deviation deviation(Bf16 out, const Interval& reference);
 /// (out - rounded) sign(ref) in units of sqrt(ulp^2 + 12 noise^2), clipped to [-1, 1]: negative where `out` is too small.
 double signed_shift(Bf16 out, const Interval& reference);
 
-/// A stretch of one row, as arrays that vectorise; `count` is at most kDeviationChunk.
+/// A stretch of one row, as arrays that vectorise; `count` is at most kCellColumns.
 struct Deviations {
-  double flipped[kDeviationChunk], flip_chance[kDeviationChunk], excess[kDeviationChunk], excess_expected[kDeviationChunk];
-  double z2[kDeviationChunk], z2_of_rounding[kDeviationChunk], contract_ulps[kDeviationChunk];
+  double flipped[kCellColumns], flip_chance[kCellColumns], excess[kCellColumns], excess_expected[kCellColumns];
+  double z2[kCellColumns], z2_of_rounding[kCellColumns], contract_ulps[kCellColumns];
 };
 void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to);
 

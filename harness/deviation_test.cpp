@@ -80,9 +80,9 @@ TEST_SUITE("deviation") {
   TEST_CASE("the array form is the element form") {
     std::mt19937_64 engine(5);
     std::normal_distribution<double> normal;
-    std::vector<Bf16> out(kDeviationChunk);
-    std::vector<Interval> reference(kDeviationChunk);
-    for (int i = 0; i < kDeviationChunk; ++i) {
+    std::vector<Bf16> out(kCellColumns);
+    std::vector<Interval> reference(kCellColumns);
+    for (int i = 0; i < kCellColumns; ++i) {
       const double scale = std::ldexp(1.0, static_cast<int>(engine() % 260) - 135), ref = normal(engine) * scale, noise = std::fabs(ref) * std::ldexp(1.0, -static_cast<int>(engine() % 20));
       reference[static_cast<std::size_t>(i)] = around(i % 11 == 0 ? 0.0 : i % 7 == 0 ? scale : ref, i % 5 == 0 ? 0.0 : 3 * noise, noise);
       out[static_cast<std::size_t>(i)] = round_to_bf16(ref + noise * normal(engine));
@@ -90,8 +90,8 @@ TEST_SUITE("deviation") {
     out[3].bits = 0x7fc0;
     reference[9].ref = std::nan("");
     Deviations all;
-    deviations(out.data(), reference.data(), kDeviationChunk, all);
-    for (int i = 0; i < kDeviationChunk; ++i) {
+    deviations(out.data(), reference.data(), kCellColumns, all);
+    for (int i = 0; i < kCellColumns; ++i) {
       const Deviation one = deviation(out[static_cast<std::size_t>(i)], reference[static_cast<std::size_t>(i)]);
       CAPTURE(i);
       CHECK(all.flipped[i] == one.flipped);

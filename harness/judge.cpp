@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "harness/bounds_used.h"
+#include "harness/cells_by_engine.h"
 #include "harness/compare.h"
 #include "harness/headline.h"
 #include "harness/intake.h"
@@ -105,7 +106,7 @@ class Judge {
   }
 
   CompareContext context(Field field) const {
-    return {field, problem_.sizes(), &reference_->routing(), reference_->store(field)};
+    return {field, problem_.sizes(), &reference_->routing()};
   }
 
   void judge_field(FieldResult& result) {
@@ -157,11 +158,13 @@ class Judge {
         continue;
       }
       const auto reference = reference_->bounded(result.field, mode);
-      judgement = compare_rounded(context(result.field), out, reference);
+      const auto statistics = statistics_context(result.field, mode);
+      const auto by_engine = cells_by_engine(statistics, out, reference);
+      judgement = compare_rounded(context(result.field), out, reference, by_engine);
       account_for_bounds(context(result.field), reference, *reference_, mode, judgement);
       {
         const PhaseTimer timer("statistics");
-        judgement.statistics = field_statistics(statistics_context(result.field, mode), out, reference);
+        judgement.statistics = field_statistics(statistics, out, reference, by_engine);
       }
       const auto predicted = reference_->predicted(result.field, mode);
       if (!predicted.empty()) {

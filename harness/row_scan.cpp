@@ -5,10 +5,10 @@ namespace {
 
 // Every loop below works on plain arrays of one width and carries only integers around, so that all of them vectorise.
 struct Chunk {
-  float narrow[kScanChunk];
-  double low[kScanChunk], high[kScanChunk], ref[kScanChunk];
-  double ratio[kScanChunk];
-  double inside[kScanChunk];  // 1 or 0
+  float narrow[kCellColumns];
+  double low[kCellColumns], high[kCellColumns], ref[kCellColumns];
+  double ratio[kCellColumns];
+  double inside[kCellColumns];  // 1 or 0
 };
 
 constexpr std::int64_t kSign = std::int64_t{1} << 63;

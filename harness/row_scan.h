@@ -1,12 +1,9 @@
 // The hot loop of the comparison: a stretch of one row at a time, decided without branches where the decision is clear.
 #pragma once
 
-#include "harness/bf16.h"
-#include "harness/reference.h"
+#include "harness/cells.h"
 
 namespace assay {
-
-inline constexpr int kScanChunk = 128;  // most elements of one call
 
 struct RowScan {
   double max_ratio = 0.0;  // over clear elements
@@ -14,7 +11,7 @@ struct RowScan {
 };
 
 /// An element is clear when the whole interval lies strictly between the neighbours' midpoints around `out`: it is accepted,
-/// and its bits are those of the rounded reference. `count` is at most kScanChunk.
+/// and its bits are those of the rounded reference. `count` is at most kCellColumns.
 RowScan scan_row(const Bf16* out, const Interval* reference, int count);
 
 }  // namespace assay

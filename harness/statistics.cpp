@@ -88,8 +88,8 @@ std::vector<std::pair<std::int64_t, std::int64_t>> row_stretches(const CompareCo
   if (rows_by_expert(c) && c.field != Field::hidden_states_unpermute) borders.assign(c.routing->offsets.begin(), c.routing->offsets.end());
   std::vector<std::pair<std::int64_t, std::int64_t>> stretches;
   for (std::size_t i = 0; i + 1 < borders.size(); ++i)
-    for (std::int64_t begin = borders[i]; begin < borders[i + 1]; begin += kDeviationChunk)
-      stretches.emplace_back(begin, std::min(borders[i + 1], begin + kDeviationChunk));
+    for (std::int64_t begin = borders[i]; begin < borders[i + 1]; begin += kCellColumns)
+      stretches.emplace_back(begin, std::min(borders[i + 1], begin + kCellColumns));
   return stretches;
 }
 
@@ -114,7 +114,7 @@ std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context,
     const auto [begin, end] = stretches[s];
     for (std::int64_t r = begin; r < end; ++r) stretch_of[static_cast<std::size_t>(r)] = s;
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)
-      tiles.push_back({fmt::format("rows {} to {}, cols {} to {}", begin, end - 1, tile * kDeviationChunk, std::min(sums.width, (tile + 1) * kDeviationChunk) - 1), {}});
+      tiles.push_back({fmt::format("rows {} to {}, cols {} to {}", begin, end - 1, tile * kCellColumns, std::min(sums.width, (tile + 1) * kCellColumns) - 1), {}});
   }
   const auto expected_only = [](Tally t) {
     t.flips = t.excess = 0.0;
@@ -137,7 +137,7 @@ std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context,
   observe(field, sums, [](const Flip&) { return std::size_t{0}; });
   if (!experts.empty()) observe(experts, sums, [&](const Flip& f) { return expert_of[row_of(f)]; });
   observe(tiles, sums, [&](const Flip& f) {
-    return stretch_of[row_of(f)] * static_cast<std::size_t>(sums.tile_columns) + column_of(f) / kDeviationChunk;
+    return stretch_of[row_of(f)] * static_cast<std::size_t>(sums.tile_columns) + column_of(f) / kCellColumns;
   });
   observe(columns, sums, column_of);
 
@@ -243,10 +243,10 @@ std::string suspicion(const std::vector<StatisticalTest>& tests) {
 
 }  // namespace
 
-Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
+Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   Statistics result;
   if (out.empty()) return result;
-  const FieldSums sums = sum_field(context, out, reference);
+  const FieldSums sums = sum_field(context, out, reference, by_engine);
   const double n = static_cast<double>(out.size());
   result.z2 = sums.z2 / n;
   result.z2_of_rounding = sums.z2_of_rounding / n;

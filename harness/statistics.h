@@ -27,8 +27,9 @@ struct StatisticsContext {
 inline constexpr int kTestsPerField = 8;
 
 /// Independent elements are counted once where others repeat the reference's significand (equal or scaled rows and columns).
-/// Never throws; a field without elements, or without finite ones, gives no tests.
-Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference);
+/// A field without elements, or without finite ones, gives no tests. Cells that an engine has summed are not summed again.
+Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+                            const std::optional<FieldCells>& by_engine = {});
 
 /// Tests of counts and limits for routing, with the same rules: `observed` of `tokens` where at most `expected` are expected.
 StatisticalTest count_test(std::string_view measure, std::string_view over, std::int64_t of, double observed, double expected, double log_share);

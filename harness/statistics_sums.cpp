@@ -4,14 +4,15 @@
 #include <bit>
 #include <cmath>
 
+#include <fmt/format.h>
+
+#include "harness/error.h"
+
 namespace assay {
 namespace {
 
-constexpr std::int64_t kRowsPerTask = 256;    // sums are added task by task, so that they do not depend on the number of threads
 constexpr std::int64_t kKeyColumns = 64;      // of a row, enough to tell rows apart
 constexpr std::uint64_t kSignificand = (std::uint64_t{1} << 52) - 1;
-constexpr double kFixedPoint = 0x1p32;        // of class sums: integers add up to the same in every order
-constexpr std::size_t kClasses = 65536;       // bf16 values
 constexpr int kBuckets = 18;                  // up to 2^16 neighbours and beyond
 
 std::uint64_t significand(double x) { return std::bit_cast<std::uint64_t>(x) & kSignificand; }
@@ -27,30 +28,21 @@ std::uint64_t row_key(const Interval* row, std::int64_t width) {
 
 /// What one task gathers beside its rows' cells.
 struct TaskSums {
-  std::vector<double> column_flips_expected;
   std::vector<Flip> flips;
   std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets);
   double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
-  std::int64_t max_at = -1;
+  std::int64_t max_cell = -1;
 };
 
-struct ClassSums {
-  std::vector<std::int64_t> flips, excess, elements;  // by the bits of the argument; in 2^-32
-  explicit ClassSums(std::size_t size) : flips(size), excess(size), elements(size) {}
-};
-
-/// Cells carry the whole excess, for units need no cap (log_chance_of_units); where only the cap bounds the expectation, as of an
-/// element without modelled noise, it caps what is observed too.
-void sum_stretch(const Deviations& d, int count, Tally& cell, TaskSums& task) {
-  for (int i = 0; i < count; ++i) {
-    cell.flips += d.flipped[i];
-    cell.flips_expected += d.flip_chance[i];
-    cell.excess += d.excess_expected[i] < kExcessCap ? d.z2[i] - d.z2_of_rounding[i] : d.excess[i];
-    cell.excess_expected += d.excess_expected[i];
-    task.z2 += d.z2[i];
-    task.z2_of_rounding += d.z2_of_rounding[i];
-  }
-  cell.elements = count;
+/// Where in its cell the element that is `top` contract ulps off stands.
+std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top) {
+  const std::int64_t row = cell / field.tile_columns(), tile = cell % field.tile_columns(), at = row * field.width + tile * kCellColumns;
+  Deviations d;
+  deviations(field.out.data() + at, field.reference.data() + at, field.cell_width(tile), d);
+  const double* end = d.contract_ulps + field.cell_width(tile);
+  const double* found = std::find<const double*>(d.contract_ulps, end, top);
+  if (found == end) throw InputError(fmt::format("expected an element {} contract ulps off among the {} from {} on, as an engine says, found none", top, field.cell_width(tile), at));
+  return at + (found - d.contract_ulps);
 }
 
 }  // namespace
@@ -61,84 +53,123 @@ int ulp_bucket(std::int64_t ulps) {
 
 std::int64_t first_of_bucket(int bucket) { return bucket < 2 ? bucket : (std::int64_t{1} << (bucket - 2)) + 1; }
 
-FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
-  FieldSums sums;
+FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
+  FieldRows field;
+  field.out = out;
+  field.reference = reference;
   const Shape shape = expected_shape(context.field.field, context.field.sizes);
-  sums.rows = shape.empty() ? 0 : shape[0];
-  sums.width = sums.rows == 0 ? 0 : static_cast<std::int64_t>(out.size()) / sums.rows;
-  sums.tile_columns = (sums.width + kDeviationChunk - 1) / kDeviationChunk;
-  sums.cells.resize(static_cast<std::size_t>(sums.rows * sums.tile_columns));
+  field.rows = shape.empty() ? 0 : shape[0];
+  field.width = field.rows == 0 ? 0 : static_cast<std::int64_t>(out.size()) / field.rows;
+  // Weights come from few logits, and recur.
+  field.carried = context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights;
+  if (context.dependence == Dependence::Classes) field.classes = context.classes;
+  field.class_stride = context.class_stride;
+  return field;
+}
+
+CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns, std::span<ClassSums> classes) {
+  const int count = field.cell_width(tile);
+  const std::int64_t begin = tile * kCellColumns;
+  const Interval* reference = field.reference.data() + row * field.width + begin;
+  Deviations d;
+  deviations(field.out.data() + row * field.width + begin, reference, count, d);
+  if (field.carried) expect_of_carried_errors(reference, count, d);
+  CellSums cell;
+  for (int i = 0; i < count; ++i) {
+    cell.flipped[i / 64] |= std::uint64_t{d.flipped[i] > 0.0} << (i % 64);
+    cell.flips_expected += d.flip_chance[i];
+    cell.excess += d.excess_expected[i] < kExcessCap ? d.z2[i] - d.z2_of_rounding[i] : d.excess[i];
+    cell.excess_expected += d.excess_expected[i];
+    cell.z2 += d.z2[i];
+    cell.z2_of_rounding += d.z2_of_rounding[i];
+    cell.max_contract_ulps = std::max(cell.max_contract_ulps, d.contract_ulps[i]);
+    columns[i] += d.flip_chance[i];
+  }
+  if (field.classes.empty()) return cell;
+  const Bf16* arguments = field.classes.data() + row * field.class_stride + begin;
+  for (int i = 0; i < count; ++i) {
+    ClassSums& of_class = classes[arguments[i].bits];
+    // Rounded up: an expectation is an upper bound.
+    of_class.flips_expected += static_cast<std::int64_t>(std::ceil(d.flip_chance[i] * kFixedPoint));
+    of_class.excess_expected += static_cast<std::int64_t>(std::ceil(d.excess_expected[i] * kFixedPoint));
+    ++of_class.elements;
+  }
+  return cell;
+}
+
+FieldCells sum_cells(const FieldRows& field) {
+  FieldCells all;
+  all.cells.resize(static_cast<std::size_t>(field.rows * field.tile_columns()));
+  all.column_flips_expected.resize(static_cast<std::size_t>(field.tasks() * field.width));
+  all.classes.resize(field.classes.empty() ? 0 : kClasses);
+#pragma omp parallel
+  {
+    std::vector<ClassSums> classes(all.classes.size());
+#pragma omp for schedule(static)
+    for (std::int64_t t = 0; t < field.tasks(); ++t) {
+      double* columns = all.column_flips_expected.data() + t * field.width;
+      std::fill_n(columns, field.width, 0.0);
+      for (std::int64_t r = t * kTaskRows; r < std::min(field.rows, (t + 1) * kTaskRows); ++r)
+        for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
+          all.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)] = {{}, sum_cell(field, r, tile, columns + tile * kCellColumns, classes)};
+    }
+#pragma omp critical
+    for (std::size_t i = 0; i < classes.size(); ++i) {
+      all.classes[i].flips_expected += classes[i].flips_expected;
+      all.classes[i].excess_expected += classes[i].excess_expected;
+      all.classes[i].elements += classes[i].elements;
+    }
+  }
+  return all;
+}
+
+FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+  const FieldRows field = field_rows(context, out, reference);
+  const FieldCells own = by_engine ? FieldCells() : sum_cells(field);
+  const FieldCells& all = by_engine ? *by_engine : own;
+  FieldSums sums;
+  sums.rows = field.rows;
+  sums.width = field.width;
+  sums.tile_columns = field.tile_columns();
+  sums.cells.resize(all.cells.size());
   sums.column_flips_expected.resize(static_cast<std::size_t>(sums.width));
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
-  const bool by_class = context.dependence == Dependence::Classes;
-  // Weights come from few logits, and recur.
-  const bool carried = context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights;
-  const std::int64_t tasks = (sums.rows + kRowsPerTask - 1) / kRowsPerTask;
-  std::vector<TaskSums> parts(static_cast<std::size_t>(tasks));
-  if (by_class) sums.classes.resize(kClasses);
-#pragma omp parallel
-  {
-    ClassSums classes(sums.classes.size());
-#pragma omp for schedule(static)
-    for (std::int64_t t = 0; t < tasks; ++t) {
-      TaskSums& task = parts[static_cast<std::size_t>(t)];
-      task.column_flips_expected.resize(static_cast<std::size_t>(sums.width));
-      Deviations d;
-      for (std::int64_t r = t * kRowsPerTask; r < std::min(sums.rows, (t + 1) * kRowsPerTask); ++r) {
-        const Bf16* row_out = out.data() + r * sums.width;
-        const Interval* row_ref = reference.data() + r * sums.width;
-        sums.row_keys[static_cast<std::size_t>(r)] = row_key(row_ref, sums.width);
-        for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile) {
-          const std::int64_t begin = tile * kDeviationChunk;
-          const int count = static_cast<int>(std::min<std::int64_t>(kDeviationChunk, sums.width - begin));
-          deviations(row_out + begin, row_ref + begin, count, d);
-          if (carried) expect_of_carried_errors(row_ref + begin, count, d);
-          Tally& cell = sums.cells[static_cast<std::size_t>(r * sums.tile_columns + tile)];
-          sum_stretch(d, count, cell, task);
-          double top = 0.0;
-          for (int i = 0; i < count; ++i) {
-            task.column_flips_expected[static_cast<std::size_t>(begin + i)] += d.flip_chance[i];
-            top = std::max(top, d.contract_ulps[i]);
-          }
-          if (top > task.max_contract_ulps) {
-            task.max_contract_ulps = top;
-            task.max_at = r * sums.width + begin + (std::find(d.contract_ulps, d.contract_ulps + count, top) - d.contract_ulps);
-          }
-          task.ulps[0] += count;
-          if (cell.flips > 0.0)
-            for (int i = 0; i < count; ++i) {
-              if (!(d.flipped[i] > 0.0)) continue;
-              const Interval& x = row_ref[begin + i];
-              const Bf16 value = row_out[begin + i];
-              --task.ulps[0];
-              ++task.ulps[static_cast<std::size_t>(ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
-              if (task.flips.size() < kMostFlips)
-                task.flips.push_back({significand(x.ref), r * sums.width + begin + i, static_cast<float>(d.excess[i]), static_cast<float>(signed_shift(value, x))});
-            }
-          if (!by_class) continue;
-          const Bf16* arguments = context.classes.data() + r * context.class_stride + begin;
-          for (int i = 0; i < count; ++i) {
-            const std::size_t at = arguments[i].bits;
-            // Rounded up: an expectation is an upper bound.
-            classes.flips[at] += static_cast<std::int64_t>(std::ceil(d.flip_chance[i] * kFixedPoint));
-            classes.excess[at] += static_cast<std::int64_t>(std::ceil(d.excess_expected[i] * kFixedPoint));
-            ++classes.elements[at];
-          }
+  std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t t = 0; t < field.tasks(); ++t) {
+    TaskSums& task = parts[static_cast<std::size_t>(t)];
+    for (std::int64_t r = t * kTaskRows; r < std::min(sums.rows, (t + 1) * kTaskRows); ++r) {
+      sums.row_keys[static_cast<std::size_t>(r)] = row_key(reference.data() + r * sums.width, sums.width);
+      for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile) {
+        const std::int64_t at = r * sums.tile_columns + tile;
+        const CellSums& cell = all.cells[static_cast<std::size_t>(at)].sums;
+        const int flips = std::popcount(cell.flipped[0]) + std::popcount(cell.flipped[1]);
+        sums.cells[static_cast<std::size_t>(at)] = {static_cast<double>(flips), cell.flips_expected, cell.excess, cell.excess_expected, field.cell_width(tile)};
+        task.z2 += cell.z2;
+        task.z2_of_rounding += cell.z2_of_rounding;
+        if (cell.max_contract_ulps > task.max_contract_ulps) {
+          task.max_contract_ulps = cell.max_contract_ulps;
+          task.max_cell = at;
         }
-      }
-    }
-    if (by_class) {
-#pragma omp critical
-      for (std::size_t i = 0; i < sums.classes.size(); ++i) {
-        sums.classes[i].flips_expected += static_cast<double>(classes.flips[i]) / kFixedPoint;
-        sums.classes[i].excess_expected += static_cast<double>(classes.excess[i]) / kFixedPoint;
-        sums.classes[i].elements += classes.elements[i];
+        task.ulps[0] += field.cell_width(tile) - flips;
+        for (int half = 0; half < 2; ++half)
+          for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1) {
+            const std::int64_t index = r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
+            const Interval& x = reference[static_cast<std::size_t>(index)];
+            const Bf16 value = out[static_cast<std::size_t>(index)];
+            ++task.ulps[static_cast<std::size_t>(ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
+            if (task.flips.size() < kMostFlips)
+              task.flips.push_back({significand(x.ref), index, static_cast<float>(deviation(value, x).excess), static_cast<float>(signed_shift(value, x))});
+          }
       }
     }
   }
+  for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i) sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
+  for (const ClassSums& c : all.classes)
+    sums.classes.push_back({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0, static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
+  std::int64_t max_cell = -1;
   for (const TaskSums& task : parts) {
-    for (std::size_t c = 0; c < task.column_flips_expected.size(); ++c) sums.column_flips_expected[c] += task.column_flips_expected[c];
     for (std::size_t b = 0; b < task.ulps.size(); ++b) sums.ulps[b] += task.ulps[b];
     const std::size_t room = kMostFlips - std::min(kMostFlips, sums.flips.size());
     sums.flips.insert(sums.flips.end(), task.flips.begin(), task.flips.begin() + static_cast<std::ptrdiff_t>(std::min(room, task.flips.size())));
@@ -146,9 +177,10 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
     sums.z2_of_rounding += task.z2_of_rounding;
     if (task.max_contract_ulps > sums.max_contract_ulps) {
       sums.max_contract_ulps = task.max_contract_ulps;
-      sums.max_contract_ulps_at = task.max_at;
+      max_cell = task.max_cell;
     }
   }
+  if (max_cell >= 0) sums.max_contract_ulps_at = index_of_top(field, max_cell, sums.max_contract_ulps);
   return sums;
 }
 

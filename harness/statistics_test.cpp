@@ -27,7 +27,7 @@ struct Layer {
   std::int64_t width() const { return 2 * config.moe_intermediate_size; }
   std::size_t size() const { return 48 * static_cast<std::size_t>(width()); }
   StatisticsContext context(double alpha, Dependence dependence = Dependence::Elements) const {
-    return {{Field::first_gemm, sizes, &routing, Store::Bf16}, dependence, {}, 0, std::log(alpha)};
+    return {{Field::first_gemm, sizes, &routing}, dependence, {}, 0, std::log(alpha)};
   }
 };
 

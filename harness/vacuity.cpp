@@ -32,12 +32,11 @@ VacuityCheck check_of(std::string_view copy, VacuityOutcome outcome, std::string
 
 bool same_value(Bf16 a, Bf16 b) { return ordinal(a) == ordinal(b); }
 
-VacuityCheck shown(const Copy& copy, const CompareContext& context, std::span<const Interval> reference, std::span<const PredictedBits> predicted,
-                   std::size_t width) {
+VacuityCheck shown(const Copy& copy, std::span<const Interval> reference, std::span<const PredictedBits> predicted, std::size_t width) {
   bool same = true;
   for (std::size_t i = 0; i < reference.size(); ++i) {
     const Bf16 value = copy.value(reference, i, width);
-    if (!accepts(context, value, reference[i])) return check_of(copy.name, VacuityOutcome::Rejected, "interval");
+    if (!accepts(value, reference[i])) return check_of(copy.name, VacuityOutcome::Rejected, "interval");
     same = same && same_value(value, rounded(reference[i]));
   }
   if (same) return check_of(copy.name, VacuityOutcome::NotApplicable, "equals the reference");
@@ -53,7 +52,7 @@ std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context, std:
   const Shape shape = expected_shape(context.field, context.sizes);
   if (reference.empty()) return checks;
   const auto width = reference.size() / static_cast<std::size_t>(shape[0]);
-  for (const Copy& copy : kCopies) checks.push_back(shown(copy, context, reference, predicted, width));
+  for (const Copy& copy : kCopies) checks.push_back(shown(copy, reference, predicted, width));
   return checks;
 }
 

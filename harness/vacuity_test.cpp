@@ -10,7 +10,7 @@ using namespace assay;
 namespace {
 
 const Sizes kSizes{{4, 2, 3, 1, true}, 2};
-CompareContext logits_context() { return {Field::router_logits, kSizes, nullptr, Store::Bf16}; }  // [2, 3]
+CompareContext logits_context() { return {Field::router_logits, kSizes, nullptr}; }  // [2, 3]
 
 std::vector<Interval> around(const std::vector<double>& values, double delta) {
   std::vector<Interval> reference;
@@ -62,7 +62,7 @@ TEST_SUITE("vacuity") {
   }
 
   TEST_CASE("integers must match exactly, so only equal copies pass") {
-    const CompareContext counts{Field::token_counts_by_expert, kSizes, nullptr, Store::Bf16};
+    const CompareContext counts{Field::token_counts_by_expert, kSizes, nullptr};
     CHECK(outcomes(vacuity_of_integers(counts, std::vector<std::int32_t>{1, 0, 1})) == "zeros: rejected, exact match; rotated by one: rejected, exact match");
     CHECK(vacuity_of_integers(counts, std::vector<std::int32_t>{2, 2, 2})[1].outcome == VacuityOutcome::NotApplicable);
   }

@@ -43,7 +43,7 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
   const auto reference = make_reference(problem, upstream, contract, {}, false);
   for (auto& field : result.fields) {
     if (field.verdict != Verdict::Passed) continue;
-    const CompareContext context{field.field, problem.sizes(), &reference->routing(), Store::Unrounded};
+    const CompareContext context{field.field, problem.sizes(), &reference->routing()};
     field.isolated = compare_float64(context, fields.at(field.field).as<double>(), reference->bounded(field.field, Mode::Isolated));
     field.verdict = field.isolated.verdict;
     result.verdict = worst(result.verdict, field.verdict);

@@ -71,15 +71,15 @@ void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> th
       const Value& b = ours[i * static_cast<std::size_t>(product.n) + static_cast<std::size_t>(c)];
       if (!agree(a, b))
         throw InputError(fmt::format("expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
-                                     "--engine cpu judges without it", product_engine()->name, text(b), rows[i], c, product.k, text(a)));
+                                     "--engine cpu judges without it", engine_in_force()->name, text(b), rows[i], c, product.k, text(a)));
     }
 }
 
-bool offer(const ProductEngine& engine, const GroupedProduct<Interval>& product, std::span<Interval> out) {
+bool offer(const Engine& engine, const GroupedProduct<Interval>& product, std::span<Interval> out) {
   return engine.bounded && engine.bounded(product, out);
 }
 
-bool offer(const ProductEngine& engine, const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
+bool offer(const Engine& engine, const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
   return engine.predicted && engine.predicted(product, out);
 }
 
@@ -88,7 +88,7 @@ bool offer(const ProductEngine& engine, const GroupedProduct<PredictedValue>& pr
 template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(const GroupedProduct<Value>& product,
                                                     const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
-  const ProductEngine* engine = product_engine();
+  const Engine* engine = engine_in_force();
   const auto rows = static_cast<std::int64_t>(product.source.size());
   if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0) return std::nullopt;
   if (rows * product.n * product.k < engine->least_multiply_adds) return std::nullopt;

@@ -1,11 +1,11 @@
-// Products by the engine in force (harness/product_engine.h), accepted only where sampled rows equal this library's own.
+// Products by the engine in force (harness/engine.h), accepted only where sampled rows equal this library's own.
 #pragma once
 
 #include <functional>
 #include <optional>
 
 #include "harness/large_vector.h"
-#include "harness/product_engine.h"
+#include "harness/engine.h"
 
 namespace assay {
 

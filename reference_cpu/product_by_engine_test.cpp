@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "harness/error.h"
-#include "harness/product_engine.h"
+#include "harness/engine.h"
 #include "reference_cpu/product.h"
 
 using namespace assay;
@@ -54,7 +54,7 @@ auto replay(const LargeVector<Value>& values, std::size_t at, std::function<void
 }
 
 struct NoEngineAfter {
-  ~NoEngineAfter() { use_product_engine(std::nullopt); }
+  ~NoEngineAfter() { use_engine(std::nullopt); }
 };
 
 }  // namespace
@@ -65,9 +65,9 @@ TEST_SUITE("engine") {
     const Example e;
     const auto right = grouped_product(e.product(e.intervals));
     const auto tiny = [](Interval& x) { x.ref += 1e-4 * (x.high - x.ref); };
-    use_product_engine(ProductEngine{"test", 0, replay<Interval>(right, 0, tiny), nullptr});
+    use_engine(Engine{"test", 0, replay<Interval>(right, 0, tiny), nullptr});
     const auto taken = grouped_product(e.product(e.intervals));
-    CHECK(products_by_engine() == 1);
+    CHECK(taken_by_engine().products == 1);
     CHECK(taken[0].ref != right[0].ref);
     CHECK(taken[7].ref == right[7].ref);
   }
@@ -82,13 +82,13 @@ TEST_SUITE("engine") {
                                                     [](Interval& x) { x.ref = NAN; }};
     for (const auto& change : wrong)
       for (const std::size_t row : {0, 1, 2, 5}) {  // first and last rows of both filled groups
-        use_product_engine(ProductEngine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr});
+        use_engine(Engine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr});
         CHECK_THROWS_AS(grouped_product(e.product(e.intervals)), InputError);
       }
     const std::function<void(PredictedValue&)> wrong_bits[] = {[](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); },
                                                                [](PredictedValue& x) { x.undetermined = true; }};
     for (const auto& change : wrong_bits) {
-      use_product_engine(ProductEngine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)});
+      use_engine(Engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)});
       CHECK_THROWS_AS(grouped_product(e.product(e.predictions)), InputError);
     }
   }
@@ -99,15 +99,15 @@ TEST_SUITE("engine") {
     const auto right = grouped_product(e.product(e.predictions));
     int offers = 0;
     const auto decline = [&](const GroupedProduct<PredictedValue>&, std::span<PredictedValue>) { return ++offers < 0; };
-    use_product_engine(ProductEngine{"test", 0, nullptr, decline});
+    use_engine(Engine{"test", 0, nullptr, decline});
     CHECK(grouped_product(e.product(e.predictions))[0].value == right[0].value);
     CHECK(offers == 1);
     auto planted = e.product(e.predictions);
     planted.fault = {FaultKind::DropLastK, Field::first_gemm, 8, 0};
     grouped_product(planted);
-    use_product_engine(ProductEngine{"test", kRows * kTerms * kColumns + 1, nullptr, decline});
+    use_engine(Engine{"test", kRows * kTerms * kColumns + 1, nullptr, decline});
     grouped_product(e.product(e.predictions));
     CHECK(offers == 1);
-    CHECK(products_by_engine() == 0);
+    CHECK(taken_by_engine().products == 0);
   }
 }

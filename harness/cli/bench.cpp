@@ -87,7 +87,7 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
     reference[i] = {ref, ref - std::abs(ref) * 0x1p-12, ref + std::abs(ref) * 0x1p-12};
   }
   Sizes sizes{{columns, 1, 1, 1, true}, rows};
-  const CompareContext context{Field::hidden_states, sizes, nullptr, Store::Bf16};
+  const CompareContext context{Field::hidden_states, sizes, nullptr};
   Judgement judgement;
   const double ours = seconds_of([&] { judgement = compare_rounded(context, out, reference); }, 5);
   const double count = static_cast<double>(out.size());

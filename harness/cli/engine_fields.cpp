@@ -1,19 +1,21 @@
 #include "harness/cli/engine_fields.h"
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <limits>
+#include <optional>
 #include <random>
 #include <string>
-#include <vector>
 
+#include "harness/cells_by_engine.h"
+#include "harness/cli/cells_on_host.h"
+#include "harness/cli/engine.h"
 #include "harness/compare.h"
-#include "harness/deviation.h"
-#include "harness/large_vector.h"
+#include "harness/error.h"
+#include "harness/statistics_sums.h"
+#include "reports/json.h"
 
 namespace assay::cli {
 namespace {
@@ -42,7 +44,8 @@ Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, st
       const double fraction = pick(random, {static_cast<double>(random() >> 11) * 0x1p-53, 0x1p-8, 0x1p-8 + 0x1p-40, 0.0, 1.0 - 0x1p-9});
       const double ref = sign * std::ldexp(1.0 + fraction, exponent(random));
       const double delta = std::fabs(ref) * pick(random, {0.0, 0x1p-30, 0x1p-14, 0x1p-9});
-      e.reference[i] = {ref, ref - delta, ref + delta, delta * pick(random, {0.0, 0.01, 0.3, 1.0})};
+      const double noise = delta * pick(random, {0.0, 0.01, 0.3, 1.0});
+      e.reference[i] = {ref, ref - delta, ref + delta, noise, noise * pick(random, {0.01, 0.8, 1.0})};
       Bf16 out = round_to_bf16(ref);
       if (random() % 50 == 0) out.bits = static_cast<std::uint16_t>(out.bits + pick(random, {1.0, 2.0, 5.0, 40.0, 3000.0}));
       e.out[i] = out;
@@ -52,7 +55,7 @@ Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, st
 }
 
 Example special() {
-  Example e{"zeros, subnormal, largest, Inf and NaN on either side", 1, 0, {}, {}};
+  Example e{"zeros, subnormal, largest, Inf and NaN on either side", 18, 360, {}, {}};
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   const double values[] = {0.0, -0.0, 0x1p-134, 0x1p-133, 0x1.8p-133, 0x1p-126, -0x1p-127, 0x1p-117, 1.0, -1.0, 0x1.fep127, 0x1.ffp127, 0x1p128, 1e300, inf, -inf, nan, -nan};
   for (const double ref : values)
@@ -62,111 +65,143 @@ Example special() {
           e.out.push_back(round_to_bf16(out));
           e.reference.push_back({ref, ref - delta, ref + delta, noise});
         }
-  e.width = static_cast<std::int64_t>(e.out.size());
   return e;
 }
 
-struct Differences {
-  const Example& example;
-  std::int64_t found = 0;
+/// Values are their own classes.
+StatisticsContext context_of(const Example& e, Dependence dependence) {
+  const std::span<const Bf16> classes = dependence == Dependence::Classes ? std::span<const Bf16>(e.out) : std::span<const Bf16>();
+  return {{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr}, dependence, classes, e.width, std::log(1e-6)};
+}
 
-  template <class Number>
-  void check(const char* what, Number device, Number cpu, double tolerance = 0.0) {
-    const bool equal = device == cpu || std::fabs(static_cast<double>(device) - static_cast<double>(cpu)) <= tolerance;
-    if (equal) return;
-    ++found;
-    std::printf("  %s: %s is %.17g on the device, %.17g on the CPU\n", example.name.c_str(), what, static_cast<double>(device), static_cast<double>(cpu));
-  }
-};
+/// How many cells and sums are not equal to the last bit.
+std::int64_t differing(const FieldCells& a, const FieldCells& b) {
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < b.cells.size(); ++i) count += !(a.cells[i] == b.cells[i]);
+  for (std::size_t i = 0; i < b.column_flips_expected.size(); ++i) count += !(a.column_flips_expected[i] == b.column_flips_expected[i]);
+  for (std::size_t i = 0; i < b.classes.size(); ++i) count += !(a.classes[i] == b.classes[i]);
+  return count;
+}
 
-/// The statistics' sums by the CPU's definition of one element, and how large their terms are.
-struct CpuSums {
-  ComparisonTotals totals;
-  std::array<std::int64_t, kUlpBuckets> ulps{};
-  double magnitude_of_excess = 0.0;
-};
-
-CpuSums sums_of(const Example& e) {
-  CpuSums all;
-  std::vector<CpuSums> rows(static_cast<std::size_t>(e.rows));
-#pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < e.rows; ++r) {
-    CpuSums& sums = rows[static_cast<std::size_t>(r)];
-    for (std::int64_t c = 0; c < e.width; ++c) {
-      const auto i = static_cast<std::size_t>(r * e.width + c);
-      const Deviation d = deviation(e.out[i], e.reference[i]);
-      sums.totals.flipped += d.flipped > 0.0;
-      sums.totals.flips_expected += d.flip_chance;
-      sums.totals.excess += d.excess;
-      sums.totals.excess_expected += d.excess_expected;
-      sums.totals.z2 += d.z2;
-      sums.totals.z2_of_rounding += d.z2_of_rounding;
-      sums.totals.max_contract_ulps = std::max(sums.totals.max_contract_ulps, d.contract_ulps);
-      sums.magnitude_of_excess += std::fabs(d.excess);
-      const std::int64_t ulps = d.flipped > 0.0 ? std::abs(std::int64_t{ordinal(e.out[i])} - ordinal(round_to_bf16(e.reference[i].ref))) : 0;
-      // 0, 1, 2, 3-4, 5-8, ...: the last bucket takes the rest.
-      const int bucket = ulps == 0 ? 0 : std::min<int>(kUlpBuckets - 1, std::bit_width(static_cast<std::uint64_t>(ulps - 1)) + 1);
-      ++sums.ulps[static_cast<std::size_t>(bucket)];
-    }
-  }
-  for (const auto& row : rows) {
-    all.totals.flipped += row.totals.flipped;
-    all.totals.flips_expected += row.totals.flips_expected;
-    all.totals.excess += row.totals.excess;
-    all.totals.excess_expected += row.totals.excess_expected;
-    all.totals.z2 += row.totals.z2;
-    all.totals.z2_of_rounding += row.totals.z2_of_rounding;
-    all.totals.max_contract_ulps = std::max(all.totals.max_contract_ulps, row.totals.max_contract_ulps);
-    all.magnitude_of_excess += row.magnitude_of_excess;
-    for (std::size_t b = 0; b < all.ulps.size(); ++b) all.ulps[b] += row.ulps[b];
-  }
-  return all;
+/// Everything a report says of the field, by the engine in force or by the CPU.
+std::string judgement(const StatisticsContext& context, const Example& e, const std::optional<FieldCells>& by_engine) {
+  FieldResult result;
+  result.field = context.field.field;
+  result.isolated = compare_rounded(context.field, e.out, e.reference, by_engine);
+  result.isolated.statistics = field_statistics(context, e.out, e.reference, by_engine);
+  Report report;
+  report.cases.emplace_back().fields.push_back(result);
+  return to_json(report);
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
-std::int64_t compare_one(const FieldComparer& by_device, const Example& e, bool timed) {
-  const CompareContext context{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr, Store::Bf16};
+/// Of one example: cells, column sums and class sums that differ, and reports.
+std::int64_t compare_one(const Example& e, Dependence dependence, bool verbose, bool timed) {
+  const StatisticsContext context = context_of(e, dependence);
   auto start = std::chrono::steady_clock::now();
-  const FieldComparison device = by_device(e.out, e.reference, e.rows);
-  const double device_seconds = seconds_since(start);
+  std::optional<FieldCells> by_engine;
+  try {
+    by_engine = cells_by_engine(context, e.out, e.reference);
+  } catch (const InputError& error) {
+    if (verbose) std::printf("  %s: %s\n", e.name.c_str(), error.what());
+    return 1;
+  }
+  const double cells_seconds = seconds_since(start);
+  if (!by_engine) {
+    std::printf("  declined: %s\n", e.name.c_str());
+    return 1;
+  }
+  const std::int64_t found = differing(*by_engine, cells_on_host(field_rows(context, e.out, e.reference)));
   start = std::chrono::steady_clock::now();
-  const Judgement cpu = compare_rounded(context, e.out, e.reference);
+  const std::string theirs = judgement(context, e, by_engine);
+  const double judged_seconds = seconds_since(start);
+  start = std::chrono::steady_clock::now();
+  const bool equal = theirs == judgement(context, e, {});
   if (timed)
-    std::printf("  %s, %zu elements: device %.3f s, of which most is the way there; CPU %.3f s (the interval test)\n", e.name.c_str(), e.out.size(),
-                device_seconds, seconds_since(start));
-  Differences differences{e};
-  differences.check("rejected", device.all.rejected, cpu.rejected);
-  differences.check("non-finite", device.all.non_finite, cpu.non_finite);
-  differences.check("mismatched", device.all.mismatched, cpu.mismatched);
-  differences.check("the largest ratio", device.all.max_ratio, cpu.max_ratio);
-  const CpuSums sums = sums_of(e);
-  differences.check("flipped", device.all.flipped, sums.totals.flipped);
-  differences.check("the largest error in contract ulps", device.all.max_contract_ulps, sums.totals.max_contract_ulps);
-  for (std::size_t b = 0; b < sums.ulps.size(); ++b) differences.check("a bucket of ulps", device.ulps[b], sums.ulps[b]);
-  // Either sum of n terms errs by at most gamma_n(2^-53) of the sum of their sizes, whatever its order.
-  const double n = static_cast<double>(e.out.size()) * 0x1p-53, tolerance = 2.0 * n / (1.0 - n);
-  differences.check("flips expected", device.all.flips_expected, sums.totals.flips_expected, tolerance * sums.totals.flips_expected);
-  differences.check("excess", device.all.excess, sums.totals.excess, tolerance * sums.magnitude_of_excess);
-  differences.check("excess expected", device.all.excess_expected, sums.totals.excess_expected, tolerance * sums.totals.excess_expected);
-  differences.check("z2", device.all.z2, sums.totals.z2, tolerance * sums.totals.z2);
-  differences.check("z2 of rounding", device.all.z2_of_rounding, sums.totals.z2_of_rounding, tolerance * sums.totals.z2_of_rounding);
-  return differences.found;
+    std::printf("  %s, %zu elements: engine %.3f s, judged by its cells %.3f s; CPU %.3f s\n", e.name.c_str(), e.out.size(), cells_seconds, judged_seconds, seconds_since(start));
+  if (verbose && found > 0) std::printf("  %s: %lld cells or sums differ\n", e.name.c_str(), static_cast<long long>(found));
+  if (verbose && !equal) std::printf("  %s: reports differ\n", e.name.c_str());
+  return found + !equal;
 }
+
+std::function<int(std::mt19937_64&)> between(int low, int high) {
+  return [=](std::mt19937_64& random) { return low + static_cast<int>(random() % static_cast<std::uint64_t>(high - low + 1)); };
+}
+
+constexpr Dependence kDependences[] = {Dependence::Elements, Dependence::Tokens, Dependence::Classes};
+
+/// One change, in a cell that is not sampled.
+struct Plant {
+  const char* what;
+  void (*change)(FieldCells& cells, std::size_t cell, std::size_t column);
+};
+
+void up(double& x) { x = std::nextafter(x, std::numeric_limits<double>::infinity()); }
+
+const Plant kPlants[] = {
+    {"a rejected element less", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].test.rejected ^= 1; }},
+    {"a mismatch", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].test.mismatched ^= 1; }},
+    {"the largest ratio", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].test.max_ratio); }},
+    {"a flip", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].sums.flipped[0] ^= 2; }},
+    {"flips expected", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.flips_expected); }},
+    {"excess", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.excess); }},
+    {"excess expected", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.excess_expected); }},
+    {"z2", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.z2); }},
+    {"z2 of rounding", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.z2_of_rounding); }},
+    {"the largest error", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.max_contract_ulps); }},
+    {"a column's sum", [](FieldCells& c, std::size_t, std::size_t column) { up(c.column_flips_expected[column]); }},
+    {"a class's sum", [](FieldCells& c, std::size_t, std::size_t) { ++c.classes[0x3f80].flips_expected; }},
+};
 
 }  // namespace
 
-std::int64_t compare_fields(const FieldComparer& by_device) {
-  const auto between = [](int low, int high) {
-    return [=](std::mt19937_64& random) { return low + static_cast<int>(random() % static_cast<std::uint64_t>(high - low + 1)); };
-  };
-  std::int64_t found = compare_one(by_device, special(), false);
-  found += compare_one(by_device, drawn("values around one", 37, 200, 1, between(-3, 3)), false);
-  found += compare_one(by_device, drawn("every size", 64, 333, 2, between(-140, 127)), false);
-  found += compare_one(by_device, drawn("around the smallest normal", 16, 129, 3, between(-134, -115)), false);
-  found += compare_one(by_device, drawn("one column", 300, 1, 4, between(-1, 1)), false);
-  found += compare_one(by_device, drawn("full size", 32768, 2048, 5, between(-4, 4)), true);
+std::int64_t compare_fields(const Engine& engine) {
+  const EngineScope scope(engine);
+  std::int64_t found = 0;
+  for (const Dependence dependence : kDependences) {
+    found += compare_one(special(), dependence, true, false);
+    found += compare_one(drawn("values around one", 37, 200, 1, between(-3, 3)), dependence, true, false);
+    found += compare_one(drawn("every size", 64, 333, 2, between(-140, 127)), dependence, true, false);
+    found += compare_one(drawn("around the smallest normal", 16, 129, 3, between(-134, -115)), dependence, true, false);
+    found += compare_one(drawn("one column", 300, 1, 4, between(-1, 1)), dependence, true, false);
+  }
+  const Example full = drawn("full size", 32768, 2048, 5, between(-4, 4));
+  for (const Dependence dependence : kDependences) found += compare_one(full, dependence, true, true);
   return found;
+}
+
+bool planted_differences_are_found(const Engine& engine) {
+  constexpr std::int64_t kRows = 600, kWidth = 1500, kTiles = (kWidth + kCellColumns - 1) / kCellColumns;
+  const Example example = drawn("planted", kRows, kWidth, 6, between(-4, 4));
+  bool all = true;
+  for (const Plant& plant : kPlants) {
+    Engine faulty = engine;
+    faulty.cells = [&](const FieldRows& field, FieldCells& out) {
+      const bool taken = engine.cells(field, out);
+      plant.change(out, (kRows - 1) * kTiles, 2 * kWidth);
+      return taken;
+    };
+    const EngineScope scope(faulty);
+    const bool found = compare_one(example, Dependence::Classes, false, false) > 0;
+    if (!found) std::printf("  expected to find the planted change of %s\n", plant.what);
+    all = all && found;
+  }
+  // Sampled cells tell an engine of other arithmetic.
+  Engine other = engine;
+  other.cells = [&](FieldRows field, FieldCells& out) {
+    field.carried = !field.carried;
+    return engine.cells(field, out);
+  };
+  const EngineScope scope(other);
+  try {
+    cells_by_engine(context_of(example, Dependence::Elements), example.out, example.reference);
+    std::printf("  expected the sampled cells to refuse it, found that they accept it\n");
+    return false;
+  } catch (const InputError& error) {
+    std::printf("refused: %s\n", error.what());
+  }
+  return all;
 }
 
 }  // namespace assay::cli

@@ -1,14 +1,17 @@
-// Whole fields compared with their reference by a device and by the CPU.
+// Whole fields compared with their reference by an engine and by the CPU.
 #pragma once
 
 #include <cstdint>
 
-#include "gpu/field_comparison.h"
+#include "harness/engine.h"
 
 namespace assay::cli {
 
-/// Compares fields that reach every branch of the comparison, and one of full size, whose times it prints. Returns the number of
-/// figures that differ: counts, histograms and largest ratios must be equal, sums to the error of adding in another order.
-std::int64_t compare_fields(const FieldComparer& by_device);
+/// Compares fields that reach every branch of the comparison under every dependence, and one of full size, whose times it prints. Returns
+/// how many cells, sums and reports differ in any bit.
+std::int64_t compare_fields(const Engine& engine);
+
+/// The check must be seen to fail: one bit of every kind of sum changed where no sample looks, and an engine of other arithmetic.
+bool planted_differences_are_found(const Engine& engine);
 
 }  // namespace assay::cli

@@ -122,7 +122,7 @@ void compare_one(const std::string& what, const GroupedProduct<Value>& product,
 
 }  // namespace
 
-ProductComparison compare_products(const ProductEngine& engine, bool verbose) {
+ProductComparison compare_products(const Engine& engine, bool verbose) {
   ProductComparison all;
   std::mt19937_64 random(7);
   for (const auto& shape : kShapes)

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "harness/product_engine.h"
+#include "harness/engine.h"
 
 namespace assay::cli {
 
@@ -15,6 +15,6 @@ struct ProductComparison {
 
 /// Every combination of shape, data and accumulator; what the engine declines is told on stdout and not counted as equal.
 /// Prints a line for each product that differs, if `verbose`.
-ProductComparison compare_products(const ProductEngine& engine, bool verbose);
+ProductComparison compare_products(const Engine& engine, bool verbose);
 
 }  // namespace assay::cli

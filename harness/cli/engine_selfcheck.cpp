@@ -1,4 +1,4 @@
-// `engine_selfcheck`: the GPU as product engine against the CPU. Single products first, then comparisons of whole fields, then
+// `engine_selfcheck`: the GPU as engine against the CPU. Single products first, then comparisons of whole fields, then
 // judgements of right and of faulty candidates with and without the engine: same verdicts, counts and figures. Exit 1 on a difference, 77 without a device.
 // `--small` leaves the judgements out (for compute-sanitizer).
 #include <cstdio>
@@ -8,9 +8,8 @@
 #include <fmt/format.h>
 
 #include "fixtures/fixtures.h"
-#include "gpu/field_comparison.h"
+#include "gpu/engine.h"
 #include "gpu/pipeline.h"
-#include "gpu/product_engine.h"
 #include "harness/cli/engine.h"
 #include "harness/cli/engine_fields.h"
 #include "harness/cli/engine_products.h"
@@ -29,14 +28,14 @@ using namespace assay;
 using namespace assay::cli;
 
 /// Everything the judge has to say about a candidate, as text; times left out.
-std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine, std::int64_t& products) {
+std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine, TakenOver& taken) {
   const EngineScope scope(make_engine(engine));
   JudgeOptions options;
   options.reference = make_reference;
   Report report;
   report.cases.push_back(judge(problem, candidate, options));
   report.cases.back().seconds = 0.0;
-  products = products_by_engine();
+  taken = taken_by_engine();
   return to_json(report);
 }
 
@@ -51,6 +50,13 @@ std::vector<Candidate> candidates(const Problem& problem) {
     all.push_back(predict_forward(problem, contract, accumulators, Fault{.kind = FaultKind::DropLastK, .field = field, .amount = 1}));
     all.back().name = fmt::format("predicted, the last of K missing in {}", name(field));
   }
+  if (problem.sizes().tokens == 0) return all;
+  all.push_back(forward(problem, contract));
+  all.back().name = "a NaN, an Inf and a wrong value in hidden_states";
+  const auto values = all.back().fields.at(Field::hidden_states).as<Bf16>();
+  values[0] = {0x7fc0};
+  values[values.size() / 2] = {0x7f80};
+  values[values.size() - 1] = {0x4580};
   return all;
 }
 
@@ -60,9 +66,9 @@ std::int64_t compare_judgements() {
     if (fixture.tokens() > 1024) continue;  // `assay verify --engine cpu` against `--engine gpu` is for those
     const Problem problem = load_fixture(fixture.name);
     for (const auto& candidate : candidates(problem)) {
-      std::int64_t none = 0, products = 0;
-      const bool equal = judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, products);
-      const bool used = products > 0 || fixture.tokens() == 0;
+      TakenOver none, taken;
+      const bool equal = judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, taken);
+      const bool used = (taken.products > 0 && taken.comparisons > 0) || fixture.tokens() == 0;
       if (!equal || !used) std::printf("  %s, %s: %s\n", problem.name.c_str(), candidate.name.c_str(), equal ? "the engine took nothing over" : "judgements differ");
       wrong += !equal || !used;
     }
@@ -72,7 +78,7 @@ std::int64_t compare_judgements() {
 
 /// The check must be seen to fail: an accumulator that keeps one bit less is another tensor core.
 bool wrong_constant_is_found() {
-  const auto broken = gpu_product_engine(0, 24);
+  const auto broken = gpu_engine({}, 24);
   const ProductComparison products = compare_products(*broken, false);
   std::printf("an accumulator of 24 fractional bits: %lld elements differ\n", static_cast<long long>(products.differing));
   const Problem problem = load_fixture("odd");
@@ -96,15 +102,16 @@ int main(int argc, char** argv) {
       std::printf("SKIP: %s\n", reason->c_str());
       return 77;
     }
-    const ProductComparison products = compare_products(*gpu_product_engine(0), true);
+    const Engine engine = *gpu_engine({});
+    const ProductComparison products = compare_products(engine, true);
     std::printf("%lld products, %lld elements: %lld differ from the CPU's\n", static_cast<long long>(products.products),
                 static_cast<long long>(products.elements), static_cast<long long>(products.differing));
-    const std::int64_t figures = compare_fields(*gpu_field_comparer());
-    std::printf("figures of whole fields that differ: %lld\n", static_cast<long long>(figures));
+    const std::int64_t figures = compare_fields(engine);
+    std::printf("cells, sums and reports of whole fields that differ: %lld\n", static_cast<long long>(figures));
     if (small) return products.products > 0 && products.differing == 0 && figures == 0 ? 0 : 1;
     const std::int64_t judgements = compare_judgements();
     std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
-    const bool found = wrong_constant_is_found();
+    const bool found = wrong_constant_is_found() && planted_differences_are_found(engine);
     return products.products > 0 && products.differing == 0 && figures == 0 && judgements == 0 && found ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "engine_selfcheck: %s\n", error.what());

@@ -48,10 +48,10 @@ Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
   const EngineScope scope(make_engine(kEngineGpu));
   Candidate candidate = forward(problem, find_contract(contract_or_hf(options)));
   constexpr std::int64_t kProducts = 3;  // router, gate_up, down
-  if (problem.sizes().tokens > 0 && products_by_engine() != kProducts)
+  if (problem.sizes().tokens > 0 && taken_by_engine().products != kProducts)
     throw InputError(fmt::format("expected the GPU to compute the {} products of contract {}, found that it has the arithmetic of {}",
-                                 kProducts, contract_or_hf(options), products_by_engine()));
-  candidate.device = product_engine()->name;
+                                 kProducts, contract_or_hf(options), taken_by_engine().products));
+  candidate.device = engine_in_force()->name;
   candidate.producer = "gpu_fp64";
   return candidate;
 }

@@ -161,8 +161,9 @@ class Verification {
     const EngineScope scope(on_cpu ? std::nullopt : engine_);
     const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
     CaseResult result = fitted ? judge_best_contract(problem, candidate, judge_) : judge(problem, candidate, judge_);
-    if (products_by_engine() > 0)
-      result.remarks.push_back(fmt::format("{} products of the reference ran on {}; sampled rows of each equal the CPU's", products_by_engine(), product_engine()->name));
+    if (const TakenOver taken = taken_by_engine(); taken.products + taken.comparisons > 0)
+      result.remarks.push_back(fmt::format("{} products of the reference and {} comparisons ran on {}; sampled rows and cells of each equal the CPU's",
+                                           taken.products, taken.comparisons, engine_in_force()->name));
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
     if (!options_.permute_x) result.replay += " --permute-x false";
@@ -191,7 +192,7 @@ class Verification {
 
   const VerifyOptions& options_;
   JudgeOptions judge_;
-  std::optional<ProductEngine> engine_;
+  std::optional<Engine> engine_;
   Report report_;
   std::vector<std::string> explain_;
 };
@@ -217,7 +218,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->add_option("--permute-y", options->permute_y, "gpu_fused: the second product writes slot order (default false)")->type_name("BOOL");
   command->add_option("--kernel-config", options->kernel_config, "gpu_fused: key=value,... or autotune (default: chosen by size)")->type_name("C");
   command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")->type_name("FILE");
-  command->add_option("--engine", options->engine, "who computes the reference's products: cpu, gpu, or auto (default): a GPU, if there is one, the large ones")->type_name("E")->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
+  command->add_option("--engine", options->engine, "who computes the reference's products and compares fields: cpu, gpu, or auto (default): a GPU, if there is one, the large ones")->type_name("E")->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
   command->add_flag("--timings", options->timings, "print where the time went, on stderr");
   add_output_options(*command, options->output);
   command->callback([options, &program] {

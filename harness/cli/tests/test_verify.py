@@ -179,7 +179,7 @@ class Engines(ProgramTest):
     def test_a_gpu_asked_for_by_name_is_used_or_missed(self):
         done = self.run_assay("verify", "--golden", golden("odd.eager"), "--engine", "gpu")
         if done.returncode == PASSED:
-            self.assertIn("products of the reference ran on gpu: ", self.run_assay("verify", "--golden", golden("odd.eager"), "--engine", "gpu", "-v").stdout)
+            self.assertIn("comparisons ran on gpu: ", self.run_assay("verify", "--golden", golden("odd.eager"), "--engine", "gpu", "-v").stdout)
         else:
             self.assertEqual(done.returncode, COULD_NOT_JUDGE)
             self.assertIn("no GPU can be used here", done.stderr)

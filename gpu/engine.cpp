@@ -1,4 +1,4 @@
-#include "gpu/product_engine.h"
+#include "gpu/engine.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gpu/buffer.h"
+#include "gpu/cell_kernels.h"
 #include "gpu/device_problem.h"
 #include "gpu/engine_kernels.h"
 #include "gpu/host_link.h"
@@ -23,6 +24,9 @@ namespace gpu {
 namespace {
 
 static_assert(sizeof(DevicePrediction) == sizeof(PredictedValue) && offsetof(DevicePrediction, undetermined) == offsetof(PredictedValue, undetermined));
+static_assert(sizeof(DeviceInterval) == sizeof(Interval) && offsetof(DeviceInterval, noise) == offsetof(Interval, noise));
+static_assert(sizeof(DeviceCell) == sizeof(Cell) && offsetof(DeviceCell, flips_expected) == offsetof(Cell, sums) && sizeof(DeviceClass) == sizeof(ClassSums));
+static_assert(kDeviceCellColumns == kCellColumns && kDeviceTaskRows == kTaskRows);
 
 template <class T>
 Buffer<T> uploaded(const char* name, const std::vector<T>& values) {
@@ -160,6 +164,31 @@ class Engine {
     return true;
   }
 
+  bool cells(const FieldRows& field, FieldCells& out) {
+    if (field.tasks() > kMostTasks) return false;
+    const auto elements = static_cast<std::int64_t>(field.out.size()), argument_count = static_cast<std::int64_t>(field.classes.size());
+    const std::scoped_lock lock(mutex_);
+    const Buffer<std::uint16_t> values("values", elements), arguments("classes", argument_count);
+    const Buffer<DeviceInterval> intervals("intervals", elements);
+    const Buffer<DeviceCell> cells("cells", static_cast<std::int64_t>(out.cells.size()));
+    const Buffer<double> columns("column sums", static_cast<std::int64_t>(out.column_flips_expected.size()));
+    const Buffer<DeviceClass> classes("class sums", static_cast<std::int64_t>(out.classes.size()));
+    ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
+    ASSAY_CUDA(cudaMemsetAsync(classes.data(), 0, classes.bytes(), stream_));
+    link_.upload(values.data(), field.out.data(), values.bytes(), stream_);
+    link_.upload(intervals.data(), field.reference.data(), intervals.bytes(), stream_);
+    link_.upload(arguments.data(), field.classes.data(), arguments.bytes(), stream_);
+    field_cells({values.data(), intervals.data(), field.rows, field.width, field.carried, arguments.data(), field.class_stride}, cells.data(), columns.data(),
+                out.classes.empty() ? nullptr : classes.data(), stream_);
+    link_.download(out.cells.data(), cells.data(), cells.bytes(), stream_);
+    link_.download(out.column_flips_expected.data(), columns.data(), columns.bytes(), stream_);
+    link_.download(out.classes.data(), classes.data(), classes.bytes(), stream_);
+    cells.verify_guards();
+    columns.verify_guards();
+    classes.verify_guards();
+    return true;
+  }
+
  private:
   /// Runs `launch` on the product's rows and matrices; returns the matrices, one per group, null where a group has no rows.
   template <class Value, class Launch>
@@ -207,19 +236,20 @@ class Engine {
 }  // namespace
 }  // namespace gpu
 
-std::optional<ProductEngine> gpu_product_engine(std::int64_t least_multiply_adds, int fraction_bits) {
+std::optional<Engine> gpu_engine(const LeastWork& least, int fraction_bits) {
   if (gpu_unavailable()) return std::nullopt;
   cudaDeviceProp device{};
   ASSAY_CUDA(cudaGetDeviceProperties(&device, 0));
-  // Made when the first product comes: a context costs time and memory.
+  // Made when the first work comes: a context costs time and memory.
   const auto engine = std::make_shared<std::unique_ptr<gpu::Engine>>();
   const auto ready = [engine, fraction_bits]() -> gpu::Engine& {
     if (!*engine) *engine = std::make_unique<gpu::Engine>(fraction_bits);
     return **engine;
   };
-  return ProductEngine{std::string("gpu: ") + device.name, least_multiply_adds,
-                       [ready](const GroupedProduct<Interval>& product, std::span<Interval> out) { return ready().bounded(product, out); },
-                       [ready](const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) { return ready().predicted(product, out); }};
+  return Engine{std::string("gpu: ") + device.name, least.multiply_adds,
+                [ready](const GroupedProduct<Interval>& product, std::span<Interval> out) { return ready().bounded(product, out); },
+                [ready](const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) { return ready().predicted(product, out); },
+                least.elements, [ready](const FieldRows& field, FieldCells& out) { return ready().cells(field, out); }};
 }
 
 }  // namespace assay

@@ -1,0 +1,131 @@
+// A report says the same, to the last digit, whether an engine compares fields or the CPU; and an engine is believed only as far as
+// sampled cells go. The engine of these tests is the CPU's own functions behind the interface.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "harness/cells_by_engine.h"
+#include "harness/cli/cells_on_host.h"
+#include "harness/cli/engine.h"
+#include "harness/cli/judged.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/problems.h"
+#include "harness/contract.h"
+#include "harness/error.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reports/json.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+using Change = std::function<void(FieldCells&)>;
+
+Engine host_engine(Change change = nullptr) {
+  Engine engine;
+  engine.name = "host";
+  engine.cells = [change](const FieldRows& field, FieldCells& out) {
+    out = cells_on_host(field);
+    if (change) change(out);
+    return true;
+  };
+  return engine;
+}
+
+std::string report(const Problem& problem, const Candidate& candidate, const std::optional<Engine>& engine, std::int64_t& comparisons) {
+  const EngineScope scope(engine);
+  Report all;
+  all.cases.push_back(judged(problem, candidate));
+  all.cases.back().seconds = 0.0;
+  comparisons = taken_by_engine().comparisons;
+  return to_json(all);
+}
+
+/// A field larger than what is sampled: 3 tasks of 12 cells.
+struct Large {
+  static constexpr std::int64_t kRows = 600, kWidth = 1500;
+  std::vector<Bf16> out;
+  std::vector<Interval> reference;
+  Large() {
+    for (std::int64_t i = 0; i < kRows * kWidth; ++i) {
+      const double ref = 1.0 + 0x1p-20 * static_cast<double>(i % 999983);
+      reference.push_back({ref, ref - 0x1p-9, ref + 0x1p-9, 0x1p-12});
+      out.push_back(round_to_bf16(ref));
+    }
+  }
+  std::optional<FieldCells> cells(const Engine& engine, Dependence dependence = Dependence::Elements) const {
+    const EngineScope scope(engine);
+    const std::span<const Bf16> classes = dependence == Dependence::Classes ? std::span<const Bf16>(out) : std::span<const Bf16>();
+    return cells_by_engine({{Field::hidden_states, Sizes{{kWidth, 1, 1, 1, true}, kRows}, nullptr}, dependence, classes, kWidth, -10.0}, out, reference);
+  }
+};
+
+}  // namespace
+
+TEST_SUITE("engine_cells") {
+  TEST_CASE("reports are the CPU's to the last digit, whatever the candidate") {
+    for (const char* name : {"odd", "tiny", "saturated"}) {
+      const Problem problem = load_fixture(name);
+      const auto& contract = find_contract("hf");
+      std::vector<Candidate> candidates = {forward(problem, contract), predict_forward(problem, contract, huggingface_accumulators(problem, "hf"))};
+      for (const Field field : {Field::router_logits, Field::first_gemm, Field::intermediate, Field::hidden_states}) {
+        candidates.push_back(forward(problem, contract));
+        auto values = candidates.back().fields.at(field).as<Bf16>();
+        const Bf16 planted[] = {{0x7fc0}, {0xff80}, {0x4580}, {0x0000}};
+        for (std::size_t i = 0; i < 4; ++i) values[(i + 1) * values.size() / 5] = planted[static_cast<std::size_t>(field) % 4 + i < 4 ? i : 3];
+        candidates.push_back(forward(problem, contract));
+        for (Bf16& x : candidates.back().fields.at(field).as<Bf16>()) x = round_to_bf16(to_float(x) * (1.0 + 0x1p-9));
+      }
+      for (const Candidate& candidate : candidates) {
+        std::int64_t none = 0, comparisons = 0;
+        const std::string own = report(problem, candidate, {}, none), theirs = report(problem, candidate, host_engine(), comparisons);
+        CHECK(own == theirs);
+        CHECK(none == 0);
+        CHECK(comparisons >= 6);
+      }
+    }
+  }
+
+  TEST_CASE("one bit of a sampled cell or column is enough to refuse the engine") {
+    const Large field;
+    const auto up = [](double& x) { x = std::nextafter(x, 1e9); };
+    const Change changes[] = {
+        [](FieldCells& c) { c.cells[0].test.rejected = 1; },          [](FieldCells& c) { c.cells[0].test.mismatched ^= 1; },
+        [=](FieldCells& c) { up(c.cells[0].test.max_ratio); },        [](FieldCells& c) { c.cells[0].sums.flipped[1] ^= 4; },
+        [=](FieldCells& c) { up(c.cells[0].sums.excess); },           [=](FieldCells& c) { up(c.cells[0].sums.flips_expected); },
+        [=](FieldCells& c) { up(c.cells.back().sums.z2); },           [=](FieldCells& c) { up(c.cells.back().sums.max_contract_ulps); },
+        [=](FieldCells& c) { up(c.column_flips_expected.back()); },   [=](FieldCells& c) { up(c.column_flips_expected.front()); }};
+    for (const Change& change : changes) CHECK_THROWS_AS(field.cells(host_engine(change)), InputError);
+    CHECK(field.cells(host_engine()).has_value());
+  }
+
+  TEST_CASE("a cell that no field can give is refused wherever it stands: unwritten, NaN, more than its elements") {
+    const Large field;
+    constexpr std::size_t kUnsampled = 599 * 12;
+    const Change changes[] = {[](FieldCells& c) { std::memset(static_cast<void*>(&c.cells[kUnsampled]), 0xff, sizeof(Cell)); },
+                              [](FieldCells& c) { c.cells[kUnsampled].test.max_ratio = std::numeric_limits<double>::quiet_NaN(); },
+                              [](FieldCells& c) { c.cells[kUnsampled].test.rejected = -1; },
+                              [](FieldCells& c) { c.cells[kUnsampled].test.non_finite = 1; },
+                              [](FieldCells& c) { c.cells[kUnsampled].test.mismatched = 129; },
+                              [](FieldCells& c) { c.cells[kUnsampled].sums.z2 = std::numeric_limits<double>::quiet_NaN(); },
+                              [](FieldCells& c) { c.cells[kUnsampled].sums.flips_expected = 128.5; },
+                              [](FieldCells& c) { c.cells.back().sums.flipped[1] |= std::uint64_t{1} << 63; },
+                              [](FieldCells& c) { c.column_flips_expected[2 * Large::kWidth] = std::numeric_limits<double>::quiet_NaN(); },
+                              [](FieldCells& c) { c.classes[0x3f80].flips_expected += std::int64_t{1} << 40; },
+                              [](FieldCells& c) { ++c.classes[0].elements; }};
+    for (const Change& change : changes) CHECK_THROWS_AS(field.cells(host_engine(change), Dependence::Classes), InputError);
+    CHECK(field.cells(host_engine(), Dependence::Classes).has_value());
+  }
+
+  TEST_CASE("small fields and declined ones are compared by the CPU") {
+    const Large field;
+    Engine engine = host_engine();
+    engine.least_elements = Large::kRows * Large::kWidth + 1;
+    CHECK_FALSE(field.cells(engine).has_value());
+    engine.least_elements = 0;
+    engine.cells = [](const FieldRows&, FieldCells&) { return false; };
+    CHECK_FALSE(field.cells(engine).has_value());
+  }
+}
