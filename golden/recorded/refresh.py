@@ -3,6 +3,7 @@
     python3 golden/recorded/refresh.py --assay build/harness/cli/assay --selfcheck build/gpu/gpu_selfcheck \\
         [--engine-selfcheck build/harness/cli/engine_selfcheck] [--planted FOLDER] [--plugin build/gpu/plugin_example.so] [--out golden/recorded]
 
+    python3 golden/recorded/refresh.py --selfcheck build/gpu/gpu_selfcheck [--out golden/recorded]     (the sanitizer alone)
     python3 golden/recorded/refresh.py --peers FOLDER [--out golden/recorded]     (other projects' layers, from FOLDER/PEER/*.json, *.h5)
 
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
@@ -81,6 +82,16 @@ class Refresh:
         return {name: subprocess.Popen([tool, "--tool", name, *extra, self.options.selfcheck, "--small"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 for name, extra in {"memcheck": ["--leak-check", "full"], "racecheck": [], "synccheck": [], "initcheck": []}.items()}
 
+    def finish(self, running):
+        texts = []
+        for name, process in running.items():
+            text = process.communicate()[0]
+            found = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: .*|LEAK SUMMARY: .*", text)
+            texts += [f"{name}: {line}" for line in found]
+            self.say(f"{name}: {'; '.join(found)}", process.returncode == 0 and any(" 0 " in line for line in found))
+        if running:
+            (self.out / "sanitizer.txt").write_text("\n".join(texts) + "\n")
+
     def planted(self):
         folder = pathlib.Path(self.options.planted)
         rows = self.work / "long_rows"
@@ -138,13 +149,7 @@ class Refresh:
         self.store("gpu_fused_variants.json", variants)
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
-        texts = []  # before the planted faults: the eighth takes most of the memory there is
-        for name, process in running.items():
-            text = process.communicate()[0]
-            found = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: .*|LEAK SUMMARY: .*", text)
-            texts += [f"{name}: {line}" for line in found]
-            self.say(f"{name}: {'; '.join(found)}", process.returncode == 0 and any(" 0 " in line for line in found))
-        (self.out / "sanitizer.txt").write_text("\n".join(texts) + "\n")
+        self.finish(running)  # before the planted faults: the eighth takes most of the memory there is
         if self.options.plugin:
             report = self.verify("plugin in device memory", "--fixture", *SMALL, "qwen3_30b_a3b", "--pipeline", f"plugin:{self.options.plugin}")
             self.store("gpu_plugin.json", report)
@@ -183,6 +188,10 @@ if __name__ == "__main__":
     if options.peers:
         peers.record(options.peers, options.out)
         sys.exit(0)
+    refresh = Refresh(options)
+    if options.selfcheck and not options.assay:
+        refresh.finish(refresh.sanitizers())
+        sys.exit(1 if refresh.failed else 0)
     if not options.assay:
-        parser.error("expected --assay, or --peers alone")
-    sys.exit(Refresh(options).run())
+        parser.error("expected --assay, or --selfcheck or --peers alone")
+    sys.exit(refresh.run())
