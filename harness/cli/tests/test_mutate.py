@@ -66,7 +66,7 @@ class Document(ProgramTest):
         self.assertGreaterEqual(len(curves), 4)
         scores = [row for name in EVIDENCE[2:] for row in json.loads((RECORDED / name).read_text())["scores"]]
         self.assertEqual([(row["contract"], row["problems"]) for row in scores],
-                         [("fused_fp32", "small ones"), ("hf_eager", "small ones"), ("hf", "qwen3_30b_a3b, 4 tokens")])  # fmt: skip
+                         [("fused_fp32", "small ones"), ("hf_eager", "small ones"), ("hf_fp32_merge", "small ones"), ("hf", "qwen3_30b_a3b, 4 tokens")])  # fmt: skip
         for row in scores:
             self.assertEqual((row["unreached"], row["killed"], row["right_stage"]), (0, row["scored"], row["scored"]))
 
