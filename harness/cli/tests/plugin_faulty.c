@@ -40,6 +40,7 @@ const assay_plugin_row* assay_plugin(void) {
   row.forward = faulty_forward;
   if (is("interface")) row.interface = 7;
   if (is("memory")) row.memory = 5;
+  if (is("no device")) row.memory = ASSAY_DEVICE;
   if (is("fields")) row.fields = "hidden_states hidden_state";
   if (is("no fields")) row.fields = " ";
   if (is("weights")) row.fields = "gate";

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import unittest
 
 from program import COULD_NOT_JUDGE, FAILED, NOTHING_COMPARED, PASSED, ProgramTest, golden
@@ -71,6 +72,10 @@ class Plugin(ProgramTest):
         self.write("text.so", "not a library")
         self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "tiny", "--pipeline", "plugin:text.so", says="cannot be loaded as a shared library")
         self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "tiny", "--pipeline", "plugin:none.so", says="no such file")
+
+    @unittest.skipIf(shutil.which("nvidia-smi"), "needs a machine without a GPU")
+    def test_a_device_plugin_needs_a_device(self):
+        self.judge(COULD_NOT_JUDGE, "no device", "no GPU can be used here")
 
     def test_a_plugin_works_wherever_a_pipeline_does(self):
         self.expect(PASSED, "verify", "--fixture", "odd", "--pipeline", f"plugin:{EXAMPLE}", "--dump", "mine.h5")
