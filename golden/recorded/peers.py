@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import sys
 
 
 def bits(field, kind):
@@ -32,6 +33,9 @@ def gather(folder):
 
 def record(folder, out):
     """peers.json, and every peer's dump of the full-width golden, which the tests judge again."""
-    pathlib.Path(out, "peers.json").write_text(json.dumps(gather(folder), separators=(",", ":")) + "\n")
+    gathered = gather(folder)
+    if not gathered["cases"]:
+        sys.exit(f"refresh.py: expected reports {folder}/PEER/*.json, found none; nothing was written")
+    pathlib.Path(out, "peers.json").write_text(json.dumps(gathered, separators=(",", ":")) + "\n")
     for dump in sorted(pathlib.Path(folder).glob("*/qwen3_30b_a3b.h5")):
         shutil.copyfile(dump, pathlib.Path(out, f"{dump.parent.name}_30b.h5"))

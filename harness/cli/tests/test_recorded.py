@@ -9,6 +9,7 @@ from program import FAILED, PASSED, ROOT, ProgramTest, golden
 RECORDED = ROOT / "golden" / "recorded"
 sys.path.insert(0, str(RECORDED))
 import peers  # noqa: E402
+import refresh  # noqa: E402
 
 
 class Recorded(ProgramTest):
@@ -25,6 +26,24 @@ class Recorded(ProgramTest):
 
     def test_the_recorded_dump_of_gpu_fused_passes(self):
         self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / 'gpu_fused.h5'}")
+
+    def test_every_planted_kernel_fault_was_named_in_its_stage(self):
+        lines = (RECORDED / "planted_kernels.txt").read_text().splitlines()
+        for fault, stage in refresh.PLANTED.items():
+            with self.subTest(fault=fault):
+                said = [line for line in lines if line.startswith(f"planted fault {fault}, ")]
+                self.assertNotEqual(said, [])
+                for line in said:
+                    self.assertTrue(line.startswith(f"planted fault {fault}, exit 1: {stage} is the first stage with an error of its own"), line)
+
+    def test_every_tool_of_the_sanitizer_came_to_its_end_and_found_nothing(self):
+        lines = (RECORDED / "sanitizer.txt").read_text().splitlines()
+        for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
+            self.assertTrue(refresh.sanitized([line for line in lines if line.startswith(f"{tool}: ")]), tool)
+        for bad in ([], ["memcheck: LEAK SUMMARY: 0 bytes leaked in 0 allocations"],
+                    ["memcheck: LEAK SUMMARY: 0 bytes leaked in 0 allocations", "memcheck: ========= ERROR SUMMARY: 5 errors"],
+                    ["racecheck: no hazard in the first six problems"]):  # fmt: skip
+            self.assertFalse(refresh.sanitized(bad), bad)
 
     def test_dumps_of_other_projects_layers_are_judged_as_recorded(self):
         recorded = json.loads((RECORDED / "peers.json").read_text())
