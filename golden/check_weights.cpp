@@ -9,10 +9,11 @@
 namespace assay {
 namespace {
 
-std::optional<WeightDifference> first_difference(Field field, std::int64_t expert, std::int64_t cols, std::span<const Bf16> first,
-                                                 std::span<const Bf16> second) {
+std::optional<WeightDifference> first_difference(Field field, std::int64_t expert, std::int64_t cols,
+                                                 std::span<const Bf16> first, std::span<const Bf16> second) {
   if (first.size() != second.size())
-    throw InputError(fmt::format("{}, expert {}: {} values against {}", name(field), expert, first.size(), second.size()));
+    throw InputError(
+        fmt::format("{}, expert {}: {} values against {}", name(field), expert, first.size(), second.size()));
   const auto [a, b] = std::ranges::mismatch(first, second);
   if (a == first.end()) return std::nullopt;
   const auto at = a - first.begin();
@@ -24,17 +25,23 @@ std::optional<WeightDifference> first_difference(Field field, std::int64_t exper
 std::string to_string(const WeightDifference& difference) {
   const auto& d = difference;
   const auto expert = d.field == Field::gate ? std::string() : fmt::format("expert {}, ", d.expert);
-  return fmt::format("{} differs first at {}row {}, col {}: {:#06x} ({}) against {:#06x} ({})", name(d.field), expert, d.row, d.col,
-                     d.first.bits, to_float(d.first), d.second.bits, to_float(d.second));
+  return fmt::format("{} differs first at {}row {}, col {}: {:#06x} ({}) against {:#06x} ({})", name(d.field),
+                     expert, d.row, d.col, d.first.bits, to_float(d.first), d.second.bits,
+                     to_float(d.second));
 }
 
 std::optional<WeightDifference> check_weights(const MoeWeights& first, const MoeWeights& second) {
   const auto& a = first.config;
   const auto& b = second.config;
-  if (a.hidden_size != b.hidden_size || a.moe_intermediate_size != b.moe_intermediate_size || a.num_experts != b.num_experts)
-    throw InputError(fmt::format("weights of different sizes: hidden_size {}, moe_intermediate_size {}, num_experts {} against {}, {}, {}",
-                                 a.hidden_size, a.moe_intermediate_size, a.num_experts, b.hidden_size, b.moe_intermediate_size, b.num_experts));
-  if (auto difference = first_difference(Field::gate, 0, a.hidden_size, first.gate.as<Bf16>(), second.gate.as<Bf16>())) {
+  if (a.hidden_size != b.hidden_size || a.moe_intermediate_size != b.moe_intermediate_size ||
+      a.num_experts != b.num_experts)
+    throw InputError(
+        fmt::format("weights of different sizes: hidden_size {}, moe_intermediate_size {}, num_experts {} "
+                    "against {}, {}, {}",
+                    a.hidden_size, a.moe_intermediate_size, a.num_experts, b.hidden_size,
+                    b.moe_intermediate_size, b.num_experts));
+  if (auto difference =
+          first_difference(Field::gate, 0, a.hidden_size, first.gate.as<Bf16>(), second.gate.as<Bf16>())) {
     difference->expert = difference->row;  // one row per expert
     return difference;
   }
@@ -43,7 +50,8 @@ std::optional<WeightDifference> check_weights(const MoeWeights& first, const Moe
     for (std::int64_t expert = 0; expert < a.num_experts; ++expert) {
       const auto mine = first.experts(field, expert);
       const auto other = second.experts(field, expert);
-      if (const auto difference = first_difference(field, expert, cols, mine.values, other.values)) return difference;
+      if (const auto difference = first_difference(field, expert, cols, mine.values, other.values))
+        return difference;
     }
   }
   return std::nullopt;

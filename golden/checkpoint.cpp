@@ -29,7 +29,8 @@ class Shards {
     }
     const auto single = folder / "model.safetensors";
     if (!fs::exists(single))
-      throw InputError(fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", folder.string()));
+      throw InputError(
+          fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", folder.string()));
     const auto& file = open("model.safetensors");
     for (const auto& [name, unused] : file.tensors) file_of_[name] = "model.safetensors";
   }
@@ -38,19 +39,25 @@ class Shards {
   const std::map<std::string, std::string>& names() const { return file_of_; }
 
   /// The bfloat16 tensor of that name and shape, and what keeps it alive.
-  std::pair<std::span<const std::byte>, std::shared_ptr<const void>> bf16(const std::string& name, const Shape& shape) {
+  std::pair<std::span<const std::byte>, std::shared_ptr<const void>> bf16(const std::string& name,
+                                                                          const Shape& shape) {
     const auto where = file_of_.find(name);
-    if (where == file_of_.end()) throw InputError(fmt::format("{} has no tensor '{}'", folder_.string(), name));
+    if (where == file_of_.end())
+      throw InputError(fmt::format("{} has no tensor '{}'", folder_.string(), name));
     const auto& file = open(where->second);
     const auto found = file.tensors.find(name);
     if (found == file.tensors.end())
-      throw InputError(fmt::format("{}: the index places tensor '{}' here, and it is not", file.path.string(), name));
+      throw InputError(
+          fmt::format("{}: the index places tensor '{}' here, and it is not", file.path.string(), name));
     const auto& entry = found->second;
     if (entry.dtype != "BF16")
-      throw InputError(fmt::format("{}: tensor '{}' is {}; only BF16 checkpoints are supported", file.path.string(), name, entry.dtype));
+      throw InputError(fmt::format("{}: tensor '{}' is {}; only BF16 checkpoints are supported",
+                                   file.path.string(), name, entry.dtype));
     if (entry.shape != shape)
-      throw InputError(fmt::format("{}: tensor '{}': expected shape {}, found {}{}", file.path.string(), name, to_string(shape),
-                                   to_string(entry.shape), transposed(entry.shape, shape) ? " (stored transposed, as Qwen3-VL-MoE does)" : ""));
+      throw InputError(
+          fmt::format("{}: tensor '{}': expected shape {}, found {}{}", file.path.string(), name,
+                      to_string(shape), to_string(entry.shape),
+                      transposed(entry.shape, shape) ? " (stored transposed, as Qwen3-VL-MoE does)" : ""));
     return {entry.bytes, file.mapping};
   }
 
@@ -68,14 +75,16 @@ class Shards {
     for (const auto& [name, file] : map->items()) {
       // A plain file name: an index must not lead out of its folder.
       if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>())
-        throw InputError(fmt::format("{}: tensor '{}' lies in {}, which is no file name", path.string(), name, file.dump()));
+        throw InputError(fmt::format("{}: tensor '{}' lies in {}, which is no file name", path.string(), name,
+                                     file.dump()));
       file_of_[name] = file.get<std::string>();
     }
   }
 
   const SafetensorsFile& open(const std::string& name) {
     const auto known = files_.find(name);
-    return known != files_.end() ? known->second : files_.emplace(name, open_safetensors(folder_ / name)).first->second;
+    return known != files_.end() ? known->second
+                                 : files_.emplace(name, open_safetensors(folder_ / name)).first->second;
   }
 
   fs::path folder_;
@@ -100,7 +109,8 @@ std::string block_prefix(const Shards& shards, const fs::path& folder, std::int6
     const auto prefix = fmt::format("{}layers.{}.mlp.", model, layer);
     if (shards.has(prefix + "gate.weight")) return prefix;
   }
-  throw InputError(fmt::format("{} has no tensor 'model.layers.{}.mlp.gate.weight': layer {} has no router", folder.string(), layer, layer));
+  throw InputError(fmt::format("{} has no tensor 'model.layers.{}.mlp.gate.weight': layer {} has no router",
+                               folder.string(), layer, layer));
 }
 
 std::vector<std::vector<Piece>> fused(Shards& shards, const std::string& name, const Shape& shape) {
@@ -114,12 +124,14 @@ std::vector<std::vector<Piece>> fused(Shards& shards, const std::string& name, c
 
 /// Experts beyond the config's would mean that the two do not belong together.
 void refuse_extra_experts(const Shards& shards, const std::string& experts, std::int64_t num_experts) {
-  for (auto at = shards.names().lower_bound(experts); at != shards.names().end() && at->first.starts_with(experts); ++at) {
+  for (auto at = shards.names().lower_bound(experts);
+       at != shards.names().end() && at->first.starts_with(experts); ++at) {
     std::int64_t expert = 0;
     const char* begin = at->first.data() + experts.size();
     const auto [end, error] = std::from_chars(begin, at->first.data() + at->first.size(), expert);
     if (error == std::errc() && expert >= num_experts)
-      throw InputError(fmt::format("the checkpoint has tensor '{}', config.json has {} experts", at->first, num_experts));
+      throw InputError(
+          fmt::format("the checkpoint has tensor '{}', config.json has {} experts", at->first, num_experts));
   }
 }
 
@@ -129,14 +141,16 @@ ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeC
   const auto E = config.num_experts;
   for (const char* suffix : {"", ".weight"}) {
     if (shards.has(experts + "gate_up_proj" + suffix))
-      return {fused(shards, experts + "gate_up_proj" + suffix, {E, 2 * I, H}), fused(shards, experts + "down_proj" + suffix, {E, H, I})};
+      return {fused(shards, experts + "gate_up_proj" + suffix, {E, 2 * I, H}),
+              fused(shards, experts + "down_proj" + suffix, {E, H, I})};
   }
   refuse_extra_experts(shards, experts, E);
   ExpertPieces pieces;
   // Counting is the natural order: expert 10 follows 9.
   for (std::int64_t expert = 0; expert < E; ++expert) {
     const auto piece = [&](const char* projection, const Shape& shape) {
-      const auto [bytes, owner] = shards.bf16(fmt::format("{}{}.{}.weight", experts, expert, projection), shape);
+      const auto [bytes, owner] =
+          shards.bf16(fmt::format("{}{}.{}.weight", experts, expert, projection), shape);
       return Piece{bytes, owner};
     };
     pieces.gate_up.push_back({piece("gate_proj", {I, H}), piece("up_proj", {I, H})});
@@ -148,7 +162,8 @@ ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeC
 ExpertMatrix assemble(const std::vector<Piece>& pieces) {
   const auto& first = pieces.front();
   if (pieces.size() == 1 && reinterpret_cast<std::uintptr_t>(first.bytes.data()) % alignof(Bf16) == 0)
-    return {{reinterpret_cast<const Bf16*>(first.bytes.data()), first.bytes.size() / sizeof(Bf16)}, first.owner};
+    return {{reinterpret_cast<const Bf16*>(first.bytes.data()), first.bytes.size() / sizeof(Bf16)},
+            first.owner};
   auto joined = std::make_shared<std::vector<Bf16>>();
   for (const auto& piece : pieces) {
     const auto at = joined->size();
@@ -181,11 +196,14 @@ MoeWeights extract_hf_weights(const fs::path& folder, std::int64_t layer) {
 Problem from_hf(const fs::path& folder, std::int64_t layer, Tensor input) {
   auto weights = extract_hf_weights(folder, layer);
   const auto& shape = input.shape();
-  if (input.dtype() != DType::BFloat16 || (shape.size() != 2 && shape.size() != 3) || shape.back() != weights.config.hidden_size)
-    throw InputError(fmt::format("the input of layer {}: expected bfloat16 [T, {}] or [B, L, {}], found {} {}", layer,
-                                 weights.config.hidden_size, weights.config.hidden_size, row(input.dtype()).name, to_string(shape)));
+  if (input.dtype() != DType::BFloat16 || (shape.size() != 2 && shape.size() != 3) ||
+      shape.back() != weights.config.hidden_size)
+    throw InputError(fmt::format(
+        "the input of layer {}: expected bfloat16 [T, {}] or [B, L, {}], found {} {}", layer,
+        weights.config.hidden_size, weights.config.hidden_size, row(input.dtype()).name, to_string(shape)));
   Problem problem;
-  problem.name = fmt::format("{} layer {}", fs::absolute(folder / "").parent_path().filename().string(), layer);
+  problem.name =
+      fmt::format("{} layer {}", fs::absolute(folder / "").parent_path().filename().string(), layer);
   problem.config = weights.config;
   problem.batch = shape.size() == 3 ? shape[0] : 1;
   problem.sequence = shape[shape.size() - 2];

@@ -18,11 +18,15 @@ struct MoeWeights {
   std::vector<std::string> remarks;  // what the block has beside the routed experts
 };
 
-/// The MoE sizes in a folder's config.json. Throws InputError when `layer` is dense or absent, or a size lacks.
-MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer, std::vector<std::string>& remarks);
+/// The MoE sizes in a folder's config.json. Throws InputError when `layer` is dense or absent, or a size
+/// lacks.
+MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer,
+                         std::vector<std::string>& remarks);
 
-/// The weights of layer `layer` of a checkpoint: config.json, one or several safetensors files, experts one by one
-/// (`experts.7.gate_proj.weight`, transformers 4) or fused (`experts.gate_up_proj`, transformers 5). Throws InputError.
+/// The weights of layer `layer` of a checkpoint: config.json, one or several safetensors files, experts one
+/// by one
+/// (`experts.7.gate_proj.weight`, transformers 4) or fused (`experts.gate_up_proj`, transformers 5). Throws
+/// InputError.
 MoeWeights extract_hf_weights(const std::filesystem::path& folder, std::int64_t layer);
 
 /// A problem with those weights. `input` is bfloat16 [T, H] or [B, L, H]. Throws InputError when it is not.
@@ -39,7 +43,8 @@ struct WeightDifference {
 };
 std::string to_string(const WeightDifference& difference);
 
-/// Compares gate, gate_up_proj and down_proj bit for bit, in this order. Throws InputError when the sizes differ.
+/// Compares gate, gate_up_proj and down_proj bit for bit, in this order. Throws InputError when the sizes
+/// differ.
 std::optional<WeightDifference> check_weights(const MoeWeights& first, const MoeWeights& second);
 
 }  // namespace assay

@@ -20,7 +20,9 @@ struct ConfigReader {
   std::string path;
   json object;
 
-  [[noreturn]] void fail(const std::string& what) const { throw InputError(fmt::format("{}: {}", path, what)); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw InputError(fmt::format("{}: {}", path, what));
+  }
 
   const json* find(const char* key) const {
     const auto found = object.find(key);
@@ -38,7 +40,10 @@ struct ConfigReader {
 ConfigReader open_config(const std::filesystem::path& folder) {
   ConfigReader config{(folder / "config.json").string(), {}};
   std::ifstream file(config.path);
-  if (!file) throw InputError(fmt::format("expected a HuggingFace checkpoint in {}, found no config.json that can be read: {}", folder.string(), std::strerror(errno)));
+  if (!file)
+    throw InputError(
+        fmt::format("expected a HuggingFace checkpoint in {}, found no config.json that can be read: {}",
+                    folder.string(), std::strerror(errno)));
   config.object = json::parse(file, nullptr, false);
   if (!config.object.is_object()) config.fail("it is not a JSON object");
   if (!config.object.contains("hidden_size") && config.object.contains("text_config")) {
@@ -51,7 +56,8 @@ ConfigReader open_config(const std::filesystem::path& folder) {
 
 void require_moe_layer(const ConfigReader& config, std::int64_t layer) {
   const auto layers = config.integer("num_hidden_layers", INT64_MAX);
-  if (layer < 0 || layer >= layers) config.fail(fmt::format("there is no layer {}; the model has {}", layer, layers));
+  if (layer < 0 || layer >= layers)
+    config.fail(fmt::format("there is no layer {}; the model has {}", layer, layers));
   if (const auto* dense = config.find("mlp_only_layers")) {
     if (!dense->is_array()) config.fail("'mlp_only_layers' is not a list");
     if (std::ranges::find(*dense, json(layer)) != dense->end())
@@ -60,29 +66,36 @@ void require_moe_layer(const ConfigReader& config, std::int64_t layer) {
   const auto step = config.integer("decoder_sparse_step", 1);
   if (step < 1) config.fail(fmt::format("'decoder_sparse_step' is {}", step));
   if ((layer + 1) % step != 0)
-    config.fail(fmt::format("layer {} is dense: with decoder_sparse_step {} only every {}th layer has experts", layer, step, step));
+    config.fail(
+        fmt::format("layer {} is dense: with decoder_sparse_step {} only every {}th layer has experts", layer,
+                    step, step));
 }
 
 }  // namespace
 
-MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer, std::vector<std::string>& remarks) {
+MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer,
+                         std::vector<std::string>& remarks) {
   const auto config = open_config(folder);
   MoeConfig moe;
   // transformers 5 writes num_local_experts, files on the hub have num_experts.
-  moe.num_experts = config.integer(config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts");
+  moe.num_experts =
+      config.integer(config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts");
   moe.hidden_size = config.integer("hidden_size");
   moe.moe_intermediate_size = config.integer("moe_intermediate_size");
   moe.top_k = config.integer("num_experts_per_tok");
   const auto* norm = config.find("norm_topk_prob");
   if (norm != nullptr && !norm->is_boolean()) config.fail("'norm_topk_prob' is not a boolean");
   moe.norm_topk_prob = norm != nullptr && norm->get<bool>();
-  if (norm == nullptr) remarks.push_back("config.json has no norm_topk_prob; transformers takes false, and so is done here");
+  if (norm == nullptr)
+    remarks.push_back("config.json has no norm_topk_prob; transformers takes false, and so is done here");
   if (const auto reason = invalid(moe)) config.fail(*reason);
   require_moe_layer(config, layer);
   if (const auto* act = config.find("hidden_act"); act != nullptr && *act != "silu")
     config.fail(fmt::format("expected hidden_act \"silu\", found {}", act->dump()));
-  if (config.find("shared_expert_intermediate_size") != nullptr && config.integer("shared_expert_intermediate_size") > 0)
-    remarks.push_back("the block also has a shared expert, which is not part of the routed layer judged here");
+  if (config.find("shared_expert_intermediate_size") != nullptr &&
+      config.integer("shared_expert_intermediate_size") > 0)
+    remarks.push_back(
+        "the block also has a shared expert, which is not part of the routed layer judged here");
   return moe;
 }
 

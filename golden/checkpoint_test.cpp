@@ -27,8 +27,9 @@ using Tensors = std::map<std::string, Stored>;
 void write_safetensors(const std::filesystem::path& path, const Tensors& tensors, std::size_t pad = 0) {
   std::string header, buffer;
   for (const auto& [name, tensor] : tensors) {
-    header += fmt::format(R"({}"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", header.empty() ? "{" : ",", name, tensor.dtype,
-                          to_string(tensor.shape), buffer.size(), buffer.size() + tensor.bytes.size());
+    header += fmt::format(R"({}"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})",
+                          header.empty() ? "{" : ",", name, tensor.dtype, to_string(tensor.shape),
+                          buffer.size(), buffer.size() + tensor.bytes.size());
     buffer += tensor.bytes;
   }
   header += "}" + std::string(pad, ' ');
@@ -38,7 +39,9 @@ void write_safetensors(const std::filesystem::path& path, const Tensors& tensors
   write_bytes(path, bytes + header + buffer);
 }
 
-std::string text_of(std::span<const Bf16> values) { return {reinterpret_cast<const char*>(values.data()), values.size_bytes()}; }
+std::string text_of(std::span<const Bf16> values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
+}
 
 /// The weights that every style of checkpoint here holds.
 MoeWeights sample_weights() {
@@ -57,7 +60,8 @@ Tensors one_by_one(const MoeWeights& weights) {
     const auto half = gate_up.size() / 2;
     tensors[fmt::format("{}experts.{}.gate_proj.weight", kPrefix, e)] = {{I, H}, gate_up.substr(0, half)};
     tensors[fmt::format("{}experts.{}.up_proj.weight", kPrefix, e)] = {{I, H}, gate_up.substr(half)};
-    tensors[fmt::format("{}experts.{}.down_proj.weight", kPrefix, e)] = {{H, I}, text_of(weights.experts(Field::down_proj, e).values)};
+    tensors[fmt::format("{}experts.{}.down_proj.weight", kPrefix, e)] = {
+        {H, I}, text_of(weights.experts(Field::down_proj, e).values)};
   }
   return tensors;
 }
@@ -85,9 +89,12 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   return text.replace(at, from.size(), to);
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
-void write_single(const TemporaryFolder& folder, const Tensors& tensors, const std::string& config = kConfig, std::size_t pad = 0) {
+void write_single(const TemporaryFolder& folder, const Tensors& tensors, const std::string& config = kConfig,
+                  std::size_t pad = 0) {
   write_bytes(folder / "config.json", config);
   write_safetensors(folder / "model.safetensors", tensors, pad);
 }
@@ -137,14 +144,17 @@ TEST_SUITE("golden checkpoint") {
     write_safetensors(folder / "model-0.safetensors", shards[0]);
     write_safetensors(folder / "model-1.safetensors", shards[1]);
     const auto write_index = [&](const std::string& entries) {
-      write_bytes(folder / "model.safetensors.index.json", R"({"metadata":{},"weight_map":{)" + entries + "}}");
+      write_bytes(folder / "model.safetensors.index.json",
+                  R"({"metadata":{},"weight_map":{)" + entries + "}}");
     };
     write_index(map);
     CHECK_FALSE(check_weights(extract_hf_weights(folder.path(), 3), expected).has_value());
 
     const auto message = [&] { return input_error([&] { extract_hf_weights(folder.path(), 3); }); };
-    write_index(replaced(map, "experts.10.down_proj.weight\":\"model-0", "experts.10.down_proj.weight\":\"model-1"));
-    CHECK(contains(message(), "the index places tensor 'model.layers.3.mlp.experts.10.down_proj.weight' here"));
+    write_index(
+        replaced(map, "experts.10.down_proj.weight\":\"model-0", "experts.10.down_proj.weight\":\"model-1"));
+    CHECK(
+        contains(message(), "the index places tensor 'model.layers.3.mlp.experts.10.down_proj.weight' here"));
     write_index(map + R"(,"x":"../elsewhere.safetensors")");
     CHECK(contains(message(), "which is no file name"));
     write_bytes(folder / "model.safetensors.index.json", "[]");
@@ -154,7 +164,9 @@ TEST_SUITE("golden checkpoint") {
     CHECK(contains(message(), "model-1.safetensors"));
   }
 
-  TEST_CASE("config.json is read under both names for the experts, and norm_topk_prob is false where it is absent") {
+  TEST_CASE(
+      "config.json is read under both names for the experts, and norm_topk_prob is false where it is "
+      "absent") {
     const TemporaryFolder folder;
     const auto tensors = one_by_one(sample_weights());
     write_single(folder, tensors, replaced(kConfig, "num_experts\"", "num_local_experts\""));
@@ -172,15 +184,21 @@ TEST_SUITE("golden checkpoint") {
 
   TEST_CASE("a dense layer, an absent layer or another activation is one sentence") {
     const auto tensors = one_by_one(sample_weights());
-    CHECK(contains(complaint(tensors, replaced(kConfig, "{", R"({"mlp_only_layers":[1,3],)")), "layer 3 is dense: mlp_only_layers names it"));
-    CHECK(contains(complaint(tensors, replaced(kConfig, "{", R"({"decoder_sparse_step":3,)")), "layer 3 is dense: with decoder_sparse_step 3"));
-    CHECK(complaint(tensors, replaced(kConfig, "{", R"({"decoder_sparse_step":2,"mlp_only_layers":[],)")).empty());
+    CHECK(contains(complaint(tensors, replaced(kConfig, "{", R"({"mlp_only_layers":[1,3],)")),
+                   "layer 3 is dense: mlp_only_layers names it"));
+    CHECK(contains(complaint(tensors, replaced(kConfig, "{", R"({"decoder_sparse_step":3,)")),
+                   "layer 3 is dense: with decoder_sparse_step 3"));
+    CHECK(complaint(tensors, replaced(kConfig, "{", R"({"decoder_sparse_step":2,"mlp_only_layers":[],)"))
+              .empty());
     CHECK(contains(complaint(tensors, kConfig, 5), "there is no layer 5; the model has 5"));
     CHECK(contains(complaint(tensors, kConfig, -1), "there is no layer -1"));
     CHECK(contains(complaint(tensors, kConfig, 2), "layer 2 has no router"));
-    CHECK(contains(complaint(tensors, replaced(kConfig, "silu", "gelu")), "expected hidden_act \"silu\", found \"gelu\""));
-    CHECK(contains(complaint(tensors, replaced(kConfig, R"("num_experts":12,)", "")), "'num_local_experts' is missing"));
-    CHECK(contains(complaint(tensors, replaced(kConfig, "\"hidden_size\":6", "\"hidden_size\":\"6\"")), "'hidden_size' is not an integer"));
+    CHECK(contains(complaint(tensors, replaced(kConfig, "silu", "gelu")),
+                   "expected hidden_act \"silu\", found \"gelu\""));
+    CHECK(contains(complaint(tensors, replaced(kConfig, R"("num_experts":12,)", "")),
+                   "'num_local_experts' is missing"));
+    CHECK(contains(complaint(tensors, replaced(kConfig, "\"hidden_size\":6", "\"hidden_size\":\"6\"")),
+                   "'hidden_size' is not an integer"));
     CHECK(contains(complaint(tensors, "{"), "not a JSON object"));
   }
 
@@ -196,7 +214,8 @@ TEST_SUITE("golden checkpoint") {
     tensors = good;
     tensors[up].shape = {6, 2};
     CHECK(contains(complaint(tensors), "tensor '" + up + "': expected shape [2, 6], found [6, 2]"));
-    CHECK(contains(complaint(good, replaced(kConfig, ":12", ":11")), "gate.weight': expected shape [11, 6], found [12, 6]"));
+    CHECK(contains(complaint(good, replaced(kConfig, ":12", ":11")),
+                   "gate.weight': expected shape [11, 6], found [12, 6]"));
     tensors = good;
     tensors["model.layers.3.mlp.experts.12.up_proj.weight"] = tensors[up];
     CHECK(contains(complaint(tensors), "experts.12.up_proj.weight', config.json has 12 experts"));
@@ -257,7 +276,9 @@ TEST_SUITE("golden checkpoint") {
     CHECK(problem.name == folder.path().filename().string() + " layer 3");
     CHECK(problem.experts(Field::gate_up_proj, 11).values.size() == 24);
     CHECK(from_hf(folder.path(), 3, Tensor(DType::BFloat16, {0, 6})).sizes().tokens == 0);
-    CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::BFloat16, {8, 5})); }), "found bfloat16 [8, 5]"));
-    CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::Float64, {8, 6})); }), "found float64 [8, 6]"));
+    CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::BFloat16, {8, 5})); }),
+                   "found bfloat16 [8, 5]"));
+    CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::Float64, {8, 6})); }),
+                   "found float64 [8, 6]"));
   }
 }

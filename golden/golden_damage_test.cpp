@@ -16,7 +16,8 @@
 using namespace assay;
 using namespace assay::test;
 
-/// The library forgets some of its own memory when it refuses damaged metadata; leak checking is about our code.
+/// The library forgets some of its own memory when it refuses damaged metadata; leak checking is about our
+/// code.
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5\nleak:H5"; }
 
@@ -24,7 +25,8 @@ namespace {
 
 /// Writes one byte in place.
 void put_byte(int descriptor, std::size_t at, char byte) {
-  if (::pwrite(descriptor, &byte, 1, static_cast<off_t>(at)) != 1) throw std::runtime_error("cannot write a byte");
+  if (::pwrite(descriptor, &byte, 1, static_cast<off_t>(at)) != 1)
+    throw std::runtime_error("cannot write a byte");
 }
 
 struct Tally {
@@ -84,7 +86,8 @@ TEST_SUITE("golden damage") {
   TEST_CASE("a flip of any byte of a dump with regenerated weights is an error or changes nothing") {
     auto sample = make_sample({2, 1, 2, 1, true}, 1, 2);
     use_generators(sample.problem);
-    for (const Field stored : {Field::input_hidden_states, Field::gate}) sample.problem.generators[static_cast<std::size_t>(stored)].reset();
+    for (const Field stored : {Field::input_hidden_states, Field::gate})
+      sample.problem.generators[static_cast<std::size_t>(stored)].reset();
     sample.golden.kind = "candidate";
     for (const auto& field : kFields)
       if (field.id != Field::hidden_states) sample.golden.fields.erase(field.id);

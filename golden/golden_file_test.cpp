@@ -79,7 +79,9 @@ TEST_SUITE("golden round trip") {
     write_golden(folder / "a.h5", sample.problem, sample.golden);
     WriteOptions options;
     options.expert_hashes = read_golden(folder / "a.h5", test_regenerators()).expert_hashes;
-    sample.problem.experts = [](Field, std::int64_t) -> ExpertMatrix { throw InputError("loaded without need"); };
+    sample.problem.experts = [](Field, std::int64_t) -> ExpertMatrix {
+      throw InputError("loaded without need");
+    };
     write_golden(folder / "b.h5", sample.problem, sample.golden, options);
     CHECK(read_bytes(folder / "a.h5") == read_bytes(folder / "b.h5"));
   }

@@ -19,7 +19,8 @@ namespace {
 struct Surgery {
   std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
   hdf5::Handle file;
-  explicit Surgery(const std::filesystem::path& path) : file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose) {
+  explicit Surgery(const std::filesystem::path& path)
+      : file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose) {
     REQUIRE(file.get() >= 0);
   }
   void remove(const char* path) { REQUIRE(H5Ldelete(file.get(), path, H5P_DEFAULT) >= 0); }
@@ -27,10 +28,13 @@ struct Surgery {
     REQUIRE(H5Adelete_by_name(file.get(), path, name, H5P_DEFAULT) >= 0);
   }
   /// A plain contiguous dataset, with dtype attribute when `dtype` is not empty. `path` must be free.
-  void add(const char* path, hid_t type, const Shape& shape, const void* data, const std::string& dtype = "") {
+  void add(const char* path, hid_t type, const Shape& shape, const void* data,
+           const std::string& dtype = "") {
     const std::vector<hsize_t> extents(shape.begin(), shape.end());
-    const hdf5::Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose);
-    const hdf5::Handle set(H5Dcreate2(file.get(), path, type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+    const hdf5::Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
+                             H5Sclose);
+    const hdf5::Handle set(
+        H5Dcreate2(file.get(), path, type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
     REQUIRE(set.get() >= 0);
     if (data != nullptr) REQUIRE(H5Dwrite(set.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     if (!dtype.empty()) fixed_string(set, "dtype", dtype);
@@ -40,17 +44,19 @@ struct Surgery {
     const hdf5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
     H5Tset_size(type.get(), value.size());
     const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    const hdf5::Handle attribute(H5Acreate2(object.get(), name, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const hdf5::Handle attribute(
+        H5Acreate2(object.get(), name, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
     REQUIRE(H5Awrite(attribute.get(), type.get(), value.data()) >= 0);
   }
 };
 
-/// A file as a PyTorch user may write it with plain HDF5 calls: no hashes, no filters, old format, only what is required.
+/// A file as a PyTorch user may write it with plain HDF5 calls: no hashes, no filters, old format, only what
+/// is required.
 struct Foreign {
   std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
   hdf5::Handle file;
-  Foreign(const std::filesystem::path& path, const std::string& kind, const MoeConfig& config, std::int64_t batch, std::int64_t sequence,
-          const std::string& version = "1.7")
+  Foreign(const std::filesystem::path& path, const std::string& kind, const MoeConfig& config,
+          std::int64_t batch, std::int64_t sequence, const std::string& version = "1.7")
       : file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose) {
     REQUIRE(file.get() >= 0);
     hdf5::write_string(file, "schema", "assay");
@@ -80,7 +86,9 @@ bool has_remark(const Candidate& candidate, const std::string& part) {
   return false;
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 /// Writes the sample, operates on it, and returns the reader's complaint.
 std::string complaint(const Sample& sample, const std::function<void(Surgery&)>& operate) {
@@ -104,12 +112,15 @@ TEST_SUITE("golden input") {
     for (std::size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<std::int32_t>(i % 5);
     fields.at(Field::first_gemm).as<Bf16>()[0] = {0x7f81};  // a signalling NaN with a payload
     std::vector<std::uint32_t> wide;
-    for (const auto value : fields.at(Field::first_gemm).as<Bf16>()) wide.push_back(std::uint32_t{value.bits} << 16);
+    for (const auto value : fields.at(Field::first_gemm).as<Bf16>())
+      wide.push_back(std::uint32_t{value.bits} << 16);
     {
       Foreign foreign(folder / "foreign.h5", "candidate", kTinyConfig, 2, 3);
       Surgery surgery(folder / "foreign.h5");
-      surgery.add("/forward/hidden_states", hdf5::bf16_type().get(), {6, 4}, fields.at(Field::hidden_states).bytes().data());
-      surgery.add("/forward/topk_weights", H5T_STD_U16LE, {6, 2}, fields.at(Field::topk_weights).bytes().data(), "bfloat16");
+      surgery.add("/forward/hidden_states", hdf5::bf16_type().get(), {6, 4},
+                  fields.at(Field::hidden_states).bytes().data());
+      surgery.add("/forward/topk_weights", H5T_STD_U16LE, {6, 2},
+                  fields.at(Field::topk_weights).bytes().data(), "bfloat16");
       surgery.add("/forward/first_gemm", H5T_IEEE_F32LE, {12, 6}, wide.data(), "bfloat16");
       const auto selected = converted<std::int64_t>(fields.at(Field::selected_experts));
       surgery.add("/forward/selected_experts", H5T_STD_I64LE, {6, 2}, selected.data());
@@ -118,7 +129,8 @@ TEST_SUITE("golden input") {
       surgery.add("/forward/somebody_elses", H5T_STD_U8LE, {5}, counts.data());
     }
     const auto read = read_golden(folder / "foreign.h5", {});
-    for (const Field field : {Field::hidden_states, Field::topk_weights, Field::first_gemm, Field::selected_experts})
+    for (const Field field :
+         {Field::hidden_states, Field::topk_weights, Field::first_gemm, Field::selected_experts})
       CHECK(same_tensor(read.candidate.fields.at(field), fields.at(field)));
     CHECK(read.candidate.fields.at(Field::token_counts_by_expert).as<std::int32_t>()[4] == 255);
     CHECK(read.problem.name == "foreign");
@@ -159,7 +171,8 @@ TEST_SUITE("golden input") {
     CHECK(selected[1] == -1);
     CHECK(selected[2] == std::numeric_limits<std::int32_t>::max());
     CHECK(selected[3] == std::numeric_limits<std::int32_t>::min());
-    CHECK(has_remark(read.candidate, "/forward/selected_experts: element 2 is 1099511627776, which int32 cannot hold"));
+    CHECK(has_remark(read.candidate,
+                     "/forward/selected_experts: element 2 is 1099511627776, which int32 cannot hold"));
   }
 
   TEST_CASE("a float32 that is no bfloat16 value is refused where the file says bfloat16") {
@@ -167,28 +180,39 @@ TEST_SUITE("golden input") {
     const std::vector<float> values = {1.0f, 0.1f, 1.0f, 1.0f};
     {
       Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
-      Surgery(folder / "f.h5").add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, values.data(), "bfloat16");
+      Surgery(folder / "f.h5")
+          .add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, values.data(), "bfloat16");
     }
-    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "/forward/hidden_states: element 1 is 0x3dcccccd"));
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
+                   "/forward/hidden_states: element 1 is 0x3dcccccd"));
   }
 
   TEST_CASE("another major version is refused, another minor version is read") {
     const TemporaryFolder folder;
     for (const char* version : {"2.0", "0.9", "1", "one", ""}) {
-      { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, version); }
-      CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "schema_version: this program reads major version 1"));
+      {
+        Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, version);
+      }
+      CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
+                     "schema_version: this program reads major version 1"));
     }
-    { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "1.99"); }
+    {
+      Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "1.99");
+    }
     CHECK(input_error([&] { read_golden(folder / "f.h5", {}); }).empty());
   }
 
   TEST_CASE("unknown kinds and missing root attributes are named") {
     const TemporaryFolder folder;
-    { Foreign foreign(folder / "f.h5", "oracle", kTinyConfig, 1, 2); }
-    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "expected golden, candidate or predicted, found 'oracle'"));
+    {
+      Foreign foreign(folder / "f.h5", "oracle", kTinyConfig, 1, 2);
+    }
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
+                   "expected golden, candidate or predicted, found 'oracle'"));
     for (const char* name : {"schema", "schema_version", "kind", "contract", "config", "batch", "sequence"})
-      CHECK(contains(complaint(make_sample(kTinyConfig, 1, 2), [&](Surgery& s) { s.remove_attribute("/", name); }),
-                     std::string("the root attribute '") + name + "' is missing") );
+      CHECK(contains(
+          complaint(make_sample(kTinyConfig, 1, 2), [&](Surgery& s) { s.remove_attribute("/", name); }),
+          std::string("the root attribute '") + name + "' is missing"));
   }
 
   TEST_CASE("a field that a golden lacks is named") {
@@ -199,7 +223,8 @@ TEST_SUITE("golden input") {
         s.remove_attribute("/", "content_sha256");
       });
     };
-    for (const char* path : {"/forward/second_gemm", "/forward/selected_experts", "/weights/down_proj", "/inputs/input_hidden_states"})
+    for (const char* path : {"/forward/second_gemm", "/forward/selected_experts", "/weights/down_proj",
+                             "/inputs/input_hidden_states"})
       CHECK(contains(without(path), std::string("the golden lacks ") + path));
     CHECK(contains(complaint(sample, [](Surgery& s) { s.remove("/forward/second_gemm"); }), "content hash"));
   }
@@ -218,7 +243,8 @@ TEST_SUITE("golden input") {
                    "/forward/selected_experts: expected int32 [2, 2], found int32 [2, 3]"));
     CHECK(contains(replaced("/forward/router_logits", H5T_STD_I32LE, {2, 5}),
                    "/forward/router_logits: expected bfloat16 [2, 5], found int32 [2, 5]"));
-    CHECK(contains(replaced("/weights/gate", hdf5::bf16_type().get(), {4, 5}), "/weights/gate: expected bfloat16 [5, 4], found bfloat16 [4, 5]"));
+    CHECK(contains(replaced("/weights/gate", hdf5::bf16_type().get(), {4, 5}),
+                   "/weights/gate: expected bfloat16 [5, 4], found bfloat16 [4, 5]"));
   }
 
   TEST_CASE("a hash that does not match names the dataset") {
@@ -226,7 +252,8 @@ TEST_SUITE("golden input") {
     const auto message = complaint(sample, [](Surgery& s) {
       const hdf5::Handle set(H5Dopen2(s.file.get(), "/forward/intermediate", H5P_DEFAULT), H5Dclose);
       std::vector<std::uint16_t> values(12, 0x3f80);
-      REQUIRE(H5Dwrite(set.get(), hdf5::bf16_type().get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0);
+      REQUIRE(H5Dwrite(set.get(), hdf5::bf16_type().get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >=
+              0);
     });
     CHECK(contains(message, "/forward/intermediate: the SHA-256 of its data is"));
   }
@@ -249,7 +276,9 @@ TEST_SUITE("golden input") {
   TEST_CASE("bad JSON, sizes and names in root attributes are one sentence each") {
     const TemporaryFolder folder;
     const auto with_config = [&](const MoeConfig& config, std::int64_t batch) {
-      { Foreign foreign(folder / "f.h5", "candidate", config, batch, 2); }
+      {
+        Foreign foreign(folder / "f.h5", "candidate", config, batch, 2);
+      }
       return input_error([&] { read_golden(folder / "f.h5", {}); });
     };
     CHECK(contains(with_config({4, 3, 2, 3, true}, 1), "top_k must not exceed num_experts"));
@@ -260,7 +289,9 @@ TEST_SUITE("golden input") {
 
   TEST_CASE("files that are not there, not HDF5 or cut short are named") {
     const TemporaryFolder folder;
-    const auto message = [&](const char* name) { return input_error([&] { read_golden(folder / name, {}); }); };
+    const auto message = [&](const char* name) {
+      return input_error([&] { read_golden(folder / name, {}); });
+    };
     CHECK(contains(message("absent.h5"), "No such file"));
     write_bytes(folder / "text.h5", "this is no HDF5 file, only a text of some length");
     CHECK(contains(message("text.h5"), "text.h5 as HDF5"));
@@ -284,11 +315,13 @@ TEST_SUITE("golden input") {
     write_golden(folder / "g.h5", sample.problem, sample.golden);
     auto other = test_regenerators();
     other.tensor = [](const Generator& generator) { return Tensor(DType::BFloat16, generator.shape); };
-    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", other); }), "/inputs/input_hidden_states: regenerated with fill 'gaussian'"));
+    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", other); }),
+                   "/inputs/input_hidden_states: regenerated with fill 'gaussian'"));
     CHECK(contains(input_error([&] { read_golden(folder / "g.h5", {}); }), "no generator is at hand"));
     sample.problem.generators[static_cast<std::size_t>(Field::gate)]->shape = {4, 5};
     write_golden(folder / "g.h5", sample.problem, sample.golden);
-    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", test_regenerators()); }), "/weights/gate: expected shape [5, 4], found [4, 5]"));
+    CHECK(contains(input_error([&] { read_golden(folder / "g.h5", test_regenerators()); }),
+                   "/weights/gate: expected shape [5, 4], found [4, 5]"));
   }
 
   TEST_CASE("a dataset that was declared and never written is refused, however large it claims to be") {
@@ -297,7 +330,8 @@ TEST_SUITE("golden input") {
       Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
       Surgery(folder / "f.h5").add("/forward/hidden_states", H5T_IEEE_F64LE, {1 << 20, 1 << 30}, nullptr);
     }
-    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }), "/forward/hidden_states of shape [1048576, 1073741824] was never written"));
+    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
+                   "/forward/hidden_states of shape [1048576, 1073741824] was never written"));
   }
 }
 
@@ -314,7 +348,9 @@ TEST_SUITE("golden inspect") {
     write_golden(folder / "g.h5", sample.problem, sample.golden);
     const auto text = inspect_file(folder / "g.h5");
     CHECK(contains(text, "kind = golden"));
-    CHECK(contains(text, "/forward/hidden_states  bfloat16 [1, 2, 4], computed, min -2, max 0, absmax 2, nan 1, inf 1, hash ok"));
+    CHECK(contains(text,
+                   "/forward/hidden_states  bfloat16 [1, 2, 4], computed, min -2, max 0, absmax 2, nan 1, "
+                   "inf 1, hash ok"));
     CHECK(contains(text, "/weights/gate_up_proj  regenerated:"));
     CHECK(contains(text, "scale = 0.10000000000000001"));
     CHECK(contains(text, "content hash: ok"));
@@ -323,7 +359,9 @@ TEST_SUITE("golden inspect") {
       surgery.remove("/forward/first_gemm");
     }
     CHECK(contains(inspect_file(folder / "g.h5"), "content hash: WRONG"));
-    { Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "3.0"); }
+    {
+      Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "3.0");
+    }
     CHECK(contains(inspect_file(folder / "f.h5"), "not a file of the schema: schema_version"));
   }
 }

@@ -43,7 +43,9 @@ class FileSizeLimit {
   void (*handler_)(int);
 };
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::string stripped(std::string cell) {
   std::erase_if(cell, [](char c) { return c == ' ' || c == '`'; });
@@ -55,8 +57,10 @@ std::string stripped(std::string cell) {
 TEST_SUITE("golden output") {
   TEST_CASE("SHA-256 of the standard's examples") {
     // FIPS 180-4 examples
-    CHECK(sha256_hex(std::string_view("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    CHECK(sha256_hex(std::string_view("")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK(sha256_hex(std::string_view("abc")) ==
+          "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    CHECK(sha256_hex(std::string_view("")) ==
+          "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   }
 
   TEST_CASE("a write that runs out of space is one sentence, removes its traces and keeps the older file") {
@@ -68,7 +72,8 @@ TEST_SUITE("golden output") {
       const FileSizeLimit limit(4096);
       message = input_error([&] { write_golden(folder / "g.h5", sample.problem, sample.golden); });
     }
-    CHECK(contains(message, "expected to write " + (folder / "g.h5").string() + ", found that it cannot be written: File too large"));
+    CHECK(contains(message, "expected to write " + (folder / "g.h5").string() +
+                                ", found that it cannot be written: File too large"));
     CHECK(read_bytes(folder / "g.h5") == "the older file");
     CHECK(entries(folder) == 1);
     write_golden(folder / "g.h5", sample.problem, sample.golden);
@@ -79,9 +84,12 @@ TEST_SUITE("golden output") {
   TEST_CASE("a folder that is not there or not writable is one sentence") {
     const TemporaryFolder folder;
     const auto sample = make_sample(kTinyConfig, 1, 2);
-    CHECK(contains(input_error([&] { write_golden(folder / "no/g.h5", sample.problem, sample.golden); }), "No such file or directory"));
-    CHECK(contains(input_error([&] { write_golden("/proc/g.h5", sample.problem, sample.golden); }), "expected to write /proc/g.h5, found that it cannot be written: "));
-    CHECK(contains(input_error([&] { write_golden(folder.path(), sample.problem, sample.golden); }), "expected to write "));
+    CHECK(contains(input_error([&] { write_golden(folder / "no/g.h5", sample.problem, sample.golden); }),
+                   "No such file or directory"));
+    CHECK(contains(input_error([&] { write_golden("/proc/g.h5", sample.problem, sample.golden); }),
+                   "expected to write /proc/g.h5, found that it cannot be written: "));
+    CHECK(contains(input_error([&] { write_golden(folder.path(), sample.problem, sample.golden); }),
+                   "expected to write "));
     CHECK(entries(folder) == 0);
     CHECK_FALSE(std::filesystem::exists(folder.path().string() + ".part" + std::to_string(::getpid())));
   }
@@ -93,11 +101,15 @@ TEST_SUITE("golden output") {
       spoil(sample);
       return input_error([&] { write_golden(folder / "g.h5", sample.problem, sample.golden); });
     };
-    CHECK(contains(refused([](Sample& s) { s.golden.fields.erase(Field::intermediate); }), "a golden needs intermediate"));
-    CHECK(contains(refused([](Sample& s) { s.problem.experts = nullptr; }), "a golden needs its inputs and weights"));
-    CHECK(contains(refused([](Sample& s) { s.problem.gate = Tensor(DType::BFloat16, {4, 5}); }), "gate: expected bfloat16 [5, 4]"));
-    CHECK(contains(refused([](Sample& s) { s.golden.fields.set(Field::first_gemm, Tensor(DType::Float64, {4, 6})); }),
-                   "first_gemm: expected bfloat16 [4, 6], found float64 [4, 6]"));
+    CHECK(contains(refused([](Sample& s) { s.golden.fields.erase(Field::intermediate); }),
+                   "a golden needs intermediate"));
+    CHECK(contains(refused([](Sample& s) { s.problem.experts = nullptr; }),
+                   "a golden needs its inputs and weights"));
+    CHECK(contains(refused([](Sample& s) { s.problem.gate = Tensor(DType::BFloat16, {4, 5}); }),
+                   "gate: expected bfloat16 [5, 4]"));
+    CHECK(contains(
+        refused([](Sample& s) { s.golden.fields.set(Field::first_gemm, Tensor(DType::Float64, {4, 6})); }),
+        "first_gemm: expected bfloat16 [4, 6], found float64 [4, 6]"));
     CHECK(contains(refused([](Sample& s) { s.problem.config.top_k = 9; }), "top_k"));
     CHECK(entries(folder) == 0);
   }

@@ -36,7 +36,8 @@ std::optional<Opened> open(const Handle& object, const char* name, const std::st
 
 void write(const Handle& object, const char* name, hid_t type, const hsize_t* extent, const void* value) {
   const std::string doing = fmt::format("write attribute {}", name);
-  const auto space = own(extent == nullptr ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, extent, nullptr), H5Sclose, doing);
+  const auto space =
+      own(extent == nullptr ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, extent, nullptr), H5Sclose, doing);
   const auto attribute =
       own(H5Acreate2(object.get(), name, type, space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, doing);
   check(H5Awrite(attribute.get(), type, value), doing);
@@ -75,7 +76,8 @@ std::optional<std::int64_t> read_int64(const Handle& object, const char* name, c
     // HDF5 would clamp what does not fit, without a word.
     std::uint64_t value = 0;
     check(H5Aread(opened->attribute.get(), H5T_NATIVE_UINT64, &value), opened->doing);
-    opened->require(value <= std::uint64_t{std::numeric_limits<std::int64_t>::max()}, "an integer below 2^63");
+    opened->require(value <= std::uint64_t{std::numeric_limits<std::int64_t>::max()},
+                    "an integer below 2^63");
     return static_cast<std::int64_t>(value);
   }
   std::int64_t value = 0;
@@ -101,8 +103,9 @@ std::optional<std::uint64_t> read_uint64(const Handle& object, const char* name,
 std::optional<double> read_double(const Handle& object, const char* name, const std::string& where) {
   const auto opened = open(object, name, where);
   if (!opened) return std::nullopt;
-  opened->require(opened->has_class(H5T_FLOAT) && opened->count == 1 && H5Tget_size(opened->type.get()) == sizeof(double),
-                  "one float64");
+  opened->require(
+      opened->has_class(H5T_FLOAT) && opened->count == 1 && H5Tget_size(opened->type.get()) == sizeof(double),
+      "one float64");
   double value = 0.0;
   check(H5Aread(opened->attribute.get(), H5T_NATIVE_DOUBLE, &value), opened->doing);
   return value;

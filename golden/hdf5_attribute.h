@@ -1,4 +1,5 @@
-// Attributes of HDF5 objects as C++ values. An absent attribute reads as nothing; a wrong type or rank throws InputError.
+// Attributes of HDF5 objects as C++ values. An absent attribute reads as nothing; a wrong type or rank throws
+// InputError.
 #pragma once
 
 #include <cstdint>

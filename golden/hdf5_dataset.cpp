@@ -22,7 +22,9 @@ Handle file_type(DType dtype) {
   return own(H5Tcopy(H5T_IEEE_F64LE), H5Tclose, "build a type");
 }
 
-bool equal(const Handle& type, hid_t other) { return check(H5Tequal(type.get(), other), "compare two types") > 0; }
+bool equal(const Handle& type, hid_t other) {
+  return check(H5Tequal(type.get(), other), "compare two types") > 0;
+}
 
 Stored classify(const Handle& type) {
   switch (H5Tget_class(type.get())) {
@@ -70,13 +72,16 @@ std::string Dataset::stored_name() const {
 }
 
 Dataset as_dataset(Handle object, std::string path) {
-  if (type_of(object) != H5I_DATASET) throw InputError(fmt::format("{}: expected a dataset, found another object", path));
+  if (type_of(object) != H5I_DATASET)
+    throw InputError(fmt::format("{}: expected a dataset, found another object", path));
   Dataset dataset;
   const std::string doing = fmt::format("read dataset {}", path);
   const auto space = own(H5Dget_space(object.get()), H5Sclose, doing);
   const auto type = own(H5Dget_type(object.get()), H5Tclose, doing);
-  if (H5Sget_simple_extent_type(space.get()) == H5S_NULL) throw InputError(fmt::format("{} has no shape", path));
-  std::vector<hsize_t> extents(static_cast<std::size_t>(check(H5Sget_simple_extent_ndims(space.get()), doing)));
+  if (H5Sget_simple_extent_type(space.get()) == H5S_NULL)
+    throw InputError(fmt::format("{} has no shape", path));
+  std::vector<hsize_t> extents(
+      static_cast<std::size_t>(check(H5Sget_simple_extent_ndims(space.get()), doing)));
   check(H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr), doing);
   for (const auto extent : extents) dataset.shape.push_back(static_cast<std::int64_t>(extent));
 
@@ -84,15 +89,19 @@ Dataset as_dataset(Handle object, std::string path) {
   dataset.element_size = H5Tget_size(type.get());
   const bool little_endian = dataset.element_size == 1 || H5Tget_order(type.get()) == H5T_ORDER_LE;
   if (dataset.stored == Stored::Other || !little_endian)
-    throw InputError(fmt::format("{}: expected little-endian bfloat16, float or integer elements, found another type", path));
+    throw InputError(fmt::format(
+        "{}: expected little-endian bfloat16, float or integer elements, found another type", path));
 
-  // A declared size that was never written reads as zeros; one that a filter cannot have shrunk so far is damage.
+  // A declared size that was never written reads as zeros; one that a filter cannot have shrunk so far is
+  // damage.
   constexpr std::uint64_t kLargestRatio = 2000;  // deflate reaches 1032
   const auto allocated = H5Dget_storage_size(object.get());
   const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
-  if (elements > 0 && allocated == 0) throw InputError(fmt::format("{} of shape {} was never written", path, to_string(dataset.shape)));
+  if (elements > 0 && allocated == 0)
+    throw InputError(fmt::format("{} of shape {} was never written", path, to_string(dataset.shape)));
   if (elements / kLargestRatio > allocated)
-    throw InputError(fmt::format("{} of shape {} cannot fit its {} stored bytes", path, to_string(dataset.shape), allocated));
+    throw InputError(fmt::format("{} of shape {} cannot fit its {} stored bytes", path,
+                                 to_string(dataset.shape), allocated));
 
   dataset.dtype = read_string(object, "dtype", path);
   dataset.origin = read_string(object, "origin", path);
@@ -112,10 +121,12 @@ void read_raw(const Dataset& dataset, std::span<std::byte> bytes) {
   check(H5Dread(dataset.handle.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), doing);
 }
 
-Handle create_dataset(const Handle& parent, const std::string& name, DType dtype, const Shape& shape, bool by_expert) {
+Handle create_dataset(const Handle& parent, const std::string& name, DType dtype, const Shape& shape,
+                      bool by_expert) {
   const std::string doing = fmt::format("create dataset {}", name);
   const std::vector<hsize_t> extents(shape.begin(), shape.end());
-  const auto space = own(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose, doing);
+  const auto space =
+      own(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr), H5Sclose, doing);
   const auto creation = own(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, doing);
   check(H5Pset_obj_track_times(creation.get(), false), doing);
   if (element_count(shape) > 0 && !shape.empty()) {
@@ -125,13 +136,15 @@ Handle create_dataset(const Handle& parent, const std::string& name, DType dtype
     check(H5Pset_deflate(creation.get(), kDeflateLevel), doing);
     check(H5Pset_fletcher32(creation.get()), doing);
   }
-  return own(H5Dcreate2(parent.get(), name.c_str(), file_type(dtype).get(), space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
+  return own(H5Dcreate2(parent.get(), name.c_str(), file_type(dtype).get(), space.get(), H5P_DEFAULT,
+                        creation.get(), H5P_DEFAULT),
              H5Dclose, doing);
 }
 
 void write_all(const Handle& dataset, DType dtype, std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
-  check(H5Dwrite(dataset.get(), file_type(dtype).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), "write a dataset");
+  check(H5Dwrite(dataset.get(), file_type(dtype).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()),
+        "write a dataset");
 }
 
 }  // namespace assay::hdf5

@@ -33,9 +33,11 @@ Dataset as_dataset(Handle object, std::string path);
 /// Reads all elements as they lie in the file into `bytes`, which must hold shape x element_size.
 void read_raw(const Dataset& dataset, std::span<std::byte> bytes);
 
-/// Creates a dataset in chunks of at most 1 MiB with shuffle, deflate 4 and fletcher32; without elements, contiguous.
-/// `by_expert`: the first axis counts experts, and a chunk never spans two of them unless the whole tensor is one chunk.
-Handle create_dataset(const Handle& parent, const std::string& name, DType dtype, const Shape& shape, bool by_expert);
+/// Creates a dataset in chunks of at most 1 MiB with shuffle, deflate 4 and fletcher32; without elements,
+/// contiguous. `by_expert`: the first axis counts experts, and a chunk never spans two of them unless the
+/// whole tensor is one chunk.
+Handle create_dataset(const Handle& parent, const std::string& name, DType dtype, const Shape& shape,
+                      bool by_expert);
 
 /// Writes a whole tensor.
 void write_all(const Handle& dataset, DType dtype, std::span<const std::byte> bytes);

@@ -68,7 +68,8 @@ Handle create_group(const Handle& parent, const std::string& name) {
   const std::string doing = fmt::format("create group {}", name);
   const auto creation = own(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, doing);
   check(H5Pset_obj_track_times(creation.get(), false), doing);
-  return own(H5Gcreate2(parent.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), H5Gclose, doing);
+  return own(H5Gcreate2(parent.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), H5Gclose,
+             doing);
 }
 
 bool has(const Handle& parent, const std::string& name) {
@@ -86,10 +87,13 @@ std::vector<std::string> children(const Handle& group, const std::string& path) 
   H5G_info_t info{};
   check(H5Gget_info(group.get(), &info), doing);
   std::vector<std::string> names;
-  // Native order: for any other the library builds a table first, and on damage frees entries that it never filled.
+  // Native order: for any other the library builds a table first, and on damage frees entries that it never
+  // filled.
   for (hsize_t i = 0; i < info.nlinks; ++i) {
     const auto get = [&](char* text, std::size_t size) {
-      return check(H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, text, size, H5P_DEFAULT), doing);
+      return check(
+          H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, text, size, H5P_DEFAULT),
+          doing);
     };
     std::string name(static_cast<std::size_t>(get(nullptr, 0)), '\0');
     get(name.data(), name.size() + 1);
@@ -102,7 +106,8 @@ std::vector<std::string> children(const Handle& group, const std::string& path) 
 Handle bf16_type() {
   const std::string doing = "build the bfloat16 type";
   auto type = own(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, doing);
-  check(H5Tset_fields(type.get(), 15, 7, 8, 0, 7), doing);  // fields before size: a size may not cut existing fields
+  check(H5Tset_fields(type.get(), 15, 7, 8, 0, 7),
+        doing);  // fields before size: a size may not cut existing fields
   check(H5Tset_size(type.get(), 2), doing);
   check(H5Tset_ebias(type.get(), 127), doing);
   return type;

@@ -1,5 +1,5 @@
-// A thin layer over HDF5's C API: owning handles, every call checked, the library's own reason inside the exception.
-// The caller of these functions holds `hdf5::lock()`: upstream's library is not thread-safe.
+// A thin layer over HDF5's C API: owning handles, every call checked, the library's own reason inside the
+// exception. The caller of these functions holds `hdf5::lock()`: upstream's library is not thread-safe.
 #pragma once
 
 #include <hdf5.h>

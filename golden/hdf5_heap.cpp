@@ -13,8 +13,8 @@ namespace {
 
 // HDF5 File Format Specification 3.0, III.E "Disk Format: Level 1E - Global Heap".
 constexpr std::string_view kMagic("GCOL\x01\0\0\0", 8);  // signature, version 1, reserved
-constexpr std::size_t kCollectionHeader = 16;           // magic, size
-constexpr std::size_t kObjectHeader = 16;               // index, reference count, reserved, size
+constexpr std::size_t kCollectionHeader = 16;            // magic, size
+constexpr std::size_t kObjectHeader = 16;                // index, reference count, reserved, size
 
 template <class T>
 T load(std::string_view bytes, std::size_t at) {
@@ -26,7 +26,8 @@ T load(std::string_view bytes, std::size_t at) {
 /// Walks one collection, which starts at the front of `file`'s rest.
 std::string damaged_collection(std::string_view rest) {
   const auto size = rest.size() < kCollectionHeader ? 0 : load<std::uint64_t>(rest, 8);
-  if (size < kCollectionHeader || size > rest.size()) return fmt::format("its size {} does not fit the file", size);
+  if (size < kCollectionHeader || size > rest.size())
+    return fmt::format("its size {} does not fit the file", size);
   std::vector<std::uint16_t> indices;
   std::size_t at = kCollectionHeader;
   while (at + kObjectHeader <= size) {
@@ -38,10 +39,12 @@ std::string damaged_collection(std::string_view rest) {
       break;
     }
     const auto data = at + kObjectHeader;
-    if (load<std::uint32_t>(rest, at + 4) != 0 || length > size - data) return fmt::format("object {} leaves it", index);
+    if (load<std::uint32_t>(rest, at + 4) != 0 || length > size - data)
+      return fmt::format("object {} leaves it", index);
     const auto padded = (length + 7) / 8 * 8;
     if (padded > size - data) return fmt::format("object {} leaves it", index);
-    if (rest.substr(data, length).find('\0') != std::string_view::npos) return fmt::format("object {} is not a text", index);
+    if (rest.substr(data, length).find('\0') != std::string_view::npos)
+      return fmt::format("object {} is not a text", index);
     indices.push_back(index);
     at = data + padded;
   }
@@ -49,7 +52,9 @@ std::string damaged_collection(std::string_view rest) {
   std::ranges::sort(indices);
   for (std::size_t i = 0; i < indices.size(); ++i)
     if (indices[i] != i + 1)
-      return fmt::format("object {} is missing (where attributes were overwritten in place, h5repack makes the file whole)", i + 1);
+      return fmt::format(
+          "object {} is missing (where attributes were overwritten in place, h5repack makes the file whole)",
+          i + 1);
   return "";
 }
 

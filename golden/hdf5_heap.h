@@ -1,5 +1,6 @@
-// HDF5 keeps variable-length strings in "global heap collections", the one structure without a checksum. Where sizes or
-// indices in them are damaged, the library reads or writes outside its memory, so they are checked before it sees them.
+// HDF5 keeps variable-length strings in "global heap collections", the one structure without a checksum.
+// Where sizes or indices in them are damaged, the library reads or writes outside its memory, so they are
+// checked before it sees them.
 #pragma once
 
 #include <cstddef>

@@ -11,8 +11,8 @@ namespace {
 
 using Op = H5FD_file_image_op_t;
 
-// The memory driver keeps the file in a buffer of ours. H5Fget_file_image would be shorter, yet in 1.10 its images carry a
-// superblock whose checksum is wrong.
+// The memory driver keeps the file in a buffer of ours. H5Fget_file_image would be shorter, yet in 1.10 its
+// images carry a superblock whose checksum is wrong.
 void* allocate(std::size_t size, Op, void*) { return std::malloc(size); }
 void* copy(void* to, const void* from, std::size_t size, Op, void*) { return std::memcpy(to, from, size); }
 void* resize(void* memory, std::size_t size, Op, void*) { return std::realloc(memory, size); }
@@ -29,7 +29,8 @@ herr_t release(void* memory, Op op, void* data) {
 void* keep_data(void* data) { return data; }
 herr_t leave_data(void*) { return 0; }
 
-/// The driver's buffer is longer than the file; the superblock (version 2 and 3) states the file's end at byte 28.
+/// The driver's buffer is longer than the file; the superblock (version 2 and 3) states the file's end at
+/// byte 28.
 std::size_t end_of_file(const std::byte* image) {
   constexpr std::size_t kEndOfFileAddress = 28;
   std::uint64_t size = 0;

@@ -1,5 +1,5 @@
-// HDF5 files built in memory. On a full disk the library would fail inside its own close and never let go of the file;
-// this way it never meets a disk, and our own write can fail cleanly.
+// HDF5 files built in memory. On a full disk the library would fail inside its own close and never let go of
+// the file; this way it never meets a disk, and our own write can fail cleanly.
 #pragma once
 
 #include <cstddef>

@@ -28,14 +28,18 @@ struct RootReader {
   }
   std::string optional(const char* name, std::string otherwise = "") {
     const auto value = hdf5::read_string(root, name, kRoot);
-    if (value) content.add_attribute(name, *value);
-    else missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name);
+    if (value)
+      content.add_attribute(name, *value);
+    else
+      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name);
     return value.value_or(std::move(otherwise));
   }
   std::int64_t count(const char* name, std::int64_t smallest) {
     const auto value = hdf5::read_int64(root, name, kRoot);
     if (!value) throw InputError(fmt::format("the root attribute '{}' is missing", name));
-    if (*value < smallest) throw InputError(fmt::format("the root attribute '{}' must be at least {}, found {}", name, smallest, *value));
+    if (*value < smallest)
+      throw InputError(
+          fmt::format("the root attribute '{}' must be at least {}, found {}", name, smallest, *value));
     content.add_attribute(name, std::to_string(*value));
     return *value;
   }
@@ -46,7 +50,8 @@ void check_version(const std::string& version) {
   const auto [end, error] = std::from_chars(version.data(), version.data() + version.size(), major);
   const bool well_formed = error == std::errc() && end != version.data() + version.size() && *end == '.';
   if (!well_formed || major != kSchemaMajor)
-    throw InputError(fmt::format("schema_version: this program reads major version {}, the file has '{}'", kSchemaMajor, version));
+    throw InputError(fmt::format("schema_version: this program reads major version {}, the file has '{}'",
+                                 kSchemaMajor, version));
 }
 
 }  // namespace
@@ -55,7 +60,8 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   RootReader read{root, content, {}};
   Header header;
   const auto schema = read.required("schema");
-  if (schema != kSchemaName) throw InputError(fmt::format("schema: expected '{}', found '{}'", kSchemaName, schema));
+  if (schema != kSchemaName)
+    throw InputError(fmt::format("schema: expected '{}', found '{}'", kSchemaName, schema));
   header.schema_version = read.required("schema_version");
   check_version(header.schema_version);
 
@@ -63,7 +69,8 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   candidate.kind = read.required("kind");
   constexpr std::string_view kinds[] = {"golden", "candidate", "predicted"};
   if (std::ranges::find(kinds, candidate.kind) == std::end(kinds))
-    throw InputError(fmt::format("kind: expected golden, candidate or predicted, found '{}'", candidate.kind));
+    throw InputError(
+        fmt::format("kind: expected golden, candidate or predicted, found '{}'", candidate.kind));
   candidate.contract = read.required("contract");
   try {
     if (candidate.contract != "auto") find_contract(candidate.contract);
@@ -75,8 +82,10 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   header.sequence = read.count("sequence", 0);
   // A token count beyond this could overflow the row counts that follow from it.
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
-  if (header.batch > kMostTokens || header.sequence > kMostTokens || header.batch * header.sequence > kMostTokens)
-    throw InputError(fmt::format("batch x sequence is {} x {}, more than {} tokens", header.batch, header.sequence, kMostTokens));
+  if (header.batch > kMostTokens || header.sequence > kMostTokens ||
+      header.batch * header.sequence > kMostTokens)
+    throw InputError(fmt::format("batch x sequence is {} x {}, more than {} tokens", header.batch,
+                                 header.sequence, kMostTokens));
 
   header.fixture = read.optional("fixture");
   if (const auto seed = hdf5::read_uint64(root, "seed", kRoot)) {
@@ -98,7 +107,8 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
     }
   }
   candidate.provenance = parse_strings(read.optional("provenance", "{}"), "attribute provenance");
-  if (!read.missing.empty()) candidate.remarks.push_back(fmt::format("the file does not state {}", read.missing));
+  if (!read.missing.empty())
+    candidate.remarks.push_back(fmt::format("the file does not state {}", read.missing));
   header.content_sha256 = hdf5::read_string(root, "content_sha256", kRoot).value_or("");
   return header;
 }

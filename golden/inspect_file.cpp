@@ -72,7 +72,9 @@ std::string attribute_text(const hdf5::Handle& object, const std::string& name, 
   if (!text) text = attempt([&] { return to_string(*hdf5::read_shape(object, key, where)); });
   if (!text) return "(another type)";
   std::ranges::replace(*text, '\n', ' ');
-  return text->size() <= kLongest ? *text : fmt::format("{}... ({} characters)", text->substr(0, kLongest), text->size());
+  return text->size() <= kLongest
+             ? *text
+             : fmt::format("{}... ({} characters)", text->substr(0, kLongest), text->size());
 }
 
 class Inspector {
@@ -106,9 +108,10 @@ class Inspector {
       const auto header = read_header(root, content_);
       const bool stated = !header.content_sha256.empty();
       const auto found = content_.hex();
-      text_ += !stated                           ? "content hash: not stated\n"
-               : found == header.content_sha256 ? "content hash: ok\n"
-                                                : fmt::format("content hash: WRONG, what was read has {}\n", found);
+      text_ += !stated ? "content hash: not stated\n"
+               : found == header.content_sha256
+                   ? "content hash: ok\n"
+                   : fmt::format("content hash: WRONG, what was read has {}\n", found);
     } catch (const InputError& error) {
       text_ += fmt::format("not a file of the schema: {}\n", error.what());
     }
@@ -122,12 +125,14 @@ class Inspector {
     try {
       auto dataset = hdf5::as_dataset(std::move(object), path);
       text_ += fmt::format("  {} {}", dataset.stored_name(), to_string(dataset.shape));
-      if (dataset.dtype && *dataset.dtype != dataset.stored_name()) text_ += fmt::format(" as {}", *dataset.dtype);
+      if (dataset.dtype && *dataset.dtype != dataset.stored_name())
+        text_ += fmt::format(" as {}", *dataset.dtype);
       if (dataset.origin) text_ += fmt::format(", {}", *dataset.origin);
       std::vector<std::string> remarks;
       const auto stored = read_tensor(std::move(dataset), WideIntegers::Saturate, remarks);
       content_.add(path, stored.sha256);
-      text_ += fmt::format(", {}, hash {}\n", statistics_of(stored.tensor).text(), stored.hash_stated ? "ok" : "not stated");
+      text_ += fmt::format(", {}, hash {}\n", statistics_of(stored.tensor).text(),
+                           stored.hash_stated ? "ok" : "not stated");
     } catch (const InputError& error) {
       text_ += fmt::format(", BROKEN: {}\n", error.what());
     }

@@ -20,11 +20,12 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   };
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) fail(std::generic_category().message(errno));
-  struct ::stat status {};
+  struct ::stat status{};
   int code = ::fstat(descriptor, &status) == 0 ? 0 : errno;
   const bool regular = S_ISREG(status.st_mode);
   if (code == 0 && regular && status.st_size > 0) {
-    void* data = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+    void* data =
+        ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (data == MAP_FAILED) {
       code = errno;
     } else {

@@ -18,7 +18,11 @@ namespace {
 class Reader {
  public:
   Reader(const Header& header, const Regenerators& regenerators, ContentHash& content)
-      : regenerators_(regenerators), content_(content), config_(header.config), batch_(header.batch), sequence_(header.sequence),
+      : regenerators_(regenerators),
+        content_(content),
+        config_(header.config),
+        batch_(header.batch),
+        sequence_(header.sequence),
         wide_(header.candidate.kind == "golden" ? WideIntegers::Refuse : WideIntegers::Saturate) {
     file_.candidate = header.candidate;
     file_.problem.name = header.fixture;
@@ -37,7 +41,8 @@ class Reader {
         continue;
       }
       for (const auto& child : hdf5::children(group, path))
-        read_child(group_name, path + "/" + child, find_field(child), hdf5::open_object(group, child, path + "/" + child));
+        read_child(group_name, path + "/" + child, find_field(child),
+                   hdf5::open_object(group, child, path + "/" + child));
     }
     if (missing_hashes_ > 0) remark(fmt::format("{} datasets have no SHA-256", missing_hashes_));
   }
@@ -45,20 +50,26 @@ class Reader {
   GoldenFile finish() {
     auto& problem = file_.problem;
     file_.has_inputs = has_input_ && has_gate_ && gate_up_.present() && down_.present();
-    if (gate_up_.present() && down_.present()) problem.experts = expert_loader(gate_up_, down_, regenerators_.expert);
-    if (file_.candidate.kind == "golden") check_golden();
-    else if (!file_.has_inputs) remark("the file has no complete inputs and weights");
+    if (gate_up_.present() && down_.present())
+      problem.experts = expert_loader(gate_up_, down_, regenerators_.expert);
+    if (file_.candidate.kind == "golden")
+      check_golden();
+    else if (!file_.has_inputs)
+      remark("the file has no complete inputs and weights");
     return std::move(file_);
   }
 
  private:
   void remark(std::string text) { file_.candidate.remarks.push_back(std::move(text)); }
 
-  void read_child(const std::string& group, const std::string& path, std::optional<Field> field, hdf5::Handle object) {
+  void read_child(const std::string& group, const std::string& path, std::optional<Field> field,
+                  hdf5::Handle object) {
     const bool oracle = group == kOracleGroup;
     if (!field || (!oracle && group != name(row(*field).group))) {
       remark(fmt::format("{} is not part of the schema", path));
-      const auto hash = hdf5::type_of(object) == H5I_DATASET ? hdf5::as_dataset(std::move(object), path).sha256 : std::nullopt;
+      const auto hash = hdf5::type_of(object) == H5I_DATASET
+                            ? hdf5::as_dataset(std::move(object), path).sha256
+                            : std::nullopt;
       if (hash) content_.add(path, *hash);
       return;
     }
@@ -85,12 +96,15 @@ class Reader {
     content_.add(path, generator_hash(stored.generator, stored.hashes_json));
     const auto expected = expected_shape(field, file_.problem.sizes());
     const bool by_expert = field == Field::gate_up_proj || field == Field::down_proj;
-    const bool by_sequence = has_token_rows(field) && stored.generator.shape == Shape{batch_, sequence_, config_.hidden_size};
+    const bool by_sequence =
+        has_token_rows(field) && stored.generator.shape == Shape{batch_, sequence_, config_.hidden_size};
     if (stored.generator.shape != expected && !by_sequence)
-      throw InputError(fmt::format("{}: expected shape {}, found {}", path, to_string(expected), to_string(stored.generator.shape)));
+      throw InputError(fmt::format("{}: expected shape {}, found {}", path, to_string(expected),
+                                   to_string(stored.generator.shape)));
     const auto hash_count = by_expert ? static_cast<std::size_t>(config_.num_experts) : 1;
     if (!stored.hashes.empty() && stored.hashes.size() != hash_count)
-      throw InputError(fmt::format("{}: expected {} hashes, found {}", path, hash_count, stored.hashes.size()));
+      throw InputError(
+          fmt::format("{}: expected {} hashes, found {}", path, hash_count, stored.hashes.size()));
     if (stored.hashes.empty()) remark(fmt::format("{} is regenerated and has no SHA-256", path));
 
     file_.problem.generators[static_cast<std::size_t>(field)] = stored.generator;
@@ -99,13 +113,16 @@ class Reader {
       (field == Field::gate_up_proj ? gate_up_ : down_).regenerated = stored;
       return;
     }
-    if (!regenerators_.tensor) throw InputError(fmt::format("{} is to be regenerated, and no generator is at hand", path));
+    if (!regenerators_.tensor)
+      throw InputError(fmt::format("{} is to be regenerated, and no generator is at hand", path));
     auto tensor = regenerators_.tensor(stored.generator);
     flatten_tokens(field, tensor);
     if (!stored.hashes.empty() && sha256_hex(tensor.bytes()) != stored.hashes[0])
-      throw InputError(fmt::format("{}: regenerated with fill '{}', routing '{}', seed {}, stream {}, its SHA-256 is {}, the file says {}",
-                                   path, stored.generator.fill, stored.generator.routing, stored.generator.seed,
-                                   stored.generator.stream, sha256_hex(tensor.bytes()), stored.hashes[0]));
+      throw InputError(
+          fmt::format("{}: regenerated with fill '{}', routing '{}', seed {}, stream {}, its SHA-256 is {}, "
+                      "the file says {}",
+                      path, stored.generator.fill, stored.generator.routing, stored.generator.seed,
+                      stored.generator.stream, sha256_hex(tensor.bytes()), stored.hashes[0]));
     place(field, std::move(tensor), path);
   }
 
@@ -118,16 +135,22 @@ class Reader {
   void require(Field field, const Tensor& tensor, DType dtype, const std::string& path) {
     const auto expected = expected_shape(field, file_.problem.sizes());
     if (tensor.dtype() == dtype && tensor.shape() == expected) return;
-    throw InputError(fmt::format("{}: expected {} {}, found {} {}", path, row(dtype).name, to_string(expected),
-                                 row(tensor.dtype()).name, to_string(tensor.shape())));
+    throw InputError(fmt::format("{}: expected {} {}, found {} {}", path, row(dtype).name,
+                                 to_string(expected), row(tensor.dtype()).name, to_string(tensor.shape())));
   }
 
   void place(Field field, Tensor tensor, const std::string& path) {
     const bool given = row(field).group <= Group::Weights;
     if (given || file_.candidate.kind == "golden") require(field, tensor, row(field).dtype, path);
     switch (field) {
-      case Field::input_hidden_states: file_.problem.input = std::move(tensor); has_input_ = true; break;
-      case Field::gate: file_.problem.gate = std::move(tensor); has_gate_ = true; break;
+      case Field::input_hidden_states:
+        file_.problem.input = std::move(tensor);
+        has_input_ = true;
+        break;
+      case Field::gate:
+        file_.problem.gate = std::move(tensor);
+        has_gate_ = true;
+        break;
       case Field::gate_up_proj: gate_up_.stored = std::make_shared<const Tensor>(std::move(tensor)); break;
       case Field::down_proj: down_.stored = std::make_shared<const Tensor>(std::move(tensor)); break;
       default: file_.candidate.fields.set(field, std::move(tensor));
@@ -173,7 +196,8 @@ GoldenFile read_opened(const hdf5::Handle& file, const Regenerators& regenerator
   Reader reader(header, regenerators, content);
   reader.read_root(root);
   if (!header.content_sha256.empty() && header.content_sha256 != content.hex())
-    throw InputError(fmt::format("the content hash of what was read is {}, the file says {}", content.hex(), header.content_sha256));
+    throw InputError(fmt::format("the content hash of what was read is {}, the file says {}", content.hex(),
+                                 header.content_sha256));
   auto result = reader.finish();
   if (header.content_sha256.empty()) result.candidate.remarks.push_back("the file states no content hash");
   return result;

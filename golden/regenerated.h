@@ -21,7 +21,8 @@ struct WeightSource {
 
 using ExpertRegenerator = std::function<ExpertMatrix(const Generator&, Field, std::int64_t expert)>;
 
-/// A loader over both sources. A regenerated expert is checked when it is first loaded: InputError naming it on a difference.
+/// A loader over both sources. A regenerated expert is checked when it is first loaded: InputError naming it
+/// on a difference.
 ExpertLoader expert_loader(WeightSource gate_up, WeightSource down, ExpertRegenerator regenerate);
 
 /// SHA-256 of every expert's matrix, computed in parallel. `field` is gate_up_proj or down_proj.

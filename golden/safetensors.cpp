@@ -24,10 +24,10 @@ struct DTypeBits {
   std::uint64_t bits;
 };
 constexpr DTypeBits kDTypes[] = {
-    {"BOOL", 8},   {"U8", 8},      {"I8", 8},      {"I16", 16},      {"U16", 16},         {"F16", 16},
-    {"BF16", 16},  {"I32", 32},    {"U32", 32},    {"F32", 32},      {"F64", 64},         {"I64", 64},
-    {"U64", 64},   {"C64", 64},    {"F8_E5M2", 8}, {"F8_E4M3", 8},   {"F8_E5M2FNUZ", 8},  {"F8_E4M3FNUZ", 8},
-    {"F8_E8M0", 8}, {"F4", 4},     {"F6_E2M3", 6}, {"F6_E3M2", 6},
+    {"BOOL", 8},    {"U8", 8},   {"I8", 8},      {"I16", 16},    {"U16", 16},        {"F16", 16},
+    {"BF16", 16},   {"I32", 32}, {"U32", 32},    {"F32", 32},    {"F64", 64},        {"I64", 64},
+    {"U64", 64},    {"C64", 64}, {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E5M2FNUZ", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E8M0", 8}, {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6},
 };
 
 /// Everything that can be wrong is said with the file's name.
@@ -44,7 +44,8 @@ struct Checker {
     const auto watch = [&](int, json::parse_event_t event, json& value) {
       if (event == json::parse_event_t::object_start) keys.emplace_back();
       if (event == json::parse_event_t::object_end) keys.pop_back();
-      if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second && duplicate.empty())
+      if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second &&
+          duplicate.empty())
         duplicate = value.get<std::string>();
       return true;
     };
@@ -71,19 +72,23 @@ struct Checker {
   /// Bytes that shape and dtype ask for.
   std::uint64_t size_of(const SafetensorsEntry& entry, const std::string& tensor) const {
     const auto known = std::ranges::find(kDTypes, std::string_view(entry.dtype), &DTypeBits::name);
-    if (known == std::end(kDTypes)) fail(fmt::format("tensor '{}' has the unknown dtype '{}'", tensor, entry.dtype));
+    if (known == std::end(kDTypes))
+      fail(fmt::format("tensor '{}' has the unknown dtype '{}'", tensor, entry.dtype));
     std::uint64_t bits = known->bits;
     for (const auto extent : entry.shape)
       if (__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits))
         fail(fmt::format("tensor '{}' of shape {} is too large", tensor, to_string(entry.shape)));
-    if (bits % 8 != 0) fail(fmt::format("tensor '{}' of shape {} does not fill whole bytes", tensor, to_string(entry.shape)));
+    if (bits % 8 != 0)
+      fail(fmt::format("tensor '{}' of shape {} does not fill whole bytes", tensor, to_string(entry.shape)));
     return bits / 8;
   }
 
-  SafetensorsEntry entry(const std::string& tensor, const json& value, std::span<const std::byte> buffer) const {
+  SafetensorsEntry entry(const std::string& tensor, const json& value,
+                         std::span<const std::byte> buffer) const {
     if (!value.is_object()) fail(fmt::format("tensor '{}' is not described by an object", tensor));
     for (const auto& [key, unused] : value.items())
-      if (key != "dtype" && key != "shape" && key != "data_offsets") fail(fmt::format("tensor '{}' has the unknown key '{}'", tensor, key));
+      if (key != "dtype" && key != "shape" && key != "data_offsets")
+        fail(fmt::format("tensor '{}' has the unknown key '{}'", tensor, key));
     SafetensorsEntry result;
     const auto& dtype = member(value, tensor, "dtype");
     const auto& shape = member(value, tensor, "shape");
@@ -91,13 +96,15 @@ struct Checker {
     if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2)
       fail(fmt::format("tensor '{}': expected a dtype text, a shape list and two data_offsets", tensor));
     result.dtype = dtype.get<std::string>();
-    for (const auto& extent : shape) result.shape.push_back(static_cast<std::int64_t>(natural(extent, tensor, "shape")));
+    for (const auto& extent : shape)
+      result.shape.push_back(static_cast<std::int64_t>(natural(extent, tensor, "shape")));
     const auto begin = natural(offsets[0], tensor, "data_offsets");
     const auto end = natural(offsets[1], tensor, "data_offsets");
     if (begin > end || end > buffer.size())
       fail(fmt::format("tensor '{}' lies at bytes {} to {} of {}", tensor, begin, end, buffer.size()));
     if (const auto size = size_of(result, tensor); size != end - begin)
-      fail(fmt::format("tensor '{}' of {} {} needs {} bytes, found {}", tensor, result.dtype, to_string(result.shape), size, end - begin));
+      fail(fmt::format("tensor '{}' of {} {} needs {} bytes, found {}", tensor, result.dtype,
+                       to_string(result.shape), size, end - begin));
     result.bytes = buffer.subspan(begin, end - begin);
     return result;
   }
@@ -113,14 +120,18 @@ struct Checker {
       const auto begin = static_cast<std::size_t>(tensor.bytes.data() - buffer.data());
       extents.push_back({begin, begin + tensor.bytes.size(), &name});
     }
-    std::ranges::sort(extents, [](const Extent& a, const Extent& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+    std::ranges::sort(extents, [](const Extent& a, const Extent& b) {
+      return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    });
     std::size_t covered = 0;
     for (const auto& [begin, end, name] : extents) {
       if (begin < covered) fail(fmt::format("tensor '{}' overlaps another at byte {}", *name, begin));
-      if (begin > covered) fail(fmt::format("bytes {} to {} before tensor '{}' belong to no tensor", covered, begin, *name));
+      if (begin > covered)
+        fail(fmt::format("bytes {} to {} before tensor '{}' belong to no tensor", covered, begin, *name));
       covered = end;
     }
-    if (covered != buffer.size()) fail(fmt::format("the last {} bytes belong to no tensor", buffer.size() - covered));
+    if (covered != buffer.size())
+      fail(fmt::format("the last {} bytes belong to no tensor", buffer.size() - covered));
   }
 };
 
@@ -130,12 +141,15 @@ SafetensorsFile open_safetensors(const std::filesystem::path& path) {
   const Checker check{path};
   SafetensorsFile file{path, std::make_shared<const MappedFile>(path), {}};
   const auto bytes = file.mapping->bytes();
-  if (bytes.size() < kLengthBytes) check.fail(fmt::format("it has {} bytes, too few for the header's length", bytes.size()));
+  if (bytes.size() < kLengthBytes)
+    check.fail(fmt::format("it has {} bytes, too few for the header's length", bytes.size()));
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), kLengthBytes);
-  if (length > kLongestHeader) check.fail(fmt::format("its header claims {} bytes, more than the {} allowed", length, kLongestHeader));
+  if (length > kLongestHeader)
+    check.fail(fmt::format("its header claims {} bytes, more than the {} allowed", length, kLongestHeader));
   if (length > bytes.size() - kLengthBytes)
-    check.fail(fmt::format("its header claims {} bytes, the file has {} after the length", length, bytes.size() - kLengthBytes));
+    check.fail(fmt::format("its header claims {} bytes, the file has {} after the length", length,
+                           bytes.size() - kLengthBytes));
 
   const auto parsed = check.parse({reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length});
   const auto buffer = bytes.subspan(kLengthBytes + length);

@@ -26,8 +26,8 @@ struct SafetensorsFile {
   std::map<std::string, SafetensorsEntry> tensors;
 };
 
-/// Opens and checks a file: header length, JSON, duplicate names, dtypes, sizes against shapes, no holes, no overlaps, nothing
-/// after the last tensor. Throws InputError naming the file and the tensor.
+/// Opens and checks a file: header length, JSON, duplicate names, dtypes, sizes against shapes, no holes, no
+/// overlaps, nothing after the last tensor. Throws InputError naming the file and the tensor.
 SafetensorsFile open_safetensors(const std::filesystem::path& path);
 
 }  // namespace assay

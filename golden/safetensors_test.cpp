@@ -51,15 +51,22 @@ TEST_SUITE("golden safetensors") {
   }
 
   TEST_CASE("empty tensors, scalars and sub-byte types are legal") {
-    CHECK(complaint(with_header(R"({"e":{"dtype":"I64","shape":[0,3],"data_offsets":[0,0]},"s":{"dtype":"U8","shape":[],"data_offsets":[0,1]},)"
-                                R"("f":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[1,4]}})", "abcd")).empty());
+    CHECK(
+        complaint(
+            with_header(
+                R"({"e":{"dtype":"I64","shape":[0,3],"data_offsets":[0,0]},"s":{"dtype":"U8","shape":[],"data_offsets":[0,1]},)"
+                R"("f":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[1,4]}})",
+                "abcd"))
+            .empty());
     CHECK(complaint(with_header("{}", "")).empty());
   }
 
   TEST_CASE("a header that is cut, too long, or not JSON is refused") {
     CHECK(complaint("abc").find("3 bytes, too few") != std::string::npos);
-    CHECK(complaint(std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10)).find("more than the 100000000 allowed") != std::string::npos);
-    CHECK(complaint(std::string("\x64\0\0\0\0\0\0\0{}", 10)).find("claims 100 bytes, the file has 2") != std::string::npos);
+    CHECK(complaint(std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10))
+              .find("more than the 100000000 allowed") != std::string::npos);
+    CHECK(complaint(std::string("\x64\0\0\0\0\0\0\0{}", 10)).find("claims 100 bytes, the file has 2") !=
+          std::string::npos);
     check_refused(" {}", "", "does not start with '{'");
     check_refused("", "", "does not start with '{'");
     check_refused(R"({"a":)", "", "not JSON");
@@ -70,19 +77,23 @@ TEST_SUITE("golden safetensors") {
   TEST_CASE("every truncation of a file is refused") {
     const auto whole = with_header(kTwo, "abcdefgh");
     CHECK(complaint(whole).empty());
-    for (std::size_t length = 0; length < whole.size(); ++length) CHECK_FALSE(complaint(whole.substr(0, length)).empty());
+    for (std::size_t length = 0; length < whole.size(); ++length)
+      CHECK_FALSE(complaint(whole.substr(0, length)).empty());
   }
 
   TEST_CASE("a name that occurs twice is refused") {
-    check_refused(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x",
-                  "the name 'a' occurs twice");
-    check_refused(R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", "x", "the name 'dtype' occurs twice");
+    check_refused(
+        R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+        "x", "the name 'a' occurs twice");
+    check_refused(R"({"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}})", "x",
+                  "the name 'dtype' occurs twice");
   }
 
   TEST_CASE("overlaps, holes and bytes that belong to no tensor are refused") {
     const auto two = [](int a0, int a1, int b0, int b1) {
-      return fmt::format(R"({{"a":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}}}})",
-                         a1 - a0, a0, a1, b1 - b0, b0, b1);
+      return fmt::format(
+          R"({{"a":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}},"b":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}}}})",
+          a1 - a0, a0, a1, b1 - b0, b0, b1);
     };
     CHECK(complaint(with_header(two(0, 4, 4, 8), "abcdefgh")).empty());
     check_refused(two(0, 5, 4, 8), "abcdefgh", "tensor 'b' overlaps another at byte 4");
@@ -110,7 +121,8 @@ TEST_SUITE("golden safetensors") {
     check_refused(one("7", "[2]", "[0,4]"), "abcd", "expected a dtype text");
     check_refused(R"({"t":{"dtype":"U8","shape":[1]}})", "a", "tensor 't' has no data_offsets");
     check_refused(R"({"t":[]})", "a", "tensor 't' is not described by an object");
-    check_refused(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"stride":1}})", "a", "unknown key 'stride'");
+    check_refused(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"stride":1}})", "a",
+                  "unknown key 'stride'");
     check_refused(R"({"__metadata__":{"n":1}})", "", "__metadata__");
   }
 
@@ -125,7 +137,8 @@ TEST_SUITE("golden safetensors") {
       try {
         const auto file = open_safetensors(folder / "x.safetensors");
         for (const auto& [name, tensor] : file.tensors)
-          CHECK(tensor.bytes.data() + tensor.bytes.size() <= file.mapping->bytes().data() + file.mapping->bytes().size());
+          CHECK(tensor.bytes.data() + tensor.bytes.size() <=
+                file.mapping->bytes().data() + file.mapping->bytes().size());
       } catch (const InputError&) {
         ++refused;
       }

@@ -14,13 +14,15 @@ using nlohmann::json;
 
 json parse_object(const std::string& text, const std::string& where) {
   auto value = json::parse(text, nullptr, false);
-  if (!value.is_object()) throw InputError(fmt::format("{}: expected a JSON object, found '{}'", where, text.substr(0, 80)));
+  if (!value.is_object())
+    throw InputError(fmt::format("{}: expected a JSON object, found '{}'", where, text.substr(0, 80)));
   return value;
 }
 
 std::int64_t integer(const json& object, const char* key) {
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer() || (found->is_number_unsigned() && found->get<std::uint64_t>() > INT64_MAX))
+  if (found == object.end() || !found->is_number_integer() ||
+      (found->is_number_unsigned() && found->get<std::uint64_t>() > INT64_MAX))
     throw InputError(fmt::format("attribute config: expected an integer '{}'", key));
   return found->get<std::int64_t>();
 }
@@ -39,7 +41,9 @@ bool has_token_rows(Field field) {
   return shape[0] == Dim::T && shape[1] == Dim::H;
 }
 
-bool is_stored_by_sequence(Field field) { return field == Field::input_hidden_states || field == Field::hidden_states; }
+bool is_stored_by_sequence(Field field) {
+  return field == Field::input_hidden_states || field == Field::hidden_states;
+}
 
 void ContentHash::add_attribute(std::string_view name, std::string_view text) {
   hashes_[fmt::format("@{}", name)] = sha256_hex(text);
@@ -52,8 +56,8 @@ std::string ContentHash::hex() const {
 }
 
 std::string generator_hash(const Generator& generator, const std::string& hashes_json) {
-  return sha256_hex(std::string_view(fmt::format("{} {} {} {} {} {} {}", generator.fill, generator.routing, generator.seed,
-                                                 generator.stream, to_string(generator.shape),
+  return sha256_hex(std::string_view(fmt::format("{} {} {} {} {} {} {}", generator.fill, generator.routing,
+                                                 generator.seed, generator.stream, to_string(generator.shape),
                                                  fmt::format("{:.17g}", generator.scale), hashes_json)));
 }
 
@@ -67,8 +71,8 @@ std::string config_json(const MoeConfig& config) {
 
 MoeConfig parse_config(const std::string& text) {
   const auto object = parse_object(text, "attribute config");
-  MoeConfig config{integer(object, "hidden_size"), integer(object, "moe_intermediate_size"), integer(object, "num_experts"),
-                   integer(object, "top_k"), true};
+  MoeConfig config{integer(object, "hidden_size"), integer(object, "moe_intermediate_size"),
+                   integer(object, "num_experts"), integer(object, "top_k"), true};
   const auto norm = object.find("norm_topk_prob");
   if (norm == object.end() || !norm->is_boolean())
     throw InputError("attribute config: expected a boolean 'norm_topk_prob'");
@@ -78,7 +82,9 @@ MoeConfig parse_config(const std::string& text) {
 }
 
 std::string accumulators_json(const Accumulators& accumulators) {
-  json object{{"router", to_string(accumulators.router)}, {"gate_up", to_string(accumulators.gate_up)}, {"down", to_string(accumulators.down)}};
+  json object{{"router", to_string(accumulators.router)},
+              {"gate_up", to_string(accumulators.gate_up)},
+              {"down", to_string(accumulators.down)}};
   if (accumulators.rest_as_torch) object["rest"] = kTorch;
   return text_of(object);
 }
@@ -96,7 +102,8 @@ Accumulators parse_accumulators(const std::string& text) {
   };
   const auto rest = strings.find("rest");
   if (rest != strings.end() && rest->second != kTorch)
-    throw InputError(fmt::format("attribute accumulators: expected rest to be {}, found '{}'", kTorch, rest->second));
+    throw InputError(
+        fmt::format("attribute accumulators: expected rest to be {}, found '{}'", kTorch, rest->second));
   return {of("router"), of("gate_up"), of("down"), rest != strings.end()};
 }
 
@@ -121,13 +128,16 @@ std::vector<std::string> parse_hashes(const std::string& text, const std::string
       good = good && hash.is_string() && hash.get_ref<const std::string&>().size() == 64;
       if (good) hashes.push_back(hash.get<std::string>());
     }
-  if (!good) throw InputError(fmt::format("{}: its sha256 attribute is not a JSON list of 64-digit hashes", where));
+  if (!good)
+    throw InputError(fmt::format("{}: its sha256 attribute is not a JSON list of 64-digit hashes", where));
   return hashes;
 }
 
 StoredGenerator read_generator(const hdf5::Handle& group, const std::string& path) {
   const auto need = [&](auto value, const char* attribute) {
-    if (!value) throw InputError(fmt::format("{} is a group and lacks the attribute '{}' of a regenerated tensor", path, attribute));
+    if (!value)
+      throw InputError(
+          fmt::format("{} is a group and lacks the attribute '{}' of a regenerated tensor", path, attribute));
     return *value;
   };
   StoredGenerator stored;
@@ -139,9 +149,11 @@ StoredGenerator read_generator(const hdf5::Handle& group, const std::string& pat
   generator.shape = need(hdf5::read_shape(group, "shape", path), "shape");
   generator.scale = need(hdf5::read_double(group, "scale", path), "scale");
   const auto dtype = hdf5::read_string(group, "dtype", path).value_or("bfloat16");
-  if (dtype != "bfloat16") throw InputError(fmt::format("{}: expected dtype 'bfloat16', found '{}'", path, dtype));
+  if (dtype != "bfloat16")
+    throw InputError(fmt::format("{}: expected dtype 'bfloat16', found '{}'", path, dtype));
   const auto origin = hdf5::read_string(group, "origin", path).value_or("regenerated");
-  if (origin != "regenerated") throw InputError(fmt::format("{}: expected origin 'regenerated', found '{}'", path, origin));
+  if (origin != "regenerated")
+    throw InputError(fmt::format("{}: expected origin 'regenerated', found '{}'", path, origin));
   stored.hashes_json = hdf5::read_string(group, "sha256", path).value_or("");
   if (!stored.hashes_json.empty()) stored.hashes = parse_hashes(stored.hashes_json, path);
   return stored;

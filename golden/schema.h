@@ -39,7 +39,8 @@ class ContentHash {
 /// A regenerated tensor's part in the content hash. `hashes_json` is the text of its sha256 attribute.
 std::string generator_hash(const Generator& generator, const std::string& hashes_json);
 
-/// The JSON texts of the root attributes. The readers throw InputError naming the key that is missing or wrong.
+/// The JSON texts of the root attributes. The readers throw InputError naming the key that is missing or
+/// wrong.
 std::string config_json(const MoeConfig& config);
 MoeConfig parse_config(const std::string& text);
 std::string accumulators_json(const Accumulators& accumulators);
@@ -57,12 +58,13 @@ struct Header {
   MoeConfig config;
   std::int64_t batch = 1;
   std::int64_t sequence = 0;
-  Candidate candidate;  // its plain members; no fields
+  Candidate candidate;         // its plain members; no fields
   std::string content_sha256;  // empty when the file states none
 };
 
-/// Reads the root attributes and adds them to `content`. Throws InputError on an unknown schema, major version, kind,
-/// contract or accumulator, or a required attribute that is missing; the optional ones that are missing become remarks.
+/// Reads the root attributes and adds them to `content`. Throws InputError on an unknown schema, major
+/// version, kind, contract or accumulator, or a required attribute that is missing; the optional ones that
+/// are missing become remarks.
 Header read_header(const hdf5::Handle& root, ContentHash& content);
 
 /// Writes the root attributes except `content_sha256`, and adds them to `content`.

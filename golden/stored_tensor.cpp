@@ -30,7 +30,7 @@ T element(std::span<const std::byte> bytes, std::size_t i) {
 double half_to_double(std::uint16_t bits) {
   const int exponent = (bits >> 10) & 31;
   const int fraction = bits & 1023;
-  double value = exponent == 31   ? (fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : HUGE_VAL)
+  double value = exponent == 31  ? (fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : HUGE_VAL)
                  : exponent == 0 ? std::ldexp(fraction, -24)
                                  : std::ldexp(1024 + fraction, exponent - 25);
   return (bits & 0x8000) != 0 ? -value : value;
@@ -49,23 +49,30 @@ void narrow(std::span<const std::byte> raw, Tensor& tensor, const std::string& p
     const std::string outside = fmt::format("{}: element {} is {}, which int32 cannot hold", path, i, value);
     if (wide == WideIntegers::Refuse) throw InputError(outside);
     remark_once(remarks, outside);
-    out[i] = std::cmp_less(value, 0) ? std::numeric_limits<std::int32_t>::min() : std::numeric_limits<std::int32_t>::max();
+    out[i] = std::cmp_less(value, 0) ? std::numeric_limits<std::int32_t>::min()
+                                     : std::numeric_limits<std::int32_t>::max();
   }
 }
 
-void narrow_integers(const Dataset& dataset, std::span<const std::byte> raw, Tensor& tensor, WideIntegers wide,
-                     std::vector<std::string>& remarks) {
+void narrow_integers(const Dataset& dataset, std::span<const std::byte> raw, Tensor& tensor,
+                     WideIntegers wide, std::vector<std::string>& remarks) {
   const bool is_signed = dataset.stored == Stored::Signed;
   switch (dataset.element_size) {
-    case 1: return is_signed ? narrow<std::int8_t>(raw, tensor, dataset.path, wide, remarks)
-                             : narrow<std::uint8_t>(raw, tensor, dataset.path, wide, remarks);
-    case 2: return is_signed ? narrow<std::int16_t>(raw, tensor, dataset.path, wide, remarks)
-                             : narrow<std::uint16_t>(raw, tensor, dataset.path, wide, remarks);
-    case 4: return is_signed ? narrow<std::int32_t>(raw, tensor, dataset.path, wide, remarks)
-                             : narrow<std::uint32_t>(raw, tensor, dataset.path, wide, remarks);
-    case 8: return is_signed ? narrow<std::int64_t>(raw, tensor, dataset.path, wide, remarks)
-                             : narrow<std::uint64_t>(raw, tensor, dataset.path, wide, remarks);
-    default: throw InputError(fmt::format("{}: integers of {} bytes are not read", dataset.path, dataset.element_size));
+    case 1:
+      return is_signed ? narrow<std::int8_t>(raw, tensor, dataset.path, wide, remarks)
+                       : narrow<std::uint8_t>(raw, tensor, dataset.path, wide, remarks);
+    case 2:
+      return is_signed ? narrow<std::int16_t>(raw, tensor, dataset.path, wide, remarks)
+                       : narrow<std::uint16_t>(raw, tensor, dataset.path, wide, remarks);
+    case 4:
+      return is_signed ? narrow<std::int32_t>(raw, tensor, dataset.path, wide, remarks)
+                       : narrow<std::uint32_t>(raw, tensor, dataset.path, wide, remarks);
+    case 8:
+      return is_signed ? narrow<std::int64_t>(raw, tensor, dataset.path, wide, remarks)
+                       : narrow<std::uint64_t>(raw, tensor, dataset.path, wide, remarks);
+    default:
+      throw InputError(
+          fmt::format("{}: integers of {} bytes are not read", dataset.path, dataset.element_size));
   }
 }
 
@@ -91,32 +98,36 @@ void convert(const Dataset& dataset, std::span<const std::byte> raw, Tensor& ten
     for (std::size_t i = 0; i < count; ++i) {
       const auto bits = element<std::uint32_t>(raw, i);
       if ((bits & 0xffffu) != 0)
-        throw InputError(fmt::format("{}: element {} is {:#010x}, a float32 that is not a bfloat16 value as its dtype says",
-                                     dataset.path, i, bits));
+        throw InputError(fmt::format(
+            "{}: element {} is {:#010x}, a float32 that is not a bfloat16 value as its dtype says",
+            dataset.path, i, bits));
       out[i] = {static_cast<std::uint16_t>(bits >> 16)};
     }
     remark_once(remarks, "bfloat16 is stored as float32 with zero low halves");
   } else {
     const auto out = tensor.as<double>();
     for (std::size_t i = 0; i < count; ++i)
-      out[i] = dataset.stored == Stored::Float32 ? double{element<float>(raw, i)} : half_to_double(element<std::uint16_t>(raw, i));
-    remark_once(remarks, fmt::format("{} is stored as {} and read as float64", dataset.path, dataset.stored_name()));
+      out[i] = dataset.stored == Stored::Float32 ? double{element<float>(raw, i)}
+                                                 : half_to_double(element<std::uint16_t>(raw, i));
+    remark_once(remarks,
+                fmt::format("{} is stored as {} and read as float64", dataset.path, dataset.stored_name()));
   }
 }
 
 }  // namespace
 
 StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::string>& remarks) {
-  StoredTensor result{Tensor(target_dtype(dataset), dataset.shape), dataset.path, dataset.origin.value_or(""), "",
-                      dataset.sha256.has_value()};
+  StoredTensor result{Tensor(target_dtype(dataset), dataset.shape), dataset.path, dataset.origin.value_or(""),
+                      "", dataset.sha256.has_value()};
   Tensor& tensor = result.tensor;
   const auto dtype_name = row(tensor.dtype()).name;
   if (dataset.dtype && *dataset.dtype != dtype_name && *dataset.dtype != dataset.stored_name())
-    throw InputError(fmt::format("{}: its dtype attribute says '{}', its elements are {}", dataset.path, *dataset.dtype,
-                                 dataset.stored_name()));
+    throw InputError(fmt::format("{}: its dtype attribute says '{}', its elements are {}", dataset.path,
+                                 *dataset.dtype, dataset.stored_name()));
   constexpr std::string_view origins[] = {"", "captured", "derived", "computed", "regenerated"};
   if (std::ranges::find(origins, result.origin) == std::end(origins))
-    throw InputError(fmt::format("{}: origin '{}' is none of captured, derived, computed, regenerated", dataset.path, result.origin));
+    throw InputError(fmt::format("{}: origin '{}' is none of captured, derived, computed, regenerated",
+                                 dataset.path, result.origin));
 
   const bool as_is = dataset.stored_name() == dtype_name ||
                      (tensor.dtype() == DType::BFloat16 && dataset.stored == Stored::Unsigned);
@@ -133,7 +144,10 @@ StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::st
     if (dataset.sha256 && *dataset.sha256 != result.sha256) result.sha256 = sha256_hex(tensor.bytes());
   }
   if (dataset.sha256 && *dataset.sha256 != result.sha256)
-    throw InputError(fmt::format("{}: the SHA-256 of its data is {}, the file says {}: one of them was changed after the file was written", dataset.path, result.sha256, *dataset.sha256));
+    throw InputError(
+        fmt::format("{}: the SHA-256 of its data is {}, the file says {}: one of them was changed after the "
+                    "file was written",
+                    dataset.path, result.sha256, *dataset.sha256));
   return result;
 }
 

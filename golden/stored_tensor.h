@@ -1,4 +1,5 @@
-// From a dataset as it lies in a file to a tensor of the contract: three layouts of bfloat16, integers of any width.
+// From a dataset as it lies in a file to a tensor of the contract: three layouts of bfloat16, integers of any
+// width.
 #pragma once
 
 #include <string>
@@ -18,12 +19,13 @@ struct StoredTensor {
   bool hash_stated = false;
 };
 
-/// What to do with an index outside int32: a golden's is an error; a candidate's is kept at the nearest int32, to be judged.
+/// What to do with an index outside int32: a golden's is an error; a candidate's is kept at the nearest
+/// int32, to be judged.
 enum class WideIntegers { Refuse, Saturate };
 
-/// Reads the dataset. bfloat16 may be a 2-byte float, or uint16 or float32 (low halves zero) with dtype="bfloat16"; integers
-/// of any width become int32; other floats become float64, exactly. Appends to `remarks` what was unusual.
-/// Throws InputError when attributes contradict the data, the hash above all.
+/// Reads the dataset. bfloat16 may be a 2-byte float, or uint16 or float32 (low halves zero) with
+/// dtype="bfloat16"; integers of any width become int32; other floats become float64, exactly. Appends to
+/// `remarks` what was unusual. Throws InputError when attributes contradict the data, the hash above all.
 StoredTensor read_tensor(hdf5::Dataset dataset, WideIntegers wide, std::vector<std::string>& remarks);
 
 }  // namespace assay

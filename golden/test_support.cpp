@@ -47,7 +47,8 @@ Sample make_sample(const MoeConfig& config, std::int64_t batch, std::int64_t seq
   problem.sequence = sequence;
   problem.seed = 18446744073709551615ull;
   const auto tensor = [&](Field field) {
-    return arbitrary(row(field).dtype, expected_shape(field, problem.sizes()), 1000 * static_cast<std::uint64_t>(field));
+    return arbitrary(row(field).dtype, expected_shape(field, problem.sizes()),
+                     1000 * static_cast<std::uint64_t>(field));
   };
   problem.input = tensor(Field::input_hidden_states);
   problem.gate = tensor(Field::gate);
@@ -56,7 +57,10 @@ Sample make_sample(const MoeConfig& config, std::int64_t batch, std::int64_t seq
   auto& golden = sample.golden;
   golden.kind = "golden";
   golden.contract = "hf";
-  golden.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {2, 1}}, true};
+  golden.accumulators = {{AccumulatorKind::HopperAnySplit, {}},
+                         {AccumulatorKind::Hopper, {}},
+                         {AccumulatorKind::Hopper, {2, 1}},
+                         true};
   golden.producer = "a test";
   golden.device = "cpu";
   golden.compute_capability = "9.0";
@@ -77,19 +81,24 @@ Regenerators test_regenerators() {
   return {test_fill, [](const Generator& generator, Field, std::int64_t expert) {
             auto whole = std::make_shared<const Tensor>(test_fill(generator));
             const auto count = static_cast<std::size_t>(generator.shape[1] * generator.shape[2]);
-            return ExpertMatrix{whole->as<Bf16>().subspan(static_cast<std::size_t>(expert) * count, count), whole};
+            return ExpertMatrix{whole->as<Bf16>().subspan(static_cast<std::size_t>(expert) * count, count),
+                                whole};
           }};
 }
 
 void use_generators(Problem& problem) {
   for (const Field field : {Field::input_hidden_states, Field::gate, Field::gate_up_proj, Field::down_proj})
-    problem.generators[static_cast<std::size_t>(field)] =
-        Generator{"gaussian", "natural", problem.seed, static_cast<std::uint64_t>(field) + 1, expected_shape(field, problem.sizes()), 0.1};
+    problem.generators[static_cast<std::size_t>(field)] = Generator{"gaussian",
+                                                                    "natural",
+                                                                    problem.seed,
+                                                                    static_cast<std::uint64_t>(field) + 1,
+                                                                    expected_shape(field, problem.sizes()),
+                                                                    0.1};
   const auto at = [&](Field field) { return *problem.generators[static_cast<std::size_t>(field)]; };
   problem.input = test_fill(at(Field::input_hidden_states));
   problem.gate = test_fill(at(Field::gate));
-  problem.experts = [regenerate = test_regenerators().expert, gate_up = at(Field::gate_up_proj), down = at(Field::down_proj)](
-                        Field field, std::int64_t expert) {
+  problem.experts = [regenerate = test_regenerators().expert, gate_up = at(Field::gate_up_proj),
+                     down = at(Field::down_proj)](Field field, std::int64_t expert) {
     return regenerate(field == Field::gate_up_proj ? gate_up : down, field, expert);
   };
 }
@@ -103,12 +112,13 @@ bool same_file(const GoldenFile& a, const GoldenFile& b) {
   const auto& q = b.problem;
   const auto& c = a.candidate;
   const auto& d = b.candidate;
-  bool same = p.name == q.name && p.config == q.config && p.batch == q.batch && p.sequence == q.sequence && p.seed == q.seed &&
-              p.generators == q.generators && same_tensor(p.input, q.input) && same_tensor(p.gate, q.gate) &&
-              a.has_inputs == b.has_inputs && a.origins == b.origins && a.expert_hashes == b.expert_hashes && c.kind == d.kind &&
-              c.contract == d.contract && c.accumulators == d.accumulators && c.producer == d.producer && c.device == d.device &&
-              c.compute_capability == d.compute_capability && c.provenance == d.provenance && c.remarks == d.remarks &&
-              static_cast<bool>(p.experts) == static_cast<bool>(q.experts);
+  bool same = p.name == q.name && p.config == q.config && p.batch == q.batch && p.sequence == q.sequence &&
+              p.seed == q.seed && p.generators == q.generators && same_tensor(p.input, q.input) &&
+              same_tensor(p.gate, q.gate) && a.has_inputs == b.has_inputs && a.origins == b.origins &&
+              a.expert_hashes == b.expert_hashes && c.kind == d.kind && c.contract == d.contract &&
+              c.accumulators == d.accumulators && c.producer == d.producer && c.device == d.device &&
+              c.compute_capability == d.compute_capability && c.provenance == d.provenance &&
+              c.remarks == d.remarks && static_cast<bool>(p.experts) == static_cast<bool>(q.experts);
   for (const auto& field : kFields)
     for (const auto set : {&Candidate::fields, &Candidate::oracle}) {
       same = same && (c.*set).has(field.id) == (d.*set).has(field.id);
@@ -127,7 +137,8 @@ std::string read_bytes(const std::filesystem::path& path) {
 }
 
 void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary | std::ios::trunc)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 std::string input_error(const std::function<void()>& call) {

@@ -24,7 +24,8 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// A problem and a golden whose values are arbitrary bit patterns (NaN payloads and infinities among them): files move bits.
+/// A problem and a golden whose values are arbitrary bit patterns (NaN payloads and infinities among them):
+/// files move bits.
 struct Sample {
   Problem problem;
   Candidate golden;

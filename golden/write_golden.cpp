@@ -36,13 +36,16 @@ struct Writer {
   Shape file_shape(Field field, const Shape& shape) const {
     const auto hidden = problem.config.hidden_size;
     const bool rows_of_tokens = shape == Shape{problem.batch * problem.sequence, hidden};
-    return is_stored_by_sequence(field) && rows_of_tokens ? Shape{problem.batch, problem.sequence, hidden} : shape;
+    return is_stored_by_sequence(field) && rows_of_tokens ? Shape{problem.batch, problem.sequence, hidden}
+                                                          : shape;
   }
 
-  void dataset(const hdf5::Handle& group, const std::string& path, Field field, const Tensor& tensor, const std::string& from) {
+  void dataset(const hdf5::Handle& group, const std::string& path, Field field, const Tensor& tensor,
+               const std::string& from) {
     const auto shape = file_shape(field, tensor.shape());
     const bool by_expert = row(field).shape[0] == Dim::E && shape.size() == 3;
-    const auto created = hdf5::create_dataset(group, std::string(name(field)), tensor.dtype(), shape, by_expert);
+    const auto created =
+        hdf5::create_dataset(group, std::string(name(field)), tensor.dtype(), shape, by_expert);
     hdf5::write_all(created, tensor.dtype(), tensor.bytes());
     const auto hash = sha256_hex(tensor.bytes());
     hdf5::write_string(created, "dtype", std::string(row(tensor.dtype()).name));
@@ -51,7 +54,8 @@ struct Writer {
     content.add(path, hash);
   }
 
-  void regenerated(const hdf5::Handle& parent, Field field, const Generator& generator, const std::vector<std::string>& hashes) {
+  void regenerated(const hdf5::Handle& parent, Field field, const Generator& generator,
+                   const std::vector<std::string>& hashes) {
     const auto group = hdf5::create_group(parent, std::string(name(field)));
     const StoredGenerator stored{generator, hashes_json(hashes), hashes};
     write_generator(group, stored);
@@ -78,12 +82,14 @@ struct Writer {
     dataset(group, dataset_path(field), field, whole, origin(field));
   }
 
-  void fields(const hdf5::Handle& root, const FieldSet& set, Group which, const std::string& group_name, const std::string& from) {
+  void fields(const hdf5::Handle& root, const FieldSet& set, Group which, const std::string& group_name,
+              const std::string& from) {
     hdf5::Handle group;
     for (const auto& field : kFields) {
       if (!set.has(field.id) || (from.empty() && field.group != which)) continue;
       if (group.get() < 0) group = hdf5::create_group(root, group_name);
-      dataset(group, fmt::format("/{}/{}", group_name, field.name), field.id, set.at(field.id), from.empty() ? origin(field.id) : from);
+      dataset(group, fmt::format("/{}/{}", group_name, field.name), field.id, set.at(field.id),
+              from.empty() ? origin(field.id) : from);
     }
   }
 };
@@ -91,8 +97,8 @@ struct Writer {
 void require(const Tensor& tensor, Field field, const Sizes& sizes) {
   const auto expected = expected_shape(field, sizes);
   if (tensor.dtype() != row(field).dtype || tensor.shape() != expected)
-    throw InputError(fmt::format("{}: expected {} {}, found {} {}", name(field), row(row(field).dtype).name, to_string(expected),
-                                 row(tensor.dtype()).name, to_string(tensor.shape())));
+    throw InputError(fmt::format("{}: expected {} {}, found {} {}", name(field), row(row(field).dtype).name,
+                                 to_string(expected), row(tensor.dtype()).name, to_string(tensor.shape())));
 }
 
 /// What this writer would refuse to read back. True when the problem has its inputs and weights.
@@ -109,9 +115,12 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
     const bool present = candidate.fields.has(field.id);
     if (golden && field.group == Group::Forward && !present)
       throw InputError(fmt::format("a golden needs {}", field.name));
-    if (present && (golden || field.group <= Group::Weights)) require(candidate.fields.at(field.id), field.id, problem.sizes());
-    if (candidate.oracle.has(field.id) && candidate.oracle.at(field.id).shape() != expected_shape(field.id, problem.sizes()))
-      throw InputError(fmt::format("oracle {}: expected shape {}, found {}", field.name, to_string(expected_shape(field.id, problem.sizes())),
+    if (present && (golden || field.group <= Group::Weights))
+      require(candidate.fields.at(field.id), field.id, problem.sizes());
+    if (candidate.oracle.has(field.id) &&
+        candidate.oracle.at(field.id).shape() != expected_shape(field.id, problem.sizes()))
+      throw InputError(fmt::format("oracle {}: expected shape {}, found {}", field.name,
+                                   to_string(expected_shape(field.id, problem.sizes())),
                                    to_string(candidate.oracle.at(field.id).shape())));
   }
   return has_inputs;
@@ -126,7 +135,8 @@ std::size_t payload_bytes(const FieldSet& set) {
 
 }  // namespace
 
-void write_golden(const std::filesystem::path& path, const Problem& problem, const Candidate& candidate, const WriteOptions& options) {
+void write_golden(const std::filesystem::path& path, const Problem& problem, const Candidate& candidate,
+                  const WriteOptions& options) {
   const bool has_inputs = check_arguments(problem, candidate);
   // Hashing a layer's experts takes seconds on all cores; it needs no HDF5 and happens outside its lock.
   std::map<Field, std::vector<std::string>> hashes;

@@ -53,7 +53,8 @@ Tuning autotune_gpu_fused(const Problem& problem, const GpuOptions& given) {
   for (std::size_t i = 0; i < timed.size(); ++i) {
     const auto& times = replays.microseconds[i];
     std::vector<double> gains;
-    for (std::size_t round = 0; round < times.size(); ++round) gains.push_back(replays.microseconds[0][round] - times[round]);
+    for (std::size_t round = 0; round < times.size(); ++round)
+      gains.push_back(replays.microseconds[0][round] - times[round]);
     auto& trial = tuning.trials[timed[i]];
     trial.median_us = quantile(times, 0.5);
     trial.gain_us = quantile(gains, 0.5);
@@ -66,8 +67,8 @@ Tuning autotune_gpu_fused(const Problem& problem, const GpuOptions& given) {
 std::string tuning_machine() {
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   const Candidate device = gpu::describe_candidate("");
-  return device.device + ", driver API " + device.provenance.at("cuda_driver_api") + ", runtime " + device.provenance.at("cuda_runtime") +
-         ", kernels " + kKernelSources;
+  return device.device + ", driver API " + device.provenance.at("cuda_driver_api") + ", runtime " +
+         device.provenance.at("cuda_runtime") + ", kernels " + kKernelSources;
 }
 
 }  // namespace assay

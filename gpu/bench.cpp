@@ -20,7 +20,9 @@ int median(std::vector<int> values) {
   return values[values.size() / 2];
 }
 
-double limit_us(double flops, double bytes) { return std::max(flops / kRooflineFlops, bytes / kRooflineBytes) * 1e6; }
+double limit_us(double flops, double bytes) {
+  return std::max(flops / kRooflineFlops, bytes / kRooflineBytes) * 1e6;
+}
 
 GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options) {
   const Sizes& sizes = problem.sizes;
@@ -71,50 +73,71 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
                        .first_gemm = nullptr,
                        .gather = options.permute_x,
                        .round_inner = options.contract == "hf"};
-  const Down down{workspace.intermediate.data(), problem.down_proj.data(), workspace.rows.data(), options.permute_y};
+  const Down down{workspace.intermediate.data(), problem.down_proj.data(), workspace.rows.data(),
+                  options.permute_y};
   const bool wgmma = result.variant == "wgmma_sm90";
   const double all_flops = flops1 + flops2 + router_flops;
-  add("layer", all_flops, limit_us(all_flops, 1.5 * weights1 + 2 * tokens_bytes + 2 * inter_bytes), [&] { launch_fused(problem, workspace, options, stream); });
-  add("router product", router_flops, 0, [&] { router_product(problem.input.data(), problem.gate.data(), workspace.logits.data(), sizes, stream); });
+  add("layer", all_flops, limit_us(all_flops, 1.5 * weights1 + 2 * tokens_bytes + 2 * inter_bytes),
+      [&] { launch_fused(problem, workspace, options, stream); });
+  add("router product", router_flops, 0, [&] {
+    router_product(problem.input.data(), problem.gate.data(), workspace.logits.data(), sizes, stream);
+  });
   add("softmax, top-k, order", 0, 0, [&] {
     softmax_topk(workspace.logits.data(), routing, sizes, stream);
     order_by_expert(routing, sizes, stream);
   });
-  add(options.permute_x ? "gate_up with gather and swiglu" : "gate_up with swiglu", flops1, limit_us(flops1, weights1 + tokens_bytes + inter_bytes), [&] {
-    if (wgmma) gate_up_wgmma_sm90(gate_up, routing, sizes, options.kernel_config_fwd, stream);
-    else gate_up_mma_sm80(gate_up, routing, sizes, stream);
-  });
+  add(options.permute_x ? "gate_up with gather and swiglu" : "gate_up with swiglu", flops1,
+      limit_us(flops1, weights1 + tokens_bytes + inter_bytes), [&] {
+        if (wgmma)
+          gate_up_wgmma_sm90(gate_up, routing, sizes, options.kernel_config_fwd, stream);
+        else
+          gate_up_mma_sm80(gate_up, routing, sizes, stream);
+      });
   add("down", flops2, limit_us(flops2, weights1 / 2 + inter_bytes + rows_bytes), [&] {
-    if (wgmma) down_wgmma_sm90(down, routing, sizes, options.kernel_config_fwd, stream);
-    else down_mma_sm80(down, routing, sizes, stream);
+    if (wgmma)
+      down_wgmma_sm90(down, routing, sizes, options.kernel_config_fwd, stream);
+    else
+      down_mma_sm80(down, routing, sizes, stream);
   });
   add("merge", 0, limit_us(0, rows_bytes + tokens_bytes), [&] {
-    merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights, workspace.out.data(), options.contract == "hf", sizes, stream);
+    merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights,
+          workspace.out.data(), options.contract == "hf", sizes, stream);
   });
-  // Bars from cuBLAS, rows permuted already, no gather and no SwiGLU: one grouped call with these counts; batches of equal counts;
-  // one dense product of as many operations with a single expert's weights.
+  // Bars from cuBLAS, rows permuted already, no gather and no SwiGLU: one grouped call with these counts;
+  // batches of equal counts; one dense product of as many operations with a single expert's weights.
   const std::int64_t h = config.hidden_size;
   const std::int64_t i = config.moe_intermediate_size;
   const std::int64_t each = sizes.slots() / config.num_experts;
   const Buffer<bf16> permuted("permuted input", sizes.slots() * h);
   const Buffer<bf16> wide("first product", sizes.slots() * 2 * i);
   const Buffer<bf16> narrow("second product", sizes.slots() * h);
-  const auto grouped1 = grouped_operands(permuted.data(), problem.gate_up_proj.data(), wide.data(), counts, 2 * i, h);
-  const auto grouped2 = grouped_operands(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), counts, h, i);
+  const auto grouped1 =
+      grouped_operands(permuted.data(), problem.gate_up_proj.data(), wide.data(), counts, 2 * i, h);
+  const auto grouped2 =
+      grouped_operands(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), counts, h, i);
   ASSAY_CUDA(cudaDeviceSynchronize());
   permute_rows(problem.input.data(), routing.gather_indices, permuted.data(), sizes, stream);
-  add("cuBLAS grouped, these counts, gate_up", flops1, 0, [&] { cublas.grouped_product(grouped1, 2 * i, h); });
+  add("cuBLAS grouped, these counts, gate_up", flops1, 0,
+      [&] { cublas.grouped_product(grouped1, 2 * i, h); });
   add("cuBLAS grouped, these counts, down", flops2, 0, [&] { cublas.grouped_product(grouped2, h, i); });
   if (each > 0) {
     const auto products = static_cast<double>(each * config.num_experts) * hidden * inter;
-    add("cuBLAS batched, equal counts, gate_up", 4 * products, 0,
-        [&] { cublas.batched_product(permuted.data(), problem.gate_up_proj.data(), wide.data(), each, 2 * i, h, config.num_experts); });
-    add("cuBLAS batched, equal counts, down", 2 * products, 0,
-        [&] { cublas.batched_product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), each, h, i, config.num_experts); });
+    add("cuBLAS batched, equal counts, gate_up", 4 * products, 0, [&] {
+      cublas.batched_product(permuted.data(), problem.gate_up_proj.data(), wide.data(), each, 2 * i, h,
+                             config.num_experts);
+    });
+    add("cuBLAS batched, equal counts, down", 2 * products, 0, [&] {
+      cublas.batched_product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), each, h,
+                             i, config.num_experts);
+    });
   }
-  add("cuBLAS dense, gate_up", flops1, 0, [&] { cublas.product(permuted.data(), problem.gate_up_proj.data(), wide.data(), sizes.slots(), 2 * i, h); });
-  add("cuBLAS dense, down", flops2, 0,
-      [&] { cublas.product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), sizes.slots(), h, i); });
+  add("cuBLAS dense, gate_up", flops1, 0, [&] {
+    cublas.product(permuted.data(), problem.gate_up_proj.data(), wide.data(), sizes.slots(), 2 * i, h);
+  });
+  add("cuBLAS dense, down", flops2, 0, [&] {
+    cublas.product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), sizes.slots(), h,
+                   i);
+  });
 
   const Replays replays = time_replays(graphs, kRepetitions, stream);
   workspace.verify_guards();
@@ -139,12 +162,14 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 }  // namespace
 }  // namespace gpu
 
-std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens, const GpuOptions& options) {
+std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
+                                          const GpuOptions& options) {
   gpu::require_runnable(problem.sizes(), options);
   gpu::DeviceProblem device = gpu::upload(problem);
   std::vector<GpuBenchmark> results;
   for (const std::int64_t count : tokens) {
-    ASSAY_CHECK(count > 0 && count <= problem.sizes().tokens, "expected a number of tokens from 1 to the problem's");
+    ASSAY_CHECK(count > 0 && count <= problem.sizes().tokens,
+                "expected a number of tokens from 1 to the problem's");
     device.sizes.tokens = count;
     results.push_back(gpu::bench_tokens(device, options));
   }

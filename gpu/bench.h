@@ -1,4 +1,5 @@
-// Times of the fused layer and its stages, beside cuBLAS and the roofline. Only meaningful for what was verified before.
+// Times of the fused layer and its stages, beside cuBLAS and the roofline. Only meaningful for what was
+// verified before.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,9 @@ struct GpuTiming {
   double median_us = 0.0;
   double fastest_us = 0.0;
   double slowest_us = 0.0;
-  double flops = 0.0;     // useful floating-point operations, 0 where the stage has no product
-  double limit_us = 0.0;  // the larger of operations and least bytes over the rates below, 0 where none is given
+  double flops = 0.0;  // useful floating-point operations, 0 where the stage has no product
+  double limit_us =
+      0.0;  // the larger of operations and least bytes over the rates below, 0 where none is given
   double tflops() const { return flops / median_us * 1e-6; }
 };
 
@@ -32,12 +34,14 @@ struct GpuBenchmark {
   std::vector<GpuTiming> timings;  // the first is the whole layer, router included
 };
 
-/// Rates of an NVIDIA H200, measured: a large bf16 product of random data, and a large copy (bytes read and written).
+/// Rates of an NVIDIA H200, measured: a large bf16 product of random data, and a large copy (bytes read and
+/// written).
 inline constexpr double kRooflineFlops = 790e12;
 inline constexpr double kRooflineBytes = 4.3e12;
 
-/// Times the layer for the first n tokens of `problem`, for every n of `tokens`; contenders of one n are interleaved.
-/// Throws InputError without a device or where `gpu_unsupported` has a reason.
-std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens, const GpuOptions& options);
+/// Times the layer for the first n tokens of `problem`, for every n of `tokens`; contenders of one n are
+/// interleaved. Throws InputError without a device or where `gpu_unsupported` has a reason.
+std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
+                                          const GpuOptions& options);
 
 }  // namespace assay

@@ -1,4 +1,5 @@
-// Device memory that tells on its users: poisoned before a run, guard bands around it, both verified on request.
+// Device memory that tells on its users: poisoned before a run, guard bands around it, both verified on
+// request.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@ namespace assay::gpu {
 
 inline constexpr std::size_t kGuardBytes = 1024;  // also keeps the payload aligned for bulk copies
 inline constexpr int kGuardByte = 0x5a;
-inline constexpr int kPoisonByte = 0xff;          // NaN as bf16, float and double; -1 as an integer
+inline constexpr int kPoisonByte = 0xff;  // NaN as bf16, float and double; -1 as an integer
 
 /// Owns `count` elements of T on the device, poisoned, between two guard bands.
 template <class T>
@@ -44,7 +45,9 @@ class Buffer {
 
   void upload(const void* host, std::int64_t first, std::int64_t count) {
     ASSAY_CHECK(first >= 0 && count >= 0 && first + count <= count_, "expected an upload inside the buffer");
-    if (count > 0) ASSAY_CUDA(cudaMemcpy(data() + first, host, static_cast<std::size_t>(count) * sizeof(T), cudaMemcpyHostToDevice));
+    if (count > 0)
+      ASSAY_CUDA(cudaMemcpy(data() + first, host, static_cast<std::size_t>(count) * sizeof(T),
+                            cudaMemcpyHostToDevice));
   }
 
   void download(void* host) const {
@@ -64,8 +67,8 @@ class Buffer {
     ASSAY_CUDA(cudaMemcpy(guard.data(), base_ + offset, size, cudaMemcpyDeviceToHost));
     for (std::size_t i = 0; i < size; ++i)
       if (guard[i] != kGuardByte)
-        throw CandidateError("expected the guard band " + std::string(side) + name_ + " to be untouched, found byte " +
-                         std::to_string(i) + " of it overwritten");
+        throw CandidateError("expected the guard band " + std::string(side) + name_ +
+                             " to be untouched, found byte " + std::to_string(i) + " of it overwritten");
   }
 
   // The rear guard starts at the first byte behind the payload, wherever that is.

@@ -21,7 +21,7 @@ struct DeviceField {
   const DeviceInterval* reference;  // [rows, width]
   std::int64_t rows, width;
   bool carried;
-  const std::uint16_t* classes;     // [rows, class_stride] bf16 bits, or null
+  const std::uint16_t* classes;  // [rows, class_stride] bf16 bits, or null
   std::int64_t class_stride;
 };
 
@@ -36,7 +36,9 @@ struct DeviceClass {
   unsigned long long flips_expected, excess_expected, elements;
 };
 
-/// cells [rows, tiles of the width], columns [tasks, width]; `classes` [65536] must hold zeros and is added to, or is null.
-void field_cells(const DeviceField& field, DeviceCell* cells, double* columns, DeviceClass* classes, cudaStream_t stream);
+/// cells [rows, tiles of the width], columns [tasks, width]; `classes` [65536] must hold zeros and is added
+/// to, or is null.
+void field_cells(const DeviceField& field, DeviceCell* cells, double* columns, DeviceClass* classes,
+                 cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -14,12 +14,14 @@ struct Cublas::Api {
   decltype(&cublasSetStream_v2) set_stream = nullptr;
   decltype(&cublasSetMathMode) set_math_mode = nullptr;
   // Spelled out: the header overloads these two names.
-  using Gemm = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*,
-                                  cudaDataType, int, const void*, cudaDataType, int, const void*, void*, cudaDataType, int,
-                                  cublasComputeType_t, cublasGemmAlgo_t);
-  using GemmBatched = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*, const void*,
-                                         cudaDataType, int, long long, const void*, cudaDataType, int, long long, const void*, void*,
-                                         cudaDataType, int, long long, int, cublasComputeType_t, cublasGemmAlgo_t);
+  using Gemm = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                                  const void*, const void*, cudaDataType, int, const void*, cudaDataType, int,
+                                  const void*, void*, cudaDataType, int, cublasComputeType_t,
+                                  cublasGemmAlgo_t);
+  using GemmBatched = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                                         const void*, const void*, cudaDataType, int, long long, const void*,
+                                         cudaDataType, int, long long, const void*, void*, cudaDataType, int,
+                                         long long, int, cublasComputeType_t, cublasGemmAlgo_t);
   Gemm gemm = nullptr;
   GemmBatched gemm_batched = nullptr;
   decltype(&cublasGemmGroupedBatchedEx) gemm_grouped = nullptr;
@@ -39,13 +41,15 @@ void* open_library() {
   const std::string first_error = dlerror();
   const std::string toolkit = std::string(ASSAY_CUDA_LIBRARIES) + "/" + kLibrary;
   if (void* library = dlopen(toolkit.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-  throw InputError(std::string("expected to load ") + kLibrary + ", found: " + first_error + "; and " + dlerror());
+  throw InputError(std::string("expected to load ") + kLibrary + ", found: " + first_error + "; and " +
+                   dlerror());
 }
 
 template <class Function>
 void load(void* library, const char* symbol, Function& function) {
   function = reinterpret_cast<Function>(dlsym(library, symbol));
-  if (function == nullptr) throw InputError(std::string("expected ") + kLibrary + " to have " + symbol + ", found none");
+  if (function == nullptr)
+    throw InputError(std::string("expected ") + kLibrary + " to have " + symbol + ", found none");
 }
 
 }  // namespace
@@ -76,36 +80,45 @@ Cublas::Cublas(cudaStream_t stream)
   require(api_.create(&handle), "cublasCreate");
   handle_ = handle;
   require(api_.set_stream(handle, stream), "cublasSetStream");
-  require(api_.set_math_mode(handle, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
-          "cublasSetMathMode");
+  require(
+      api_.set_math_mode(handle, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
+                                                           CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+      "cublasSetMathMode");
 }
 
 Cublas::~Cublas() { api_.destroy(static_cast<cublasHandle_t>(handle_)); }
 
-void Cublas::product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k) {
+void Cublas::product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+                     std::int64_t k) {
   if (m == 0 || n == 0) return;
   const float one = 1.0f;
   const float zero = 0.0f;
   // Row-major out = a b^T is column-major out^T = b a^T: b is stored as [k, n] and read transposed.
-  const auto status = api_.gemm(static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m),
-                                static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), a, CUDA_R_16BF, static_cast<int>(k),
-                                &zero, out, CUDA_R_16BF, static_cast<int>(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  const auto status =
+      api_.gemm(static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n),
+                static_cast<int>(m), static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), a,
+                CUDA_R_16BF, static_cast<int>(k), &zero, out, CUDA_R_16BF, static_cast<int>(n),
+                CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw InputError(std::string("expected cublasGemmEx to succeed, found ") + api_.status_string(status));
 }
 
-void Cublas::batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count) {
+void Cublas::batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+                             std::int64_t k, std::int64_t count) {
   const float one = 1.0f;
   const float zero = 0.0f;
   const auto status = api_.gemm_batched(
-      static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m), static_cast<int>(k), &one,
-      b, CUDA_R_16BF, static_cast<int>(k), n * k, a, CUDA_R_16BF, static_cast<int>(k), m * k, &zero, out, CUDA_R_16BF,
-      static_cast<int>(n), m * n, static_cast<int>(count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+      static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n),
+      static_cast<int>(m), static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), n * k, a,
+      CUDA_R_16BF, static_cast<int>(k), m * k, &zero, out, CUDA_R_16BF, static_cast<int>(n), m * n,
+      static_cast<int>(count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
-    throw InputError(std::string("expected cublasGemmStridedBatchedEx to succeed, found ") + api_.status_string(status));
+    throw InputError(std::string("expected cublasGemmStridedBatchedEx to succeed, found ") +
+                     api_.status_string(status));
 }
 
-GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out, const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k) {
+GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out,
+                                 const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k) {
   GroupedOperands operands;
   std::vector<const bf16*> from;
   std::vector<const bf16*> weights;
@@ -139,18 +152,21 @@ void Cublas::grouped_product(const GroupedOperands& operands, std::int64_t n, st
   const std::vector<float> one(groups, 1.0f);
   const std::vector<float> zero(groups, 0.0f);
   const auto status = api_.gemm_grouped(
-      static_cast<cublasHandle_t>(handle_), transposed.data(), plain.data(), columns.data(), operands.rows.data(), depth.data(), one.data(),
-      reinterpret_cast<const void* const*>(operands.b.data()), CUDA_R_16BF, depth.data(), reinterpret_cast<const void* const*>(operands.a.data()),
-      CUDA_R_16BF, depth.data(), zero.data(), reinterpret_cast<void* const*>(operands.out.data()), CUDA_R_16BF, columns.data(),
-      static_cast<int>(groups), one_each.data(), CUBLAS_COMPUTE_32F);
+      static_cast<cublasHandle_t>(handle_), transposed.data(), plain.data(), columns.data(),
+      operands.rows.data(), depth.data(), one.data(), reinterpret_cast<const void* const*>(operands.b.data()),
+      CUDA_R_16BF, depth.data(), reinterpret_cast<const void* const*>(operands.a.data()), CUDA_R_16BF,
+      depth.data(), zero.data(), reinterpret_cast<void* const*>(operands.out.data()), CUDA_R_16BF,
+      columns.data(), static_cast<int>(groups), one_each.data(), CUBLAS_COMPUTE_32F);
   if (status != CUBLAS_STATUS_SUCCESS)
-    throw InputError(std::string("expected cublasGemmGroupedBatchedEx to succeed, found ") + api_.status_string(status));
+    throw InputError(std::string("expected cublasGemmGroupedBatchedEx to succeed, found ") +
+                     api_.status_string(status));
 }
 
 std::string Cublas::version() const {
   int version = 0;
   api_.get_version(static_cast<cublasHandle_t>(handle_), &version);
-  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
+  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+         std::to_string(version % 100);
 }
 
 }  // namespace assay::gpu

@@ -13,16 +13,18 @@
 
 namespace assay::gpu {
 
-/// Operands of products of one weight matrix each, with as many rows as each expert has: what a grouped call takes.
+/// Operands of products of one weight matrix each, with as many rows as each expert has: what a grouped call
+/// takes.
 struct GroupedOperands {
-  std::vector<int> rows;    // of the experts that have any
-  Buffer<const bf16*> a;    // where their rows start, in device memory
-  Buffer<const bf16*> b;    // their weights
+  std::vector<int> rows;  // of the experts that have any
+  Buffer<const bf16*> a;  // where their rows start, in device memory
+  Buffer<const bf16*> b;  // their weights
   Buffer<bf16*> out;
 };
 
 /// a [rows, k] and out [rows, n] in expert order, b [E, n, k]; `counts` [E] are rows of each expert.
-GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out, const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k);
+GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out,
+                                 const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k);
 
 /// One cuBLAS handle bound to a stream; reduced-precision reductions are off.
 class Cublas {
@@ -33,11 +35,13 @@ class Cublas {
   Cublas(const Cublas&) = delete;
   Cublas& operator=(const Cublas&) = delete;
 
-  /// out[m, n] = rb(sum_k a[m, k] b[n, k]), bf16 in and out, fp32 accumulate; all row-major. Sizes of zero do nothing.
+  /// out[m, n] = rb(sum_k a[m, k] b[n, k]), bf16 in and out, fp32 accumulate; all row-major. Sizes of zero do
+  /// nothing.
   void product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k);
 
   /// `count` products of equal sizes, contiguous after one another: the batched bar of benchmarks.
-  void batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count);
+  void batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+                       std::int64_t k, std::int64_t count);
 
   /// One call for all experts (cublasGemmGroupedBatchedEx), which finds the shapes on the host.
   void grouped_product(const GroupedOperands& operands, std::int64_t n, std::int64_t k);

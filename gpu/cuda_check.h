@@ -11,8 +11,8 @@ namespace assay::gpu {
 
 inline void check_cuda(cudaError_t status, const char* call, const char* file, int line) {
   if (status == cudaSuccess) return;
-  throw InputError(std::string("expected ") + call + " to succeed, found \"" + cudaGetErrorString(status) + "\" (" + file + ":" +
-                   std::to_string(line) + ")");
+  throw InputError(std::string("expected ") + call + " to succeed, found \"" + cudaGetErrorString(status) +
+                   "\" (" + file + ":" + std::to_string(line) + ")");
 }
 
 inline void check_that(bool holds, const char* sentence, const char* file, int line) {

@@ -7,8 +7,8 @@ namespace {
 
 void require_shape(const Tensor& tensor, Field field, const Sizes& sizes) {
   if (tensor.dtype() != row(field).dtype || tensor.shape() != expected_shape(field, sizes))
-    throw InputError("expected " + std::string(name(field)) + " to be bfloat16 " + to_string(expected_shape(field, sizes)) + ", found " +
-                     to_string(tensor.shape()));
+    throw InputError("expected " + std::string(name(field)) + " to be bfloat16 " +
+                     to_string(expected_shape(field, sizes)) + ", found " + to_string(tensor.shape()));
 }
 
 Buffer<bf16> upload_tensor(const Tensor& tensor, Field field, const Sizes& sizes) {
@@ -22,7 +22,8 @@ Buffer<bf16> upload_tensor(const Tensor& tensor, Field field, const Sizes& sizes
 Buffer<bf16> upload_experts(const Problem& problem, Field field) {
   const Sizes sizes = problem.sizes();
   const std::int64_t experts = sizes.config.num_experts;
-  const std::int64_t elements = sizes.config.moe_intermediate_size * sizes.config.hidden_size * (field == Field::gate_up_proj ? 2 : 1);
+  const std::int64_t elements =
+      sizes.config.moe_intermediate_size * sizes.config.hidden_size * (field == Field::gate_up_proj ? 2 : 1);
   Buffer<bf16> buffer(std::string(name(field)), experts * elements);
   std::exception_ptr failure;
 #pragma omp parallel for schedule(static)
@@ -30,8 +31,9 @@ Buffer<bf16> upload_experts(const Problem& problem, Field field) {
     try {
       const ExpertMatrix matrix = problem.experts(field, expert);
       if (static_cast<std::int64_t>(matrix.values.size()) != elements)
-        throw InputError("expected expert " + std::to_string(expert) + " of " + std::string(name(field)) + " to have " +
-                         std::to_string(elements) + " elements, found " + std::to_string(matrix.values.size()));
+        throw InputError("expected expert " + std::to_string(expert) + " of " + std::string(name(field)) +
+                         " to have " + std::to_string(elements) + " elements, found " +
+                         std::to_string(matrix.values.size()));
       buffer.upload(matrix.values.data(), expert * elements, elements);
     } catch (...) {
 #pragma omp critical
@@ -42,14 +44,17 @@ Buffer<bf16> upload_experts(const Problem& problem, Field field) {
   return buffer;
 }
 
-std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version / 10 % 100); }
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version / 10 % 100);
+}
 
 }  // namespace
 
 DeviceProblem upload(const Problem& problem) {
   const Sizes sizes = problem.sizes();
-  return {sizes, upload_tensor(problem.input, Field::input_hidden_states, sizes), upload_tensor(problem.gate, Field::gate, sizes),
-          upload_experts(problem, Field::gate_up_proj), upload_experts(problem, Field::down_proj)};
+  return {sizes, upload_tensor(problem.input, Field::input_hidden_states, sizes),
+          upload_tensor(problem.gate, Field::gate, sizes), upload_experts(problem, Field::gate_up_proj),
+          upload_experts(problem, Field::down_proj)};
 }
 
 RoutingBuffers::RoutingBuffers(const Sizes& sizes)
@@ -63,8 +68,9 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       tile_count("tile count", 5) {}
 
 Routing RoutingBuffers::view(bool wide) const {
-  return {selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(),
-          gather_indices.data(),   row_of_slot.data(),  tiles.data(),        tile_count.data(),  wide};
+  return {
+      selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(), gather_indices.data(),
+      row_of_slot.data(),      tiles.data(),        tile_count.data(),   wide};
 }
 
 void RoutingBuffers::verify_guards() const {

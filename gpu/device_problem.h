@@ -1,4 +1,5 @@
-// A problem in device memory, and what a run needs besides: a stream, workspaces and the way back to host tensors.
+// A problem in device memory, and what a run needs besides: a stream, workspaces and the way back to host
+// tensors.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +57,8 @@ struct RoutingBuffers {
 template <class T>
 void store_field(Candidate& candidate, Field field, const Buffer<T>& buffer, const Sizes& sizes) {
   Tensor tensor(row(field).dtype, expected_shape(field, sizes));
-  ASSAY_CHECK(tensor.size() == buffer.size() && tensor.bytes().size() == buffer.bytes(), "expected a buffer of the field's size");
+  ASSAY_CHECK(tensor.size() == buffer.size() && tensor.bytes().size() == buffer.bytes(),
+              "expected a buffer of the field's size");
   buffer.download(tensor.bytes().data());
   candidate.fields.set(field, std::move(tensor));
 }

@@ -1,5 +1,6 @@
-// The products of the reference and of the prediction as device functions: out[r, n] = sum_k left[source[r], k] * W_g[n, k].
-// Every sum runs in ascending K on one thread, so that its bits do not depend on the launch. Pointers are device memory.
+// The products of the reference and of the prediction as device functions: out[r, n] = sum_k left[source[r],
+// k] * W_g[n, k]. Every sum runs in ascending K on one thread, so that its bits do not depend on the launch.
+// Pointers are device memory.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +17,10 @@ struct ProductTile {
 };
 
 struct ProductOperands {
-  const ProductTile* tiles;     // [tile_count], at most the launcher's tile rows each
+  const ProductTile* tiles;  // [tile_count], at most the launcher's tile rows each
   std::int64_t tile_count;
-  const std::int32_t* source;   // [rows]
-  const bf16* const* weights;   // [groups] of [n, k]
+  const std::int32_t* source;  // [rows]
+  const bf16* const* weights;  // [groups] of [n, k]
   std::int64_t k;
   std::int64_t n;
 };
@@ -47,15 +48,16 @@ struct BoundedSums {
 };
 
 inline constexpr int kBoundedTileRows = 64;
-/// left [left_rows, k], out [rows, n]. `running` asks for the running bound of the order that `parts` describes;
-/// |a||b| is a term's spread times `terms_per_spread` then.
-void bounded_product(const ProductOperands& operands, const BoundedTerm* left, const PartEnds& parts, bool running, float terms_per_spread,
-                     BoundedSums* out, cudaStream_t stream);
+/// left [left_rows, k], out [rows, n]. `running` asks for the running bound of the order that `parts`
+/// describes; |a||b| is a term's spread times `terms_per_spread` then.
+void bounded_product(const ProductOperands& operands, const BoundedTerm* left, const PartEnds& parts,
+                     bool running, float terms_per_spread, BoundedSums* out, cudaStream_t stream);
 
-/// lowest[c]: the largest power of two that divides column c of a matrix [n, k], as its exponent; kAllZero where the column is zero,
-/// kNotFinite where it has an Inf or a NaN.
+/// lowest[c]: the largest power of two that divides column c of a matrix [n, k], as its exponent; kAllZero
+/// where the column is zero, kNotFinite where it has an Inf or a NaN.
 inline constexpr int kAllZero = 1 << 20, kNotFinite = -(1 << 20);
-void column_granularity(const bf16* weights, std::int64_t k, std::int64_t n, std::int32_t* lowest, cudaStream_t stream);
+void column_granularity(const bf16* weights, std::int64_t k, std::int64_t n, std::int32_t* lowest,
+                        cudaStream_t stream);
 
 /// A predicted value, laid out as harness's PredictedValue.
 struct DevicePrediction {
@@ -72,9 +74,12 @@ struct PredictedLeft {
 
 inline constexpr int kPredictedTileRows = 32;
 inline constexpr int kHopperFractionBits = 25;
-void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int64_t k, const PredictedLeft& out, cudaStream_t stream);
-/// `fraction_bits` is what the accumulator keeps behind the largest exponent; anything but Hopper's 25 is a planted fault.
-void predicted_product(const ProductOperands& operands, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts,
-                       int fraction_bits, DevicePrediction* out, cudaStream_t stream);
+void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int64_t k,
+                       const PredictedLeft& out, cudaStream_t stream);
+/// `fraction_bits` is what the accumulator keeps behind the largest exponent; anything but Hopper's 25 is a
+/// planted fault.
+void predicted_product(const ProductOperands& operands, const DevicePrediction* left,
+                       const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits,
+                       DevicePrediction* out, cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -17,8 +17,12 @@ class DeviceMemory final : public ForeignMemory {
     rooms_.emplace_back(name, static_cast<std::int64_t>(bytes));
     return rooms_.back().data();
   }
-  void write(void* room, const void* from, std::size_t bytes) override { ASSAY_CUDA(cudaMemcpy(room, from, bytes, cudaMemcpyHostToDevice)); }
-  void read(void* to, const void* room, std::size_t bytes) override { ASSAY_CUDA(cudaMemcpy(to, room, bytes, cudaMemcpyDeviceToHost)); }
+  void write(void* room, const void* from, std::size_t bytes) override {
+    ASSAY_CUDA(cudaMemcpy(room, from, bytes, cudaMemcpyHostToDevice));
+  }
+  void read(void* to, const void* room, std::size_t bytes) override {
+    ASSAY_CUDA(cudaMemcpy(to, room, bytes, cudaMemcpyDeviceToHost));
+  }
   void poison(void* room, std::size_t bytes) override {
     ASSAY_CUDA(cudaMemset(room, kPoison, bytes));
     ASSAY_CUDA(cudaDeviceSynchronize());  // before any stream of the plugin's
@@ -26,7 +30,9 @@ class DeviceMemory final : public ForeignMemory {
   void finish() override {
     const cudaError_t launched = cudaGetLastError(), ran = cudaDeviceSynchronize();
     for (const cudaError_t status : {launched, ran})
-      if (status != cudaSuccess) throw CandidateError(std::string("expected the device to have no error after the run, found \"") + cudaGetErrorString(status) + "\"");
+      if (status != cudaSuccess)
+        throw CandidateError(std::string("expected the device to have no error after the run, found \"") +
+                             cudaGetErrorString(status) + "\"");
   }
   void verify_guards() const override {
     for (const auto& room : rooms_) room.verify_guards();

@@ -5,7 +5,9 @@
 namespace assay::gpu {
 namespace {
 
-std::int64_t elements(bool wanted, std::int64_t rows, std::int64_t columns) { return wanted ? rows * columns : 0; }
+std::int64_t elements(bool wanted, std::int64_t rows, std::int64_t columns) {
+  return wanted ? rows * columns : 0;
+}
 
 }  // namespace
 
@@ -14,14 +16,17 @@ FusedWorkspace::FusedWorkspace(const Sizes& sizes, const GpuOptions& options)
       logits("router_logits", sizes.tokens * sizes.config.num_experts),
       permuted("permuted input", elements(!options.permute_x, sizes.slots(), sizes.config.hidden_size)),
       // Under fused_fp32 the field would hold values that nothing was computed from.
-      first_gemm("first_gemm", elements(options.debug_fields && options.contract == "hf", sizes.slots(), 2 * sizes.config.moe_intermediate_size)),
+      first_gemm("first_gemm", elements(options.debug_fields && options.contract == "hf", sizes.slots(),
+                                        2 * sizes.config.moe_intermediate_size)),
       intermediate("intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
-      rows(options.permute_y ? "hidden_states_unpermute" : "second_gemm", sizes.slots() * sizes.config.hidden_size),
+      rows(options.permute_y ? "hidden_states_unpermute" : "second_gemm",
+           sizes.slots() * sizes.config.hidden_size),
       out("hidden_states", sizes.tokens * sizes.config.hidden_size) {}
 
 void FusedWorkspace::verify_guards() const {
   routing.verify_guards();
-  for (const auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &rows, &out}) buffer->verify_guards();
+  for (const auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &rows, &out})
+    buffer->verify_guards();
 }
 
 void FusedWorkspace::poison() {
@@ -57,7 +62,9 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options) {
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
   if (auto reason = gpu_unsupported(options.kernel_config_fwd, sizes)) throw InputError(*reason);
   if (options.kernel_config_fwd.variant == "wgmma_sm90" && !has_wgmma_sm90())
-    throw InputError("expected a device of compute capability 9.0 and kernels built for 90a for variant wgmma_sm90, found neither or one");
+    throw InputError(
+        "expected a device of compute capability 9.0 and kernels built for 90a for variant wgmma_sm90, found "
+        "neither or one");
 }
 
 std::string variant_of(const GpuOptions& options) {
@@ -66,10 +73,12 @@ std::string variant_of(const GpuOptions& options) {
 }
 
 Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {
-  return workspace.routing.view(variant_of(options) == "wgmma_sm90" && wide_tiles_wgmma_sm90(options.kernel_config_fwd, sizes));
+  return workspace.routing.view(variant_of(options) == "wgmma_sm90" &&
+                                wide_tiles_wgmma_sm90(options.kernel_config_fwd, sizes));
 }
 
-void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options, cudaStream_t stream) {
+void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options,
+                  cudaStream_t stream) {
   const Sizes& sizes = problem.sizes;
   const Routing routing = routing_of(workspace, sizes, options);
   const bool hf = options.contract == "hf";
@@ -78,7 +87,8 @@ void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace,
   router_product(problem.input.data(), problem.gate.data(), workspace.logits.data(), sizes, stream);
   softmax_topk(workspace.logits.data(), routing, sizes, stream);
   order_by_expert(routing, sizes, stream);
-  if (!options.permute_x) permute_rows(problem.input.data(), routing.gather_indices, workspace.permuted.data(), sizes, stream);
+  if (!options.permute_x)
+    permute_rows(problem.input.data(), routing.gather_indices, workspace.permuted.data(), sizes, stream);
 
   const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
                        .gate_up_proj = problem.gate_up_proj.data(),
@@ -97,7 +107,8 @@ void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace,
     gate_up_mma_sm80(gate_up, routing, sizes, stream);
     down_mma_sm80(down, routing, sizes, stream);
   }
-  merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights, workspace.out.data(), hf, sizes, stream);
+  merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights,
+        workspace.out.data(), hf, sizes, stream);
 }
 
 }  // namespace assay::gpu

@@ -1,4 +1,5 @@
-// The fused forward layer on device memory: launches only, no synchronisation, so it can be captured in a graph.
+// The fused forward layer on device memory: launches only, no synchronisation, so it can be captured in a
+// graph.
 #pragma once
 
 #include "gpu/device_problem.h"
@@ -24,7 +25,8 @@ struct FusedWorkspace {
 /// Everything the layer left behind, byte by byte: equal exactly when every result is.
 std::vector<unsigned char> results(const FusedWorkspace& workspace);
 
-/// Throws UsageError for a contract or config the layer does not have, InputError for sizes or a device it cannot run on.
+/// Throws UsageError for a contract or config the layer does not have, InputError for sizes or a device it
+/// cannot run on.
 void require_runnable(const Sizes& sizes, const GpuOptions& options);
 
 /// Which grouped products `options` mean on the current device: "wgmma_sm90" or "mma_sm80".
@@ -34,6 +36,7 @@ std::string variant_of(const GpuOptions& options);
 Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options);
 
 /// Launches the layer on `stream`.
-void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options, cudaStream_t stream);
+void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options,
+                  cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -1,7 +1,8 @@
-// `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one another and, on sampled
-// elements, with the tensor core's model. `assay verify` is the judge; this finds a broken kernel in seconds. Exit 1 on a
-// difference, 77 without a device. `--small` leaves out the full-width problems and the repeated runs (for compute-sanitizer); `--dump DIR CASE` writes
-// one problem and its results as raw arrays instead.
+// `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one
+// another and, on sampled elements, with the tensor core's model. `assay verify` is the judge; this finds a
+// broken kernel in seconds. Exit 1 on a difference, 77 without a device. `--small` leaves out the full-width
+// problems and the repeated runs (for compute-sanitizer); `--dump DIR CASE` writes one problem and its
+// results as raw arrays instead.
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -47,7 +48,8 @@ std::int64_t differing(const Tensor& a, const Tensor& b) {
   if (a.shape() != b.shape() || a.dtype() != b.dtype()) return -1;
   const std::size_t size = row(a.dtype()).size;
   std::int64_t count = 0;
-  for (std::size_t i = 0; i < a.bytes().size(); i += size) count += std::memcmp(a.bytes().data() + i, b.bytes().data() + i, size) != 0;
+  for (std::size_t i = 0; i < a.bytes().size(); i += size)
+    count += std::memcmp(a.bytes().data() + i, b.bytes().data() + i, size) != 0;
   return count;
 }
 
@@ -60,7 +62,9 @@ std::int64_t compare(const char* what, const Candidate& a, const Candidate& b, b
     const std::int64_t count = differing(a.fields.at(field.id), b.fields.at(field.id));
     elements += a.fields.at(field.id).size();
     total += count;
-    if (count != 0) std::printf("    %-28s %-24s %lld of %lld differ\n", what, field.name.data(), static_cast<long long>(count), static_cast<long long>(a.fields.at(field.id).size()));
+    if (count != 0)
+      std::printf("    %-28s %-24s %lld of %lld differ\n", what, field.name.data(),
+                  static_cast<long long>(count), static_cast<long long>(a.fields.at(field.id).size()));
   }
   if (total == 0) std::printf("    %-28s equal, %lld elements\n", what, static_cast<long long>(elements));
   return expect_equal ? total : 0;
@@ -83,30 +87,40 @@ std::int64_t compare_with_model(const Problem& problem, const Candidate& candida
   for (int i = 0; i < kSamples; ++i) {
     const std::size_t token = below(static_cast<std::size_t>(sizes.tokens));
     const std::size_t expert = below(static_cast<std::size_t>(config.num_experts));
-    const float logit = gpu::tensor_core_dot(x.subspan(token * hidden, hidden), problem.gate.as<Bf16>().subspan(expert * hidden, hidden));
-    wrong[0] += round_to_bf16(logit) != candidate.fields.at(Field::router_logits).as<Bf16>()[token * static_cast<std::size_t>(config.num_experts) + expert];
+    const float logit = gpu::tensor_core_dot(x.subspan(token * hidden, hidden),
+                                             problem.gate.as<Bf16>().subspan(expert * hidden, hidden));
+    wrong[0] += round_to_bf16(logit) !=
+                candidate.fields.at(Field::router_logits)
+                    .as<Bf16>()[token * static_cast<std::size_t>(config.num_experts) + expert];
 
     const std::size_t r = below(gather.size());
     const auto slot = static_cast<std::size_t>(gather[r]);
     const auto w1 = problem.experts(Field::gate_up_proj, selected[slot]);
     const std::size_t c1 = below(2 * inter);
-    const float first = gpu::tensor_core_dot(x.subspan(slot / static_cast<std::size_t>(config.top_k) * hidden, hidden), w1.values.subspan(c1 * hidden, hidden));
+    const float first =
+        gpu::tensor_core_dot(x.subspan(slot / static_cast<std::size_t>(config.top_k) * hidden, hidden),
+                             w1.values.subspan(c1 * hidden, hidden));
     wrong[1] += round_to_bf16(first) != candidate.fields.at(Field::first_gemm).as<Bf16>()[r * 2 * inter + c1];
 
     const auto w2 = problem.experts(Field::down_proj, selected[slot]);
     const std::size_t c2 = below(hidden);
-    const float second = gpu::tensor_core_dot(candidate.fields.at(Field::intermediate).as<Bf16>().subspan(r * inter, inter), w2.values.subspan(c2 * inter, inter));
+    const float second =
+        gpu::tensor_core_dot(candidate.fields.at(Field::intermediate).as<Bf16>().subspan(r * inter, inter),
+                             w2.values.subspan(c2 * inter, inter));
     wrong[2] += round_to_bf16(second) != candidate.fields.at(Field::second_gemm).as<Bf16>()[r * hidden + c2];
   }
-  std::printf("    %-28s router %lld, gate_up %lld, down %lld of %d sampled differ\n", "tensor-core model", static_cast<long long>(wrong[0]),
-              static_cast<long long>(wrong[1]), static_cast<long long>(wrong[2]), kSamples);
+  std::printf("    %-28s router %lld, gate_up %lld, down %lld of %d sampled differ\n", "tensor-core model",
+              static_cast<long long>(wrong[0]), static_cast<long long>(wrong[1]),
+              static_cast<long long>(wrong[2]), kSamples);
   return wrong[0] + wrong[1] + wrong[2];
 }
 
 std::int64_t check(const Case& one) {
-  std::printf("%s (H %lld, I %lld, E %lld, K %lld, T %lld)\n", one.name, static_cast<long long>(one.config.hidden_size),
-              static_cast<long long>(one.config.moe_intermediate_size), static_cast<long long>(one.config.num_experts),
-              static_cast<long long>(one.config.top_k), static_cast<long long>(one.tokens));
+  std::printf("%s (H %lld, I %lld, E %lld, K %lld, T %lld)\n", one.name,
+              static_cast<long long>(one.config.hidden_size),
+              static_cast<long long>(one.config.moe_intermediate_size),
+              static_cast<long long>(one.config.num_experts), static_cast<long long>(one.config.top_k),
+              static_cast<long long>(one.tokens));
   const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
   GpuOptions portable;
   portable.kernel_config_fwd.variant = "mma_sm80";
@@ -115,20 +129,27 @@ std::int64_t check(const Case& one) {
   // cuBLAS may split K: its bits are information.
   compare("cublas", base, run_gpu_cublas(problem), false);
   compare("cublas, grouped", base, run_gpu_cublas_grouped(problem), false);
-  const auto fused = [&](const char* what, const GpuOptions& options) { wrong += compare(what, base, run_gpu_fused(problem, options), true); };
+  const auto fused = [&](const char* what, const GpuOptions& options) {
+    wrong += compare(what, base, run_gpu_fused(problem, options), true);
+  };
   GpuOptions options = portable;
   options.permute_x = false;
   options.permute_y = true;
   options.debug_fields = false;
   fused("mma_sm80, other flags", options);
-  const Candidate fp32 = run_gpu_fused(problem, {.contract = "fused_fp32", .kernel_config_fwd = portable.kernel_config_fwd});
+  const Candidate fp32 =
+      run_gpu_fused(problem, {.contract = "fused_fp32", .kernel_config_fwd = portable.kernel_config_fwd});
   compare("fused_fp32", base, fp32, false);
   try {
     for (const bool permute_x : {true, false})
       for (const bool permute_y : {false, true}) {
-        options = {.permute_x = permute_x, .permute_y = permute_y, .debug_fields = permute_x, .kernel_config_fwd = {}};
+        options = {.permute_x = permute_x,
+                   .permute_y = permute_y,
+                   .debug_fields = permute_x,
+                   .kernel_config_fwd = {}};
         options.kernel_config_fwd.variant = "wgmma_sm90";
-        const std::string what = std::string("wgmma_sm90") + (permute_x ? ", permute_x" : "") + (permute_y ? ", permute_y" : "");
+        const std::string what =
+            std::string("wgmma_sm90") + (permute_x ? ", permute_x" : "") + (permute_y ? ", permute_y" : "");
         fused(what.c_str(), options);
       }
     for (const int cluster : {1, 2}) {
@@ -141,7 +162,9 @@ std::int64_t check(const Case& one) {
     }
     for (const char* tiles : {"tall", "wide", "narrow"})
       for (const bool permute_x : {true, false}) {
-        options = {.permute_x = permute_x, .kernel_config_fwd = {.variant = "wgmma_sm90", .tiles = tiles, .cluster = permute_x ? 0 : 1}};
+        options = {
+            .permute_x = permute_x,
+            .kernel_config_fwd = {.variant = "wgmma_sm90", .tiles = tiles, .cluster = permute_x ? 0 : 1}};
         const std::string what = std::string("tiles=") + tiles + (permute_x ? ", permute_x" : "");
         if (!gpu_unsupported(options.kernel_config_fwd, problem.sizes())) fused(what.c_str(), options);
       }
@@ -164,14 +187,16 @@ std::int64_t check_repeats(const Case& one) {
     GpuOptions options;
     options.kernel_config_fwd.variant = variant;
     const std::int64_t differing = gpu::count_runs_that_differ(problem, other, options);
-    std::printf("%s, %s: %lld of 22 repeated runs differ\n", one.name, variant, static_cast<long long>(differing));
+    std::printf("%s, %s: %lld of 22 repeated runs differ\n", one.name, variant,
+                static_cast<long long>(differing));
     wrong += differing;
   }
   return wrong;
 }
 
 void write(const std::filesystem::path& path, std::span<const std::byte> bytes) {
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
 }
 
 void dump(const std::filesystem::path& folder, const Case& one) {
@@ -183,12 +208,14 @@ void dump(const std::filesystem::path& folder, const Case& one) {
     std::ofstream out(folder / std::string(name(field)), std::ios::binary);
     for (std::int64_t e = 0; e < one.config.num_experts; ++e) {
       const auto matrix = problem.experts(field, e);
-      out.write(reinterpret_cast<const char*>(matrix.values.data()), static_cast<std::streamsize>(matrix.values.size_bytes()));
+      out.write(reinterpret_cast<const char*>(matrix.values.data()),
+                static_cast<std::streamsize>(matrix.values.size_bytes()));
     }
   }
   const Candidate fused = run_gpu_fused(problem);
   for (const auto& field : kFields)
-    if (fused.fields.has(field.id)) write(folder / (std::string(field.name) + ".fused"), fused.fields.at(field.id).bytes());
+    if (fused.fields.has(field.id))
+      write(folder / (std::string(field.name) + ".fused"), fused.fields.at(field.id).bytes());
 }
 
 }  // namespace

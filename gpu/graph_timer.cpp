@@ -21,27 +21,32 @@ struct Event {
   Event& operator=(const Event&) = delete;
 };
 
-/// Clock and power of the current device from NVML, which comes with the driver. Without it there are no samples.
+/// Clock and power of the current device from NVML, which comes with the driver. Without it there are no
+/// samples.
 class Board {
  public:
   Board() {
     void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);  // stays open
     if (library == nullptr) return;
     const auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
-    const auto by_bus = reinterpret_cast<int (*)(const char*, void**)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
+    const auto by_bus =
+        reinterpret_cast<int (*)(const char*, void**)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
     clock_ = reinterpret_cast<Read>(dlsym(library, "nvmlDeviceGetClockInfo"));
     power_ = reinterpret_cast<ReadPower>(dlsym(library, "nvmlDeviceGetPowerUsage"));
     int device = 0;
     char bus[32] = {};
     ASSAY_CUDA(cudaGetDevice(&device));
     ASSAY_CUDA(cudaDeviceGetPCIBusId(bus, sizeof bus, device));
-    if (init == nullptr || by_bus == nullptr || clock_ == nullptr || power_ == nullptr || init() != 0 || by_bus(bus, &device_) != 0) device_ = nullptr;
+    if (init == nullptr || by_bus == nullptr || clock_ == nullptr || power_ == nullptr || init() != 0 ||
+        by_bus(bus, &device_) != 0)
+      device_ = nullptr;
   }
   std::optional<BoardSample> sample() const {
     constexpr int kSmClock = 1;  // NVML_CLOCK_SM
     unsigned clock = 0;
     unsigned milliwatts = 0;
-    if (device_ == nullptr || clock_(device_, kSmClock, &clock) != 0 || power_(device_, &milliwatts) != 0) return std::nullopt;
+    if (device_ == nullptr || clock_(device_, kSmClock, &clock) != 0 || power_(device_, &milliwatts) != 0)
+      return std::nullopt;
     return BoardSample{static_cast<int>(clock), static_cast<int>(milliwatts / 1000)};
   }
 

@@ -1,4 +1,5 @@
-// Replays of captured launch sequences, timed in turns, each after the L2 was filled with foreign clean lines.
+// Replays of captured launch sequences, timed in turns, each after the L2 was filled with foreign clean
+// lines.
 #pragma once
 
 #include <functional>
@@ -29,11 +30,11 @@ struct BoardSample {
 
 struct Replays {
   std::vector<std::vector<double>> microseconds;  // per graph, in the order of the rounds
-  std::vector<BoardSample> board;                 // per round; empty where the driver's management library is not found
+  std::vector<BoardSample> board;  // per round; empty where the driver's management library is not found
 };
 
-/// `repetitions` rounds after three that do not count; every round replays every graph once, so that a change of the card's clock
-/// meets all of them.
+/// `repetitions` rounds after three that do not count; every round replays every graph once, so that a change
+/// of the card's clock meets all of them.
 Replays time_replays(const std::vector<Graph>& graphs, int repetitions, cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -8,7 +8,8 @@ bool has_wgmma_sm90() { return false; }
 
 bool wide_tiles_wgmma_sm90(const KernelConfigForward&, const Sizes&) { return false; }
 
-void gate_up_wgmma_sm90(const GateUp&, const Routing&, const Sizes&, const KernelConfigForward&, cudaStream_t) {
+void gate_up_wgmma_sm90(const GateUp&, const Routing&, const Sizes&, const KernelConfigForward&,
+                        cudaStream_t) {
   ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");
 }
 

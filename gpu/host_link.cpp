@@ -11,7 +11,8 @@ namespace {
 void copy_side_by_side(unsigned char* to, const unsigned char* from, std::size_t bytes) {
   constexpr std::size_t kSlice = std::size_t{512} << 10;
 #pragma omp parallel for schedule(static)
-  for (std::size_t at = 0; at < bytes; at += kSlice) std::memcpy(to + at, from + at, std::min(kSlice, bytes - at));
+  for (std::size_t at = 0; at < bytes; at += kSlice)
+    std::memcpy(to + at, from + at, std::min(kSlice, bytes - at));
 }
 
 }  // namespace
@@ -36,7 +37,8 @@ void HostLink::upload(void* device, const void* host, std::size_t bytes, cudaStr
     const std::size_t length = std::min(kPiece, bytes - at);
     ASSAY_CUDA(cudaEventSynchronize(arrived_[turn]));
     copy_side_by_side(pinned_[turn], static_cast<const unsigned char*>(host) + at, length);
-    ASSAY_CUDA(cudaMemcpyAsync(static_cast<unsigned char*>(device) + at, pinned_[turn], length, cudaMemcpyHostToDevice, stream));
+    ASSAY_CUDA(cudaMemcpyAsync(static_cast<unsigned char*>(device) + at, pinned_[turn], length,
+                               cudaMemcpyHostToDevice, stream));
     ASSAY_CUDA(cudaEventRecord(arrived_[turn], stream));
   }
 }
@@ -47,14 +49,17 @@ void HostLink::download(void* host, const void* device, std::size_t bytes, cudaS
   });
 }
 
-void HostLink::receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream, const Take& take) {
+void HostLink::receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream,
+                       const Take& take) {
   const std::size_t piece = kPiece / unit * unit;
   const auto start = [&](std::size_t at, int turn) {
-    ASSAY_CUDA(cudaMemcpyAsync(pinned_[turn], static_cast<const unsigned char*>(device) + at, std::min(piece, bytes - at), cudaMemcpyDeviceToHost, stream));
+    ASSAY_CUDA(cudaMemcpyAsync(pinned_[turn], static_cast<const unsigned char*>(device) + at,
+                               std::min(piece, bytes - at), cudaMemcpyDeviceToHost, stream));
     ASSAY_CUDA(cudaEventRecord(arrived_[turn], stream));
   };
   if (bytes == 0) return;
-  for (int i = 0; i < 2; ++i) ASSAY_CUDA(cudaEventSynchronize(arrived_[i]));  // an upload may still read the buffers
+  for (int i = 0; i < 2; ++i)
+    ASSAY_CUDA(cudaEventSynchronize(arrived_[i]));  // an upload may still read the buffers
   start(0, 0);
   int turn = 0;
   for (std::size_t at = 0; at < bytes; at += piece, turn ^= 1) {

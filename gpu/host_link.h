@@ -1,5 +1,5 @@
-// Large copies between pageable host memory and the device, through two pinned buffers: the threads of the host fill or empty one
-// while the other is on its way.
+// Large copies between pageable host memory and the device, through two pinned buffers: the threads of the
+// host fill or empty one while the other is on its way.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,11 @@ class HostLink {
   void upload(void* device, const void* host, std::size_t bytes, cudaStream_t stream);
   void download(void* host, const void* device, std::size_t bytes, cudaStream_t stream);
 
-  /// Hands the device's bytes over piece by piece, each a multiple of `unit` bytes, while the next one is on its way.
+  /// Hands the device's bytes over piece by piece, each a multiple of `unit` bytes, while the next one is on
+  /// its way.
   using Take = std::function<void(std::size_t at, const unsigned char* bytes, std::size_t count)>;
-  void receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream, const Take& take);
+  void receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream,
+               const Take& take);
 
  private:
   static constexpr std::size_t kPiece = std::size_t{32} << 20;

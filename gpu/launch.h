@@ -1,5 +1,6 @@
-// Launches a kernel so that it may start while the one before it on the stream still runs (compute capability 9.0 and newer).
-// Such a kernel calls ptx::wait_for_previous before it touches memory that others write or read.
+// Launches a kernel so that it may start while the one before it on the stream still runs (compute
+// capability 9.0 and newer). Such a kernel calls ptx::wait_for_previous before it touches memory that others
+// write or read.
 #pragma once
 
 #include "gpu/cuda_check.h"
@@ -15,7 +16,8 @@ inline int device_attribute(cudaDeviceAttr attribute) {
   return value;
 }
 
-/// A launch's shape. `cluster` blocks, neighbours in x, run at the same time and see each other's shared memory.
+/// A launch's shape. `cluster` blocks, neighbours in x, run at the same time and see each other's shared
+/// memory.
 struct LaunchShape {
   dim3 grid;
   int threads;
@@ -32,7 +34,8 @@ struct LaunchConfig {
   LaunchConfig(Kernel kernel, const LaunchShape& shape, cudaStream_t stream) {
     constexpr int kDefaultSharedBytes = 48 * 1024;
     if (shape.shared_bytes > kDefaultSharedBytes)
-      ASSAY_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes));
+      ASSAY_CUDA(
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes));
     config.gridDim = shape.grid;
     config.blockDim = dim3(static_cast<unsigned>(shape.threads));
     config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
@@ -56,13 +59,14 @@ struct LaunchConfig {
 };
 
 template <class... Parameters, class... Arguments>
-void launch_kernel(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
+void launch_kernel(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                   Arguments&&... arguments) {
   const LaunchConfig launch(kernel, shape, stream);
   ASSAY_CUDA(cudaLaunchKernelEx(&launch.config, kernel, static_cast<Parameters>(arguments)...));
 }
 
-/// How many clusters of a kernel that takes whole multiprocessors run at the same time. A cluster's blocks are neighbours on the
-/// chip, so that it can be fewer than the multiprocessors would hold.
+/// How many clusters of a kernel that takes whole multiprocessors run at the same time. A cluster's blocks
+/// are neighbours on the chip, so that it can be fewer than the multiprocessors would hold.
 template <class Kernel>
 int resident_clusters(Kernel kernel, LaunchShape shape) {
   const int multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);

@@ -1,4 +1,5 @@
-// The steps of ordering slots by expert that one warp does: device functions shared by the launches that need them.
+// The steps of ordering slots by expert that one warp does: device functions shared by the launches that need
+// them.
 #pragma once
 
 #include "gpu/kernels.h"
@@ -17,7 +18,8 @@ __device__ inline int inclusive_scan_of_lanes(int value) {
   return value;
 }
 
-// Calls visit(expert, units before it, its units) for every expert, one lane each, and returns the sum of units.
+// Calls visit(expert, units before it, its units) for every expert, one lane each, and returns the sum of
+// units.
 template <class Units, class Visit>
 __device__ int scan_experts(int experts, Units units, Visit visit) {
   const int lane = threadIdx.x % 32;
@@ -32,9 +34,11 @@ __device__ int scan_experts(int experts, Units units, Visit visit) {
   return before;
 }
 
-/// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as few as can be and of equal size
-/// to within 8 rows; others are full but for the last. `first_row` and `rows` [E] are in shared memory.
-__device__ inline void write_tiles(const Routing& routing, int experts, const int* first_row, const int* rows) {
+/// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as
+/// few as can be and of equal size to within 8 rows; others are full but for the last. `first_row` and `rows`
+/// [E] are in shared memory.
+__device__ inline void write_tiles(const Routing& routing, int experts, const int* first_row,
+                                   const int* rows) {
   constexpr int kTogether = 8;  // rows that are not divided
   const int most = routing.wide ? kWideTileRows : kTileRows;
   const auto tiles_of = [&](int expert) { return (rows[expert] + most - 1) / most; };
@@ -43,20 +47,27 @@ __device__ inline void write_tiles(const Routing& routing, int experts, const in
     const int groups = (rows[expert] + kTogether - 1) / kTogether;
     const int each = even ? groups / tiles : kTileRows / kTogether;
     const int larger = even ? groups % tiles : 0;  // the first ones have a group more
-    const auto begin = [&](int i) { return i < tiles ? (i * each + min(i, larger)) * kTogether : rows[expert]; };
+    const auto begin = [&](int i) {
+      return i < tiles ? (i * each + min(i, larger)) * kTogether : rows[expert];
+    };
     for (int i = 0; i < tiles; ++i) {
       const int other = i ^ 1;
       const bool paired = even ? other < tiles : rows[expert] - (i | 1) * kTileRows > kTileRows / 2;
       const int others = begin(other + 1) - begin(other);
-      routing.tiles[first_tile + i] = {expert, first_row[expert] + begin(i), begin(i + 1) - begin(i), !paired ? 0 : other > i ? others : -others};
+      routing.tiles[first_tile + i] = {expert, first_row[expert] + begin(i), begin(i + 1) - begin(i),
+                                       !paired     ? 0
+                                       : other > i ? others
+                                                   : -others};
     }
   });
   const int lane = threadIdx.x % 32;
   if (lane < 5) routing.tile_count[lane] = lane == 0 ? total : 0;
 }
 
-/// Gives slots [first, end) their rows, 32 at a time in ascending order; next_row [E] in shared memory is where each expert goes on.
-__device__ inline void place_slots(const Routing& routing, std::int64_t first, std::int64_t end, int* next_row) {
+/// Gives slots [first, end) their rows, 32 at a time in ascending order; next_row [E] in shared memory is
+/// where each expert goes on.
+__device__ inline void place_slots(const Routing& routing, std::int64_t first, std::int64_t end,
+                                   int* next_row) {
   const int lane = threadIdx.x % 32;
   for (std::int64_t base = first; base < end; base += 32) {
     const std::int64_t slot = base + lane;

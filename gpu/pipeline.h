@@ -1,4 +1,5 @@
-// The GPU pipelines behind one host interface. It is the same where no CUDA compiler was found: then every call says so.
+// The GPU pipelines behind one host interface. It is the same where no CUDA compiler was found: then every
+// call says so.
 #pragma once
 
 #include <optional>
@@ -11,17 +12,21 @@
 
 namespace assay {
 
-/// How the two grouped products of the forward pass run. Values outside `invalid`'s lists are refused, never adjusted.
+/// How the two grouped products of the forward pass run. Values outside `invalid`'s lists are refused, never
+/// adjusted.
 struct KernelConfigForward {
-  std::string variant = "auto";  // "wgmma_sm90" (Hopper), "mma_sm80" (compute capability 8.0 and newer), or the better one
+  std::string variant =
+      "auto";  // "wgmma_sm90" (Hopper), "mma_sm80" (compute capability 8.0 and newer), or the better one
   // The rest is read by wgmma_sm90 alone.
-  std::string tiles = "auto";      // weights by rows of an expert: "tall" (256 x 128), "wide" (256 x 144, computed in 8s), "narrow" (128 x 16,
-                                   // for 16 tokens at most), or what suits the sizes
+  std::string tiles =
+      "auto";  // weights by rows of an expert: "tall" (256 x 128), "wide" (256 x 144, computed in 8s),
+               // "narrow" (128 x 16, for 16 tokens at most), or what suits the sizes
   int pipeline_depth_gate_up = 4;  // shared-memory stages of the first product, 2 to 4
   int pipeline_depth_down = 3;     // of the second, 2 or 3: its results take a stage's room
   int raster_rows = 4;             // row tiles that run side by side before the next column tile; 1 to 64
-  int persistent_blocks = 0;       // blocks that walk the tiles, a multiple of cluster; 0 = one per multiprocessor
-  int cluster = 0;                 // blocks that fetch an expert's weights together, 1 or 2; 0 = 2 where experts have two tiles or so
+  int persistent_blocks = 0;  // blocks that walk the tiles, a multiple of cluster; 0 = one per multiprocessor
+  int cluster =
+      0;  // blocks that fetch an expert's weights together, 1 or 2; 0 = 2 where experts have two tiles or so
 };
 
 /// The reason why a config cannot run, or nothing.
@@ -29,10 +34,11 @@ std::optional<std::string> invalid(const KernelConfigForward& config);
 
 /// Unsloth's parameters of the fused layer, as far as the forward pass has them.
 struct GpuOptions {
-  bool permute_x = true;         // gather the tokens' rows in the first product's prologue; else permute them before
-  bool permute_y = false;        // rows of the second product leave in slot order; `second_gemm` is then not materialised
-  std::string contract = "hf";   // or "fused_fp32"
-  bool debug_fields = true;      // also write first_gemm and what else is kept in registers; no other bit changes
+  bool permute_x = true;  // gather the tokens' rows in the first product's prologue; else permute them before
+  bool permute_y =
+      false;  // rows of the second product leave in slot order; `second_gemm` is then not materialised
+  std::string contract = "hf";  // or "fused_fp32"
+  bool debug_fields = true;  // also write first_gemm and what else is kept in registers; no other bit changes
   KernelConfigForward kernel_config_fwd;
 };
 
@@ -55,8 +61,8 @@ Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options = {})
 /// The same with one grouped call for all experts of a product.
 Candidate run_gpu_cublas_grouped(const Problem& problem, const GpuOptions& options = {});
 
-/// Hand-written kernels: router, top-k, order, grouped product with gather and SwiGLU, grouped product, merge.
-/// Throws like `run_gpu_cublas`; UsageError for a contract or config it does not have.
+/// Hand-written kernels: router, top-k, order, grouped product with gather and SwiGLU, grouped product,
+/// merge. Throws like `run_gpu_cublas`; UsageError for a contract or config it does not have.
 Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options = {});
 
 }  // namespace assay

@@ -1,5 +1,5 @@
-// gpu_cublas and gpu_cublas_grouped: every forward stage of contract `hf` as a step of its own. Boring on purpose. The experts'
-// products are one cuBLAS call each, or one grouped call for all.
+// gpu_cublas and gpu_cublas_grouped: every forward stage of contract `hf` as a step of its own. Boring on
+// purpose. The experts' products are one cuBLAS call each, or one grouped call for all.
 #include <vector>
 
 #include "gpu/cublas.h"
@@ -14,8 +14,9 @@ using namespace gpu;
 enum class Calls { OnePerExpert, Grouped };
 
 // out[row] = a[row] b[expert of the row]^T. a [S, k] and out [S, n] in expert order, b [E, n, k].
-void expert_products(Cublas& cublas, Calls calls, const bf16* a, const bf16* b, bf16* out, const std::vector<std::int32_t>& counts, std::int64_t n,
-                     std::int64_t k, cudaStream_t stream) {
+void expert_products(Cublas& cublas, Calls calls, const bf16* a, const bf16* b, bf16* out,
+                     const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k,
+                     cudaStream_t stream) {
   if (calls == Calls::Grouped) {
     const GroupedOperands operands = grouped_operands(a, b, out, counts, n, k);
     ASSAY_CUDA(cudaDeviceSynchronize());  // the operands are uploaded on the default stream
@@ -25,11 +26,13 @@ void expert_products(Cublas& cublas, Calls calls, const bf16* a, const bf16* b, 
   }
   std::int64_t row = 0;
   for (std::size_t expert = 0; expert < counts.size(); row += counts[expert], ++expert)
-    cublas.product(a + row * k, b + static_cast<std::int64_t>(expert) * n * k, out + row * n, counts[expert], n, k);
+    cublas.product(a + row * k, b + static_cast<std::int64_t>(expert) * n * k, out + row * n, counts[expert],
+                   n, k);
 }
 
 Candidate run(const Problem& problem, const GpuOptions& options, const std::string& name, Calls calls) {
-  if (options.contract != "hf") throw UsageError("expected contract hf for " + name + ", found " + options.contract);
+  if (options.contract != "hf")
+    throw UsageError("expected contract hf for " + name + ", found " + options.contract);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   const Sizes sizes = problem.sizes();
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
@@ -58,24 +61,30 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   permute_rows(device.input.data(), routing.gather_indices, permuted.data(), sizes, stream);
 
   std::vector<std::int32_t> counts(static_cast<std::size_t>(experts));
-  ASSAY_CUDA(cudaMemcpyAsync(counts.data(), routing.counts, counts.size() * sizeof(std::int32_t), cudaMemcpyDeviceToHost, stream));
+  ASSAY_CUDA(cudaMemcpyAsync(counts.data(), routing.counts, counts.size() * sizeof(std::int32_t),
+                             cudaMemcpyDeviceToHost, stream));
   ASSAY_CUDA(cudaStreamSynchronize(stream));
-  expert_products(cublas, calls, permuted.data(), device.gate_up_proj.data(), first_gemm.data(), counts, 2 * inter, hidden, stream);
+  expert_products(cublas, calls, permuted.data(), device.gate_up_proj.data(), first_gemm.data(), counts,
+                  2 * inter, hidden, stream);
   swiglu(first_gemm.data(), intermediate.data(), sizes, stream);
-  expert_products(cublas, calls, intermediate.data(), device.down_proj.data(), second_gemm.data(), counts, hidden, inter, stream);
+  expert_products(cublas, calls, intermediate.data(), device.down_proj.data(), second_gemm.data(), counts,
+                  hidden, inter, stream);
   unpermute_rows(second_gemm.data(), routing.gather_indices, unpermuted.data(), sizes, stream);
   merge(unpermuted.data(), nullptr, routing.topk_weights, out.data(), true, sizes, stream);
   ASSAY_CUDA(cudaStreamSynchronize(stream));
 
   buffers.verify_guards();
-  for (const auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &second_gemm, &unpermuted, &out, &device.input,
-                             &device.gate, &device.gate_up_proj, &device.down_proj})
+  for (const auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &second_gemm, &unpermuted, &out,
+                             &device.input, &device.gate, &device.gate_up_proj, &device.down_proj})
     buffer->verify_guards();
 
   Candidate candidate = describe_candidate(name);
   candidate.provenance["cublas"] = cublas.version();
   // cuBLAS chooses its splits of K by shape.
-  candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::HopperAnySplit, {}}, true};
+  candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}},
+                            {AccumulatorKind::HopperAnySplit, {}},
+                            {AccumulatorKind::HopperAnySplit, {}},
+                            true};
   if (!candidate.from_hopper()) candidate.accumulators = {};
   store_routing(candidate, buffers, sizes);
   store_field(candidate, Field::router_logits, logits, sizes);
@@ -89,7 +98,9 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
 
 }  // namespace
 
-Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) { return run(problem, options, "gpu_cublas", Calls::OnePerExpert); }
+Candidate run_gpu_cublas(const Problem& problem, const GpuOptions& options) {
+  return run(problem, options, "gpu_cublas", Calls::OnePerExpert);
+}
 
 Candidate run_gpu_cublas_grouped(const Problem& problem, const GpuOptions& options) {
   return run(problem, options, "gpu_cublas_grouped", Calls::Grouped);

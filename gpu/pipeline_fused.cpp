@@ -15,7 +15,8 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   launch_fused(device, workspace, options, stream);
   ASSAY_CUDA(cudaStreamSynchronize(stream));
   workspace.verify_guards();
-  for (const auto* buffer : {&device.input, &device.gate, &device.gate_up_proj, &device.down_proj}) buffer->verify_guards();
+  for (const auto* buffer : {&device.input, &device.gate, &device.gate_up_proj, &device.down_proj})
+    buffer->verify_guards();
 
   Candidate candidate = describe_candidate("gpu_fused");
   candidate.contract = options.contract;
@@ -23,12 +24,15 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   candidate.provenance["permute_x"] = options.permute_x ? "true" : "false";
   candidate.provenance["permute_y"] = options.permute_y ? "true" : "false";
   if (candidate.from_hopper())
-    candidate.accumulators = {{AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, true};
+    candidate.accumulators = {
+        {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, true};
   store_field(candidate, Field::router_logits, workspace.logits, sizes);
   store_routing(candidate, workspace.routing, sizes);
-  if (options.debug_fields && options.contract == "hf") store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);
+  if (options.debug_fields && options.contract == "hf")
+    store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);
   store_field(candidate, Field::intermediate, workspace.intermediate, sizes);
-  store_field(candidate, options.permute_y ? Field::hidden_states_unpermute : Field::second_gemm, workspace.rows, sizes);
+  store_field(candidate, options.permute_y ? Field::hidden_states_unpermute : Field::second_gemm,
+              workspace.rows, sizes);
   store_field(candidate, Field::hidden_states, workspace.out, sizes);
   return candidate;
 }

@@ -9,7 +9,8 @@
 
 namespace assay {
 namespace {
-constexpr const char* kNotBuilt = "no GPU can be used here: this build has no CUDA (no nvcc was found, or gpu was disabled)";
+constexpr const char* kNotBuilt =
+    "no GPU can be used here: this build has no CUDA (no nvcc was found, or gpu was disabled)";
 }
 
 std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
@@ -21,6 +22,9 @@ Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt);
 std::optional<Engine> gpu_engine(const LeastWork&, int) { return std::nullopt; }
 Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 std::string tuning_machine() { throw InputError(kNotBuilt); }
-std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&) { throw InputError(kNotBuilt); }
+std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&,
+                                          const GpuOptions&) {
+  throw InputError(kNotBuilt);
+}
 
 }  // namespace assay

@@ -8,7 +8,9 @@ using namespace assay;
 
 namespace {
 
-Sizes sizes(std::int64_t hidden, std::int64_t inter, std::int64_t experts, std::int64_t top_k) { return {{hidden, inter, experts, top_k, true}, 4}; }
+Sizes sizes(std::int64_t hidden, std::int64_t inter, std::int64_t experts, std::int64_t top_k) {
+  return {{hidden, inter, experts, top_k, true}, 4};
+}
 
 }  // namespace
 
@@ -18,10 +20,16 @@ TEST_SUITE("gpu-pipeline") {
   }
 
   TEST_CASE("a size that is not supported is refused with the reason and what was found") {
-    CHECK(gpu_unsupported(sizes(100, 64, 8, 2)).value_or("").find("hidden_size to be a multiple of 8 (16-byte rows), found 100") != std::string::npos);
-    CHECK(gpu_unsupported(sizes(64, 12, 8, 2)).value_or("").find("moe_intermediate_size to be a multiple of 8") != std::string::npos);
-    CHECK(gpu_unsupported(sizes(64, 64, 2048, 2)).value_or("").find("at most 1024 experts") != std::string::npos);
-    CHECK(gpu_unsupported(sizes(64, 64, 64, 33)).value_or("").find("at most 32 experts per token") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(100, 64, 8, 2))
+              .value_or("")
+              .find("hidden_size to be a multiple of 8 (16-byte rows), found 100") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 12, 8, 2))
+              .value_or("")
+              .find("moe_intermediate_size to be a multiple of 8") != std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 64, 2048, 2)).value_or("").find("at most 1024 experts") !=
+          std::string::npos);
+    CHECK(gpu_unsupported(sizes(64, 64, 64, 33)).value_or("").find("at most 32 experts per token") !=
+          std::string::npos);
     CHECK(gpu_unsupported(sizes(64, 64, 8, 9)).has_value());
   }
 
@@ -49,7 +57,9 @@ TEST_SUITE("gpu-pipeline") {
     config.tiles = "narrow";
     CHECK_FALSE(invalid(config).has_value());
     CHECK_FALSE(gpu_unsupported(config, Sizes{{64, 32, 8, 2, true}, 16}).has_value());
-    CHECK(gpu_unsupported(config, Sizes{{64, 32, 8, 2, true}, 17}).value_or("").find("at most 16 tokens with tiles=narrow") != std::string::npos);
+    CHECK(gpu_unsupported(config, Sizes{{64, 32, 8, 2, true}, 17})
+              .value_or("")
+              .find("at most 16 tokens with tiles=narrow") != std::string::npos);
     config = {};
     config.cluster = 3;
     CHECK(invalid(config).value_or("").find("cluster 0, 1 or 2, found 3") != std::string::npos);

@@ -1,4 +1,5 @@
-// Faults that can be compiled into the Hopper kernels, so that the self-check and assay are seen to find them. 0 in every real build.
+// Faults that can be compiled into the Hopper kernels, so that the self-check and assay are seen to find
+// them. 0 in every real build.
 #pragma once
 
 #ifndef ASSAY_PLANTED
@@ -9,14 +10,14 @@ namespace assay::gpu {
 
 enum class Planted {
   None = 0,
-  DroppedLastK = 1,      // the last step of K is never multiplied
-  StaleStage = 2,        // the third step multiplies the stage of the second again
-  TailNotPredicated = 3, // rows behind the expert's last are stored too
-  NeighbourExpert = 4,   // tiles that are not full take the previous expert's weights
-  GateUpSwapped = 5,     // SwiGLU takes the up half for the gate
-  MissingFence = 6,      // gathered rows are not made visible to wgmma, nor results to the copy engine
-  MissingWait = 7,       // the fourth step multiplies first and waits for its stage then
-  ByteOffset32 = 8,      // the first product's rows are found by a byte offset of 32 bits
+  DroppedLastK = 1,       // the last step of K is never multiplied
+  StaleStage = 2,         // the third step multiplies the stage of the second again
+  TailNotPredicated = 3,  // rows behind the expert's last are stored too
+  NeighbourExpert = 4,    // tiles that are not full take the previous expert's weights
+  GateUpSwapped = 5,      // SwiGLU takes the up half for the gate
+  MissingFence = 6,       // gathered rows are not made visible to wgmma, nor results to the copy engine
+  MissingWait = 7,        // the fourth step multiplies first and waits for its stage then
+  ByteOffset32 = 8,       // the first product's rows are found by a byte offset of 32 bits
 };
 
 inline constexpr Planted kPlanted = static_cast<Planted>(ASSAY_PLANTED);

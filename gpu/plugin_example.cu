@@ -1,5 +1,6 @@
-// A whole plugin with CUDA kernels: one thread per element, nothing clever. Rounds where HuggingFace stores bf16 (contract hf);
-// products are summed in fp32 in ascending order, which it says, so that its bits are predicted too.
+// A whole plugin with CUDA kernels: one thread per element, nothing clever. Rounds where HuggingFace stores
+// bf16 (contract hf); products are summed in fp32 in ascending order, which it says, so that its bits are
+// predicted too.
 //
 //     nvcc -shared -Xcompiler -fPIC -fmad=false -I. gpu/plugin_example.cu -o example.so
 //     assay verify --fixture tiny --pipeline plugin:./example.so
@@ -56,7 +57,9 @@ __global__ void topk(Layer l) {
     selected[j] = best;
     chosen += share(best);
   }
-  for (std::int64_t j = 0; j < l.K; ++j) l.weights[t * l.K + j] = __float2bfloat16_rn(l.renormalise ? share(selected[j]) / chosen : share(selected[j]));
+  for (std::int64_t j = 0; j < l.K; ++j)
+    l.weights[t * l.K + j] =
+        __float2bfloat16_rn(l.renormalise ? share(selected[j]) / chosen : share(selected[j]));
 }
 
 // One thread per expert: its first row, then its slots in ascending order.
@@ -82,7 +85,8 @@ __global__ void swiglu(Layer l) {
   const std::int64_t i = element(), row = i / l.I, n = i % l.I;
   if (row >= l.T * l.K) return;
   const float g = __bfloat162float(l.first[row * 2 * l.I + n]);
-  l.middle[i] = __float2bfloat16_rn(rounded(g / (1.0f + expf(-g))) * __bfloat162float(l.first[row * 2 * l.I + l.I + n]));
+  l.middle[i] = __float2bfloat16_rn(rounded(g / (1.0f + expf(-g))) *
+                                    __bfloat162float(l.first[row * 2 * l.I + l.I + n]));
 }
 
 __global__ void down(Layer l) {
@@ -97,7 +101,8 @@ __global__ void merge(Layer l) {
   const std::int64_t i = element(), t = i / l.H, n = i % l.H;
   if (t >= l.T) return;
   float sum = 0.0f;
-  for (std::int64_t s = t * l.K; s < (t + 1) * l.K; ++s) sum += rounded(__bfloat162float(l.weights[s]) * __bfloat162float(l.unpermuted[s * l.H + n]));
+  for (std::int64_t s = t * l.K; s < (t + 1) * l.K; ++s)
+    sum += rounded(__bfloat162float(l.weights[s]) * __bfloat162float(l.unpermuted[s * l.H + n]));
   l.out[i] = __float2bfloat16_rn(sum);
 }
 
@@ -109,10 +114,26 @@ void launch(void (*kernel)(Layer), std::int64_t elements, const Layer& layer) {
 std::int32_t forward(const assay_problem* p, const assay_results* r, char* why, std::int64_t why_size) {
   const auto in = [](const std::uint16_t* pointer) { return reinterpret_cast<const bf16*>(pointer); };
   const auto out = [](std::uint16_t* pointer) { return reinterpret_cast<bf16*>(pointer); };
-  const Layer l = {p->tokens, p->hidden_size, p->moe_intermediate_size, p->num_experts, p->top_k, p->norm_topk_prob != 0,
-                   in(p->input_hidden_states), in(p->gate), in(p->gate_up_proj), in(p->down_proj),
-                   out(r->router_logits), out(r->topk_weights), out(r->first_gemm), out(r->intermediate), out(r->second_gemm), out(r->hidden_states_unpermute), out(r->hidden_states),
-                   r->selected_experts, r->token_counts_by_expert, r->gather_indices};
+  const Layer l = {p->tokens,
+                   p->hidden_size,
+                   p->moe_intermediate_size,
+                   p->num_experts,
+                   p->top_k,
+                   p->norm_topk_prob != 0,
+                   in(p->input_hidden_states),
+                   in(p->gate),
+                   in(p->gate_up_proj),
+                   in(p->down_proj),
+                   out(r->router_logits),
+                   out(r->topk_weights),
+                   out(r->first_gemm),
+                   out(r->intermediate),
+                   out(r->second_gemm),
+                   out(r->hidden_states_unpermute),
+                   out(r->hidden_states),
+                   r->selected_experts,
+                   r->token_counts_by_expert,
+                   r->gather_indices};
   const std::int64_t rows = l.T * l.K;
   launch(router, l.T * l.E, l);
   launch(topk, l.T, l);
@@ -130,8 +151,15 @@ std::int32_t forward(const assay_problem* p, const assay_results* r, char* why, 
 }  // namespace
 
 extern "C" const assay_plugin_row* assay_plugin() {
-  static const assay_plugin_row row = {ASSAY_PLUGIN_INTERFACE, ASSAY_DEVICE, "plain CUDA",
-      "router_logits selected_experts topk_weights token_counts_by_expert gather_indices first_gemm intermediate second_gemm "
-      "hidden_states_unpermute hidden_states", "hf", "fp32_sequential", "lowest_index", forward};
+  static const assay_plugin_row row = {ASSAY_PLUGIN_INTERFACE,
+                                       ASSAY_DEVICE,
+                                       "plain CUDA",
+                                       "router_logits selected_experts topk_weights token_counts_by_expert "
+                                       "gather_indices first_gemm intermediate second_gemm "
+                                       "hidden_states_unpermute hidden_states",
+                                       "hf",
+                                       "fp32_sequential",
+                                       "lowest_index",
+                                       forward};
   return &row;
 }

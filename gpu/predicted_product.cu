@@ -1,9 +1,11 @@
-// What a Hopper tensor core adds up, in integers: a thread walks K for two by two elements, 16 products a step. The products'
-// exponents are not normalised; they and the running sum are aligned to the largest exponent, cut after `fraction_bits` fractional
-// bits, added exactly, and the sum is cut to the 24 bits of an fp32 (arXiv 2511.10909, 2512.07004; confirmed on an H200).
+// What a Hopper tensor core adds up, in integers: a thread walks K for two by two elements, 16 products a
+// step. The products' exponents are not normalised; they and the running sum are aligned to the largest
+// exponent, cut after `fraction_bits` fractional bits, added exactly, and the sum is cut to the 24 bits of an
+// fp32 (arXiv 2511.10909, 2512.07004; confirmed on an H200).
 //
-// An operand is one word: exponent + kBias in the high half, sign in bit 14, significand (1.7 bits, 128 to 255) in the low byte.
-// Adding two words adds the exponents, and the largest sum of words has the largest exponent whatever stands below.
+// An operand is one word: exponent + kBias in the high half, sign in bit 14, significand (1.7 bits, 128 to
+// 255) in the low byte. Adding two words adds the exponents, and the largest sum of words has the largest
+// exponent whatever stands below.
 #include "gpu/cuda_check.h"
 #include "gpu/engine_kernels.h"
 
@@ -13,13 +15,13 @@ namespace {
 constexpr int kTile = kPredictedTileRows;
 constexpr int kColumns = 32;
 constexpr int kStep = 16;
-constexpr int kChunk = 32;                 // of K in shared memory
-constexpr int kStride = kChunk + 4;        // eight neighbouring rows then lie in different banks for 16-byte reads
-constexpr int kSide = 16;                  // threads of a block: 16 x 16
+constexpr int kChunk = 32;           // of K in shared memory
+constexpr int kStride = kChunk + 4;  // eight neighbouring rows then lie in different banks for 16-byte reads
+constexpr int kSide = 16;            // threads of a block: 16 x 16
 constexpr int kThreads = kSide * kSide;
-constexpr int kBias = 128;                 // exponents of finite operands become 2 to 255
-constexpr int kZero = -1000;               // exponent of a zero: far below that of any product
-constexpr int kNoProduct = -500;           // no product at or below this has two operands that are not zero
+constexpr int kBias = 128;        // exponents of finite operands become 2 to 255
+constexpr int kZero = -1000;      // exponent of a zero: far below that of any product
+constexpr int kNoProduct = -500;  // no product at or below this has two operands that are not zero
 constexpr int kLowest = -102, kHighest = 126;  // alignments outside were not measured
 constexpr int kSignBit = 14;
 constexpr int kSignificandBits = 7;
@@ -66,14 +68,19 @@ __device__ float truncated(std::uint64_t magnitude, bool negative, int top, int 
   const int high = 63 - __clzll(static_cast<long long>(magnitude));
   const int exponent = high + top - fraction_bits;
   std::uint32_t bits;
-  if (exponent > 127) bits = 0x7f800000u;
-  else if (exponent < -126) bits = static_cast<std::uint32_t>(magnitude << (top - fraction_bits + 149));  // subnormal
-  else bits = static_cast<std::uint32_t>(exponent + 127) << 23 |
-              (static_cast<std::uint32_t>(high > 23 ? magnitude >> (high - 23) : magnitude << (23 - high)) & 0x7fffffu);
+  if (exponent > 127)
+    bits = 0x7f800000u;
+  else if (exponent < -126)
+    bits = static_cast<std::uint32_t>(magnitude << (top - fraction_bits + 149));  // subnormal
+  else
+    bits = static_cast<std::uint32_t>(exponent + 127) << 23 |
+           (static_cast<std::uint32_t>(high > 23 ? magnitude >> (high - 23) : magnitude << (23 - high)) &
+            0x7fffffu);
   return __uint_as_float(bits | (negative ? 0x80000000u : 0u));
 }
 
-__device__ void step(Accumulator& accumulator, const std::uint32_t (&a)[kStep], const std::uint32_t (&b)[kStep], int fraction_bits) {
+__device__ void step(Accumulator& accumulator, const std::uint32_t (&a)[kStep],
+                     const std::uint32_t (&b)[kStep], int fraction_bits) {
   const std::uint32_t sum_bits = __float_as_uint(accumulator.sum);
   const int biased = static_cast<int>(sum_bits >> 23 & 0xff);
   int largest = static_cast<int>(0x80000000u);
@@ -97,8 +104,10 @@ __device__ void step(Accumulator& accumulator, const std::uint32_t (&a)[kStep], 
   const std::uint32_t significand = (sum_bits & 0x7fffffu) | (biased != 0 ? 0x800000u : 0u);
   const int distance = top - (biased != 0 ? biased - 127 : -126);
   const int kept = static_cast<int>((significand << (fraction_bits - 23)) >> min(distance, 31));
-  const std::int64_t exact = std::int64_t{total[0]} + total[1] + (static_cast<int>(sum_bits) < 0 ? -kept : kept);
-  accumulator.sum = truncated(static_cast<std::uint64_t>(exact < 0 ? -exact : exact), exact < 0, top, fraction_bits);
+  const std::int64_t exact =
+      std::int64_t{total[0]} + total[1] + (static_cast<int>(sum_bits) < 0 ? -kept : kept);
+  accumulator.sum =
+      truncated(static_cast<std::uint64_t>(exact < 0 ? -exact : exact), exact < 0, top, fraction_bits);
 }
 
 /// fp32, K ascending, round to nearest: how NaN and Inf spread on any machine.
@@ -108,7 +117,9 @@ __device__ float sequential(const DevicePrediction* a, const bf16* b, std::int64
   return sum;
 }
 
-__global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductOperands operands, const DevicePrediction* left, PredictedLeft prepared, PartEnds parts, int fraction_bits, DevicePrediction* out) {
+__global__ void __launch_bounds__(kThreads, 2)
+    predicted_product_kernel(ProductOperands operands, const DevicePrediction* left, PredictedLeft prepared,
+                             PartEnds parts, int fraction_bits, DevicePrediction* out) {
   __shared__ __align__(16) std::uint32_t a_words[kTile][kStride], b_words[kColumns][kStride];
   __shared__ int column_outside[kColumns];
   const ProductTile tile = operands.tiles[blockIdx.y];
@@ -125,13 +136,16 @@ __global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductO
     for (int i = threadIdx.x; i < kTile * kChunk; i += kThreads) {
       const int r = i / kChunk;
       const std::int64_t k = k0 + i % kChunk;
-      a_words[r][i % kChunk] = r < tile.rows && k < operands.k ? prepared.words[operands.source[tile.first + r] * operands.k + k] : zero;
+      a_words[r][i % kChunk] = r < tile.rows && k < operands.k
+                                   ? prepared.words[operands.source[tile.first + r] * operands.k + k]
+                                   : zero;
     }
     for (int i = threadIdx.x; i < kColumns * kChunk; i += kThreads) {
       const int c = i / kChunk;
       const std::int64_t k = k0 + i % kChunk;
       std::uint32_t bits = 0;
-      if (first_column + c < operands.n && k < operands.k) bits = __bfloat16_as_ushort(weights[(first_column + c) * operands.k + k]);
+      if (first_column + c < operands.n && k < operands.k)
+        bits = __bfloat16_as_ushort(weights[(first_column + c) * operands.k + k]);
       b_words[c][i % kChunk] = word_of(bits);
       if (outside_measured(bits)) column_outside[c] = 1;
     }
@@ -166,26 +180,37 @@ __global__ void __launch_bounds__(kThreads, 2) predicted_product_kernel(ProductO
       if (r >= tile.rows || first_column + c >= operands.n) continue;
       const std::int64_t source = operands.source[tile.first + r];
       const bool open = sums[i][j].outside || column_outside[c] != 0 || prepared.outside[source] != 0;
-      const float value = open ? sequential(left + source * operands.k, weights + (first_column + c) * operands.k, operands.k) : total[i][j];
+      const float value =
+          open ? sequential(left + source * operands.k, weights + (first_column + c) * operands.k, operands.k)
+               : total[i][j];
       out[(tile.first + r) * operands.n + first_column + c] = {value, open};
     }
 }
 
 }  // namespace
 
-void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int64_t k, const PredictedLeft& out, cudaStream_t stream) {
+void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int64_t k,
+                       const PredictedLeft& out, cudaStream_t stream) {
   ASSAY_CUDA(cudaMemsetAsync(out.not_bf16, 0, sizeof(std::int32_t), stream));
   if (rows == 0) return;
   prepare_predicted_kernel<<<static_cast<unsigned>(rows), 128, 0, stream>>>(left, k, out);
   ASSAY_CUDA(cudaGetLastError());
 }
 
-void predicted_product(const ProductOperands& operands, const DevicePrediction* left, const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits, DevicePrediction* out, cudaStream_t stream) {
-  ASSAY_CHECK(operands.tile_count > 0 && operands.tile_count < 65536 && operands.n > 0 && operands.k > 0, "expected 1 to 65,535 row tiles and a product that is not empty");
-  ASSAY_CHECK(parts.count > 0 && parts.count <= kMostParts && parts.step[parts.count - 1] == (operands.k + kStep - 1) / kStep, "expected the last part to end with K");
-  ASSAY_CHECK(fraction_bits >= 23 && fraction_bits <= kHopperFractionBits, "expected 23 to 25 fractional bits: eight products then fit an int32");
-  const dim3 grid(static_cast<unsigned>((operands.n + kColumns - 1) / kColumns), static_cast<unsigned>(operands.tile_count));
-  predicted_product_kernel<<<grid, kThreads, 0, stream>>>(operands, left, prepared, parts, fraction_bits, out);
+void predicted_product(const ProductOperands& operands, const DevicePrediction* left,
+                       const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits,
+                       DevicePrediction* out, cudaStream_t stream) {
+  ASSAY_CHECK(operands.tile_count > 0 && operands.tile_count < 65536 && operands.n > 0 && operands.k > 0,
+              "expected 1 to 65,535 row tiles and a product that is not empty");
+  ASSAY_CHECK(parts.count > 0 && parts.count <= kMostParts &&
+                  parts.step[parts.count - 1] == (operands.k + kStep - 1) / kStep,
+              "expected the last part to end with K");
+  ASSAY_CHECK(fraction_bits >= 23 && fraction_bits <= kHopperFractionBits,
+              "expected 23 to 25 fractional bits: eight products then fit an int32");
+  const dim3 grid(static_cast<unsigned>((operands.n + kColumns - 1) / kColumns),
+                  static_cast<unsigned>(operands.tile_count));
+  predicted_product_kernel<<<grid, kThreads, 0, stream>>>(operands, left, prepared, parts, fraction_bits,
+                                                          out);
   ASSAY_CUDA(cudaGetLastError());
 }
 

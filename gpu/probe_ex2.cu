@@ -1,6 +1,7 @@
-// Records what no document states: how ex2.approx.ftz.f32 rounds on this GPU. `probe_ex2 OUT` writes one int8 per argument
-// k * 2^-24, k = 0 .. 2^24 - 1: the result's fp32 bits minus those of the correctly rounded 2^r. It also checks that expf is
-// the recipe "k = floor(x log2 e), r = the rest, ex2(r) * 2^k" on 2^22 arguments in [-80, 0] and on silu's bf16 arguments.
+// Records what no document states: how ex2.approx.ftz.f32 rounds on this GPU. `probe_ex2 OUT` writes one int8
+// per argument k * 2^-24, k = 0 .. 2^24 - 1: the result's fp32 bits minus those of the correctly rounded 2^r.
+// It also checks that expf is the recipe "k = floor(x log2 e), r = the rest, ex2(r) * 2^k" on 2^22 arguments
+// in [-80, 0] and on silu's bf16 arguments.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -17,13 +18,13 @@ constexpr std::int64_t kArguments = std::int64_t{1} << 24;
 constexpr std::int64_t kExpfArguments = std::int64_t{1} << 22;
 constexpr int kThreads = 256;
 
-#define PROBE_CUDA(call)                                                                          \
-  do {                                                                                            \
-    const cudaError_t status = (call);                                                            \
-    if (status != cudaSuccess) {                                                                  \
-      std::fprintf(stderr, "probe_ex2: %s failed: %s\n", #call, cudaGetErrorString(status));      \
-      std::exit(3);                                                                               \
-    }                                                                                             \
+#define PROBE_CUDA(call)                                                                     \
+  do {                                                                                       \
+    const cudaError_t status = (call);                                                       \
+    if (status != cudaSuccess) {                                                             \
+      std::fprintf(stderr, "probe_ex2: %s failed: %s\n", #call, cudaGetErrorString(status)); \
+      std::exit(3);                                                                          \
+    }                                                                                        \
   } while (0)
 
 __device__ float ex2(float x) {
@@ -93,7 +94,8 @@ unsigned long long count_expf_differences(const std::vector<float>& arguments) {
   PROBE_CUDA(cudaMemset(differing, 0, sizeof *differing));
   PROBE_CUDA(cudaMemcpy(device, arguments.data(), arguments.size() * sizeof(float), cudaMemcpyHostToDevice));
   const auto count = static_cast<std::int64_t>(arguments.size());
-  compare_kernel<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads>>>(device, count, differing);
+  compare_kernel<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads>>>(device, count,
+                                                                                         differing);
   PROBE_CUDA(cudaGetLastError());
   unsigned long long result = 0;
   PROBE_CUDA(cudaMemcpy(&result, differing, sizeof result, cudaMemcpyDeviceToHost));
@@ -105,7 +107,8 @@ unsigned long long count_expf_differences(const std::vector<float>& arguments) {
 std::vector<float> uniform_arguments() {
   std::vector<float> arguments(kExpfArguments);
   for (std::int64_t i = 0; i < kExpfArguments; ++i)
-    arguments[i] = static_cast<float>(-80.0 * static_cast<double>(i) / static_cast<double>(kExpfArguments - 1));
+    arguments[i] =
+        static_cast<float>(-80.0 * static_cast<double>(i) / static_cast<double>(kExpfArguments - 1));
   return arguments;
 }
 
@@ -135,29 +138,33 @@ int main(int argc, char** argv) {
   PROBE_CUDA(cudaGetDeviceProperties(&device, 0));
   PROBE_CUDA(cudaDriverGetVersion(&driver));
   PROBE_CUDA(cudaRuntimeGetVersion(&runtime));
-  std::printf("device %s, compute capability %d.%d, driver API %d, runtime %d\n", device.name, device.major, device.minor, driver, runtime);
+  std::printf("device %s, compute capability %d.%d, driver API %d, runtime %d\n", device.name, device.major,
+              device.minor, driver, runtime);
 
   const auto bits = record(0, kArguments);
 
   std::vector<std::int8_t> table(kArguments);
   std::int64_t counts[3] = {};
   for (std::int64_t k = 0; k < kArguments; ++k) {
-    const std::int64_t difference = static_cast<std::int64_t>(bits[k]) - static_cast<std::int64_t>(correctly_rounded_bits(k));
+    const std::int64_t difference =
+        static_cast<std::int64_t>(bits[k]) - static_cast<std::int64_t>(correctly_rounded_bits(k));
     if (difference < -1 || difference > 1) {
-      std::fprintf(stderr, "probe_ex2: expected a difference of -1, 0 or 1, found %lld at argument %lld * 2^-24\n",
+      std::fprintf(stderr,
+                   "probe_ex2: expected a difference of -1, 0 or 1, found %lld at argument %lld * 2^-24\n",
                    static_cast<long long>(difference), static_cast<long long>(k));
       return 1;
     }
     table[k] = static_cast<std::int8_t>(difference);
     ++counts[difference + 1];
   }
-  std::printf("ex2: -1 %lld, 0 %lld, +1 %lld\n", static_cast<long long>(counts[0]), static_cast<long long>(counts[1]),
-              static_cast<long long>(counts[2]));
+  std::printf("ex2: -1 %lld, 0 %lld, +1 %lld\n", static_cast<long long>(counts[0]),
+              static_cast<long long>(counts[1]), static_cast<long long>(counts[2]));
   print_negative();
-  std::printf("expf differs from the recipe: %llu of %lld in [-80, 0]\n", count_expf_differences(uniform_arguments()),
-              static_cast<long long>(kExpfArguments));
+  std::printf("expf differs from the recipe: %llu of %lld in [-80, 0]\n",
+              count_expf_differences(uniform_arguments()), static_cast<long long>(kExpfArguments));
   const auto silu = silu_arguments();
-  std::printf("expf differs from the recipe: %llu of %zu silu arguments\n", count_expf_differences(silu), silu.size());
+  std::printf("expf differs from the recipe: %llu of %zu silu arguments\n", count_expf_differences(silu),
+              silu.size());
 
   // Written under a temporary name, so that a failed write leaves nothing behind.
   const std::string temporary = std::string(argv[1]) + ".partial";

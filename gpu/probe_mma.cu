@@ -1,8 +1,9 @@
-// Records what no document states: how a tensor core adds. `probe_mma OUT` runs bf16 products with fp32 results through
-// mma.sync.m16n8k16, K ascending, and writes the inputs and the bits of every result as text. Build: nvcc -arch=sm_90a -cudart static.
+// Records what no document states: how a tensor core adds. `probe_mma OUT` runs bf16 products with fp32
+// results through mma.sync.m16n8k16, K ascending, and writes the inputs and the bits of every result as text.
+// Build: nvcc -arch=sm_90a -cudart static.
 //   crafted K: 2K bf16 words (a row, then a column) = fp32 word
-//   random DATA K SEED: 128 fp32 words, [16, 8] row-major; operand elements come from value(DATA, SEED, index), the left one
-//   [16, K] first, then the right one [8, K]
+//   random DATA K SEED: 128 fp32 words, [16, 8] row-major; operand elements come from value(DATA, SEED,
+//   index), the left one [16, K] first, then the right one [8, K]
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -17,13 +18,13 @@ namespace {
 
 constexpr int kRows = 16, kColumns = 8, kStep = 16;
 
-#define PROBE_CUDA(call)                                                                          \
-  do {                                                                                            \
-    const cudaError_t status = (call);                                                            \
-    if (status != cudaSuccess) {                                                                  \
-      std::fprintf(stderr, "probe_mma: %s failed: %s\n", #call, cudaGetErrorString(status));      \
-      std::exit(3);                                                                               \
-    }                                                                                             \
+#define PROBE_CUDA(call)                                                                     \
+  do {                                                                                       \
+    const cudaError_t status = (call);                                                       \
+    if (status != cudaSuccess) {                                                             \
+      std::fprintf(stderr, "probe_mma: %s failed: %s\n", #call, cudaGetErrorString(status)); \
+      std::exit(3);                                                                          \
+    }                                                                                        \
   } while (0)
 
 // One warp. a [16, k] and b [8, k], k a multiple of 16; fragments as in the PTX ISA, section "mma.m16n8k16".
@@ -31,15 +32,19 @@ __global__ void product_kernel(const std::uint16_t* a, const std::uint16_t* b, i
   const int group = threadIdx.x / 4, lane = threadIdx.x % 4;
   float c[4] = {};
   const auto pair = [&](const std::uint16_t* from, int row, int at) {
-    return static_cast<std::uint32_t>(from[row * k + at]) | static_cast<std::uint32_t>(from[row * k + at + 1]) << 16;
+    return static_cast<std::uint32_t>(from[row * k + at]) | static_cast<std::uint32_t>(from[row * k + at + 1])
+                                                                << 16;
   };
   for (int k0 = 0; k0 < k; k0 += kStep) {
     const int low = k0 + 2 * lane, high = low + 8;
-    const std::uint32_t a0 = pair(a, group, low), a1 = pair(a, group + 8, low), a2 = pair(a, group, high), a3 = pair(a, group + 8, high);
+    const std::uint32_t a0 = pair(a, group, low), a1 = pair(a, group + 8, low), a2 = pair(a, group, high),
+                        a3 = pair(a, group + 8, high);
     const std::uint32_t b0 = pair(b, group, low), b1 = pair(b, group, high);
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
   }
   out[group * kColumns + 2 * lane] = c[0];
   out[group * kColumns + 2 * lane + 1] = c[1];
@@ -47,7 +52,8 @@ __global__ void product_kernel(const std::uint16_t* a, const std::uint16_t* b, i
   out[(group + 8) * kColumns + 2 * lane + 1] = c[3];
 }
 
-std::vector<std::uint32_t> product(const std::vector<std::uint16_t>& a, const std::vector<std::uint16_t>& b, int k) {
+std::vector<std::uint32_t> product(const std::vector<std::uint16_t>& a, const std::vector<std::uint16_t>& b,
+                                   int k) {
   std::uint16_t *device_a = nullptr, *device_b = nullptr;
   float* device_out = nullptr;
   PROBE_CUDA(cudaMalloc(&device_a, a.size() * 2));
@@ -78,12 +84,12 @@ std::uint64_t hash(std::uint64_t x) {  // splitmix64
   return x ^ (x >> 31);
 }
 
-// "gaussian": the sum of four uniform 16-bit lanes, about normal with deviation 1; "one_sign": its magnitude; "heavy_tail": times
-// a power of two from -12 to 12.
+// "gaussian": the sum of four uniform 16-bit lanes, about normal with deviation 1; "one_sign": its magnitude;
+// "heavy_tail": times a power of two from -12 to 12.
 std::uint16_t value(const std::string& data, std::uint64_t seed, std::uint64_t index) {
   const std::uint64_t word = hash(seed * 0x100000000 + index);
-  const int sum = static_cast<int>(word & 0xffff) + static_cast<int>(word >> 16 & 0xffff) + static_cast<int>(word >> 32 & 0xffff) +
-                  static_cast<int>(word >> 48) - 131070;
+  const int sum = static_cast<int>(word & 0xffff) + static_cast<int>(word >> 16 & 0xffff) +
+                  static_cast<int>(word >> 32 & 0xffff) + static_cast<int>(word >> 48) - 131070;
   float x = static_cast<float>(sum) * 0x1p-15f;
   if (data == "one_sign") x = std::fabs(x);
   if (data == "heavy_tail") x = std::ldexp(x, static_cast<int>(hash(word) % 25) - 12);
@@ -132,8 +138,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "probe_mma: could not write %s\n", argv[1]);
     return 3;
   }
-  std::fprintf(out, "# mma.sync.m16n8k16 bf16 -> fp32, K ascending: %s, compute capability %d.%d, driver API %d, runtime %d\n", device.name,
-               device.major, device.minor, driver, runtime);
+  std::fprintf(out,
+               "# mma.sync.m16n8k16 bf16 -> fp32, K ascending: %s, compute capability %d.%d, driver API %d, "
+               "runtime %d\n",
+               device.name, device.major, device.minor, driver, runtime);
   // How many bits of a small addend survive beside 1, with 15 of them: 2^-20 .. 2^-28; both signs.
   for (int e = -20; e >= -28; --e)
     for (const float sign : {1.0f, -1.0f}) {
@@ -141,8 +149,10 @@ int main(int argc, char** argv) {
       against_ones(out, 16, -1.0f, std::ldexp(1.5f * sign, e));
     }
   // The result's rounding: 1 and a fraction of its ulp.
-  for (const float part : {0.25f, 0.5f, 0.75f, 1.0f, 1.25f, 1.5f, 1.75f}) against_ones(out, 2, 1.0f, part * 0x1p-23f);
-  // The same small addends in the second step: beside a running sum of 1. And in places 8 .. 15 of one step: 16 are aligned together.
+  for (const float part : {0.25f, 0.5f, 0.75f, 1.0f, 1.25f, 1.5f, 1.75f})
+    against_ones(out, 2, 1.0f, part * 0x1p-23f);
+  // The same small addends in the second step: beside a running sum of 1. And in places 8 .. 15 of one step:
+  // 16 are aligned together.
   for (int e = -22; e >= -27; --e) {
     std::vector<float> second(32, 0.0f), upper(16, 0.0f);
     second[0] = upper[0] = 1.0f;

@@ -54,26 +54,30 @@ __device__ inline void ldmatrix_x4(std::uint32_t (&fragment)[4], std::uint32_t s
 }
 
 /// d += a b: a 16x16 row-major, b 16x8 column-major, fp32 accumulate.
-__device__ inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                    std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 __device__ inline void stmatrix_x4(std::uint32_t shared, const std::uint32_t (&matrices)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
-               "r"(matrices[2]), "r"(matrices[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared),
+               "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
                : "memory");
 }
-/// Stores 8x8 matrices transposed: lane l's register i holds row l / 4, columns 2 (l mod 4) and + 1 of matrix i; lane 8 i + r gives the
-/// address of its column r, 16 bytes.
+/// Stores 8x8 matrices transposed: lane l's register i holds row l / 4, columns 2 (l mod 4) and + 1 of matrix
+/// i; lane 8 i + r gives the address of its column r, 16 bytes.
 __device__ inline void stmatrix_transposed(std::uint32_t shared, const std::uint32_t (&matrices)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
-               "r"(matrices[2]), "r"(matrices[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared),
+               "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
                : "memory");
 }
 __device__ inline void stmatrix_transposed(std::uint32_t shared, const std::uint32_t (&matrices)[2]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]) : "memory");
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared),
+               "r"(matrices[0]), "r"(matrices[1])
+               : "memory");
 }
 
 // --- sm_90: barriers in shared memory ---
@@ -82,12 +86,15 @@ __device__ inline void mbarrier_init(std::uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 /// Makes initialised barriers visible to the copy engine.
-__device__ inline void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ inline void fence_mbarrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ inline void mbarrier_arrive_expect(std::uint32_t barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
 __device__ inline void mbarrier_wait(std::uint32_t barrier, int parity) {
   asm volatile(
@@ -115,7 +122,8 @@ __device__ inline bool mbarrier_done(std::uint32_t barrier, int parity) {
   return done != 0;
 }
 
-// --- sm_90: clusters. An address of shared memory below 2^32 in this block is one of the cluster's as well ---
+// --- sm_90: clusters. An address of shared memory below 2^32 in this block is one of the cluster's as well
+// ---
 
 __device__ inline int cluster_rank() {
   int rank;
@@ -128,17 +136,20 @@ __device__ inline std::uint32_t in_block(std::uint32_t shared, int rank) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
   return address;
 }
-/// Orders like an arrival in the own block: enough for what has been read. Release at cluster scope would wait for all memory
-/// operations of the thread, half of a step's time.
+/// Orders like an arrival in the own block: enough for what has been read. Release at cluster scope would
+/// wait for all memory operations of the thread, half of a step's time.
 __device__ inline void mbarrier_arrive_cluster(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/// Writes 16 bytes to a block of the cluster and arrives at its barrier, which lets go of its waiters when they are there.
+/// Writes 16 bytes to a block of the cluster and arrives at its barrier, which lets go of its waiters when
+/// they are there.
 __device__ inline void send_to_block(std::uint32_t address, int4 value, std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cluster.b64 _, [%0], 16;" ::"r"(barrier) : "memory");
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address), "r"(value.x),
-               "r"(value.y), "r"(value.z), "r"(value.w), "r"(barrier)
-               : "memory");
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+          address),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(barrier)
+      : "memory");
 }
 /// A barrier of all threads of the cluster.
 __device__ inline void cluster_barrier() {
@@ -150,11 +161,14 @@ __device__ inline void cp_async_arrive(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
-/// Orders shared-memory accesses of ordinary instructions (cp.async too) against those of the copy engine and wgmma.
+/// Orders shared-memory accesses of ordinary instructions (cp.async too) against those of the copy engine and
+/// wgmma.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /// A barrier of `threads` threads under one of the hardware's ids 1 .. 15.
-__device__ inline void named_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ inline void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 template <int kRegisters>
 __device__ inline void give_registers() {

@@ -1,5 +1,6 @@
-// The router product. cuBLAS may split K here and would change bits; this one never does. Small problems take small tiles, so
-// that enough blocks stream the gate's rows; for few tokens all of K is fetched at once, and one warp's chain of products is what is left.
+// The router product. cuBLAS may split K here and would change bits; this one never does. Small problems take
+// small tiles, so that enough blocks stream the gate's rows; for few tokens all of K is fetched at once, and
+// one warp's chain of products is what is left.
 #include <algorithm>
 #include <type_traits>
 
@@ -14,7 +15,8 @@ namespace {
 // Grid: x = tiles of experts, y = tiles of tokens.
 template <class Tile, int kRows, int kColumns>
 __global__ void __launch_bounds__(Tile::kThreads)
-    router_product_kernel(const bf16* x, const bf16* gate, bf16* logits, std::int64_t tokens, int experts, int hidden) {
+    router_product_kernel(const bf16* x, const bf16* gate, bf16* logits, std::int64_t tokens, int experts,
+                          int hidden) {
   extern __shared__ __align__(128) char shared[];
   ptx::let_next_start();
   ptx::wait_for_previous();
@@ -24,7 +26,10 @@ __global__ void __launch_bounds__(Tile::kThreads)
   tile.run(
       shared, hidden,
       [&](int row) { return first_token + row < tokens ? x + (first_token + row) * hidden : nullptr; },
-      [&](int row) { return first_expert + row < experts ? gate + static_cast<std::int64_t>(first_expert + row) * hidden : nullptr; });
+      [&](int row) {
+        return first_expert + row < experts ? gate + static_cast<std::int64_t>(first_expert + row) * hidden
+                                            : nullptr;
+      });
 
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -35,23 +40,25 @@ __global__ void __launch_bounds__(Tile::kThreads)
       for (int i = 0; i < 4; ++i) {
         const std::int64_t token = first_token + Tile::warp_row() + m * 16 + lane / 4 + i / 2 * 8;
         const int expert = first_expert + Tile::warp_column() + n * 8 + lane % 4 * 2 + i % 2;
-        if (token < tokens && expert < experts) logits[token * experts + expert] = __float2bfloat16_rn(tile.d[m][n][i]);
+        if (token < tokens && expert < experts)
+          logits[token * experts + expert] = __float2bfloat16_rn(tile.d[m][n][i]);
       }
 }
 
-constexpr int kFewTokens = 16;   // rows of one warp-level product
-constexpr int kFewExperts = 8;   // its columns
+constexpr int kFewTokens = 16;  // rows of one warp-level product
+constexpr int kFewExperts = 8;  // its columns
 constexpr int kFewThreads = 256;
-constexpr int kParts = 4;        // of K: the first are multiplied while the others arrive
+constexpr int kParts = 4;  // of K: the first are multiplied while the others arrive
 
-constexpr int kBatch = 8;        // steps of 16 whose operands are loaded together; K is padded to them with zeros
+constexpr int kBatch = 8;  // steps of 16 whose operands are loaded together; K is padded to them with zeros
 
 __host__ __device__ int few_steps(int hidden) { return (hidden + kBatch * 16 - 1) / (kBatch * 16) * kBatch; }
 // Bytes of a row in shared memory: 16 more than K's, so that eight rows hit all banks.
 __host__ __device__ int few_stride(int hidden) { return few_steps(hidden) * 32 + 16; }
 
 // Grid: blocks of kFewExperts experts. Shared memory: their rows, then the tokens'.
-__global__ void __launch_bounds__(kFewThreads) router_few_kernel(const bf16* x, const bf16* gate, bf16* logits, int tokens, int experts, int hidden) {
+__global__ void __launch_bounds__(kFewThreads)
+    router_few_kernel(const bf16* x, const bf16* gate, bf16* logits, int tokens, int experts, int hidden) {
   extern __shared__ __align__(128) char shared[];
   ptx::let_next_start();
   ptx::wait_for_previous();
@@ -81,18 +88,17 @@ __global__ void __launch_bounds__(kFewThreads) router_few_kernel(const bf16* x, 
   float d[4] = {};
   const int lane = threadIdx.x % 32;
   // Rows behind the last token repeat the first: what they give is not stored.
-  const std::uint32_t a_row = base + (kFewExperts + (lane % 16 < tokens ? lane % 16 : 0)) * stride + lane / 16 * 16;
+  const std::uint32_t a_row =
+      base + (kFewExperts + (lane % 16 < tokens ? lane % 16 : 0)) * stride + lane / 16 * 16;
   const std::uint32_t b_row = base + lane % 8 * stride + lane / 8 * 16;
   const auto multiply = [&](int first_step, int end) {
     for (int step = first_step; step < end; step += kBatch) {
       std::uint32_t a[kBatch][4];
       std::uint32_t b[kBatch / 2][4];  // of two steps each
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        ptx::ldmatrix_x4(a[i], a_row + (step + i) * 32);
+      for (int i = 0; i < kBatch; ++i) ptx::ldmatrix_x4(a[i], a_row + (step + i) * 32);
 #pragma unroll
-      for (int i = 0; i < kBatch / 2; ++i)
-        ptx::ldmatrix_x4(b[i], b_row + (step + 2 * i) * 32);
+      for (int i = 0; i < kBatch / 2; ++i) ptx::ldmatrix_x4(b[i], b_row + (step + 2 * i) * 32);
 #pragma unroll
       for (int i = 0; i < kBatch; ++i)
         ptx::mma_m16n8k16(d, a[i], b[i / 2][i % 2 * 2], b[i / 2][i % 2 * 2 + 1]);
@@ -114,7 +120,8 @@ __global__ void __launch_bounds__(kFewThreads) router_few_kernel(const bf16* x, 
   for (int i = 0; i < 4; ++i) {
     const int token = lane / 4 + i / 2 * 8;
     const int expert = first_expert + lane % 4 * 2 + i % 2;
-    if (token < tokens && expert < experts) logits[static_cast<std::int64_t>(token) * experts + expert] = __float2bfloat16_rn(d[i]);
+    if (token < tokens && expert < experts)
+      logits[static_cast<std::int64_t>(token) * experts + expert] = __float2bfloat16_rn(d[i]);
   }
 }
 
@@ -126,8 +133,8 @@ void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, c
   const dim3 grid(static_cast<unsigned>((config.num_experts + kColumns - 1) / kColumns),
                   static_cast<unsigned>((sizes.tokens + kRows - 1) / kRows));
   ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
-  launch_kernel(kernel, {grid, Tile::kThreads, Tile::kSharedBytes}, stream, x, gate, logits, sizes.tokens, config.num_experts,
-                config.hidden_size);
+  launch_kernel(kernel, {grid, Tile::kThreads, Tile::kSharedBytes}, stream, x, gate, logits, sizes.tokens,
+                config.num_experts, config.hidden_size);
 }
 
 }  // namespace
@@ -135,10 +142,13 @@ void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, c
 void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   if (sizes.tokens == 0) return;
-  const int few_bytes = (kFewExperts + static_cast<int>(std::min<std::int64_t>(sizes.tokens, kFewTokens))) * few_stride(static_cast<int>(sizes.config.hidden_size));
+  const int few_bytes = (kFewExperts + static_cast<int>(std::min<std::int64_t>(sizes.tokens, kFewTokens))) *
+                        few_stride(static_cast<int>(sizes.config.hidden_size));
   if (sizes.tokens <= kFewTokens && few_bytes <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin))
-    launch_kernel(router_few_kernel, {static_cast<unsigned>((sizes.config.num_experts + kFewExperts - 1) / kFewExperts), kFewThreads, few_bytes}, stream, x, gate,
-                  logits, sizes.tokens, sizes.config.num_experts, sizes.config.hidden_size);
+    launch_kernel(router_few_kernel,
+                  {static_cast<unsigned>((sizes.config.num_experts + kFewExperts - 1) / kFewExperts),
+                   kFewThreads, few_bytes},
+                  stream, x, gate, logits, sizes.tokens, sizes.config.num_experts, sizes.config.hidden_size);
   else if (sizes.tokens <= 2048)
     launch<32, 32, 16, 16>(x, gate, logits, sizes, stream);
   else if (sizes.tokens <= 8192)

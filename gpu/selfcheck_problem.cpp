@@ -26,8 +26,8 @@ std::shared_ptr<Tensor> filled(Shape shape, std::uint64_t seed, double scale, bo
 #pragma omp parallel for schedule(static)
   for (std::int64_t i = 0; i < tensor->size(); ++i) {
     const std::uint64_t bits = word(seed, static_cast<std::uint64_t>(i));
-    values[static_cast<std::size_t>(i)] =
-        integers ? round_to_bf16(static_cast<double>(bits % 3) - 1.0) : round_to_bf16(approximately_normal(bits) * scale);
+    values[static_cast<std::size_t>(i)] = integers ? round_to_bf16(static_cast<double>(bits % 3) - 1.0)
+                                                   : round_to_bf16(approximately_normal(bits) * scale);
   }
   return tensor;
 }
@@ -47,19 +47,26 @@ Problem selfcheck_problem(const MoeConfig& config, std::int64_t tokens, std::uin
   problem.gate = std::move(*filled({config.num_experts, config.hidden_size}, seed * 8 + 2, by_hidden, ties));
   if (load == Load::OneTakesAll) {
     // The first feature is 8 for every token, and only the first top_k experts look at it.
-    for (std::int64_t t = 0; t < tokens; ++t) problem.input.as<Bf16>()[static_cast<std::size_t>(t * config.hidden_size)] = round_to_bf16(8.0);
+    for (std::int64_t t = 0; t < tokens; ++t)
+      problem.input.as<Bf16>()[static_cast<std::size_t>(t * config.hidden_size)] = round_to_bf16(8.0);
     for (std::int64_t e = 0; e < config.num_experts; ++e)
-      problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] = round_to_bf16(e < config.top_k ? 2.0 : -2.0);
+      problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] =
+          round_to_bf16(e < config.top_k ? 2.0 : -2.0);
   }
   if (load == Load::Skewed) {
-    // The first feature is 1 for every token; what an expert makes of it falls with the logarithm of its number, as Zipf's law has it.
-    for (std::int64_t t = 0; t < tokens; ++t) problem.input.as<Bf16>()[static_cast<std::size_t>(t * config.hidden_size)] = round_to_bf16(1.0);
+    // The first feature is 1 for every token; what an expert makes of it falls with the logarithm of its
+    // number, as Zipf's law has it.
+    for (std::int64_t t = 0; t < tokens; ++t)
+      problem.input.as<Bf16>()[static_cast<std::size_t>(t * config.hidden_size)] = round_to_bf16(1.0);
     for (std::int64_t e = 0; e < config.num_experts; ++e)
-      problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] = round_to_bf16(-0.5 * std::log(1.0 + static_cast<double>(e)));
+      problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] =
+          round_to_bf16(-0.5 * std::log(1.0 + static_cast<double>(e)));
   }
-  problem.experts = stored_experts(
-      filled({config.num_experts, 2 * config.moe_intermediate_size, config.hidden_size}, seed * 8 + 3, 2 * by_hidden, false),
-      filled({config.num_experts, config.hidden_size, config.moe_intermediate_size}, seed * 8 + 4, by_inter, false));
+  problem.experts =
+      stored_experts(filled({config.num_experts, 2 * config.moe_intermediate_size, config.hidden_size},
+                            seed * 8 + 3, 2 * by_hidden, false),
+                     filled({config.num_experts, config.hidden_size, config.moe_intermediate_size},
+                            seed * 8 + 4, by_inter, false));
   return problem;
 }
 

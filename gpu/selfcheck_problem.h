@@ -1,4 +1,5 @@
-// Random problems for the GPU self-check: values from a counter and a seed, so that any problem can be made again.
+// Random problems for the GPU self-check: values from a counter and a seed, so that any problem can be made
+// again.
 #pragma once
 
 #include <cstdint>

@@ -17,14 +17,18 @@ __global__ void swiglu_kernel(const bf16* first_gemm, bf16* intermediate, std::i
   ptx::wait_for_previous();
   if (i >= elements) return;
   const std::int64_t gate = i / width * 2 * width + i % width;
-  intermediate[i] = swiglu<true>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
+  intermediate[i] =
+      swiglu<true>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
 }
 
 __global__ void compare_silu_kernel(int* differing) {
-  const auto argument = __ushort_as_bfloat16(static_cast<unsigned short>(blockIdx.x * kThreads + threadIdx.x));
+  const auto argument =
+      __ushort_as_bfloat16(static_cast<unsigned short>(blockIdx.x * kThreads + threadIdx.x));
   const float a = __bfloat162float(argument);
   if (!isfinite(a)) return;
-  if (__bfloat16_as_ushort(__float2bfloat16_rn(silu(a))) != __bfloat16_as_ushort(__float2bfloat16_rn(silu_sm90(a)))) atomicAdd(differing, 1);
+  if (__bfloat16_as_ushort(__float2bfloat16_rn(silu(a))) !=
+      __bfloat16_as_ushort(__float2bfloat16_rn(silu_sm90(a))))
+    atomicAdd(differing, 1);
 }
 
 }  // namespace
@@ -45,8 +49,8 @@ void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cuda
   const std::int64_t elements = sizes.slots() * sizes.config.moe_intermediate_size;
   if (elements == 0) return;
   ASSAY_CHECK(elements < (std::int64_t{1} << 31) * kThreads, "expected the intermediate to fit one grid");
-  launch_kernel(swiglu_kernel, {static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads}, stream, first_gemm, intermediate,
-                elements, sizes.config.moe_intermediate_size);
+  launch_kernel(swiglu_kernel, {static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads},
+                stream, first_gemm, intermediate, elements, sizes.config.moe_intermediate_size);
 }
 
 }  // namespace assay::gpu

@@ -8,9 +8,9 @@ namespace assay::gpu {
 /// a / (1 + expf(-a)) in fp32, not rounded to bf16 yet.
 __device__ inline float silu(float a) { return __fdiv_rn(a, __fadd_rn(1.0f, expf(-a))); }
 
-/// The same number after rounding to bf16 for every finite bf16 argument on sm_90 (the self-check compares all of them), in
-/// 6 instructions: approximate exponential and reciprocal. Both are scaled by 2^6, so that the reciprocal of a large
-/// 1 + exp(-a) does not fall among the subnormals, which it flushes.
+/// The same number after rounding to bf16 for every finite bf16 argument on sm_90 (the self-check compares
+/// all of them), in 6 instructions: approximate exponential and reciprocal. Both are scaled by 2^6, so that
+/// the reciprocal of a large 1 + exp(-a) does not fall among the subnormals, which it flushes.
 __device__ inline float silu_sm90(float a) {
   float exponential;
   float reciprocal;
@@ -22,14 +22,17 @@ __device__ inline float silu_sm90(float a) {
 /// The value a bf16 store would keep.
 __device__ inline float through_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-/// The stored intermediate. kRoundInner: rb(rb(silu(rb(gate))) * rb(up)), the roundings memory would do; else one rounding.
+/// The stored intermediate. kRoundInner: rb(rb(silu(rb(gate))) * rb(up)), the roundings memory would do; else
+/// one rounding.
 template <bool kRoundInner>
 __device__ inline __nv_bfloat16 swiglu(float gate, float up) {
-  if constexpr (kRoundInner) return __float2bfloat16_rn(__fmul_rn(through_bf16(silu(through_bf16(gate))), through_bf16(up)));
+  if constexpr (kRoundInner)
+    return __float2bfloat16_rn(__fmul_rn(through_bf16(silu(through_bf16(gate))), through_bf16(up)));
   return __float2bfloat16_rn(__fmul_rn(silu(gate), up));
 }
 
-/// Two neighbouring elements under contract hf by silu_sm90. The bf16 product rounds the exact product once, as fp32 would.
+/// Two neighbouring elements under contract hf by silu_sm90. The bf16 product rounds the exact product once,
+/// as fp32 would.
 __device__ inline __nv_bfloat162 swiglu_pair_sm90(float gate0, float gate1, float up0, float up1) {
   const __nv_bfloat162 gate = __floats2bfloat162_rn(gate0, gate1);
   const __nv_bfloat162 up = __floats2bfloat162_rn(up0, up1);

@@ -11,8 +11,10 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   static const auto found = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult result{};
-    ASSAY_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result));
-    ASSAY_CHECK(result == cudaDriverEntryPointSuccess && function != nullptr, "expected a driver with cuTensorMapEncodeTiled (CUDA 12.0 or newer)");
+    ASSAY_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
+                                                &result));
+    ASSAY_CHECK(result == cudaDriverEntryPointSuccess && function != nullptr,
+                "expected a driver with cuTensorMapEncodeTiled (CUDA 12.0 or newer)");
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
   return found;
@@ -33,11 +35,13 @@ CUtensorMap tensor_map(const bf16* base, const MapAxis* axes, int rank) {
     if (i > 0) strides[at - 1] = static_cast<cuuint64_t>(axes[i].stride) * sizeof(bf16);
   }
   CUtensorMap map{};
-  const CUresult result = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(rank), const_cast<bf16*>(base),
-                                    extents.data(), strides.data(), box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(rank),
+                                    const_cast<bf16*>(base), extents.data(), strides.data(), box.data(),
+                                    steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
-    throw InputError("expected the driver to encode a tensor map, found error " + std::to_string(static_cast<int>(result)));
+    throw InputError("expected the driver to encode a tensor map, found error " +
+                     std::to_string(static_cast<int>(result)));
   return map;
 }
 

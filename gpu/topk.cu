@@ -1,5 +1,6 @@
-// Softmax over the experts, exact top-k, renormalisation and weights. One warp per token: lane l holds experts l, l + 32, ...
-// in registers. A single block also orders its slots by expert. Sums run over 32 lanes (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums.
+// Softmax over the experts, exact top-k, renormalisation and weights. One warp per token: lane l holds
+// experts l, l + 32, ... in registers. A single block also orders its slots by expert. Sums run over 32 lanes
+// (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums.
 #include <algorithm>
 
 #include "gpu/cuda_check.h"
@@ -15,25 +16,28 @@ constexpr int kWarps = 8;
 
 __device__ float sum_of_lanes(float value) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value = __fadd_rn(value, __shfl_xor_sync(kAllLanes, value, distance));
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = __fadd_rn(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 
 __device__ float max_of_lanes(float value) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 
-// Order-preserving key of a probability (never negative); NaN is the greatest, as for torch; 0 means "not a candidate".
+// Order-preserving key of a probability (never negative); NaN is the greatest, as for torch; 0 means "not a
+// candidate".
 __device__ unsigned key_of(float probability) {
   return isnan(probability) ? 0x80000000u : __float_as_uint(probability) + 1u;
 }
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kWarps * 32)
-    softmax_topk_kernel(const bf16* logits, Routing routing, std::int64_t tokens, int experts, int top_k, bool renormalise,
-                        int tokens_per_chunk) {
+    softmax_topk_kernel(const bf16* logits, Routing routing, std::int64_t tokens, int experts, int top_k,
+                        bool renormalise, int tokens_per_chunk) {
   __shared__ int histogram[kMaxExperts];
   for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
   __syncthreads();
@@ -82,7 +86,8 @@ __global__ void __launch_bounds__(kWarps * 32)
           probability = value[i];
         }
       const unsigned winner = __reduce_max_sync(kAllLanes, best);
-      const int chosen = static_cast<int>(__reduce_min_sync(kAllLanes, best == winner ? static_cast<unsigned>(expert) : ~0u));
+      const int chosen = static_cast<int>(
+          __reduce_min_sync(kAllLanes, best == winner ? static_cast<unsigned>(expert) : ~0u));
       const float chosen_probability = __shfl_sync(kAllLanes, probability, chosen % 32);
       if (lane == j) {
         mine = chosen_probability;
@@ -107,10 +112,12 @@ __global__ void __launch_bounds__(kWarps * 32)
 
   // The only chunk: one warp orders it here and saves a launch.
   __shared__ int next_row[kMaxExperts];
-  scan_experts(experts, [&](int expert) { return histogram[expert]; }, [&](int expert, int first_row, int count) {
-    next_row[expert] = first_row;
-    routing.counts[expert] = count;
-  });
+  scan_experts(
+      experts, [&](int expert) { return histogram[expert]; },
+      [&](int expert, int first_row, int count) {
+        next_row[expert] = first_row;
+        routing.counts[expert] = count;
+      });
   __syncwarp();
   write_tiles(routing, experts, next_row, histogram);
   __syncwarp();
@@ -131,7 +138,8 @@ Kernel kernel_for(std::int64_t experts) {
 }  // namespace
 
 Chunks chunks_of(std::int64_t tokens) {
-  // At least one token per warp of a block, at most 512 chunks: the scan over chunks is one warp's work per expert.
+  // At least one token per warp of a block, at most 512 chunks: the scan over chunks is one warp's work per
+  // expert.
   Chunks chunks;
   chunks.tokens_per_chunk = std::max<std::int64_t>(kWarps, (tokens + 511) / 512);
   chunks.count = (tokens + chunks.tokens_per_chunk - 1) / chunks.tokens_per_chunk;
@@ -141,12 +149,13 @@ Chunks chunks_of(std::int64_t tokens) {
 void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
   const auto& config = sizes.config;
   ASSAY_CHECK(config.num_experts <= kMaxExperts, "expected at most 1024 experts");
-  ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts, "expected at most 32 experts per token");
+  ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts,
+              "expected at most 32 experts per token");
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
-  launch_kernel(kernel_for(config.num_experts), {static_cast<unsigned>(chunks.count), kWarps * 32}, stream, logits,
-                routing, sizes.tokens, config.num_experts, config.top_k,
-                config.norm_topk_prob, chunks.tokens_per_chunk);
+  launch_kernel(kernel_for(config.num_experts), {static_cast<unsigned>(chunks.count), kWarps * 32}, stream,
+                logits, routing, sizes.tokens, config.num_experts, config.top_k, config.norm_topk_prob,
+                chunks.tokens_per_chunk);
 }
 
 }  // namespace assay::gpu

@@ -1,4 +1,5 @@
-// The declared list of kernel configs and the rule that chooses among measured ones; the same with and without CUDA.
+// The declared list of kernel configs and the rule that chooses among measured ones; the same with and
+// without CUDA.
 #include "gpu/autotune.h"
 
 namespace assay {
@@ -17,7 +18,11 @@ std::vector<KernelConfigForward> tuning_space(const Sizes& sizes) {
     for (const int cluster : {1, 2})
       for (const int down : {3, 2})
         for (const int raster : {2, 4, 8, 16})
-          space.push_back({.variant = "wgmma_sm90", .tiles = tiles, .pipeline_depth_down = down, .raster_rows = raster, .cluster = cluster});
+          space.push_back({.variant = "wgmma_sm90",
+                           .tiles = tiles,
+                           .pipeline_depth_down = down,
+                           .raster_rows = raster,
+                           .cluster = cluster});
   KernelConfigForward narrow{.variant = "wgmma_sm90", .tiles = "narrow"};
   if (!gpu_unsupported(narrow, sizes)) space.push_back(narrow);
   space.push_back({.variant = "mma_sm80"});
@@ -25,23 +30,27 @@ std::vector<KernelConfigForward> tuning_space(const Sizes& sizes) {
 }
 
 std::string describe(const KernelConfigForward& config) {
-  return "variant=" + config.variant + ",tiles=" + config.tiles + ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
-         ",pipeline_depth_down=" + std::to_string(config.pipeline_depth_down) + ",raster_rows=" + std::to_string(config.raster_rows) +
-         ",persistent_blocks=" + std::to_string(config.persistent_blocks) + ",cluster=" + std::to_string(config.cluster);
+  return "variant=" + config.variant + ",tiles=" + config.tiles +
+         ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
+         ",pipeline_depth_down=" + std::to_string(config.pipeline_depth_down) +
+         ",raster_rows=" + std::to_string(config.raster_rows) +
+         ",persistent_blocks=" + std::to_string(config.persistent_blocks) +
+         ",cluster=" + std::to_string(config.cluster);
 }
 
 KernelConfigForward choose(const std::vector<TuningTrial>& trials, std::string& reason) {
   const auto& standard = trials.front();
-  const TuningTrial* best = &standard;  // of those that gain more than their spread; a time that is not a number never does
+  const TuningTrial* best =
+      &standard;  // of those that gain more than their spread; a time that is not a number never does
   for (const auto& trial : trials)
     if (trial.equal_bits && trial.gain_us > trial.spread_us && trial.gain_us > best->gain_us) best = &trial;
   if (best == &standard) {
-    reason = "the default stays: " + microseconds(standard.median_us) + ", and none of " + std::to_string(trials.size()) +
-             " configs gains more than the spread of its gain";
+    reason = "the default stays: " + microseconds(standard.median_us) + ", and none of " +
+             std::to_string(trials.size()) + " configs gains more than the spread of its gain";
     return standard.config;
   }
-  reason = describe(best->config) + " wins: " + microseconds(best->gain_us) + " less than the default's " + microseconds(standard.median_us) +
-           ", spread " + microseconds(best->spread_us);
+  reason = describe(best->config) + " wins: " + microseconds(best->gain_us) + " less than the default's " +
+           microseconds(standard.median_us) + ", spread " + microseconds(best->spread_us);
   return best->config;
 }
 

@@ -14,7 +14,8 @@ double power_of(std::int32_t exponent) {
 }
 
 std::shared_ptr<const DeviceMatrix> uploaded(std::span<const Bf16> values, std::int64_t n, std::int64_t k) {
-  auto matrix = std::make_shared<DeviceMatrix>(DeviceMatrix{Buffer<bf16>("weights", n * k), std::vector<double>(static_cast<std::size_t>(n))});
+  auto matrix = std::make_shared<DeviceMatrix>(
+      DeviceMatrix{Buffer<bf16>("weights", n * k), std::vector<double>(static_cast<std::size_t>(n))});
   matrix->values.upload(values.data(), 0, n * k);
   const Buffer<std::int32_t> lowest("column granularity", n);
   column_granularity(matrix->values.data(), k, n, lowest.data(), nullptr);
@@ -32,8 +33,10 @@ WeightCache::WeightCache() {
   budget_ = free / 4;
 }
 
-std::shared_ptr<const DeviceMatrix> WeightCache::place(const ExpertMatrix& matrix, std::int64_t n, std::int64_t k) {
-  ASSAY_CHECK(static_cast<std::int64_t>(matrix.values.size()) == n * k, "expected a matrix of n rows and k columns");
+std::shared_ptr<const DeviceMatrix> WeightCache::place(const ExpertMatrix& matrix, std::int64_t n,
+                                                       std::int64_t k) {
+  ASSAY_CHECK(static_cast<std::int64_t>(matrix.values.size()) == n * k,
+              "expected a matrix of n rows and k columns");
   const std::scoped_lock lock(mutex_);
   const auto found = held_.find(matrix.values.data());
   if (found != held_.end()) return found->second.matrix;

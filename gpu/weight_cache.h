@@ -12,14 +12,15 @@
 
 namespace assay::gpu {
 
-/// A matrix [n, k] and the granularity of its rows, which are the product's columns (harness/product_bound.h).
+/// A matrix [n, k] and the granularity of its rows, which are the product's columns
+/// (harness/product_bound.h).
 struct DeviceMatrix {
   Buffer<bf16> values;
   std::vector<double> granularity;  // [n]
 };
 
-/// Holds matrices as long as their host memory stays as it is: the owner is held with them. What nobody owns may change behind its
-/// pointer and is loaded again, like what is over a quarter of the free memory.
+/// Holds matrices as long as their host memory stays as it is: the owner is held with them. What nobody owns
+/// may change behind its pointer and is loaded again, like what is over a quarter of the free memory.
 class WeightCache {
  public:
   WeightCache();

@@ -1,4 +1,5 @@
-// The consumers of the Hopper grouped products: warpgroups that multiply stages as they arrive and write their own results.
+// The consumers of the Hopper grouped products: warpgroups that multiply stages as they arrive and write
+// their own results.
 #pragma once
 
 #include <type_traits>
@@ -10,8 +11,9 @@
 
 namespace assay::gpu::wgmma {
 
-// How a consumer's warp frees stages: one arrival in its own block, by lane 0, and one in the other block of the cluster, by lane 1,
-// since the next weights may come from there. All that can be known before is: the release is on the critical path.
+// How a consumer's warp frees stages: one arrival in its own block, by lane 0, and one in the other block of
+// the cluster, by lane 1, since the next weights may come from there. All that can be known before is: the
+// release is on the critical path.
 struct Release {
   std::uint32_t own;    // address of the first stage's barrier
   std::uint32_t other;  // the same in the other block
@@ -29,10 +31,12 @@ struct Release {
   }
 };
 
-// One consumer's sums over all stages of a tile; kN columns of wgmma. kWaitEach: a stage is freed as soon as its own products are done,
-// which suits tiles that wait for memory and wide ones; else the next stage's products are queued before, if they have arrived.
+// One consumer's sums over all stages of a tile; kN columns of wgmma. kWaitEach: a stage is freed as soon as
+// its own products are done, which suits tiles that wait for memory and wide ones; else the next stage's
+// products are queued before, if they have arrived.
 template <bool kGather, Layout kLayout, int kN, bool kWaitEach>
-__device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release& release, std::uint32_t base, int consumer, std::uint32_t full) {
+__device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release& release, std::uint32_t base,
+                         int consumer, std::uint32_t full) {
   using Shape = Shape<kLayout>;
   constexpr bool kTall = kLayout == Layout::Tall;
   constexpr unsigned kAllLanes = 0xffffffffu;
@@ -47,11 +51,14 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
       held = -1;
     }
     if (!late) ptx::mbarrier_wait(arrived, ring.parity);
-    if constexpr (kGather && kPlanted != Planted::MissingFence) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
+    if constexpr (kGather && kPlanted != Planted::MissingFence)
+      ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
     const bool stale = kPlanted == Planted::StaleStage && step == 2;
-    const std::uint32_t stage = base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * Shape::kStageBytes;
+    const std::uint32_t stage =
+        base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * Shape::kStageBytes;
     const std::uint32_t weights = ptx::tile_place(stage + (kTall ? 0 : consumer * Shape::kParts * kBytes64));
-    const std::uint32_t rows = ptx::tile_place(stage + Shape::kWeightBytes + (kTall ? consumer * kBytes64 : 0));
+    const std::uint32_t rows =
+        ptx::tile_place(stage + Shape::kWeightBytes + (kTall ? consumer * kBytes64 : 0));
     const std::uint32_t a = kTall ? rows : weights;
     const std::uint32_t b = kTall ? weights : rows;
     ptx::wgmma_fence();
@@ -60,7 +67,8 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
 #pragma unroll
       for (int part = 0; part < Shape::kParts; ++part)
         if (kPlanted != Planted::DroppedLastK || step == 0 || step + 1 < steps)
-          ptx::wgmma_m64k16<kN>(d[part], ptx::tile_descriptor(a + part * (kBytes64 >> 4) + 2 * k), ptx::tile_descriptor(b + 2 * k), step != 0 || k != 0);
+          ptx::wgmma_m64k16<kN>(d[part], ptx::tile_descriptor(a + part * (kBytes64 >> 4) + 2 * k),
+                                ptx::tile_descriptor(b + 2 * k), step != 0 || k != 0);
     ptx::wgmma_commit();
     if (late) ptx::mbarrier_wait(arrived, ring.parity);
     if constexpr (kWaitEach) {
@@ -79,7 +87,8 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
 }
 
 template <Product kProduct, bool kGather, bool kFlag, Layout kLayout>
-__device__ void consume(const Arguments& arguments, const Maps& maps, std::uint32_t base, char* staging, Control* control) {
+__device__ void consume(const Arguments& arguments, const Maps& maps, std::uint32_t base, char* staging,
+                        Control* control) {
   constexpr int kFewRowsHere = 64;
   const int consumer = threadIdx.x / 128 - 1;
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
@@ -97,7 +106,8 @@ __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint3
       continue;
     }
     Sums<kLayout> d;
-    const auto sum = [&]<int kN, bool kWaitEach>(std::integral_constant<int, kN>, std::bool_constant<kWaitEach>) {
+    const auto sum = [&]<int kN, bool kWaitEach>(std::integral_constant<int, kN>,
+                                                 std::bool_constant<kWaitEach>) {
       sum_tile<kGather, kLayout, kN, kWaitEach>(d, ring, steps, release, base, consumer, full);
     };
     if constexpr (kLayout == Layout::Narrow)

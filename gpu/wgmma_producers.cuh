@@ -1,6 +1,6 @@
-// Who brings what the Hopper grouped products multiply. A stage that is refilled 50 cycles later costs 4 % of the kernel, so that nobody who
-// refills waits for anything else: contiguous rows, weights and tiles have a warp each; where four warps gather rows, tiles are handed out
-// between copies.
+// Who brings what the Hopper grouped products multiply. A stage that is refilled 50 cycles later costs 4 % of
+// the kernel, so that nobody who refills waits for anything else: contiguous rows, weights and tiles have a
+// warp each; where four warps gather rows, tiles are handed out between copies.
 #pragma once
 
 #include <type_traits>
@@ -11,10 +11,12 @@
 namespace assay::gpu::wgmma {
 
 __device__ inline int expert_of(const Tile& tile) {
-  return kPlanted == Planted::NeighbourExpert && tile.rows < kTileRows && tile.expert > 0 ? tile.expert - 1 : tile.expert;
+  return kPlanted == Planted::NeighbourExpert && tile.rows < kTileRows && tile.expert > 0 ? tile.expert - 1
+                                                                                          : tile.expert;
 }
 
-// A tile's weights, stage by stage. Of a pair each block fetches the half of its rank for both, and waits for the other's.
+// A tile's weights, stage by stage. Of a pair each block fetches the half of its rank for both, and waits for
+// the other's.
 template <Product kProduct, Layout kLayout>
 struct WeightLoads {
   static constexpr int kColumns = Shape<kLayout>::kColumns;
@@ -23,7 +25,9 @@ struct WeightLoads {
   int expert;
 
   __device__ explicit WeightLoads(const Tile& tile)
-      : rank(tile.paired ? ptx::cluster_rank() : 0), first(tile.column_tile * (kProduct == Product::GateUp ? kColumns / 16 : kColumns)), expert(expert_of(tile)) {}
+      : rank(tile.paired ? ptx::cluster_rank() : 0),
+        first(tile.column_tile * (kProduct == Product::GateUp ? kColumns / 16 : kColumns)),
+        expert(expert_of(tile)) {}
 
   template <bool kPaired>
   __device__ void load(std::uint32_t stage, const Maps& maps, std::uint32_t barrier, int step) const {
@@ -31,11 +35,13 @@ struct WeightLoads {
     const std::uint32_t shared = stage + (kPaired ? rank * (Shape<kLayout>::kWeightBytes / 2) : 0);
     ptx::mbarrier_arrive_expect(barrier, Shape<kLayout>::kWeightBytes);
     if constexpr (kProduct == Product::GateUp && kPaired)
-      ptx::tensor_multicast_5d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth, 0, 0, first + rank * (kColumns / 32), expert);
+      ptx::tensor_multicast_5d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth, 0, 0,
+                               first + rank * (kColumns / 32), expert);
     else if constexpr (kProduct == Product::GateUp)
       ptx::tensor_load_5d(shared, &maps.weights, barrier, step * kBoxDepth, 0, 0, first, expert);
     else if constexpr (kPaired)
-      ptx::tensor_multicast_3d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth, first + rank * (kColumns / 2), expert);
+      ptx::tensor_multicast_3d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth,
+                               first + rank * (kColumns / 2), expert);
     else
       ptx::tensor_load_3d(shared, &maps.weights, barrier, step * kBoxDepth, first, expert);
   }
@@ -43,7 +49,8 @@ struct WeightLoads {
 
 // One warp, of which one lane works.
 template <Product kProduct, Layout kLayout>
-__device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std::uint32_t base, Control* control) {
+__device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std::uint32_t base,
+                              Control* control) {
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
   const std::uint32_t full = ptx::shared_address(control->full);
   const std::uint32_t empty = ptx::shared_address(control->empty);
@@ -55,7 +62,8 @@ __device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std:
       const auto load_stages = [&]<bool kPaired>(std::bool_constant<kPaired>) {
         for (int step = 0; step < steps; ++step, ring.advance()) {
           ptx::mbarrier_wait(empty + ring.stage * 8, ring.parity ^ 1);
-          weights.template load<kPaired>(base + ring.stage * Shape<kLayout>::kStageBytes, maps, full + ring.stage * 8, step);
+          weights.template load<kPaired>(base + ring.stage * Shape<kLayout>::kStageBytes, maps,
+                                         full + ring.stage * 8, step);
         }
       };
       if (tile.paired)
@@ -82,14 +90,15 @@ __device__ inline std::uint32_t first_chunk(const Arguments& arguments, int toke
   return kPlanted == Planted::ByteOffset32 ? chunk % (1u << 28) : chunk;
 }
 
-// A warpgroup: thread t copies chunk t mod 8 of rows t / 8, t / 8 + 16, ... All four warps copy, for two take 13 % longer; so one lane of the
-// first hands out tiles besides, and one of the last brings weights.
+// A warpgroup: thread t copies chunk t mod 8 of rows t / 8, t / 8 + 16, ... All four warps copy, for two take
+// 13 % longer; so one lane of the first hands out tiles besides, and one of the last brings weights.
 template <Product kProduct, Layout kLayout>
-__device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const Maps& maps, std::uint32_t base, Control* control) {
+__device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const Maps& maps,
+                            std::uint32_t base, Control* control) {
   using Shape = Shape<kLayout>;
-  constexpr int kApart = 16;     // rows of one thread: they have the same swizzle
+  constexpr int kApart = 16;  // rows of one thread: they have the same swizzle
   constexpr int kCopies = Shape::kRows / kApart;
-  constexpr int kTogether = 4;   // copies that are left out together behind a tile's last row
+  constexpr int kTogether = 4;  // copies that are left out together behind a tile's last row
   const int warp = threadIdx.x / 32;
   const bool acts = threadIdx.x % 32 == 0;
   const int chunk = threadIdx.x % 8;
@@ -114,11 +123,14 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
       const int row = first_row + i * kApart;
       const bool valid = row < tile.rows;
       valid_rows |= static_cast<unsigned>(valid) << i;
-      from[i] = chunk + (valid ? first_chunk(arguments, arguments.routing.gather_indices[tile.first + row] / arguments.top_k) : 0);
+      from[i] = chunk + (valid ? first_chunk(arguments, arguments.routing.gather_indices[tile.first + row] /
+                                                            arguments.top_k)
+                               : 0);
     }
     // What a warp does besides is decided here: a refill is on the critical path.
     const auto copy_stages = [&](auto before, auto after) {
-      const auto* chunks_of_x = reinterpret_cast<const uint4*>(arguments.x);  // a stage further along K with every step
+      const auto* chunks_of_x =
+          reinterpret_cast<const uint4*>(arguments.x);  // a stage further along K with every step
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, ring.advance(), chunks_of_x += kBoxDepth / 8) {
         const std::uint32_t arrived = full + ring.stage * 8;
@@ -144,9 +156,12 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
     } else {
       const WeightLoads<kProduct, kLayout> weights(tile);
       const auto bring = [&]<bool kPaired>(std::bool_constant<kPaired>) {
-        copy_stages([&](int step, std::uint32_t arrived) {
-          if (acts) weights.template load<kPaired>(base + ring.stage * Shape::kStageBytes, maps, arrived, step);
-        }, nothing);
+        copy_stages(
+            [&](int step, std::uint32_t arrived) {
+              if (acts)
+                weights.template load<kPaired>(base + ring.stage * Shape::kStageBytes, maps, arrived, step);
+            },
+            nothing);
       };
       if (tile.paired)
         bring(std::true_type{});
@@ -158,8 +173,8 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
   if (threadIdx.x == 0) feeder.finish();
 }
 
-// A stage's contiguous rows: large boxes, small ones for a short rest. Rows behind the expert's last are the next expert's, or zeros:
-// computed at most, never stored. Gives the rows that come, or brings them.
+// A stage's contiguous rows: large boxes, small ones for a short rest. Rows behind the expert's last are the
+// next expert's, or zeros: computed at most, never stored. Gives the rows that come, or brings them.
 template <Layout kLayout>
 struct RowLoads {
   static constexpr bool kTall = kLayout == Layout::Tall;
@@ -177,7 +192,9 @@ struct RowLoads {
   __device__ int rows() const { return large * kBoxRows + small * kGranule; }
   __device__ void load(std::uint32_t to, const Maps& maps, std::uint32_t barrier, int step, int first) const {
 #pragma unroll kTall ? 2 : 1
-    for (int i = 0; i < large; ++i) ptx::tensor_load_2d(to + i * kBoxRows * 128, &maps.rows, barrier, step * kBoxDepth, first + i * kBoxRows);
+    for (int i = 0; i < large; ++i)
+      ptx::tensor_load_2d(to + i * kBoxRows * 128, &maps.rows, barrier, step * kBoxDepth,
+                          first + i * kBoxRows);
     if constexpr (kMostSmall > 0)
 #pragma unroll 1
       for (int i = 0, row = large * kBoxRows; i < small; ++i, row += kGranule)
@@ -187,7 +204,8 @@ struct RowLoads {
 
 // One warp, of which one lane works.
 template <Layout kLayout>
-__device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::uint32_t base, Control* control) {
+__device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::uint32_t base,
+                           Control* control) {
   using Shape = Shape<kLayout>;
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
   const std::uint32_t full = ptx::shared_address(control->full);
@@ -201,7 +219,8 @@ __device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::ui
         const std::uint32_t arrived = full + ring.stage * 8;
         ptx::mbarrier_wait(empty + ring.stage * 8, ring.parity ^ 1);
         ptx::mbarrier_arrive_expect(arrived, rows.rows() * 128);
-        rows.load(base + ring.stage * Shape::kStageBytes + Shape::kWeightBytes, maps, arrived, step, tile.first);
+        rows.load(base + ring.stage * Shape::kStageBytes + Shape::kWeightBytes, maps, arrived, step,
+                  tile.first);
       }
     }
     __syncwarp();

@@ -1,4 +1,5 @@
-// How the Hopper grouped products cut their work: tile sizes, shared memory, the walk over tiles and how blocks get their next one.
+// How the Hopper grouped products cut their work: tile sizes, shared memory, the walk over tiles and how
+// blocks get their next one.
 #pragma once
 
 #include <cstdint>
@@ -15,40 +16,49 @@ inline constexpr int kConsumers = 2;
 inline constexpr int kThreads = (1 + kConsumers) * 128;
 inline constexpr int kBytes64 = 64 * 128;  // 64 rows of a stage: what one wgmma takes of the weights
 inline constexpr int kMaxStages = 5;
-inline constexpr int kGranule = 8;         // rows of the copy engine's small boxes: one swizzle pattern
-inline constexpr int kAlignment = 1024;    // of the 128-byte swizzle
+inline constexpr int kGranule = 8;       // rows of the copy engine's small boxes: one swizzle pattern
+inline constexpr int kAlignment = 1024;  // of the 128-byte swizzle
 
 /// How a tile lies on the tensor core.
-/// Tall: the experts' rows are wgmma's rows, which come in 64s, and 256 weights its columns: the widest one reads the fewest bytes of shared
-/// memory per operation and is 7 % faster than the others, but an expert's last rows are padded.
-/// Wide: the weights are its rows and the experts' rows its columns, which come in 8s: hardly anything is computed in vain.
-/// Narrow: the same with half of the weights, for few tokens: work for more multiprocessors, and two blocks fit on one, so that the second
-/// product can fetch weights while the first one ends.
+/// Tall: the experts' rows are wgmma's rows, which come in 64s, and 256 weights its columns: the widest one
+/// reads the fewest bytes of shared memory per operation and is 7 % faster than the others, but an expert's
+/// last rows are padded. Wide: the weights are its rows and the experts' rows its columns, which come in 8s:
+/// hardly anything is computed in vain. Narrow: the same with half of the weights, for few tokens: work for
+/// more multiprocessors, and two blocks fit on one, so that the second product can fetch weights while the
+/// first one ends.
 enum class Layout { Tall, Wide, Narrow };
 
 template <Layout kLayout>
 struct Shape {
   static constexpr int kColumns = kLayout == Layout::Narrow ? 128 : 256;  // weights
-  static constexpr int kRows = kLayout == Layout::Tall ? kTileRows : kLayout == Layout::Wide ? kWideTileRows : kNarrowTileRows;
-  static constexpr int kParts = kLayout == Layout::Wide ? 2 : 1;          // wgmma products side by side, per consumer
-  static constexpr int kRegisters = kLayout == Layout::Tall ? 128 : kRows / 2;  // a thread's results of one part
+  static constexpr int kRows = kLayout == Layout::Tall   ? kTileRows
+                               : kLayout == Layout::Wide ? kWideTileRows
+                                                         : kNarrowTileRows;
+  static constexpr int kParts = kLayout == Layout::Wide ? 2 : 1;  // wgmma products side by side, per consumer
+  static constexpr int kRegisters =
+      kLayout == Layout::Tall ? 128 : kRows / 2;  // a thread's results of one part
   static constexpr int kWeightBytes = kColumns * 128;
   static constexpr int kStageBytes = kWeightBytes + kRows * 128;
-  static constexpr int kBoxRows = kLayout == Layout::Tall ? 64 : 48;      // of the large boxes in which the copy engine brings rows
-  static constexpr int kOutBoxRows = kLayout == Layout::Tall ? 64 : 32;   // and takes results
+  static constexpr int kBoxRows =
+      kLayout == Layout::Tall ? 64 : 48;  // of the large boxes in which the copy engine brings rows
+  static constexpr int kOutBoxRows = kLayout == Layout::Tall ? 64 : 32;  // and takes results
 };
 
 template <Layout kLayout>
 using Sums = float[Shape<kLayout>::kParts][Shape<kLayout>::kRegisters];
 
-/// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns, each of boxes of 64 columns.
+/// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns,
+/// each of boxes of 64 columns.
 template <Product kProduct, Layout kLayout>
 struct Staging {
   static constexpr bool kGateUp = kProduct == Product::GateUp;
   static constexpr bool kTall = kLayout == Layout::Tall;
-  static constexpr int kColumns = Shape<kLayout>::kColumns / (kTall ? 1 : kConsumers) / (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
+  static constexpr int kColumns = Shape<kLayout>::kColumns / (kTall ? 1 : kConsumers) /
+                                  (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
   static constexpr int kBoxes = (kColumns + 63) / 64;
-  static constexpr int kRows = kTall ? 64 : kLayout == Layout::Wide && kGateUp ? 48 : Shape<kLayout>::kRows;  // of one pass
+  static constexpr int kRows = kTall                                ? 64
+                               : kLayout == Layout::Wide && kGateUp ? 48
+                                                                    : Shape<kLayout>::kRows;  // of one pass
   static constexpr int kPasses = kTall ? 1 : Shape<kLayout>::kRows / kRows;
   static constexpr int kBuffers = kPasses > 1 ? 2 : 1;
   static constexpr int kBoxBytes = kRows * 128;
@@ -68,17 +78,18 @@ struct Arguments {
   int top_k;
   int stages;
   int raster_rows;
-  int cluster;            // blocks that share weights: 1 or 2
+  int cluster;  // blocks that share weights: 1 or 2
 };
 
 /// The copy engine's views of the tensors: large and small boxes.
 struct Maps {
-  CUtensorMap rows, few_rows;          // of x
-  CUtensorMap weights, half_weights;   // all a tile has, and what blocks of a pair fetch for one another
+  CUtensorMap rows, few_rows;         // of x
+  CUtensorMap weights, half_weights;  // all a tile has, and what blocks of a pair fetch for one another
   CUtensorMap out, few_out;
 };
 
-/// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are shared in L2.
+/// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are
+/// shared in L2.
 struct Walk {
   unsigned row_tiles;  // without signs, for divisions by them are shorter
   unsigned column_tiles;
@@ -128,12 +139,17 @@ struct Control {
 
 template <Product kProduct, Layout kLayout>
 constexpr int shared_bytes(int stages) {
-  return stages * Shape<kLayout>::kStageBytes + kConsumers * Staging<kProduct, kLayout>::kBytes + static_cast<int>(sizeof(Control)) + kAlignment;
+  return stages * Shape<kLayout>::kStageBytes + kConsumers * Staging<kProduct, kLayout>::kBytes +
+         static_cast<int>(sizeof(Control)) + kAlignment;
 }
 constexpr int kBlockBytes = 227 * 1024;
-static_assert(shared_bytes<Product::GateUp, Layout::Tall>(4) <= kBlockBytes && shared_bytes<Product::Down, Layout::Tall>(3) <= kBlockBytes);
-static_assert(shared_bytes<Product::GateUp, Layout::Wide>(4) <= kBlockBytes && shared_bytes<Product::Down, Layout::Wide>(3) <= kBlockBytes);
-static_assert(shared_bytes<Product::GateUp, Layout::Narrow>(kMaxStages) + shared_bytes<Product::Down, Layout::Narrow>(kMaxStages) <= kBlockBytes - 1024,
+static_assert(shared_bytes<Product::GateUp, Layout::Tall>(4) <= kBlockBytes &&
+              shared_bytes<Product::Down, Layout::Tall>(3) <= kBlockBytes);
+static_assert(shared_bytes<Product::GateUp, Layout::Wide>(4) <= kBlockBytes &&
+              shared_bytes<Product::Down, Layout::Wide>(3) <= kBlockBytes);
+static_assert(shared_bytes<Product::GateUp, Layout::Narrow>(kMaxStages) +
+                      shared_bytes<Product::Down, Layout::Narrow>(kMaxStages) <=
+                  kBlockBytes - 1024,
               "two blocks, and what the system takes for each");
 
 /// A warp's way through the tiles of its block.
@@ -142,7 +158,8 @@ struct TileReader {
   int cluster;
   int number = 0;
 
-  /// All lanes of the warp. The next tile. One lane reads it and says so: what it read, nobody else can still be reading.
+  /// All lanes of the warp. The next tile. One lane reads it and says so: what it read, nobody else can still
+  /// be reading.
   __device__ Tile take() {
     const int slot = number % 2;
     const std::uint32_t taken = ptx::shared_address(&control->tile_taken[slot]);
@@ -158,14 +175,15 @@ struct TileReader {
     ++number;
     constexpr unsigned kAllLanes = 0xffffffffu;
     const int column = __shfl_sync(kAllLanes, tile.w, 0);
-    return {__shfl_sync(kAllLanes, tile.x, 0), __shfl_sync(kAllLanes, tile.y, 0), __shfl_sync(kAllLanes, tile.z, 0), column & ~kPaired, (column & kPaired) != 0};
+    return {__shfl_sync(kAllLanes, tile.x, 0), __shfl_sync(kAllLanes, tile.y, 0),
+            __shfl_sync(kAllLanes, tile.z, 0), column & ~kPaired, (column & kPaired) != 0};
   }
 };
 
-/// One thread per cluster hands out tiles: the first ticket is the cluster's own number, later ones are drawn from a counter in
-/// device memory, so that short tiles even out.
-/// A ticket is a row tile and as many column tiles as the cluster has blocks. Two row tiles that are partners divide their two
-/// tickets otherwise: each block keeps its row tile and both walk the columns together, so that each fetches half of the weights.
+/// One thread per cluster hands out tiles: the first ticket is the cluster's own number, later ones are drawn
+/// from a counter in device memory, so that short tiles even out. A ticket is a row tile and as many column
+/// tiles as the cluster has blocks. Two row tiles that are partners divide their two tickets otherwise: each
+/// block keeps its row tile and both walk the columns together, so that each fetches half of the weights.
 struct TileFeeder {
   Control* control;
   Walk walk;  // column_tiles: those of tickets; clusters are of one or two blocks
@@ -180,8 +198,8 @@ struct TileFeeder {
   __device__ unsigned clusters() const { return gridDim.x >> (arguments->cluster - 1); }
   __device__ bool leads() const { return arguments->cluster == 1 || ptx::cluster_rank() == 0; }
 
-  /// Steps 0 to kSteps - 1 hand out one tile, of no rows behind the last ticket. What is asked of memory is looked at in the step after,
-  /// so that a thread that does other things between never waits.
+  /// Steps 0 to kSteps - 1 hand out one tile, of no rows behind the last ticket. What is asked of memory is
+  /// looked at in the step after, so that a thread that does other things between never waits.
   static constexpr int kSteps = 4;
   __device__ void step(int step) {
     if (step >= kSteps || !leads()) return;
@@ -197,7 +215,8 @@ struct TileFeeder {
   /// All tiles, one after the other: each when the one before has been taken by everyone.
   __device__ void run() {
     do {
-      if (number > 0) ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[(number - 1) % 2]), (number - 1) / 2 % 2);
+      if (number > 0)
+        ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[(number - 1) % 2]), (number - 1) / 2 % 2);
       for (int i = 0; i < kSteps; ++i) step(i);
     } while (ticket < walk.total());
   }
@@ -243,7 +262,10 @@ struct TileFeeder {
   }
 };
 
-/// Byte of 16-byte chunk `chunk` of row `row` in a tile of 128-byte rows, swizzled as wgmma and the copy engine expect.
-__device__ inline std::uint32_t swizzled(int row, int chunk) { return static_cast<std::uint32_t>(row * 128 + ((chunk ^ (row & 7)) << 4)); }
+/// Byte of 16-byte chunk `chunk` of row `row` in a tile of 128-byte rows, swizzled as wgmma and the copy
+/// engine expect.
+__device__ inline std::uint32_t swizzled(int row, int chunk) {
+  return static_cast<std::uint32_t>(row * 128 + ((chunk ^ (row & 7)) << 4));
+}
 
 }  // namespace assay::gpu::wgmma

@@ -55,8 +55,10 @@ std::optional<std::vector<std::int64_t>> parse_numbers(std::string_view text) {
 
 std::optional<Accumulator> from_numbers(AccumulatorKind kind, const std::vector<std::int64_t>& numbers) {
   if (kind == AccumulatorKind::Hopper && !numbers.empty()) return Accumulator{kind, numbers};
-  if (kind == AccumulatorKind::HopperDescending && numbers.size() == 1) return Accumulator{kind, {}, numbers[0]};
-  if (kind == AccumulatorKind::HopperInterleaved && numbers.size() == 2) return Accumulator{kind, {}, numbers[1], numbers[0]};
+  if (kind == AccumulatorKind::HopperDescending && numbers.size() == 1)
+    return Accumulator{kind, {}, numbers[0]};
+  if (kind == AccumulatorKind::HopperInterleaved && numbers.size() == 2)
+    return Accumulator{kind, {}, numbers[1], numbers[0]};
   return std::nullopt;
 }
 
@@ -66,7 +68,8 @@ std::string to_string(const Accumulator& accumulator) {
   const auto arguments = arguments_of(accumulator);
   for (const auto& form : kForms)
     if (form.kind == accumulator.kind && form.arguments.empty() == arguments.empty())
-      return arguments.empty() ? std::string(form.name) : fmt::format("{}({})", form.name, fmt::join(arguments, ", "));
+      return arguments.empty() ? std::string(form.name)
+                               : fmt::format("{}({})", form.name, fmt::join(arguments, ", "));
   return "unknown";
 }
 
@@ -84,7 +87,8 @@ Accumulator parse_accumulator(std::string_view text) {
 
 std::string accumulator_forms() {
   std::string forms;
-  for (const auto& form : kForms) forms += fmt::format("{}{}{}", forms.empty() ? "" : ", ", form.name, form.arguments);
+  for (const auto& form : kForms)
+    forms += fmt::format("{}{}{}", forms.empty() ? "" : ", ", form.name, form.arguments);
   return forms;
 }
 

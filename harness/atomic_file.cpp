@@ -1,14 +1,14 @@
 #include "harness/atomic_file.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "harness/error.h"
 
@@ -18,11 +18,13 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const fs::path& path, int reason) {
-  throw InputError(fmt::format("expected to write {}, found that it cannot be written: {}", path.string(), std::strerror(reason)));
+  throw InputError(fmt::format("expected to write {}, found that it cannot be written: {}", path.string(),
+                               std::strerror(reason)));
 }
 
-/// A file over the process's size limit raises SIGXFSZ, which would end the process and leave the temporary file. While this
-/// lives the signal is held back, so that write() fails with EFBIG instead; one that has come is taken off again.
+/// A file over the process's size limit raises SIGXFSZ, which would end the process and leave the temporary
+/// file. While this lives the signal is held back, so that write() fails with EFBIG instead; one that has
+/// come is taken off again.
 class HoldFileSizeSignal {
  public:
   HoldFileSizeSignal() {
@@ -49,8 +51,10 @@ int write_and_close(int file, std::string_view bytes, bool flush) {
   int reason = 0;
   while (!bytes.empty() && reason == 0) {
     const ssize_t written = ::write(file, bytes.data(), bytes.size());
-    if (written >= 0) bytes.remove_prefix(static_cast<std::size_t>(written));
-    else if (errno != EINTR) reason = errno;
+    if (written >= 0)
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    else if (errno != EINTR)
+      reason = errno;
   }
   if (reason == 0 && flush && ::fsync(file) != 0 && errno != EINVAL) reason = errno;
   if (::close(file) != 0 && reason == 0) reason = errno;
@@ -65,7 +69,7 @@ void write_directly(const fs::path& path, std::string_view bytes) {
 
 /// The permissions a new file would have, or those of the file that is replaced.
 mode_t mode_for(const fs::path& target) {
-  struct stat old {};
+  struct stat old{};
   if (::stat(target.c_str(), &old) == 0) return old.st_mode & 07777;
   const mode_t mask = ::umask(0);
   ::umask(mask);

@@ -1,13 +1,13 @@
 #include "harness/atomic_file.h"
 
-#include <csignal>
 #include <doctest/doctest.h>
-#include <fstream>
-#include <iterator>
-#include <string>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <string>
 
 #include "harness/error.h"
 
@@ -40,7 +40,9 @@ std::string refusal(const fs::path& path, std::string_view bytes) {
   return "written";
 }
 
-std::ptrdiff_t entries(const fs::path& folder) { return std::distance(fs::directory_iterator(folder), fs::directory_iterator()); }
+std::ptrdiff_t entries(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// bfloat16 as raw bits: sign 15, exponent 14..7, fraction 6..0. Widening is exact; narrowing rounds once, to nearest even.
+// bfloat16 as raw bits: sign 15, exponent 14..7, fraction 6..0. Widening is exact; narrowing rounds once, to
+// nearest even.
 #pragma once
 
 #include <bit>

@@ -12,7 +12,8 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-/// The value of 16 bits from the definition of the format: sign, 8 bits of exponent biased by 127, 7 of fraction.
+/// The value of 16 bits from the definition of the format: sign, 8 bits of exponent biased by 127, 7 of
+/// fraction.
 double value_by_definition(std::uint16_t bits) {
   const double sign = (bits & 0x8000) != 0 ? -1.0 : 1.0;
   const int exponent = (bits >> 7) & 0xff, fraction = bits & 0x7f;
@@ -21,8 +22,8 @@ double value_by_definition(std::uint16_t bits) {
   return sign * std::ldexp(128 + fraction, exponent - 127 - 7);
 }
 
-/// Round to nearest, ties to even, from the definition: scale to units of the last place, round there, scale back.
-/// Needs no knowledge of bits, so it shares no mistake with the code under test. `x` is finite.
+/// Round to nearest, ties to even, from the definition: scale to units of the last place, round there, scale
+/// back. Needs no knowledge of bits, so it shares no mistake with the code under test. `x` is finite.
 std::uint16_t round_by_definition(double x) {
   const std::uint16_t sign = std::signbit(x) ? 0x8000 : 0;
   const double magnitude = std::fabs(x);
@@ -34,9 +35,11 @@ std::uint16_t round_by_definition(double x) {
   const double rounded = std::ldexp(whole, exponent - 7);
   if (rounded >= 0x1p128) return sign | 0x7f80;
   // Encode: subnormals count units of 2^-133, normals have 128 more for each exponent above the first.
-  if (rounded < 0x1p-126) return static_cast<std::uint16_t>(sign | static_cast<int>(std::ldexp(rounded, 133)));
+  if (rounded < 0x1p-126)
+    return static_cast<std::uint16_t>(sign | static_cast<int>(std::ldexp(rounded, 133)));
   const int e = std::ilogb(rounded);
-  return static_cast<std::uint16_t>(sign | ((e + 127) << 7) | (static_cast<int>(std::ldexp(rounded, 7 - e)) - 128));
+  return static_cast<std::uint16_t>(sign | ((e + 127) << 7) |
+                                    (static_cast<int>(std::ldexp(rounded, 7 - e)) - 128));
 }
 
 }  // namespace
@@ -62,7 +65,8 @@ TEST_SUITE("bf16") {
   TEST_CASE("ties go to the even neighbour, everything else to the nearer") {
     CHECK(round_to_bf16(1.0f).bits == 0x3f80);
     CHECK(round_to_bf16(0x1.01p0f).bits == 0x3f80);  // half way between 1 and 1 + 2^-7: even is 1
-    CHECK(round_to_bf16(0x1.03p0f).bits == 0x3f82);  // half way between 1 + 2^-7 and 1 + 2^-6: even is the upper
+    CHECK(round_to_bf16(0x1.03p0f).bits ==
+          0x3f82);  // half way between 1 + 2^-7 and 1 + 2^-6: even is the upper
     CHECK(round_to_bf16(0x1.010002p0f).bits == 0x3f81);
     CHECK(round_to_bf16(0x1.02fffep0f).bits == 0x3f81);
     CHECK(round_to_bf16(-0x1.01p0f).bits == 0xbf80);
@@ -105,7 +109,8 @@ TEST_SUITE("bf16") {
 
   TEST_CASE("a sweep of the 2^32 floats agrees with the definition") {
     std::size_t wrong = 0;
-    for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 4093) {  // a prime: all low halves occur
+    for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32);
+         bits += 4093) {  // a prime: all low halves occur
       const auto x = std::bit_cast<float>(static_cast<std::uint32_t>(bits));
       if (!std::isfinite(x)) continue;
       wrong += round_to_bf16(x).bits != round_by_definition(x);
@@ -129,7 +134,8 @@ TEST_SUITE("bf16") {
     std::size_t wrong = 0, would_go_wrong = 0;
     for (std::uint32_t high = 0; high < 0x7f7f; ++high) {
       const double tie = static_cast<double>(std::bit_cast<float>((high << 16) | 0x8000u));
-      for (const double x : {std::nextafter(tie, 0.0), std::nextafter(tie, kInf), -std::nextafter(tie, kInf)}) {
+      for (const double x :
+           {std::nextafter(tie, 0.0), std::nextafter(tie, kInf), -std::nextafter(tie, kInf)}) {
         wrong += round_to_bf16(x).bits != round_by_definition(x);
         would_go_wrong += round_to_bf16(static_cast<float>(x)).bits != round_by_definition(x);
       }

@@ -8,7 +8,8 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kRows = 8, kColumns = 8;  // of the sample: enough for a median, and few experts' weights to load
+constexpr std::int64_t kRows = 8,
+                       kColumns = 8;  // of the sample: enough for a median, and few experts' weights to load
 
 /// Flat indices spread over rows and columns; the last one is the worst element's, where there is one.
 std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width, const std::optional<Element>& worst) {
@@ -16,14 +17,16 @@ std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width, const st
   const std::int64_t some_rows = std::min(rows, kRows), some_columns = std::min(width, kColumns);
   for (std::int64_t r = 0; r < some_rows; ++r)
     for (std::int64_t c = 0; c < some_columns; ++c)
-      elements.push_back((2 * r + 1) * rows / (2 * some_rows) * width + (2 * c + 1) * width / (2 * some_columns));
+      elements.push_back((2 * r + 1) * rows / (2 * some_rows) * width +
+                         (2 * c + 1) * width / (2 * some_columns));
   if (worst) elements.push_back(worst->at[0].second * width + worst->at[1].second);
   return elements;
 }
 
 }  // namespace
 
-void account_for_bounds(const CompareContext& context, std::span<const Interval> reference, Reference& accounts, Mode mode, Judgement& judgement) {
+void account_for_bounds(const CompareContext& context, std::span<const Interval> reference,
+                        Reference& accounts, Mode mode, Judgement& judgement) {
   const Shape shape = expected_shape(context.field, context.sizes);
   if (shape.size() != 2 || reference.empty()) return;
   const auto elements = sample(shape[0], shape[1], judgement.worst);
@@ -44,8 +47,10 @@ void account_for_bounds(const CompareContext& context, std::span<const Interval>
   std::vector<double> wider;
   for (std::size_t i = 0; i < elements.size(); ++i) {
     const double in_force = radius(reference[static_cast<std::size_t>(elements[i])]);
-    if (in_force == 0.0) ++used.exact;
-    else if (const double ratio = account.elements[i].a_priori / in_force; std::isfinite(ratio)) wider.push_back(ratio);
+    if (in_force == 0.0)
+      ++used.exact;
+    else if (const double ratio = account.elements[i].a_priori / in_force; std::isfinite(ratio))
+      wider.push_back(ratio);
   }
   used.sampled = static_cast<std::int64_t>(wider.size());
   if (wider.empty()) return;

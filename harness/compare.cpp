@@ -15,7 +15,9 @@ struct Accepted {
 };
 
 /// A stored field is bf16 whatever the contract keeps in registers, so both ends are rounded once.
-Accepted accepted(const Interval& reference) { return {to_float(round_to_bf16(reference.low)), to_float(round_to_bf16(reference.high))}; }
+Accepted accepted(const Interval& reference) {
+  return {to_float(round_to_bf16(reference.low)), to_float(round_to_bf16(reference.high))};
+}
 
 bool accepts(double out, const Interval& reference) {
   if (std::isnan(out) || std::isnan(reference.ref)) return std::isnan(out) && std::isnan(reference.ref);
@@ -89,7 +91,8 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   const Shape shape = expected_shape(context.field, context.sizes);
   std::int64_t rest = index;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
-    at.insert(at.begin(), {std::string(axis_name(dims[axis])), rest % std::max<std::int64_t>(shape[axis], 1)});
+    at.insert(at.begin(),
+              {std::string(axis_name(dims[axis])), rest % std::max<std::int64_t>(shape[axis], 1)});
     rest /= std::max<std::int64_t>(shape[axis], 1);
   }
   if (context.routing != nullptr && dims[0] == Dim::S && dims[1] != Dim::None) {
@@ -102,11 +105,13 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   return at;
 }
 
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
+                          std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
   Judgement result;
   const std::int64_t width = columns(context);
-  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width, tiles = (width + kCellColumns - 1) / kCellColumns;
+  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width,
+                     tiles = (width + kCellColumns - 1) / kCellColumns;
   result.elements = static_cast<std::int64_t>(out.size());
   const bool by_expert = assay::row(context.field).shape[0] == Dim::S && context.routing != nullptr;
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
@@ -120,7 +125,8 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
     std::int64_t rejected_in_row = 0;
     for (std::int64_t tile = 0, begin = 0; begin < width; ++tile, begin += kCellColumns) {
       const int count = static_cast<int>(std::min<std::int64_t>(kCellColumns, width - begin));
-      const CellTest cell = by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test : test_cell(row_out + begin, row_ref + begin, count);
+      const CellTest cell = by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test
+                                      : test_cell(row_out + begin, row_ref + begin, count);
       top = std::max(top, cell.max_ratio);
       rejected_in_row += cell.rejected;
       non_finite += cell.non_finite;
@@ -141,7 +147,9 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
     result.max_ratio = std::max(result.max_ratio, ratio);
     const bool bad = row_rejected[static_cast<std::size_t>(r)] != 0;
     const bool worst_bad = worst_row >= 0 && row_rejected[static_cast<std::size_t>(worst_row)] != 0;
-    if (worst_row < 0 || (bad && !worst_bad) || (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)])) worst_row = r;
+    if (worst_row < 0 || (bad && !worst_bad) ||
+        (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)]))
+      worst_row = r;
     if (by_expert) {
       auto& top = experts[expert_of_row(context, r)];
       top = std::max(top, ratio);
@@ -170,14 +178,16 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
   return result;
 }
 
-Judgement compare_float64(const CompareContext& context, std::span<const double> out, std::span<const Interval> reference) {
+Judgement compare_float64(const CompareContext& context, std::span<const double> out,
+                          std::span<const Interval> reference) {
   Judgement result;
   result.elements = static_cast<std::int64_t>(out.size());
   for (std::size_t i = 0; i < out.size(); ++i) {
     const bool both_nan = std::isnan(out[i]) && std::isnan(reference[i].ref);
     const bool ok = both_nan || (reference[i].low <= out[i] && out[i] <= reference[i].high);
     const double delta = delta_of(reference[i]);
-    const double ratio = out[i] == reference[i].ref || both_nan ? 0.0 : std::fabs(out[i] - reference[i].ref) / delta;
+    const double ratio =
+        out[i] == reference[i].ref || both_nan ? 0.0 : std::fabs(out[i] - reference[i].ref) / delta;
     result.rejected += !ok;
     if (!result.worst || ratio > result.max_ratio || (!ok && result.rejected == 1)) {
       Element e;
@@ -190,13 +200,15 @@ Judgement compare_float64(const CompareContext& context, std::span<const double>
       e.ratio = ratio;
       result.worst = e;
     }
-    result.max_ratio = std::max(result.max_ratio, std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio);
+    result.max_ratio =
+        std::max(result.max_ratio, std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio);
   }
   result.verdict = result.rejected > 0 ? Verdict::Failed : Verdict::Passed;
   return result;
 }
 
-Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out, std::span<const std::int32_t> expected) {
+Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out,
+                        std::span<const std::int32_t> expected) {
   Judgement result;
   result.elements = static_cast<std::int64_t>(out.size());
   for (std::size_t i = 0; i < out.size(); ++i) {
@@ -216,7 +228,8 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
   return result;
 }
 
-Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out, std::span<const PredictedBits> predicted) {
+Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+                             std::span<const PredictedBits> predicted) {
   const PhaseTimer timer("compare predicted bits");
   Prediction result;
   result.available = true;
@@ -234,7 +247,8 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   result.differing = differing;
   result.as_predicted = result.elements - undetermined - differing;
   if (differing > 0) {
-    const Bf16 value = out[static_cast<std::size_t>(first)], expected{predicted[static_cast<std::size_t>(first)].bits};
+    const Bf16 value = out[static_cast<std::size_t>(first)],
+               expected{predicted[static_cast<std::size_t>(first)].bits};
     Element e;
     e.at = locate(context, first);
     e.out = to_float(value);

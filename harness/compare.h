@@ -19,23 +19,27 @@ struct CompareContext {
 /// The interval test of one element.
 bool accepts(Bf16 out, const Interval& reference);
 
-/// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the reference is NaN.
-/// The mismatch count (bits that differ from the rounded reference) and the ratio |out - ref| / (delta + ulp(out) / 2)
-/// are information. Cells that an engine has tested are not tested again.
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+/// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the
+/// reference is NaN. The mismatch count (bits that differ from the rounded reference) and the ratio |out -
+/// ref| / (delta + ulp(out) / 2) are information. Cells that an engine has tested are not tested again.
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
+                          std::span<const Interval> reference,
                           const std::optional<FieldCells>& by_engine = {});
 
 /// The interval test of `count` elements of one row, at most kCellColumns.
 CellTest test_cell(const Bf16* out, const Interval* reference, int count);
 
 /// The same for float64 fields (the exporter's oracle): low <= out <= high.
-Judgement compare_float64(const CompareContext& context, std::span<const double> out, std::span<const Interval> reference);
+Judgement compare_float64(const CompareContext& context, std::span<const double> out,
+                          std::span<const Interval> reference);
 
 /// Every element equal.
-Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out, std::span<const std::int32_t> expected);
+Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out,
+                        std::span<const std::int32_t> expected);
 
 /// Counts as predicted, undetermined and differing elements, bit for bit.
-Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out, std::span<const PredictedBits> predicted);
+Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+                             std::span<const PredictedBits> predicted);
 
 /// Axis names and indices of flat element `index`; adds expert and token where a row has them.
 std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index);

@@ -24,7 +24,7 @@ std::optional<std::string> invalid(const MoeConfig& config);
 /// Sizes of a problem: the layer's and the number of tokens.
 struct Sizes {
   MoeConfig config;
-  std::int64_t tokens = 0;  // T
+  std::int64_t tokens = 0;                                      // T
   std::int64_t slots() const { return tokens * config.top_k; }  // S = T * K
 };
 

@@ -20,7 +20,8 @@ const PrecisionContract& find_contract(std::string_view name) {
   const auto found = std::ranges::find(kContracts, name, &PrecisionContract::name);
   if (found != kContracts.end()) return *found;
   std::string valid;
-  for (const auto& contract : kContracts) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", contract.name);
+  for (const auto& contract : kContracts)
+    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", contract.name);
   throw UsageError(fmt::format("unknown contract '{}'; valid: {}", name, valid));
 }
 

@@ -1,4 +1,5 @@
-// Where an implementation rounds. Two correct implementations differ there, so it is declared and never swallowed by a tolerance.
+// Where an implementation rounds. Two correct implementations differ there, so it is declared and never
+// swallowed by a tolerance.
 #pragma once
 
 #include <array>
@@ -7,9 +8,12 @@
 
 namespace assay {
 
-enum class Store { Unrounded, Bf16 };          // what happens to a value at a rounding point
-enum class Combine { Fp32Sum, Bf16ByExpert };  // slots summed in fp32 and rounded once; or K bf16 adds in ascending expert order
-enum class TieRule { Any, LowestIndex };       // order and choice among equal probabilities
+enum class Store { Unrounded, Bf16 };  // what happens to a value at a rounding point
+enum class Combine {
+  Fp32Sum,
+  Bf16ByExpert
+};  // slots summed in fp32 and rounded once; or K bf16 adds in ascending expert order
+enum class TieRule { Any, LowestIndex };  // order and choice among equal probabilities
 
 /// "any", "lowest_index", as written in files.
 std::string_view name(TieRule rule);
@@ -20,20 +24,21 @@ TieRule parse_tie_rule(std::string_view text);
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
-  Store logits;           // before the fp32 softmax
-  Store weights;          // after renormalisation
+  Store logits;   // before the fp32 softmax
+  Store weights;  // after renormalisation
   Store first_gemm;
-  Store silu;             // before the product with the up half
+  Store silu;  // before the product with the up half
   Store intermediate;
   Store second_gemm;
-  Store weighted;         // weight * value, before the sum over slots
+  Store weighted;  // weight * value, before the sum over slots
   Store output;
   Combine combine;
   Combine d_input_combine;
   TieRule ties;
-  double expf_ulps;       // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
-  double unit_roundoff;   // of the products' and sums' accumulators: 2^-24 for fp32
-  double product_slack = 1.0;  // of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h)
+  double expf_ulps;      // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
+  double unit_roundoff;  // of the products' and sums' accumulators: 2^-24 for fp32
+  double product_slack =
+      1.0;  // of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h)
   double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
@@ -63,7 +68,8 @@ inline constexpr auto kContractNames = [] {
   return names;
 }();
 /// Those that a kernel can follow: all but the last, the oracle's.
-inline constexpr std::span<const std::string_view> kKernelContracts = std::span(kContractNames).first<kContracts.size() - 1>();
+inline constexpr std::span<const std::string_view> kKernelContracts =
+    std::span(kContractNames).first<kContracts.size() - 1>();
 static_assert(kContracts.back().name == "fp64");
 
 /// The contract of that name. Throws UsageError listing the valid names.

@@ -47,7 +47,9 @@ TEST_SUITE("contract") {
       CHECK(&find_contract(contract.name) == &contract);
       CHECK(!contract.summary.empty());
     }
-    CHECK_THROWS_WITH_AS(find_contract("HF"), "unknown contract 'HF'; valid: hf, hf_eager, hf_fp32_merge, fused_fp32, fp64", UsageError);
+    CHECK_THROWS_WITH_AS(find_contract("HF"),
+                         "unknown contract 'HF'; valid: hf, hf_eager, hf_fp32_merge, fused_fp32, fp64",
+                         UsageError);
   }
 
   TEST_CASE("contracts differ where the design says") {
@@ -61,22 +63,25 @@ TEST_SUITE("contract") {
     CHECK(find_contract("fused_fp32").silu == Store::Unrounded);
     CHECK(find_contract("fused_fp32").first_gemm == Store::Unrounded);
     CHECK(find_contract("fused_fp32").output == Store::Bf16);
-    for (const auto store : {find_contract("fp64").logits, find_contract("fp64").weights, find_contract("fp64").output})
+    for (const auto store :
+         {find_contract("fp64").logits, find_contract("fp64").weights, find_contract("fp64").output})
       CHECK(store == Store::Unrounded);
   }
 }
 
 TEST_SUITE("accumulator") {
   TEST_CASE("what is written is read back") {
-    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise,
-                            AccumulatorKind::Hopper, AccumulatorKind::HopperAnySplit, AccumulatorKind::Ampere}) {
+    for (const auto kind :
+         {AccumulatorKind::Unknown, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise,
+          AccumulatorKind::Hopper, AccumulatorKind::HopperAnySplit, AccumulatorKind::Ampere}) {
       const Accumulator accumulator{kind, {}};
       CHECK(parse_accumulator(to_string(accumulator)) == accumulator);
     }
     const Accumulator split{AccumulatorKind::Hopper, {1408, 1408, 1280}};
     CHECK(to_string(split) == "hopper_split(1408, 1408, 1280)");
     CHECK(parse_accumulator(to_string(split)) == split);
-    const Accumulator descending{AccumulatorKind::HopperDescending, {}, 64}, dealt{AccumulatorKind::HopperInterleaved, {}, 64, 2};
+    const Accumulator descending{AccumulatorKind::HopperDescending, {}, 64},
+        dealt{AccumulatorKind::HopperInterleaved, {}, 64, 2};
     CHECK(to_string(descending) == "hopper_descending(64)");
     CHECK(to_string(dealt) == "hopper_interleaved(2, 64)");
     CHECK(parse_accumulator(to_string(descending)) == descending);
@@ -86,8 +91,10 @@ TEST_SUITE("accumulator") {
   TEST_CASE("each walks K in its own order") {
     using Stretches = std::vector<SumStretch>;
     CHECK(summation({AccumulatorKind::Hopper, {}}, 40).stretches == Stretches{{0, 40, true}});
-    CHECK(summation({AccumulatorKind::Hopper, {16, 16}}, 40).stretches == Stretches{{0, 16, true}, {16, 40, true}});
-    CHECK(summation({AccumulatorKind::HopperDescending, {}, 16}, 40).stretches == Stretches{{32, 40, false}, {16, 32, false}, {0, 16, true}});
+    CHECK(summation({AccumulatorKind::Hopper, {16, 16}}, 40).stretches ==
+          Stretches{{0, 16, true}, {16, 40, true}});
+    CHECK(summation({AccumulatorKind::HopperDescending, {}, 16}, 40).stretches ==
+          Stretches{{32, 40, false}, {16, 32, false}, {0, 16, true}});
     CHECK(summation({AccumulatorKind::HopperInterleaved, {}, 16, 2}, 72).stretches ==
           Stretches{{0, 16, false}, {32, 48, false}, {64, 72, true}, {16, 32, false}, {48, 64, true}});
     CHECK(summation({AccumulatorKind::Ampere, {}}, 8).rule == StepRule::Truncate8);
@@ -95,7 +102,8 @@ TEST_SUITE("accumulator") {
     CHECK_FALSE(order_declared({AccumulatorKind::HopperAnySplit, {}}));
   }
 
-  TEST_CASE("a tensor core that aligns 8 products has twice the a-priori bound, and so has one that nobody knows") {
+  TEST_CASE(
+      "a tensor core that aligns 8 products has twice the a-priori bound, and so has one that nobody knows") {
     Candidate candidate;
     candidate.device = "cpu";
     CHECK(product_slack(candidate, {}) == 1.0);
@@ -116,16 +124,19 @@ TEST_SUITE("accumulator") {
   }
 
   TEST_CASE("anything else is refused with the valid forms") {
-    for (const std::string text : {"", "Hopper", "hopper_split", "hopper_split()", "hopper_split(0)", "hopper_split(-16)",
-                                   "hopper_split(16", "hopper_split(a)", "hopper_split(99999999999999999999)", "hopper_split(16, 32) ",
-                                   "hopper_descending", "hopper_descending()", "hopper_descending(16, 32)", "hopper_interleaved(2)", "ampere(8)"}) {
+    for (const std::string text :
+         {"", "Hopper", "hopper_split", "hopper_split()", "hopper_split(0)", "hopper_split(-16)",
+          "hopper_split(16", "hopper_split(a)", "hopper_split(99999999999999999999)", "hopper_split(16, 32) ",
+          "hopper_descending", "hopper_descending()", "hopper_descending(16, 32)", "hopper_interleaved(2)",
+          "ampere(8)"}) {
       CAPTURE(text);
       CHECK_THROWS_AS(parse_accumulator(text), UsageError);
     }
-    CHECK_THROWS_WITH_AS(
-        parse_accumulator("fp16"),
-        "unknown accumulator 'fp16'; valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...), hopper_descending(block), hopper_interleaved(parts, block), ampere",
-        UsageError);
+    CHECK_THROWS_WITH_AS(parse_accumulator("fp16"),
+                         "unknown accumulator 'fp16'; valid: unknown, fp32_sequential, fp32_pairwise, "
+                         "hopper, hopper_any_split, hopper_split(k1, k2, ...), hopper_descending(block), "
+                         "hopper_interleaved(parts, block), ampere",
+                         UsageError);
   }
 }
 
@@ -162,7 +173,8 @@ TEST_SUITE("verdict") {
     CHECK(names.size() == static_cast<std::size_t>(Verdict::WrongShape) + 1);
   }
 
-  TEST_CASE("a failure outranks what could not be judged, that a suspicion, that a pass, and a pass nothing") {
+  TEST_CASE(
+      "a failure outranks what could not be judged, that a suspicion, that a pass, and a pass nothing") {
     CHECK(worst(Verdict::Failed, Verdict::MissingGolden) == Verdict::Failed);
     CHECK(worst(Verdict::MissingGolden, Verdict::Suspect) == Verdict::MissingGolden);
     CHECK(worst(Verdict::Suspect, Verdict::Passed) == Verdict::Suspect);

@@ -1,5 +1,5 @@
-// One element derived completely: its terms, how they were summed, its bound part by part, and what would have been accepted.
-// Plain data; reference_cpu fills it, reports renders it.
+// One element derived completely: its terms, how they were summed, its bound part by part, and what would
+// have been accepted. Plain data; reference_cpu fills it, reports renders it.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,10 @@ struct ProductTerm {
 /// Sums after the terms [begin, end).
 struct PartialSum {
   std::int64_t begin = 0, end = 0;
-  double exact = 0.0;                    // float64, from term 0
-  std::optional<float> running;          // as the declared accumulator holds it
-  std::optional<std::int32_t> exponent;  // tensor core: the largest exponent of the step, to which all addends were aligned
+  double exact = 0.0;            // float64, from term 0
+  std::optional<float> running;  // as the declared accumulator holds it
+  std::optional<std::int32_t>
+      exponent;  // tensor core: the largest exponent of the step, to which all addends were aligned
 };
 
 /// A value on the way from operands to the element.
@@ -55,10 +56,10 @@ struct SlotTerm {
 struct RankedExpert {
   std::int64_t expert = 0;
   double logit = 0.0;
-  double probability = 0.0;          // softmax over all experts, float64
-  std::optional<float> predicted;    // the same in the declared arithmetic
-  double gap = 0.0;                  // logit less the last chosen rank's; for the chosen: less the first one left out
-  std::int64_t slot = -1;            // where the candidate lists it, -1 if nowhere
+  double probability = 0.0;        // softmax over all experts, float64
+  std::optional<float> predicted;  // the same in the declared arithmetic
+  double gap = 0.0;        // logit less the last chosen rank's; for the chosen: less the first one left out
+  std::int64_t slot = -1;  // where the candidate lists it, -1 if nowhere
   std::int64_t predicted_slot = -1;  // where the prediction lists it
 };
 
@@ -88,9 +89,9 @@ struct Derivation {
   std::vector<DerivationStep> steps;
   std::vector<SlotTerm> slots;
   std::vector<RankedExpert> ranking;
-  std::vector<BoundPart> bound;      // a priori
-  std::vector<BoundPart> running;    // of a product whose order is declared
-  std::string running_words;         // how the running bound is made, or why there is none
+  std::vector<BoundPart> bound;    // a priori
+  std::vector<BoundPart> running;  // of a product whose order is declared
+  std::string running_words;       // how the running bound is made, or why there is none
 
   Verdict verdict = Verdict::NotMaterialised;
   std::string sentence;

@@ -19,11 +19,13 @@ struct Surroundings {
   double magnitude, rounded, ulp, inward;  // inward: spacing towards zero, half an ulp below a power of two
 };
 
-/// The upper bound of E[(out - ref)^2 - (rounded - ref)^2]. With the nearest boundary at d and spacing ulp, crossing it takes
-/// |e| >= d, and then |out - ref| <= |e| + ulp / 2 while |rounded - ref| = ulp / 2 - d, so that the excess is at most
-/// (|e| + ulp - d)(|e| + d) = e^2 + ulp |e| + d (ulp - d). Over |e| >= d: E e^2 <= noise^2, E |e| <= noise min(1, noise / d) and
-/// d P <= noise min(1, noise / d), together noise^2 + 2 ulp noise min(1, noise / d). The factor of noise^2 covers coarser ulps in the
-/// next binades, where |e| is at least as large as the reference. With |e| <= delta the first form is a bound as well.
+/// The upper bound of E[(out - ref)^2 - (rounded - ref)^2]. With the nearest boundary at d and spacing ulp,
+/// crossing it takes |e| >= d, and then |out - ref| <= |e| + ulp / 2 while |rounded - ref| = ulp / 2 - d, so
+/// that the excess is at most
+/// (|e| + ulp - d)(|e| + d) = e^2 + ulp |e| + d (ulp - d). Over |e| >= d: E e^2 <= noise^2, E |e| <= noise
+/// min(1, noise / d) and d P <= noise min(1, noise / d), together noise^2 + 2 ulp noise min(1, noise / d).
+/// The factor of noise^2 covers coarser ulps in the next binades, where |e| is at least as large as the
+/// reference. With |e| <= delta the first form is a bound as well.
 inline double excess_bound(double noise, double delta, double d, double ulp, bool known) {
   const double proven = (delta + ulp - d) * (delta + d) * 1.0625;
   const double within = noise > d ? noise : noise * noise / d;
@@ -37,7 +39,8 @@ inline void fill(double out, const Interval& x, const Surroundings& at, Deviatio
   const double d = outer < inner ? outer : inner;
   const double up = x.high - x.ref, down = x.ref - x.low;
   const double delta = up > down ? up : down;
-  // The ends of the interval were rounded to double; the slack is far above that and far below any modelled noise.
+  // The ends of the interval were rounded to double; the slack is far above that and far below any modelled
+  // noise.
   const bool may_flip = delta > 0.0 && delta * (1.0 + 0x1p-40) + at.magnitude * 0x1p-50 >= d;
   const bool known = x.noise > 0.0 && x.noise < 0x1p500;
   const double noise = known ? x.noise : 0.0;
@@ -66,7 +69,9 @@ Surroundings surroundings(const Interval& x) {
   return at;
 }
 
-bool judged_alone(Bf16 out, const Interval& x) { return !is_finite(out) || !(std::fabs(x.ref) <= kLargest) || !is_finite(round_to_bf16(x.ref)); }
+bool judged_alone(Bf16 out, const Interval& x) {
+  return !is_finite(out) || !(std::fabs(x.ref) <= kLargest) || !is_finite(round_to_bf16(x.ref));
+}
 
 }  // namespace
 
@@ -86,22 +91,27 @@ double signed_shift(Bf16 out, const Interval& x) {
 }
 
 // No fast-math: what is not finite compares false and is done again by the careful form.
-__attribute__((target_clones("avx512f", "avx2", "default")))
-void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(const Bf16* out,
+                                                                             const Interval* reference,
+                                                                             int count, Deviations& to) {
   double value[kCellColumns], clear[kCellColumns];
-  for (int i = 0; i < count; ++i) value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  for (int i = 0; i < count; ++i)
+    value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
   for (int i = 0; i < count; ++i) {
     const Interval& x = reference[i];
     const auto bits = std::bit_cast<std::uint64_t>(x.ref);
     const std::uint64_t magnitude = bits & kMagnitude;
-    const std::uint64_t kept = (magnitude + ((std::uint64_t{1} << (kDropped - 1)) - 1) + ((magnitude >> kDropped) & 1)) & ~((std::uint64_t{1} << kDropped) - 1);
+    const std::uint64_t kept =
+        (magnitude + ((std::uint64_t{1} << (kDropped - 1)) - 1) + ((magnitude >> kDropped) & 1)) &
+        ~((std::uint64_t{1} << kDropped) - 1);
     Surroundings at;
     at.magnitude = std::bit_cast<double>(magnitude);
     at.rounded = std::bit_cast<double>(kept);
     const double power = std::bit_cast<double>(kept & kExponent);
     at.ulp = power * 0x1p-7;
     at.inward = at.rounded == power ? 0.5 * at.ulp : at.ulp;
-    const double signed_out = std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) ^ (bits & ~kMagnitude));
+    const double signed_out =
+        std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) ^ (bits & ~kMagnitude));
     Deviation one;
     fill(signed_out, x, at, one);
     to.flipped[i] = one.flipped;
@@ -135,7 +145,8 @@ void expect_of_carried_errors(const Interval* reference, int count, Deviations& 
     if (!(to.flip_chance[i] > 0.0) || !(x.noise > 0.0f && std::isfinite(x.noise))) continue;
     const RoundingCell cell = rounding_cell(x.ref, to_float(round_to_bf16(x.ref)));
     const double delta = radius(x), noise = x.noise;
-    // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as one another.
+    // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as
+    // one another.
     const double excess = 1.0625 * noise * noise * cell.gap / std::min(cell.width(), 2.0 * delta);
     to.flip_chance[i] = crossing_chance(cell, x);
     to.excess_expected[i] = std::min(kExcessCap, excess / (cell.gap * cell.gap / 12.0 + noise * noise));

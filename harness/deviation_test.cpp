@@ -30,9 +30,12 @@ std::vector<ErrorShape> shapes() {
   return {{"normal", kMeanOfNormal, [](std::mt19937_64& e) { return std::normal_distribution<double>()(e); }},
           {"of one size", 1.0, sign},
           {"always low", 1.0, [](std::mt19937_64&) { return -1.0; }},
-          {"one in fifty", std::sqrt(0.02), [sign](std::mt19937_64& e) { return e() % 50 == 0 ? sign(e) * std::sqrt(50.0) : 0.0; }},
-          {"one in fifty, of any size", 0.5 * std::sqrt(3.0 * 0.02),
-           [sign](std::mt19937_64& e) { return e() % 50 == 0 ? sign(e) * std::sqrt(150.0) * std::uniform_real_distribution<double>()(e) : 0.0; }}};
+          {"one in fifty", std::sqrt(0.02),
+           [sign](std::mt19937_64& e) { return e() % 50 == 0 ? sign(e) * std::sqrt(50.0) : 0.0; }},
+          {"one in fifty, of any size", 0.5 * std::sqrt(3.0 * 0.02), [sign](std::mt19937_64& e) {
+             return e() % 50 == 0 ? sign(e) * std::sqrt(150.0) * std::uniform_real_distribution<double>()(e)
+                                  : 0.0;
+           }}};
 }
 
 bool close(double a, double b) { return std::fabs(a - b) <= 1e-9 * std::max(std::fabs(a), std::fabs(b)); }
@@ -41,7 +44,8 @@ bool close(double a, double b) { return std::fabs(a - b) <= 1e-9 * std::max(std:
 
 TEST_SUITE("deviation") {
   TEST_CASE("one element, by hand") {
-    // ulp(1) = 2^-7; 1.001 rounds to 1; the boundary above is 1 + 2^-8, at d = 0.00290625; the one below at 0.001953125 + 0.001.
+    // ulp(1) = 2^-7; 1.001 rounds to 1; the boundary above is 1 + 2^-8, at d = 0.00290625; the one below at
+    // 0.001953125 + 0.001.
     const Interval x = around(1.001, 0.01, 0x1p-13);
     const Deviation right = deviation(round_to_bf16(1.0), x), wrong = deviation(round_to_bf16(1.0078125), x);
     CHECK(right.flipped == 0.0);
@@ -59,12 +63,14 @@ TEST_SUITE("deviation") {
     CHECK(deviation(round_to_bf16(3.0), x).excess == kExcessCap);
   }
 
-  TEST_CASE("an error that cannot reach the boundary has no chance to flip; one that is not modelled has every") {
+  TEST_CASE(
+      "an error that cannot reach the boundary has no chance to flip; one that is not modelled has every") {
     CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.002, 1e-4)).flip_chance == 0.0);
     CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.002, 1e-4)).excess_expected == 0.0);
     CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.0, 0.0)).flip_chance == 0.0);
     CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.01, 0.0)).flip_chance == 1.0);
-    CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.01, std::numeric_limits<double>::quiet_NaN())).flip_chance == 1.0);
+    CHECK(deviation(round_to_bf16(1.0), around(1.001, 0.01, std::numeric_limits<double>::quiet_NaN()))
+              .flip_chance == 1.0);
     // A tie that is exact is decided by the rule, not by chance; with noise it may go either way.
     CHECK(deviation(round_to_bf16(1.0), around(1.00390625, 0.0, 0.0)).flip_chance == 0.0);
     CHECK(deviation(round_to_bf16(1.0), around(1.00390625, 1e-6, 1e-8)).flip_chance == 1.0);
@@ -83,8 +89,13 @@ TEST_SUITE("deviation") {
     std::vector<Bf16> out(kCellColumns);
     std::vector<Interval> reference(kCellColumns);
     for (int i = 0; i < kCellColumns; ++i) {
-      const double scale = std::ldexp(1.0, static_cast<int>(engine() % 260) - 135), ref = normal(engine) * scale, noise = std::fabs(ref) * std::ldexp(1.0, -static_cast<int>(engine() % 20));
-      reference[static_cast<std::size_t>(i)] = around(i % 11 == 0 ? 0.0 : i % 7 == 0 ? scale : ref, i % 5 == 0 ? 0.0 : 3 * noise, noise);
+      const double scale = std::ldexp(1.0, static_cast<int>(engine() % 260) - 135),
+                   ref = normal(engine) * scale,
+                   noise = std::fabs(ref) * std::ldexp(1.0, -static_cast<int>(engine() % 20));
+      reference[static_cast<std::size_t>(i)] = around(i % 11 == 0  ? 0.0
+                                                      : i % 7 == 0 ? scale
+                                                                   : ref,
+                                                      i % 5 == 0 ? 0.0 : 3 * noise, noise);
       out[static_cast<std::size_t>(i)] = round_to_bf16(ref + noise * normal(engine));
     }
     out[3].bits = 0x7fc0;
@@ -92,7 +103,8 @@ TEST_SUITE("deviation") {
     Deviations all;
     deviations(out.data(), reference.data(), kCellColumns, all);
     for (int i = 0; i < kCellColumns; ++i) {
-      const Deviation one = deviation(out[static_cast<std::size_t>(i)], reference[static_cast<std::size_t>(i)]);
+      const Deviation one =
+          deviation(out[static_cast<std::size_t>(i)], reference[static_cast<std::size_t>(i)]);
       CAPTURE(i);
       CHECK(all.flipped[i] == one.flipped);
       CHECK(all.flip_chance[i] == one.flip_chance);
@@ -104,12 +116,14 @@ TEST_SUITE("deviation") {
   }
 
   TEST_CASE("the expectations hold for the worst distribution of errors") {
-    // Of all distributions with E e^2 = noise^2, the extreme ones put all their weight at one distance t >= noise.
+    // Of all distributions with E e^2 = noise^2, the extreme ones put all their weight at one distance t >=
+    // noise.
     std::mt19937_64 engine(6);
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     int wrong = 0;
     for (int i = 0; i < 200000; ++i) {
-      const double ref = 1.0 + 3.0 * uniform(engine), noise = std::exp2(-12.0 * uniform(engine)) * 0.05, t = noise * std::exp2(6.0 * uniform(engine));
+      const double ref = 1.0 + 3.0 * uniform(engine), noise = std::exp2(-12.0 * uniform(engine)) * 0.05,
+                   t = noise * std::exp2(6.0 * uniform(engine));
       const Interval x = around(ref, 64.0 * noise, noise);
       const double weight = noise * noise / (t * t);
       for (const double e : {t, -t}) {
@@ -121,13 +135,16 @@ TEST_SUITE("deviation") {
     CHECK(wrong == 0);
   }
 
-  TEST_CASE("errors that have nothing to do with the reference's place flip, stray and are carried on as expected, whatever their shape") {
+  TEST_CASE(
+      "errors that have nothing to do with the reference's place flip, stray and are carried on as expected, "
+      "whatever their shape") {
     std::mt19937_64 engine(12);
     std::uniform_real_distribution<double> place(1.0, 2.0);
     for (const ErrorShape& shape : shapes())
       for (const double noise : {0.0003, 0.002, 0.008, 0.04, 1.0}) {  // an ulp is 0.0078
         constexpr int kDraws = 100000;
-        double flips = 0.0, excess = 0.0, flips_expected = 0.0, excess_expected = 0.0, size = 0.0, square = 0.0, sizes = 0.0, squares = 0.0;
+        double flips = 0.0, excess = 0.0, flips_expected = 0.0, excess_expected = 0.0, size = 0.0,
+               square = 0.0, sizes = 0.0, squares = 0.0;
         for (int i = 0; i < kDraws; ++i) {
           const double ref = place(engine), e = noise * shape.draw(engine), wide = 64.0 * noise + 0.01;
           const Interval x{ref, ref - wide, ref + wide, noise, noise * shape.mean};
@@ -139,7 +156,9 @@ TEST_SUITE("deviation") {
           expect_of_carried_errors(&x, 1, d);
           flips_expected += d.flip_chance[0];
           excess_expected += d.excess_expected[0];
-          const Interval rounded = noise_after_bf16(x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))});
+          const Interval rounded =
+              noise_after_bf16(x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)),
+                                   to_float(round_to_bf16(x.high))});
           const double moved = to_float(out) - rounded.ref;
           size += std::fabs(moved);
           square += moved * moved;
@@ -160,12 +179,17 @@ TEST_SUITE("deviation") {
       }
   }
 
-  TEST_CASE("a value on a boundary goes the other way wherever it differs; a narrow interval raises the chance of those it leaves open") {
+  TEST_CASE(
+      "a value on a boundary goes the other way wherever it differs; a narrow interval raises the chance of "
+      "those it leaves open") {
     const double tie = 1.0 + 0x1p-8;
-    const auto chance = [](const Interval& x) { return crossing_chance(rounding_cell(x.ref, to_float(round_to_bf16(x.ref))), x); };
+    const auto chance = [](const Interval& x) {
+      return crossing_chance(rounding_cell(x.ref, to_float(round_to_bf16(x.ref))), x);
+    };
     CHECK(chance({tie, tie - 0.1, tie + 0.1, 1e-4, 1e-4}) == 1.0);
     CHECK(std::fabs(chance({tie, tie - 0.1, tie + 0.1, 1e-3, 1e-4}) - 0.02) < 1e-6);
-    CHECK(std::fabs(chance({1.001, 0.9, 1.1, 1e-3, 1e-4}) - 1e-4 / 0x1.8p-8) < 1e-6);  // half an ulp above 1, a quarter below
+    CHECK(std::fabs(chance({1.001, 0.9, 1.1, 1e-3, 1e-4}) - 1e-4 / 0x1.8p-8) <
+          1e-6);  // half an ulp above 1, a quarter below
     CHECK(std::fabs(chance({1.003, 1.003 - 0.001, 1.003 + 0.001, 1e-3, 1e-4}) - 1e-4 / 0.002) < 1e-6);
   }
 }

@@ -16,7 +16,8 @@ struct InputError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The implementation under test did what none may: wrote outside its results, changed an input, crashed. The verdict is Failed.
+/// The implementation under test did what none may: wrote outside its results, changed an input, crashed. The
+/// verdict is Failed.
 struct CandidateError : InputError {
   using InputError::InputError;
 };

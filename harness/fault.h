@@ -25,22 +25,23 @@ enum class FaultKind {
   TransposedWeights,  // the weights read as if stored [k, n]
   NarrowOperands,     // the left operand rounded to `amount` significant bits
   // Values of any rounded field, before they are stored.
-  ScaleValues,        // times 1 + scale: -1 writes zeros, 1 doubles
-  Poison,             // left unwritten: NaN
-  NextRow,            // a row holds the next row's values
-  ShiftColumns,       // a column holds the value `amount` columns on
-  NanToZero,          // NaN becomes 0
-  Saturate,           // magnitudes above scale become scale, Inf included; NaN too
-  FlushTiny,          // magnitudes below scale become 0
-  PositiveZero,       // -0 becomes +0
-  AddInput,           // the layer's input is added
+  ScaleValues,   // times 1 + scale: -1 writes zeros, 1 doubles
+  Poison,        // left unwritten: NaN
+  NextRow,       // a row holds the next row's values
+  ShiftColumns,  // a column holds the value `amount` columns on
+  NanToZero,     // NaN becomes 0
+  Saturate,      // magnitudes above scale become scale, Inf included; NaN too
+  FlushTiny,     // magnitudes below scale become 0
+  PositiveZero,  // -0 becomes +0
+  AddInput,      // the layer's input is added
   // Storing any rounded field.
-  TruncateBf16,       // truncated, not rounded
-  RoundHalfAway,      // ties away from zero, not to even
-  RoundTwice,         // first to 11 significant bits, then to bf16
-  RoundStochastic,    // up or down at random, by the distance
-  FlipBit,            // one bit (`amount`) of one element
-  ReadsUnrounded,     // the stage that computes the field reads its upstream field before the rounding of the stored value
+  TruncateBf16,     // truncated, not rounded
+  RoundHalfAway,    // ties away from zero, not to even
+  RoundTwice,       // first to 11 significant bits, then to bf16
+  RoundStochastic,  // up or down at random, by the distance
+  FlipBit,          // one bit (`amount`) of one element
+  ReadsUnrounded,   // the stage that computes the field reads its upstream field before the rounding of the
+                    // stored value
   // SwiGLU.
   SwapGateUp,         // gate and up halves exchanged
   InterleavedGateUp,  // gate and up read as alternate columns
@@ -55,25 +56,25 @@ enum class FaultKind {
   SiluUnrounded,      // silu not rounded to bf16 before the product
   SiluScaled,         // silu times 1 + scale
   // Weights and selection.
-  NoRenormalisation,  // weights not divided by their sum
-  AlwaysRenormalised, // weights divided by their sum although the model does not
-  RenormaliseTwice,   // the rounded weights divided by their sum once more
-  SigmoidScores,      // sigmoid for softmax
-  RawLogits,          // softmax left out
-  SoftmaxOverTokens,  // softmax over the wrong axis
-  SoftmaxOfSelected,  // softmax over the selected experts only
-  SoftmaxOverflows,   // the largest logit is not subtracted before exp
-  TiesHighestIndex,   // top-k: among equals the highest index first
-  SelectBf16,         // top-k on probabilities rounded to bf16
-  NextBest,           // top-k: the first expert left out stands in the last place
-  Ascending,          // top-k: in ascending order
-  ExpertPlusOne,      // one token's last expert is off by one
-  RepeatExpert,       // one token's last expert is its first one again
+  NoRenormalisation,   // weights not divided by their sum
+  AlwaysRenormalised,  // weights divided by their sum although the model does not
+  RenormaliseTwice,    // the rounded weights divided by their sum once more
+  SigmoidScores,       // sigmoid for softmax
+  RawLogits,           // softmax left out
+  SoftmaxOverTokens,   // softmax over the wrong axis
+  SoftmaxOfSelected,   // softmax over the selected experts only
+  SoftmaxOverflows,    // the largest logit is not subtracted before exp
+  TiesHighestIndex,    // top-k: among equals the highest index first
+  SelectBf16,          // top-k on probabilities rounded to bf16
+  NextBest,            // top-k: the first expert left out stands in the last place
+  Ascending,           // top-k: in ascending order
+  ExpertPlusOne,       // one token's last expert is off by one
+  RepeatExpert,        // one token's last expert is its first one again
   // Counts and indices.
-  CountPlusOne,       // one count is one too high
-  GatherDuplicate,    // one slot gathered twice, its neighbour never
-  GatherReversed,     // slots of an expert in descending order
-  GatherShifted,      // every index one further
+  CountPlusOne,     // one count is one too high
+  GatherDuplicate,  // one slot gathered twice, its neighbour never
+  GatherReversed,   // slots of an expert in descending order
+  GatherShifted,    // every index one further
   // Merge.
   WeightTwice,        // weight applied twice
   NoWeights,          // weight not applied
@@ -90,15 +91,15 @@ inline constexpr int kFaultKinds = static_cast<int>(FaultKind::SlotsAscending) +
 /// Which elements of the field a fault touches. Kinds that say themselves where they strike ignore it.
 enum class Where {
   Everywhere,
-  Expert,         // rows of `expert`
-  OtherExperts,   // rows of all experts but `expert`
-  FirstRow,       // of each expert but the first
-  LastRow,        // of each expert
+  Expert,        // rows of `expert`
+  OtherExperts,  // rows of all experts but `expert`
+  FirstRow,      // of each expert but the first
+  LastRow,       // of each expert
   MiddleRow,
   MiddleElement,
-  LastColumns,    // the last eighth, rounded up to 8 columns
+  LastColumns,  // the last eighth, rounded up to 8 columns
   OddColumns,
-  Share,          // scattered elements, a share of `share` of all
+  Share,  // scattered elements, a share of `share` of all
 };
 
 struct Fault {

@@ -6,8 +6,8 @@ namespace assay {
 namespace {
 
 constexpr std::string_view kStageNames[] = {
-    "Input",     "Weight",   "Router",     "TopK",       "Permute",    "GateUp",    "Swiglu", "Down",
-    "Unpermute", "Merge",    "MergeGrad",  "DownGrad",   "SwigluGrad", "GateUpGrad", "RouterGrad", "InputGrad",
+    "Input",     "Weight", "Router",    "TopK",     "Permute",    "GateUp",     "Swiglu",     "Down",
+    "Unpermute", "Merge",  "MergeGrad", "DownGrad", "SwigluGrad", "GateUpGrad", "RouterGrad", "InputGrad",
 };
 static_assert(std::size(kStageNames) == static_cast<std::size_t>(Stage::InputGrad) + 1);
 
@@ -16,7 +16,8 @@ struct DimRow {
   std::string_view axis;
 };
 constexpr DimRow kDims[] = {
-    {"-", "-"}, {"T", "token"}, {"H", "col"}, {"E", "expert"}, {"K", "slot"}, {"S", "row"}, {"I", "col"}, {"2I", "col"},
+    {"-", "-"},    {"T", "token"}, {"H", "col"}, {"E", "expert"},
+    {"K", "slot"}, {"S", "row"},   {"I", "col"}, {"2I", "col"},
 };
 static_assert(std::size(kDims) == static_cast<std::size_t>(Dim::TwoI) + 1);
 

@@ -1,4 +1,5 @@
-// The field table: one row per tensor of the layer. HDF5 paths, shape checks, comparison order and report text come from it.
+// The field table: one row per tensor of the layer. HDF5 paths, shape checks, comparison order and report
+// text come from it.
 #pragma once
 
 #include <array>
@@ -12,18 +13,50 @@
 namespace assay {
 
 enum class Stage {
-  Input, Weight,
-  Router, TopK, Permute, GateUp, Swiglu, Down, Unpermute, Merge,
-  MergeGrad, DownGrad, SwigluGrad, GateUpGrad, RouterGrad, InputGrad,
+  Input,
+  Weight,
+  Router,
+  TopK,
+  Permute,
+  GateUp,
+  Swiglu,
+  Down,
+  Unpermute,
+  Merge,
+  MergeGrad,
+  DownGrad,
+  SwigluGrad,
+  GateUpGrad,
+  RouterGrad,
+  InputGrad,
 };
 
 enum class Field {
-  input_hidden_states, d_hidden_states,
-  gate, gate_up_proj, down_proj,
-  router_logits, selected_experts, topk_weights, token_counts_by_expert, gather_indices,
-  first_gemm, intermediate, second_gemm, hidden_states_unpermute, hidden_states,
-  d_second_gemm, d_topk_weights, d_intermediate, d_down_proj, d_first_gemm,
-  d_permuted_hidden_states, d_gate_up_proj, d_router_logits, d_gate, d_input_hidden_states,
+  input_hidden_states,
+  d_hidden_states,
+  gate,
+  gate_up_proj,
+  down_proj,
+  router_logits,
+  selected_experts,
+  topk_weights,
+  token_counts_by_expert,
+  gather_indices,
+  first_gemm,
+  intermediate,
+  second_gemm,
+  hidden_states_unpermute,
+  hidden_states,
+  d_second_gemm,
+  d_topk_weights,
+  d_intermediate,
+  d_down_proj,
+  d_first_gemm,
+  d_permuted_hidden_states,
+  d_gate_up_proj,
+  d_router_logits,
+  d_gate,
+  d_input_hidden_states,
 };
 inline constexpr std::size_t kFieldCount = static_cast<std::size_t>(Field::d_input_hidden_states) + 1;
 
@@ -35,14 +68,14 @@ enum class Match { Given, Exact, Rounded, Selection };
 
 struct FieldRow {
   Field id;
-  std::string_view name;     // Unsloth's name, and the dataset's
+  std::string_view name;  // Unsloth's name, and the dataset's
   Stage stage;
   Group group;
   std::array<Dim, 3> shape;  // trailing None = lower rank
   DType dtype;
   Match match;
-  Dim reduced;               // axis the stage's product sums over
-  std::string_view alias;    // what HuggingFace calls it, or where it is formed
+  Dim reduced;             // axis the stage's product sums over
+  std::string_view alias;  // what HuggingFace calls it, or where it is formed
 };
 
 // clang-format off
@@ -86,10 +119,10 @@ constexpr const FieldRow& row(Field field) { return kFields[static_cast<std::siz
 constexpr std::string_view name(Field field) { return row(field).name; }
 
 std::string_view name(Stage stage);
-std::string_view name(Group group);     // the HDF5 group: "inputs", "weights", "forward", "backward"
+std::string_view name(Group group);  // the HDF5 group: "inputs", "weights", "forward", "backward"
 std::string_view name(Match match);
-std::string_view symbol(Dim dim);       // "T", "2I"
-std::string_view axis_name(Dim dim);    // "token", "expert", "slot", "row", "col"
+std::string_view symbol(Dim dim);     // "T", "2I"
+std::string_view axis_name(Dim dim);  // "token", "expert", "slot", "row", "col"
 
 std::optional<Field> find_field(std::string_view name);
 std::optional<Stage> find_stage(std::string_view name);

@@ -24,8 +24,14 @@ class FieldSet {
 
 /// Unsloth's `GroupedGEMMResult`: its eight fields, in its order.
 inline constexpr std::array<Field, 8> kGroupedGemmResult = {
-    Field::token_counts_by_expert, Field::gather_indices, Field::topk_weights,            Field::first_gemm,
-    Field::intermediate,           Field::second_gemm,    Field::hidden_states_unpermute, Field::hidden_states,
+    Field::token_counts_by_expert,
+    Field::gather_indices,
+    Field::topk_weights,
+    Field::first_gemm,
+    Field::intermediate,
+    Field::second_gemm,
+    Field::hidden_states_unpermute,
+    Field::hidden_states,
 };
 
 }  // namespace assay

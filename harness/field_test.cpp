@@ -51,7 +51,8 @@ TEST_SUITE("field") {
       CHECK(row.shape[0] != Dim::None);
       CHECK((row.shape[1] != Dim::None || row.shape[2] == Dim::None));
       CHECK((row.dtype == DType::Int32) ==
-            (row.match == Match::Selection || (row.match == Match::Exact && row.id != Field::hidden_states_unpermute)));
+            (row.match == Match::Selection ||
+             (row.match == Match::Exact && row.id != Field::hidden_states_unpermute)));
       CHECK(row.dtype != DType::Float64);
     }
   }
@@ -73,7 +74,8 @@ TEST_SUITE("field") {
   TEST_CASE("a gradient has the shape of what it is the gradient of") {
     for (const auto& row : kFields) {
       if (!row.name.starts_with("d_")) continue;
-      const auto of = row.id == Field::d_permuted_hidden_states ? std::optional(Field::second_gemm) : find_field(row.name.substr(2));
+      const auto of = row.id == Field::d_permuted_hidden_states ? std::optional(Field::second_gemm)
+                                                                : find_field(row.name.substr(2));
       CAPTURE(row.name);
       REQUIRE(of.has_value());
       CHECK(expected_shape(row.id, kSizes) == expected_shape(*of, kSizes));

@@ -48,10 +48,12 @@ class HostMemory final : public ForeignMemory {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
   static void verify_guard(const Room& room, const char* side, const unsigned char* guard) {
-    const auto* changed = std::find_if(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuard; });
+    const auto* changed =
+        std::find_if(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuard; });
     if (changed != guard + kGuardBytes)
-      throw CandidateError("expected the memory " + std::string(side) + " " + room.name + " to be left alone, found byte " +
-                           std::to_string(changed - guard) + " " + side + " it overwritten");
+      throw CandidateError("expected the memory " + std::string(side) + " " + room.name +
+                           " to be left alone, found byte " + std::to_string(changed - guard) + " " + side +
+                           " it overwritten");
   }
 
   std::vector<Room> rooms_;

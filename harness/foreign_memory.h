@@ -11,13 +11,15 @@ class ForeignMemory {
  public:
   virtual ~ForeignMemory() = default;
 
-  /// Room for `bytes`, filled with kPoison, aligned to 256 bytes, between guard bands; freed with this object. `name` is for sentences.
+  /// Room for `bytes`, filled with kPoison, aligned to 256 bytes, between guard bands; freed with this
+  /// object. `name` is for sentences.
   virtual void* room(const std::string& name, std::size_t bytes) = 0;
   virtual void write(void* room, const void* from, std::size_t bytes) = 0;
   virtual void read(void* to, const void* room, std::size_t bytes) = 0;
   virtual void poison(void* room, std::size_t bytes) = 0;
 
-  /// Waits until everything the foreign code started has ended. Throws CandidateError when that reports an error.
+  /// Waits until everything the foreign code started has ended. Throws CandidateError when that reports an
+  /// error.
   virtual void finish() = 0;
   /// Throws CandidateError naming the room when a byte next to one was written.
   virtual void verify_guards() const = 0;

@@ -1,5 +1,5 @@
-// Grouped matrix products: rows in expert order against one weight matrix per expert, as stages describe them to whoever
-// computes them.
+// Grouped matrix products: rows in expert order against one weight matrix per expert, as stages describe them
+// to whoever computes them.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,10 @@ struct GroupedProduct {
   std::int64_t k = 0;
   std::int64_t n = 0;
   std::function<ExpertMatrix(std::int64_t group)> weights;  // [n, k]
-  Accumulator accumulator;                // predicted: how it sums; bounded: the running bound, where declared
+  Accumulator accumulator;  // predicted: how it sums; bounded: the running bound, where declared
   double unit_roundoff = kFp32UnitRoundoff;  // bounded arithmetic only
-  bool a_priori_only = false;             // bounded: neither the running bound nor proofs of exactness
-  Fault fault;                            // predicted arithmetic only; its `field` has been matched by the caller
+  bool a_priori_only = false;                // bounded: neither the running bound nor proofs of exactness
+  Fault fault;  // predicted arithmetic only; its `field` has been matched by the caller
 };
 
 }  // namespace assay

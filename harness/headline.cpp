@@ -10,11 +10,13 @@ namespace assay {
 namespace {
 
 bool own_failure(const FieldResult& field) {
-  return failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype;
+  return failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape ||
+         field.verdict == Verdict::WrongDtype;
 }
 
 bool own_suspicion(const FieldResult& field) {
-  return field.isolated.verdict == Verdict::Suspect || (field.isolated_bits.binding && field.isolated_bits.differing > 0);
+  return field.isolated.verdict == Verdict::Suspect ||
+         (field.isolated_bits.binding && field.isolated_bits.differing > 0);
 }
 
 /// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
@@ -33,28 +35,38 @@ std::string in_words(const FieldResult& field) {
   if (own.rejected > 0) {
     std::string where;
     if (own.worst) {
-      for (const auto& [axis, index] : own.worst->at) where += fmt::format("{}{} {}", where.empty() ? "" : ", ", axis, index);
+      for (const auto& [axis, index] : own.worst->at)
+        where += fmt::format("{}{} {}", where.empty() ? "" : ", ", axis, index);
       where = fmt::format("; worst at {}", where);
     }
-    return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements, where);
+    return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements,
+                       where);
   }
   const Prediction& bits = field.isolated_bits;
-  if (!(bits.binding && bits.differing > 0) && !own.statistics.suspicion.empty()) return own.statistics.suspicion;
-  return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements, bits.cause.empty() ? "" : " (" + bits.cause + ")");
+  if (!(bits.binding && bits.differing > 0) && !own.statistics.suspicion.empty())
+    return own.statistics.suspicion;
+  return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements,
+                     bits.cause.empty() ? "" : " (" + bits.cause + ")");
 }
 
 /// Why fields are red although no stage has an error of its own.
 std::string_view without_own_error(const CaseResult& result, bool one) {
-  if (failed(result.verdict)) return one ? "lies outside the bound carried from the inputs" : "lie outside the bound carried from the inputs";
+  if (failed(result.verdict))
+    return one ? "lies outside the bound carried from the inputs"
+               : "lie outside the bound carried from the inputs";
   for (const auto& field : result.fields)
-    if (field.chained_bits.binding && field.chained_bits.differing > 0) return one ? "is not as predicted from the inputs" : "are not as predicted from the inputs";
-  return one ? "deviates from the inputs' reference more than legal implementations do" : "deviate from the inputs' reference more than legal implementations do";
+    if (field.chained_bits.binding && field.chained_bits.differing > 0)
+      return one ? "is not as predicted from the inputs" : "are not as predicted from the inputs";
+  return one ? "deviates from the inputs' reference more than legal implementations do"
+             : "deviate from the inputs' reference more than legal implementations do";
 }
 
 /// Fields whose checks a wrong copy of the reference would have passed, and nothing worse.
 std::string mistrusted(const std::vector<std::string_view>& bad, std::size_t fields) {
-  return fmt::format("all {} fields pass, but the check{} of {} could not have failed: a wrong copy of the reference passes too", fields, bad.size() == 1 ? "" : "s",
-                     fmt::join(bad, ", "));
+  return fmt::format(
+      "all {} fields pass, but the check{} of {} could not have failed: a wrong copy of the reference passes "
+      "too",
+      fields, bad.size() == 1 ? "" : "s", fmt::join(bad, ", "));
 }
 
 }  // namespace
@@ -90,7 +102,8 @@ std::string headline(const CaseResult& result) {
     const auto totals = predicted_totals(result, true);
     std::string sentence = fmt::format("all {} fields pass", compared_fields.size());
     if (totals.elements > 0)
-      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted, totals.elements);
+      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted,
+                              totals.elements);
     return sentence;
   }
   if (!result.first_own_error) {
@@ -106,10 +119,14 @@ std::string headline(const CaseResult& result) {
     if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;
     (own_failure(field) || own_suspicion(field) ? others : inherited).push_back(name(field.field));
   }
-  std::string sentence = fmt::format("{} is the first stage with an error of its own: {}", name(own->field), in_words(*own));
+  std::string sentence =
+      fmt::format("{} is the first stage with an error of its own: {}", name(own->field), in_words(*own));
   if (!inherited.empty())
-    sentence += fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
-  if (!others.empty()) sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "), others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
+    sentence +=
+        fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
+  if (!others.empty())
+    sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "),
+                            others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
   return sentence;
 }
 

@@ -5,8 +5,8 @@
 
 namespace assay {
 
-/// The first field whose own computation is wrong: shape, dtype, range, isolated interval, or bits that differ from a binding
-/// prediction given its own upstream. Failures outrank suspicions.
+/// The first field whose own computation is wrong: shape, dtype, range, isolated interval, or bits that
+/// differ from a binding prediction given its own upstream. Failures outrank suspicions.
 std::optional<Field> first_own_error(const CaseResult& result);
 
 /// One sentence of at most three lines.

@@ -25,12 +25,15 @@ Accumulator assumed(const Accumulator& accumulator) {
 
 /// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
 double log_share_of_field(double false_alarm) {
-  const auto fields = std::ranges::count_if(kFields, [](const FieldRow& f) { return f.group == Group::Forward && f.dtype == DType::BFloat16; });
+  const auto fields = std::ranges::count_if(
+      kFields, [](const FieldRow& f) { return f.group == Group::Forward && f.dtype == DType::BFloat16; });
   return std::log(false_alarm) - std::log(2.0 * static_cast<double>(fields) + 1.0);
 }
 
 /// Where every bit is what the declared arithmetic gives, there is nothing left to suspect.
-bool explained(const Prediction& bits) { return bits.available && bits.elements > 0 && bits.as_predicted == bits.elements; }
+bool explained(const Prediction& bits) {
+  return bits.available && bits.elements > 0 && bits.as_predicted == bits.elements;
+}
 
 void suspect_beyond_limits(Judgement& judgement, const Prediction& bits) {
   if (judgement.statistics.suspicion.empty()) return;
@@ -48,9 +51,12 @@ void mistrust_vacuous(FieldResult& result) {
 class Judge {
  public:
   Judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options)
-      : problem_(problem), candidate_(candidate), options_(options),
+      : problem_(problem),
+        candidate_(candidate),
+        options_(options),
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
-        accumulators_(options.accumulators.value_or(candidate.accumulators)), intake_(problem, candidate.fields) {
+        accumulators_(options.accumulators.value_or(candidate.accumulators)),
+        intake_(problem, candidate.fields) {
     contract_.ties = candidate.ties;
     accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
     contract_.product_slack = product_slack(candidate, accumulators_);
@@ -64,8 +70,10 @@ class Judge {
     const bool any = std::ranges::any_of(intake_.upstream.usable, [](bool u) { return u; });
     if (any) {
       const bool predict = declared(accumulators_) || candidate_.from_hopper();
-      reference_ = options_.reference(problem_, intake_.upstream, contract_,
-                                      {assumed(accumulators_.router), assumed(accumulators_.gate_up), assumed(accumulators_.down)}, predict);
+      reference_ = options_.reference(
+          problem_, intake_.upstream, contract_,
+          {assumed(accumulators_.router), assumed(accumulators_.gate_up), assumed(accumulators_.down)},
+          predict);
       for (auto& result : case_.fields)
         if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
       const auto& counts = reference_->routing().counts;
@@ -95,7 +103,8 @@ class Judge {
     case_.seed = problem_.seed;
     case_.remarks = candidate_.remarks;
     const auto& c = sizes.config;
-    case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts + sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
+    case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
+                          sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
   }
 
   void intake(Field field) {
@@ -105,15 +114,15 @@ class Judge {
     case_.fields.push_back(std::move(result));
   }
 
-  CompareContext context(Field field) const {
-    return {field, problem_.sizes(), &reference_->routing()};
-  }
+  CompareContext context(Field field) const { return {field, problem_.sizes(), &reference_->routing()}; }
 
   void judge_field(FieldResult& result) {
     switch (row(result.field).match) {
       case Match::Exact:
-        if (row(result.field).dtype == DType::Int32) judge_integers(result);
-        else judge_rounded(result);
+        if (row(result.field).dtype == DType::Int32)
+          judge_integers(result);
+        else
+          judge_rounded(result);
         break;
       case Match::Rounded: judge_rounded(result); break;
       case Match::Selection: judge_selection(result); break;
@@ -123,12 +132,15 @@ class Judge {
     result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
-    if (options_.causes && result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16) find_causes(result);
+    if (options_.causes && result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16)
+      find_causes(result);
   }
 
   void find_causes(FieldResult& result) {
     // A field that is as its own upstream predicts has inherited its error.
-    if (result.isolated.verdict == Verdict::Passed && result.isolated_bits.available && result.isolated_bits.differing == 0) return;
+    if (result.isolated.verdict == Verdict::Passed && result.isolated_bits.available &&
+        result.isolated_bits.differing == 0)
+      return;
     result.causes = reference_->causes(result.field);
     Prediction& bits = result.isolated_bits;
     if (bits.differing > 0 && !result.causes.empty() && result.causes.front().every_bit)
@@ -137,13 +149,15 @@ class Judge {
 
   void judge_integers(FieldResult& result) {
     const auto expected = reference_->expected_integers(result.field);
-    result.isolated = compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(), expected);
+    result.isolated =
+        compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(), expected);
     result.chained = result.isolated;
     result.vacuity = vacuity_of_integers(context(result.field), expected);
   }
 
   bool binding(Field field, Mode mode) const {
-    return promises_bits(accumulators_, field, mode == Mode::Isolated && reference_->isolated_from(field).empty());
+    return promises_bits(accumulators_, field,
+                         mode == Mode::Isolated && reference_->isolated_from(field).empty());
   }
 
   void judge_rounded(FieldResult& result) {
@@ -173,16 +187,20 @@ class Judge {
         bits.accumulator = reference_->accumulator(result.field);
       }
       suspect_beyond_limits(judgement, bits);
-      for (auto& check : vacuity_of_rounded(context(result.field), reference, binding(result.field, mode) ? std::span(predicted) : std::span<const PredictedBits>())) {
+      for (auto& check : vacuity_of_rounded(
+               context(result.field), reference,
+               binding(result.field, mode) ? std::span(predicted) : std::span<const PredictedBits>())) {
         check.chained = mode == Mode::Chained;
-        if (!check.chained || check.outcome == VacuityOutcome::WouldPass) result.vacuity.push_back(std::move(check));
+        if (!check.chained || check.outcome == VacuityOutcome::WouldPass)
+          result.vacuity.push_back(std::move(check));
       }
     }
   }
 
   /// What a legal implementation makes independent errors of: see Dependence.
   StatisticsContext statistics_context(Field field, Mode mode) const {
-    StatisticsContext statistics{context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm)};
+    StatisticsContext statistics{
+        context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm)};
     const bool own = mode == Mode::Isolated && reference_->isolated_from(field).empty();
     if (!own || field == Field::topk_weights) {
       statistics.dependence = Dependence::Tokens;
@@ -197,18 +215,22 @@ class Judge {
   void judge_selection(FieldResult& result) {
     const auto selected = candidate_.fields.at(result.field).as<std::int32_t>();
     const auto& config = problem_.config;
-    const auto reference = model_logits(reference_->bounded(Field::router_logits, Mode::Chained), reference_->store(Field::router_logits));
+    const auto reference = model_logits(reference_->bounded(Field::router_logits, Mode::Chained),
+                                        reference_->store(Field::router_logits));
     auto chained = check_selection(config, contract_, reference, selected);
     result.chained = std::move(chained.judgement);
-    result.chained.statistics = flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm));
+    result.chained.statistics =
+        flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm));
     if (intake_.upstream.has(Field::router_logits)) {
       const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
       result.isolated = check_selection(config, contract_, own, selected).judgement;
-      if (result.isolated.rejected == 0) result.vacuity = vacuity_of_selection(config, contract_, own, selected);
+      if (result.isolated.rejected == 0)
+        result.vacuity = vacuity_of_selection(config, contract_, own, selected);
     } else {
       result.upstream = name(Field::router_logits);
       result.isolated = result.chained;
-      if (result.isolated.rejected == 0) result.vacuity = vacuity_of_selection(config, contract_, reference, selected);
+      if (result.isolated.rejected == 0)
+        result.vacuity = vacuity_of_selection(config, contract_, reference, selected);
     }
     case_.flips = std::move(chained.flips);
     predict_selection(result, selected);

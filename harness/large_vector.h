@@ -1,5 +1,6 @@
-// A vector for fields of full size. Elements made by a size alone stay unwritten, so that the parallel loop which fills them
-// touches their memory first: zeroing two gigabytes on one thread takes longer than computing them.
+// A vector for fields of full size. Elements made by a size alone stay unwritten, so that the parallel loop
+// which fills them touches their memory first: zeroing two gigabytes on one thread takes longer than
+// computing them.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +32,10 @@ struct FirstTouchAllocator {
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, std::size_t count) noexcept {
-    if (count * sizeof(T) < kHugePage) ::operator delete(memory);
-    else std::free(memory);
+    if (count * sizeof(T) < kHugePage)
+      ::operator delete(memory);
+    else
+      std::free(memory);
   }
 
   template <class U>

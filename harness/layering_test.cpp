@@ -1,4 +1,5 @@
-// The order of the folders, held by a test: it reads the source tree (the working directory is the tree's root).
+// The order of the folders, held by a test: it reads the source tree (the working directory is the tree's
+// root).
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -24,12 +25,21 @@ struct Owned {
   std::vector<std::string_view> folders;
 };
 const std::vector<Owned> kOwned = {
-    {"hdf5", {"golden"}},   {"H5", {"golden"}},        {"openssl/", {"golden"}},        {"Eigen/", {"reference_cpu"}},
-    {"cuda", {"gpu"}},      {"cublas", {"gpu"}},       {"cooperative_groups", {"gpu"}}, {"Random123/", {"fixtures", "gpu"}},
-    {"png.h", {"reports"}}, {"CLI/", {"harness/cli"}},
+    {"hdf5", {"golden"}},
+    {"H5", {"golden"}},
+    {"openssl/", {"golden"}},
+    {"Eigen/", {"reference_cpu"}},
+    {"cuda", {"gpu"}},
+    {"cublas", {"gpu"}},
+    {"cooperative_groups", {"gpu"}},
+    {"Random123/", {"fixtures", "gpu"}},
+    {"png.h", {"reports"}},
+    {"CLI/", {"harness/cli"}},
 };
 
-bool starts_with(const std::string& path, std::string_view folder) { return path.starts_with(fmt::format("{}/", folder)); }
+bool starts_with(const std::string& path, std::string_view folder) {
+  return path.starts_with(fmt::format("{}/", folder));
+}
 
 /// The layer a file belongs to: "harness/cli" or its first folder; empty at the root.
 std::string layer_of(const std::string& path) {
@@ -47,9 +57,11 @@ std::optional<std::string> wrong_include(const std::string& path, const std::str
         return fmt::format("{} includes <{}>, which belongs to {}", path, header, fmt::join(folders, ", "));
     return std::nullopt;
   }
-  if (layer == "harness/cli" && header == "revision.h") return std::nullopt;  // the build makes it from revision.h.in
+  if (layer == "harness/cli" && header == "revision.h")
+    return std::nullopt;  // the build makes it from revision.h.in
   const auto target = layer_of(header);
-  const bool known = target == "harness" || target == "harness/cli" || std::ranges::find(kSiblings, target) != std::end(kSiblings);
+  const bool known = target == "harness" || target == "harness/cli" ||
+                     std::ranges::find(kSiblings, target) != std::end(kSiblings);
   if (!known) return fmt::format("{} includes \"{}\", which is not written from the root", path, header);
   if (layer == "harness/cli" || target == layer || target == "harness") return std::nullopt;
   return fmt::format("{} includes \"{}\": {} may include harness and itself only", path, header, layer);
@@ -80,10 +92,12 @@ std::optional<Include> include_in(std::string_view line) {
 /// Everything wrong with one file's text.
 std::vector<std::string> complaints(const std::string& path, const std::string& text) {
   // Written in two parts, or this file would complain about itself.
-  static const std::string kForeignPaths[] = {std::string("/wo") + "rk/", std::string("/ho") + "me/", std::string("/ro") + "ot/"};
+  static const std::string kForeignPaths[] = {std::string("/wo") + "rk/", std::string("/ho") + "me/",
+                                              std::string("/ro") + "ot/"};
   std::vector<std::string> found;
   std::size_t lines = 0;
-  const bool code = path.ends_with(".h") || path.ends_with(".cpp") || path.ends_with(".cuh") || path.ends_with(".cu");
+  const bool code =
+      path.ends_with(".h") || path.ends_with(".cpp") || path.ends_with(".cuh") || path.ends_with(".cu");
   std::string_view rest = text;
   while (!rest.empty()) {
     const auto end = rest.find('\n');
@@ -94,17 +108,21 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
       if (const auto include = include_in(line))
         if (auto wrong = wrong_include(path, include->header, include->quoted)) found.push_back(*wrong);
     for (const auto& foreign : kForeignPaths)
-      if (line.find(foreign) != std::string::npos) found.push_back(fmt::format("{}:{} mentions {}", path, lines, foreign));
+      if (line.find(foreign) != std::string::npos)
+        found.push_back(fmt::format("{}:{} mentions {}", path, lines, foreign));
   }
-  const bool limited = code || path.ends_with(".py") || path.ends_with(".js") || path.ends_with(".css") || path == "dev";
-  if (limited && lines > kMostLines) found.push_back(fmt::format("{} has {} lines, more than {}", path, lines, kMostLines));
+  const bool limited =
+      code || path.ends_with(".py") || path.ends_with(".js") || path.ends_with(".css") || path == "dev";
+  if (limited && lines > kMostLines)
+    found.push_back(fmt::format("{} has {} lines, more than {}", path, lines, kMostLines));
   return found;
 }
 
 bool is_text(const fs::path& path) {
   static const std::string_view kEndings[] = {".h",   ".cpp",  ".cuh", ".cu",  ".py",   ".md",  ".build",
                                               ".txt", ".html", ".js",  ".css", ".wrap", ".toml"};
-  return std::ranges::find(kEndings, path.extension().string()) != std::end(kEndings) || path.filename() == "dev";
+  return std::ranges::find(kEndings, path.extension().string()) != std::end(kEndings) ||
+         path.filename() == "dev";
 }
 
 /// Paths from the root, with slashes: our folders and the files beside them.
@@ -114,7 +132,8 @@ std::vector<std::string> sources(const fs::path& root) {
     if (entry.is_regular_file() && is_text(entry.path())) found.push_back(entry.path().filename().string());
   for (const std::string_view folder : {"harness", "fixtures", "reference_cpu", "gpu", "golden", "reports"})
     for (const auto& entry : fs::recursive_directory_iterator(root / folder))
-      if (entry.is_regular_file() && is_text(entry.path())) found.push_back(fs::relative(entry.path(), root).generic_string());
+      if (entry.is_regular_file() && is_text(entry.path()))
+        found.push_back(fs::relative(entry.path(), root).generic_string());
   std::ranges::sort(found);
   return found;
 }

@@ -19,8 +19,10 @@ PhaseTimer::~PhaseTimer() {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const std::scoped_lock lock(mutex);
   const auto found = std::ranges::find(phases(), phase_, &std::pair<std::string, double>::first);
-  if (found != phases().end()) found->second += seconds;
-  else phases().emplace_back(std::move(phase_), seconds);
+  if (found != phases().end())
+    found->second += seconds;
+  else
+    phases().emplace_back(std::move(phase_), seconds);
 }
 
 std::vector<std::pair<std::string, double>> phase_seconds() {

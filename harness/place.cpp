@@ -30,7 +30,8 @@ std::int64_t index_of(const Place& place, std::string_view axis) {
 std::string axes_text(const Place& place) {
   std::string text;
   for (const char* axis : {"row", "token", "slot", "expert"})
-    if (index_of(place, axis) >= 0) text += fmt::format("{}{}={}", text.empty() ? "" : ",", axis, index_of(place, axis));
+    if (index_of(place, axis) >= 0)
+      text += fmt::format("{}{}={}", text.empty() ? "" : ",", axis, index_of(place, axis));
   return text;
 }
 
@@ -38,7 +39,9 @@ std::string axes_text(const Place& place) {
 std::vector<Place> places(Field field, const Sizes& sizes, const Routing& routing) {
   const auto& shape = row(field).shape;
   const std::int64_t top_k = sizes.config.top_k;
-  const auto selected = [&](std::int64_t slot) { return std::int64_t{routing.selected[static_cast<std::size_t>(slot)]}; };
+  const auto selected = [&](std::int64_t slot) {
+    return std::int64_t{routing.selected[static_cast<std::size_t>(slot)]};
+  };
   std::vector<Place> all;
   if (shape[0] == Dim::S) {
     const bool slot_order = field == Field::hidden_states_unpermute;
@@ -50,7 +53,8 @@ std::vector<Place> places(Field field, const Sizes& sizes, const Routing& routin
     for (std::int64_t e = 0; e < sizes.config.num_experts; ++e) all.push_back({.index = e, .expert = e});
   } else if (shape[1] == Dim::E) {
     for (std::int64_t i = 0; i < sizes.tokens * sizes.config.num_experts; ++i)
-      all.push_back({.index = i, .token = i / sizes.config.num_experts, .expert = i % sizes.config.num_experts});
+      all.push_back(
+          {.index = i, .token = i / sizes.config.num_experts, .expert = i % sizes.config.num_experts});
   } else if (shape[1] == Dim::K) {
     for (std::int64_t i = 0; i < sizes.slots(); ++i)
       all.push_back({.index = i, .token = i / top_k, .slot = i % top_k, .expert = selected(i)});
@@ -77,15 +81,18 @@ std::map<std::string, std::int64_t> parse_place(std::string_view text) {
     const auto digits = trimmed(item.substr(std::min(sign + 1, item.size())));
     std::int64_t index = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-    if (sign == 0 || digits.empty() || error != std::errc() || end != digits.data() + digits.size() || index < 0)
-      throw UsageError(fmt::format("expected NAME=INDEX with commas between, for instance token=17,expert=5,col=3; found '{}'", item));
+    if (sign == 0 || digits.empty() || error != std::errc() || end != digits.data() + digits.size() ||
+        index < 0)
+      throw UsageError(fmt::format(
+          "expected NAME=INDEX with commas between, for instance token=17,expert=5,col=3; found '{}'", item));
     if (!named.emplace(std::string(item.substr(0, sign)), index).second)
       throw UsageError(fmt::format("'{}' is given twice", item.substr(0, sign)));
   }
   return named;
 }
 
-Place find_place(Field field, const Sizes& sizes, const Routing& routing, const std::map<std::string, std::int64_t>& named) {
+Place find_place(Field field, const Sizes& sizes, const Routing& routing,
+                 const std::map<std::string, std::int64_t>& named) {
   const auto all = places(field, sizes, routing);
   if (all.empty()) throw UsageError(fmt::format("{} has no elements in this problem", name(field)));
   const std::int64_t width = columns(field, sizes);
@@ -96,32 +103,39 @@ Place find_place(Field field, const Sizes& sizes, const Routing& routing, const 
   std::vector<Place> found = all;
   for (const auto& [axis, index] : named) {
     if (axis == "col" && width > 0) {
-      if (index >= width) throw UsageError(fmt::format("{} has columns 0 to {}, found col={}", name(field), width - 1, index));
+      if (index >= width)
+        throw UsageError(fmt::format("{} has columns 0 to {}, found col={}", name(field), width - 1, index));
       continue;
     }
-    if (index_of(all.front(), axis) < 0) throw UsageError(fmt::format("{} has no axis '{}'; valid: {}", name(field), axis, valid));
-    const auto highest = index_of(*std::ranges::max_element(all, {}, [&](const Place& p) { return index_of(p, axis); }), axis);
-    if (index > highest) throw UsageError(fmt::format("{} has {} 0 to {}, found {}={}", name(field), axis, highest, axis, index));
+    if (index_of(all.front(), axis) < 0)
+      throw UsageError(fmt::format("{} has no axis '{}'; valid: {}", name(field), axis, valid));
+    const auto highest =
+        index_of(*std::ranges::max_element(all, {}, [&](const Place& p) { return index_of(p, axis); }), axis);
+    if (index > highest)
+      throw UsageError(
+          fmt::format("{} has {} 0 to {}, found {}={}", name(field), axis, highest, axis, index));
     std::erase_if(found, [&](const Place& place) { return index_of(place, axis) != index; });
   }
   if (found.empty()) {
     std::string near;
     if (const auto token = named.find("token"); token != named.end())
       for (const auto& place : all)
-        if (place.token == token->second) near += fmt::format("{}{}", near.empty() ? "; this token has " : "; ", axes_text(place));
+        if (place.token == token->second)
+          near += fmt::format("{}{}", near.empty() ? "; this token has " : "; ", axes_text(place));
     throw UsageError(fmt::format("no element of {} lies there{}", name(field), near));
   }
   if (found.size() > 1) {
     std::string shown;
     for (std::size_t i = 0; i < std::min(found.size(), kShownPlaces); ++i)
       shown += fmt::format("{}{}", i == 0 ? "" : "; ", axes_text(found[i]));
-    throw UsageError(fmt::format("{} places of {} fit: {}{}; say more of {}", found.size(), name(field), shown,
-                                 found.size() > kShownPlaces ? "; ..." : "", valid));
+    throw UsageError(fmt::format("{} places of {} fit: {}{}; say more of {}", found.size(), name(field),
+                                 shown, found.size() > kShownPlaces ? "; ..." : "", valid));
   }
   Place place = found.front();
   if (width == 0) return place;
   const auto col = named.find("col");
-  if (col == named.end()) throw UsageError(fmt::format("{} needs a column as well: col=0 to col={}", name(field), width - 1));
+  if (col == named.end())
+    throw UsageError(fmt::format("{} needs a column as well: col=0 to col={}", name(field), width - 1));
   place.col = col->second;
   place.index = place.index * width + place.col;
   return place;

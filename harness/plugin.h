@@ -2,7 +2,8 @@
 
        assay verify --fixture tiny --pipeline plugin:./libmine.so
 
-   C, nothing else needed: this file can be copied. harness/plugin_example.c and gpu/plugin_example.cu are whole plugins. */
+   C, nothing else needed: this file can be copied. harness/plugin_example.c and gpu/plugin_example.cu are
+   whole plugins. */
 #ifndef ASSAY_PLUGIN_H
 #define ASSAY_PLUGIN_H
 
@@ -14,11 +15,18 @@ extern "C" {
 
 #define ASSAY_PLUGIN_INTERFACE 1
 
-enum { ASSAY_HOST = 0, ASSAY_DEVICE = 1 };                    /* where pointers point: host memory, or the current CUDA device's */
-enum { ASSAY_OK = 0, ASSAY_UNSUPPORTED = 1, ASSAY_FAILED = 2 }; /* what forward returns; a sentence in `why` goes with the last two */
+enum {
+  ASSAY_HOST = 0,
+  ASSAY_DEVICE = 1
+}; /* where pointers point: host memory, or the current CUDA device's */
+enum {
+  ASSAY_OK = 0,
+  ASSAY_UNSUPPORTED = 1,
+  ASSAY_FAILED = 2
+}; /* what forward returns; a sentence in `why` goes with the last two */
 
-/* The problem. Everything is row-major; bf16 values are their 16 bits. T tokens, H hidden_size, I moe_intermediate_size, E num_experts,
-   K top_k. T may be 0. Not to be written to. */
+/* The problem. Everything is row-major; bf16 values are their 16 bits. T tokens, H hidden_size, I
+   moe_intermediate_size, E num_experts, K top_k. T may be 0. Not to be written to. */
 typedef struct {
   int64_t tokens, hidden_size, moe_intermediate_size, num_experts, top_k;
   int32_t norm_topk_prob;              /* whether the K weights of a token are divided by their sum */
@@ -28,7 +36,8 @@ typedef struct {
   const uint16_t* down_proj;           /* [E, H, I] */
 } assay_problem;
 
-/* The results, S = T * K rows. Null for fields that the plugin does not list. Every byte is poisoned before a run. */
+/* The results, S = T * K rows. Null for fields that the plugin does not list. Every byte is poisoned before a
+ * run. */
 typedef struct {
   uint16_t* router_logits;           /* [T, E] */
   int32_t* selected_experts;         /* [T, K], best first */
@@ -43,15 +52,18 @@ typedef struct {
 } assay_results;
 
 typedef struct {
-  int32_t interface;        /* ASSAY_PLUGIN_INTERFACE */
-  int32_t memory;           /* ASSAY_HOST or ASSAY_DEVICE */
-  const char* name;         /* for reports: "my fused kernel" */
-  const char* fields;       /* what forward writes, separated by blanks: "router_logits selected_experts hidden_states" */
-  const char* contract;     /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
-  const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is promised */
+  int32_t interface; /* ASSAY_PLUGIN_INTERFACE */
+  int32_t memory;    /* ASSAY_HOST or ASSAY_DEVICE */
+  const char* name;  /* for reports: "my fused kernel" */
+  const char*
+      fields; /* what forward writes, separated by blanks: "router_logits selected_experts hidden_states" */
+  const char*
+      contract; /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
+  const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
+                               promised */
   const char* ties;         /* among equal probabilities: "lowest_index", or "any" */
-  /* Runs the layer once. Called several times, on problems of one size; each call must leave its results complete when assay
-     synchronises the device behind it. `why` has room for why_size bytes. */
+  /* Runs the layer once. Called several times, on problems of one size; each call must leave its results
+     complete when assay synchronises the device behind it. `why` has room for why_size bytes. */
   int32_t (*forward)(const assay_problem* problem, const assay_results* results, char* why, int64_t why_size);
 } assay_plugin_row;
 

@@ -1,8 +1,8 @@
-/* A whole plugin: the layer in plain C, one loop per stage, every product summed in fp32 in ascending order. Rounds where
-   HuggingFace stores bf16 (contract hf).
+/* A whole plugin: the layer in plain C, one loop per stage, every product summed in fp32 in ascending order.
+   Rounds where HuggingFace stores bf16 (contract hf).
 
        cc -O2 -shared -fPIC -I. harness/plugin_example.c -o example.so -lm
-       assay verify --fixture tiny --pipeline plugin:./example.so                                                              */
+       assay verify --fixture tiny --pipeline plugin:./example.so */
 #include "harness/plugin.h"
 
 #include <math.h>
@@ -32,8 +32,10 @@ static uint16_t dot(const uint16_t* a, const uint16_t* b, int64_t k) {
   return to_bf16(sum);
 }
 
-/* Softmax over E in fp32, the K largest (the lower index among equals), divided by their sum if asked, rounded once. */
-static void route(const assay_problem* p, const uint16_t* logits, float* share, int32_t* selected, uint16_t* weights) {
+/* Softmax over E in fp32, the K largest (the lower index among equals), divided by their sum if asked,
+ * rounded once. */
+static void route(const assay_problem* p, const uint16_t* logits, float* share, int32_t* selected,
+                  uint16_t* weights) {
   float largest = from_bf16(logits[0]), sum = 0.0f, chosen = 0.0f;
   for (int64_t e = 1; e < p->num_experts; ++e) largest = fmaxf(largest, from_bf16(logits[e]));
   for (int64_t e = 0; e < p->num_experts; ++e) sum += share[e] = expf(from_bf16(logits[e]) - largest);
@@ -48,7 +50,8 @@ static void route(const assay_problem* p, const uint16_t* logits, float* share, 
     selected[j] = best;
     chosen += share[best];
   }
-  for (int64_t j = 0; j < p->top_k; ++j) weights[j] = to_bf16(p->norm_topk_prob ? share[selected[j]] / chosen : share[selected[j]]);
+  for (int64_t j = 0; j < p->top_k; ++j)
+    weights[j] = to_bf16(p->norm_topk_prob ? share[selected[j]] / chosen : share[selected[j]]);
 }
 
 /* How many slots each expert has, and the slots sorted by expert, stably. */
@@ -71,15 +74,18 @@ static int32_t forward(const assay_problem* p, const assay_results* r, char* why
     return ASSAY_FAILED;
   }
   for (int64_t t = 0; t < p->tokens; ++t) {
-    for (int64_t e = 0; e < E; ++e) r->router_logits[t * E + e] = dot(p->input_hidden_states + t * H, p->gate + e * H, H);
+    for (int64_t e = 0; e < E; ++e)
+      r->router_logits[t * E + e] = dot(p->input_hidden_states + t * H, p->gate + e * H, H);
     route(p, r->router_logits + t * E, share, r->selected_experts + t * K, r->topk_weights + t * K);
   }
   free(share);
   order(p, r);
   for (int64_t row = 0; row < p->tokens * K; ++row) {
     const int64_t slot = r->gather_indices[row], e = r->selected_experts[slot];
-    uint16_t *first = r->first_gemm + row * 2 * I, *middle = r->intermediate + row * I, *second = r->second_gemm + row * H;
-    for (int64_t n = 0; n < 2 * I; ++n) first[n] = dot(p->input_hidden_states + slot / K * H, p->gate_up_proj + (e * 2 * I + n) * H, H);
+    uint16_t *first = r->first_gemm + row * 2 * I, *middle = r->intermediate + row * I,
+             *second = r->second_gemm + row * H;
+    for (int64_t n = 0; n < 2 * I; ++n)
+      first[n] = dot(p->input_hidden_states + slot / K * H, p->gate_up_proj + (e * 2 * I + n) * H, H);
     for (int64_t n = 0; n < I; ++n) {
       const float g = from_bf16(first[n]);
       middle[n] = to_bf16(rounded(g / (1.0f + expf(-g))) * from_bf16(first[I + n]));
@@ -90,7 +96,8 @@ static int32_t forward(const assay_problem* p, const assay_results* r, char* why
   for (int64_t t = 0; t < p->tokens; ++t)
     for (int64_t n = 0; n < H; ++n) {
       float sum = 0.0f;
-      for (int64_t s = t * K; s < (t + 1) * K; ++s) sum += rounded(from_bf16(r->topk_weights[s]) * from_bf16(r->hidden_states_unpermute[s * H + n]));
+      for (int64_t s = t * K; s < (t + 1) * K; ++s)
+        sum += rounded(from_bf16(r->topk_weights[s]) * from_bf16(r->hidden_states_unpermute[s * H + n]));
       r->hidden_states[t * H + n] = to_bf16(sum);
     }
   return ASSAY_OK;
@@ -101,8 +108,10 @@ const assay_plugin_row* assay_plugin(void) {
       .interface = ASSAY_PLUGIN_INTERFACE,
       .memory = ASSAY_HOST,
       .name = "plain C",
-      .fields = "router_logits selected_experts topk_weights token_counts_by_expert gather_indices first_gemm intermediate second_gemm "
-                "hidden_states_unpermute hidden_states",
+      .fields =
+          "router_logits selected_experts topk_weights token_counts_by_expert gather_indices first_gemm "
+          "intermediate second_gemm "
+          "hidden_states_unpermute hidden_states",
       .contract = "hf",
       .accumulators = "",
       .ties = "lowest_index",

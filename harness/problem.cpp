@@ -5,7 +5,8 @@
 
 namespace assay {
 
-ExpertLoader stored_experts(std::shared_ptr<const Tensor> gate_up_proj, std::shared_ptr<const Tensor> down_proj) {
+ExpertLoader stored_experts(std::shared_ptr<const Tensor> gate_up_proj,
+                            std::shared_ptr<const Tensor> down_proj) {
   return [=](Field field, std::int64_t expert) -> ExpertMatrix {
     const auto& tensor = field == Field::gate_up_proj ? gate_up_proj : down_proj;
     const auto count = static_cast<std::size_t>(tensor->shape()[1] * tensor->shape()[2]);

@@ -30,16 +30,17 @@ struct ExpertMatrix {
   std::shared_ptr<const void> owner;
 };
 
-/// Loads one expert's matrix of `Field::gate_up_proj` or `Field::down_proj`. Safe to call from several threads.
+/// Loads one expert's matrix of `Field::gate_up_proj` or `Field::down_proj`. Safe to call from several
+/// threads.
 using ExpertLoader = std::function<ExpertMatrix(Field field, std::int64_t expert)>;
 
 struct Problem {
-  std::string name;           // fixture, file or checkpoint layer
+  std::string name;  // fixture, file or checkpoint layer
   MoeConfig config;
-  std::int64_t batch = 1;     // T = batch * sequence
+  std::int64_t batch = 1;  // T = batch * sequence
   std::int64_t sequence = 0;
-  Tensor input;               // input_hidden_states [T, H]
-  Tensor gate;                // [E, H]
+  Tensor input;  // input_hidden_states [T, H]
+  Tensor gate;   // [E, H]
   ExpertLoader experts;
   std::uint64_t seed = 0;
   std::array<std::optional<Generator>, kFieldCount> generators;  // of inputs and weights that are regenerated
@@ -48,7 +49,8 @@ struct Problem {
 };
 
 /// A loader over two stored tensors [E, 2I, H] and [E, H, I].
-ExpertLoader stored_experts(std::shared_ptr<const Tensor> gate_up_proj, std::shared_ptr<const Tensor> down_proj);
+ExpertLoader stored_experts(std::shared_ptr<const Tensor> gate_up_proj,
+                            std::shared_ptr<const Tensor> down_proj);
 
 /// Keeps loaded experts until `budget_bytes` are held, so that repeated passes do not load them again.
 ExpertLoader cached_experts(ExpertLoader loader, std::size_t budget_bytes);

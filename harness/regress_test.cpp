@@ -33,7 +33,8 @@ CaseResult case_result(std::string problem, std::string candidate) {
   c.tokens = 3;
   c.verdict = Verdict::Passed;
   c.seconds = 1.0;
-  c.fields = {field_result(Field::router_logits), field_result(Field::second_gemm), field_result(Field::hidden_states)};
+  c.fields = {field_result(Field::router_logits), field_result(Field::second_gemm),
+              field_result(Field::hidden_states)};
   return c;
 }
 
@@ -75,7 +76,8 @@ TEST_SUITE("regress") {
   TEST_CASE("a report against itself is the same, and says how much was compared") {
     const auto findings = regress(report(), report());
     REQUIRE(findings.size() == 1);
-    CHECK(findings[0].sentence == "no difference in 2 cases and 6 fields: verdicts, error ratios and counts of bits are the same");
+    CHECK(findings[0].sentence ==
+          "no difference in 2 cases and 6 fields: verdicts, error ratios and counts of bits are the same");
     CHECK(exit_code(worst(findings)) == ExitCode::Passed);
   }
 
@@ -83,7 +85,8 @@ TEST_SUITE("regress") {
     Report now = report();
     fail(now.cases[1], 1, 12.5);
     const auto findings = regress(report(), now);
-    CHECK(says(findings, Severity::Regression, "odd, gpu_fused: second_gemm: Failed, Passed before: it fails now"));
+    CHECK(says(findings, Severity::Regression,
+               "odd, gpu_fused: second_gemm: Failed, Passed before: it fails now"));
     CHECK(exit_code(worst(findings)) == ExitCode::Failed);
     // The way back is a change, not a regression.
     CHECK(says(regress(now, report()), Severity::Legal, "second_gemm: Passed, Failed before"));
@@ -110,7 +113,8 @@ TEST_SUITE("regress") {
     }
     CHECK(worst(regress(before, now)) == Severity::Same);
     now.cases[0].fields[0].isolated.rejected = 9;
-    CHECK(says(regress(before, now), Severity::Regression, "gather_indices (isolated): 9 elements wrong, 2 before"));
+    CHECK(says(regress(before, now), Severity::Regression,
+               "gather_indices (isolated): 9 elements wrong, 2 before"));
     now = report();
     now.cases[0].fields[0].field = Field::gather_indices;
     CHECK_FALSE(says(regress(now, before), Severity::Legal, "grew"));
@@ -137,17 +141,21 @@ TEST_SUITE("regress") {
     now.cases[0].fields[2].isolated_bits.differing = 4;
     now.cases[0].fields[1].isolated.mismatched = 5;
     const auto findings = regress(report(), now);
-    CHECK(says(findings, Severity::Legal, "hidden_states (isolated): bits as predicted: 96 of 100, 100 of 100 before"));
-    CHECK(says(findings, Severity::Legal, "second_gemm (isolated): 5 of 100 elements differ from the rounded reference, 3 before"));
+    CHECK(says(findings, Severity::Legal,
+               "hidden_states (isolated): bits as predicted: 96 of 100, 100 of 100 before"));
+    CHECK(says(findings, Severity::Legal,
+               "second_gemm (isolated): 5 of 100 elements differ from the rounded reference, 3 before"));
     CHECK(exit_code(worst(findings)) == ExitCode::Suspect);
     now.cases[0].fields[2].isolated_bits.available = false;
-    CHECK(says(regress(report(), now), Severity::Legal, "hidden_states (isolated): bits are no longer predicted"));
+    CHECK(says(regress(report(), now), Severity::Legal,
+               "hidden_states (isolated): bits are no longer predicted"));
   }
 
   TEST_CASE("what is missing is a regression, what is new is a change") {
     Report fewer = report();
     fewer.cases[0].fields.pop_back();
-    CHECK(says(regress(report(), fewer), Severity::Regression, "tiny, gpu_fused: hidden_states is missing, Passed before"));
+    CHECK(says(regress(report(), fewer), Severity::Regression,
+               "tiny, gpu_fused: hidden_states is missing, Passed before"));
     CHECK(says(regress(fewer, report()), Severity::Legal, "hidden_states is new: Passed"));
     fewer.cases.pop_back();
     CHECK(says(regress(report(), fewer), Severity::Regression, "case odd, gpu_fused is missing"));
@@ -172,7 +180,8 @@ TEST_SUITE("regress") {
   TEST_CASE("a case that changes as a whole is said, though no field did") {
     Report before = report(), now = report();
     now.cases[0].verdict = Verdict::NonFinite;
-    CHECK(says(regress(before, now), Severity::Regression, "tiny, gpu_fused: the case: NonFinite, Passed before"));
+    CHECK(says(regress(before, now), Severity::Regression,
+               "tiny, gpu_fused: the case: NonFinite, Passed before"));
   }
 
   TEST_CASE("another contract is a legal change of its own, time is information") {
@@ -191,7 +200,8 @@ TEST_SUITE("regress") {
     for (auto& one : now.cases) one.seconds = 0.04;
     CHECK_FALSE(says(regress(before, now), Severity::Same, "verification took"));
     now.cases[1].seconds = 0.6;
-    CHECK(says(regress(before, now), Severity::Same, "odd, gpu_fused: verification took 0.6 s, 0.01 s before"));
+    CHECK(
+        says(regress(before, now), Severity::Same, "odd, gpu_fused: verification took 0.6 s, 0.01 s before"));
     CHECK(says(regress(before, now), Severity::Same, "no difference in 2 cases"));
   }
 
@@ -214,7 +224,9 @@ TEST_SUITE("regress") {
   TEST_CASE("equal dumps are the same, with fields and elements counted") {
     const auto findings = regress(fields(), fields());
     REQUIRE(findings.size() == 1);
-    CHECK(findings[0].sentence == "3 fields with 78 elements are bit for bit the same: input_hidden_states, selected_experts, second_gemm");
+    CHECK(findings[0].sentence ==
+          "3 fields with 78 elements are bit for bit the same: input_hidden_states, selected_experts, "
+          "second_gemm");
     CHECK(findings[0].severity == Severity::Same);
   }
 

@@ -1,4 +1,5 @@
-// The result of a verification as one value. Renderers print it; the exit code is derived from its verdicts only.
+// The result of a verification as one value. Renderers print it; the exit code is derived from its verdicts
+// only.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +16,16 @@ namespace assay {
 
 /// One element with everything needed to argue about it.
 struct Element {
-  std::vector<std::pair<std::string, std::int64_t>> at;  // axis name, index: {"row", 17}, {"col", 3}, {"expert", 5}, {"token", 2}
-  double out = 0.0;        // the candidate's value
-  double ref = 0.0;        // the reference before its last rounding
-  double low = 0.0;        // smallest accepted stored value
-  double high = 0.0;       // largest accepted stored value
-  double delta = 0.0;      // error that accumulation and elementary functions allow, before the last rounding: the bound in force
-  double a_priori = 0.0;   // the bound for any order of summation; 0: not known
-  double running = 0.0;    // the bound for the declared order; 0: there is none
+  std::vector<std::pair<std::string, std::int64_t>>
+      at;                 // axis name, index: {"row", 17}, {"col", 3}, {"expert", 5}, {"token", 2}
+  double out = 0.0;       // the candidate's value
+  double ref = 0.0;       // the reference before its last rounding
+  double low = 0.0;       // smallest accepted stored value
+  double high = 0.0;      // largest accepted stored value
+  double delta = 0.0;     // error that accumulation and elementary functions allow, before the last rounding:
+                          // the bound in force
+  double a_priori = 0.0;  // the bound for any order of summation; 0: not known
+  double running = 0.0;   // the bound for the declared order; 0: there is none
   double magnitude = 0.0;  // sum of |a||b| behind the bound; 0 where there is no product
   double ratio = 0.0;      // |out - ref| / (delta + ulp(out) / 2)
   std::uint32_t out_bits = 0;
@@ -30,35 +33,39 @@ struct Element {
   std::int64_t ulps = 0;       // bf16 neighbours between out and the rounded reference
 };
 
-/// One statistical test (harness/statistics.h): what was observed, what legal implementations show at most on average, and where
-/// that becomes too improbable. Of a family of tests (every expert, every tile) the worst member is shown.
+/// One statistical test (harness/statistics.h): what was observed, what legal implementations show at most on
+/// average, and where that becomes too improbable. Of a family of tests (every expert, every tile) the worst
+/// member is shown.
 struct StatisticalTest {
-  std::string measure;       // "flipped bits", "excess energy", "bias", "routing flips", "suspicious flips"
-  std::string over;          // "the field", "expert 17", "rows 0 to 127, cols 128 to 255", "col 5"
-  std::int64_t members = 1;  // of the family
-  double observed = 0.0;     // per element (of routing: per token)
-  double expected = 0.0;     // at most, on average over legal implementations
-  double limit = 0.0;        // about where the test fires
-  double log10_chance = 0.0; // of legal implementations that show as much: at most this
-  double log10_share = 0.0;  // the run's false-alarm probability, shared out: the test fires below
+  std::string measure;        // "flipped bits", "excess energy", "bias", "routing flips", "suspicious flips"
+  std::string over;           // "the field", "expert 17", "rows 0 to 127, cols 128 to 255", "col 5"
+  std::int64_t members = 1;   // of the family
+  double observed = 0.0;      // per element (of routing: per token)
+  double expected = 0.0;      // at most, on average over legal implementations
+  double limit = 0.0;         // about where the test fires
+  double log10_chance = 0.0;  // of legal implementations that show as much: at most this
+  double log10_share = 0.0;   // the run's false-alarm probability, shared out: the test fires below
   bool beyond = false;
 };
 
 /// Statistics of one field's elements against the reference.
 struct Statistics {
-  std::string units;            // what is taken as independent: "elements", "tokens", "gate values"; empty: no statistics
+  std::string
+      units;  // what is taken as independent: "elements", "tokens", "gate values"; empty: no statistics
   std::int64_t unit_count = 0;
-  double z2 = 0.0;              // mean of (out - ref)^2 / (ulp^2 / 12 + noise^2)
-  double z2_of_rounding = 0.0;  // the same of the rounded reference
-  double max_contract_ulps = 0.0;                                           // largest |out - ref| / max(ulp, 2 delta)
-  std::vector<std::pair<std::string, std::int64_t>> max_contract_ulps_at;   // axis name, index
-  std::vector<std::pair<std::int64_t, std::int64_t>> ulp_histogram;  // first distance of a bucket (0, 1, 2, 3, 5, 9, ...), elements
+  double z2 = 0.0;                 // mean of (out - ref)^2 / (ulp^2 / 12 + noise^2)
+  double z2_of_rounding = 0.0;     // the same of the rounded reference
+  double max_contract_ulps = 0.0;  // largest |out - ref| / max(ulp, 2 delta)
+  std::vector<std::pair<std::string, std::int64_t>> max_contract_ulps_at;  // axis name, index
+  std::vector<std::pair<std::int64_t, std::int64_t>>
+      ulp_histogram;  // first distance of a bucket (0, 1, 2, 3, 5, 9, ...), elements
   std::vector<StatisticalTest> tests;
-  std::string suspicion;        // one sentence where a test fires
-  bool explained = false;       // yet every bit is as predicted, so that nothing is suspect
+  std::string suspicion;   // one sentence where a test fires
+  bool explained = false;  // yet every bit is as predicted, so that nothing is suspect
 };
 
-/// The two bounds behind a field's intervals: a priori, for any order of summation, and running, for the declared one.
+/// The two bounds behind a field's intervals: a priori, for any order of summation, and running, for the
+/// declared one.
 struct BoundsUsed {
   std::string a_priori;      // how it is made: "C(n) sum |a||b|, ..."; empty: no account was taken
   std::string running;       // how it is made, or why there is none
@@ -71,38 +78,41 @@ struct BoundsUsed {
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
   std::int64_t elements = 0;
-  std::int64_t rejected = 0;    // outside the accepted interval
+  std::int64_t rejected = 0;  // outside the accepted interval
   std::int64_t non_finite = 0;
   std::int64_t mismatched = 0;  // bits differ from the rounded reference: information, not a verdict
   double max_ratio = 0.0;
   std::optional<Element> worst;  // largest ratio, or the first rejected exact element
-  std::vector<std::pair<std::int64_t, double>> worst_by_expert;  // expert, max ratio; fields with rows of experts only
-  Statistics statistics;        // beyond its limits: Suspect, unless every bit is as predicted
+  std::vector<std::pair<std::int64_t, double>>
+      worst_by_expert;    // expert, max ratio; fields with rows of experts only
+  Statistics statistics;  // beyond its limits: Suspect, unless every bit is as predicted
   BoundsUsed bounds;
 };
 
 /// Predicted bits of one field.
 struct Prediction {
-  bool available = false;       // the producer is a Hopper GPU, or an accumulator is declared
-  bool binding = false;         // an accumulator is declared: a difference is Suspect
+  bool available = false;  // the producer is a Hopper GPU, or an accumulator is declared
+  bool binding = false;    // an accumulator is declared: a difference is Suspect
   std::int64_t elements = 0;
   std::int64_t as_predicted = 0;
   std::int64_t undetermined = 0;
   std::int64_t differing = 0;
-  std::string accumulator;      // what was assumed: "hopper", "hopper_split(2048, 2048)"
+  std::string accumulator;       // what was assumed: "hopper", "hopper_split(2048, 2048)"
   std::optional<Element> first;  // the first differing element; `ref` is the predicted value
-  std::string cause;            // why it differs, when one hypothesis explains it
+  std::string cause;             // why it differs, when one hypothesis explains it
 };
 
 /// One hypothesis about what went wrong, fitted to the error.
 struct Cause {
   std::string hypothesis;  // short id: "k_block_dropped", "bf16_accumulation"
   std::string sentence;    // "the last 64 of K are missing for expert 17"
-  double explained = 0.0;  // 1 - sum (out - hypothesis)^2 / sum (out - ref)^2 over the elements looked at; at most 1
+  double explained =
+      0.0;  // 1 - sum (out - hypothesis)^2 / sum (out - ref)^2 over the elements looked at; at most 1
   bool every_bit = false;  // it gives every bit of the elements looked at
 };
 
-/// A wrong copy of the reference, shown to the checks of this very field: a check that accepts it proves nothing.
+/// A wrong copy of the reference, shown to the checks of this very field: a check that accepts it proves
+/// nothing.
 enum class VacuityOutcome {
   Rejected,       // as it must be
   NotApplicable,  // the copy equals the reference, or is a legal result too
@@ -111,9 +121,9 @@ enum class VacuityOutcome {
 std::string_view name(VacuityOutcome outcome);
 
 struct VacuityCheck {
-  std::string copy;    // "zeros", "rows rotated by one", "half-scaled", "columns shifted by one"
+  std::string copy;  // "zeros", "rows rotated by one", "half-scaled", "columns shifted by one"
   VacuityOutcome outcome = VacuityOutcome::NotApplicable;
-  std::string reason;  // "interval", "predicted bits", "equals the reference", ...
+  std::string reason;    // "interval", "predicted bits", "equals the reference", ...
   bool chained = false;  // of the chained checks: information, not a verdict
 };
 
@@ -121,12 +131,12 @@ struct FieldResult {
   Field field{};
   Verdict verdict = Verdict::NotMaterialised;  // the worst of the parts
   std::string origin;                          // "captured", "derived", "computed"
-  std::string upstream;                        // what the isolated check started from, when it is a composite edge
+  std::string upstream;  // what the isolated check started from, when it is a composite edge
   Judgement isolated;
   Judgement chained;
   Prediction isolated_bits;
   Prediction chained_bits;
-  std::vector<Cause> causes;       // of an error of its own, best first
+  std::vector<Cause> causes;  // of an error of its own, best first
   std::vector<VacuityCheck> vacuity;
   std::vector<std::string> notes;  // "expected shape [16, 128], found [16, 64]"
 };
@@ -145,8 +155,8 @@ struct RoutingFlip {
   std::int64_t token = 0;
   std::vector<std::int64_t> candidate_only;
   std::vector<std::int64_t> reference_only;
-  double gap = 0.0;    // between the logits exchanged
-  double bound = 0.0;  // gap that the errors of both logits allow
+  double gap = 0.0;         // between the logits exchanged
+  double bound = 0.0;       // gap that the errors of both logits allow
   bool admissible = false;  // not Failed
   double noise = 0.0;       // modelled rms error of the difference of the logits exchanged, after storing
   RoutingTier tier = RoutingTier::Failed;
@@ -166,11 +176,11 @@ struct CaseResult {
   Verdict verdict = Verdict::NotMaterialised;
   std::string headline;  // one sentence: verdict and first stage with an error of its own
   std::optional<Field> first_own_error;
-  std::vector<FieldResult> fields;         // in the order of the field table
-  std::vector<std::int64_t> expert_load;   // rows per expert
+  std::vector<FieldResult> fields;        // in the order of the field table
+  std::vector<std::int64_t> expert_load;  // rows per expert
   std::vector<RoutingFlip> flips;
   std::vector<std::string> remarks;
-  std::string replay;      // command line that repeats this case
+  std::string replay;  // command line that repeats this case
   double seconds = 0.0;
   std::int64_t multiply_adds = 0;  // of one forward pass over the products
 };
@@ -179,7 +189,8 @@ struct Report {
   std::string title;
   std::string command;
   std::string created;  // UTC, ISO 8601
-  std::vector<std::pair<std::string, std::string>> environment;  // "assay" revision, compiler, CPU, threads, libraries
+  std::vector<std::pair<std::string, std::string>>
+      environment;  // "assay" revision, compiler, CPU, threads, libraries
   std::vector<CaseResult> cases;
   double seconds = 0.0;
   std::int64_t peak_memory_bytes = 0;

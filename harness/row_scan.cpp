@@ -3,7 +3,8 @@
 namespace assay {
 namespace {
 
-// Every loop below works on plain arrays of one width and carries only integers around, so that all of them vectorise.
+// Every loop below works on plain arrays of one width and carries only integers around, so that all of them
+// vectorise.
 struct Chunk {
   float narrow[kCellColumns];
   double low[kCellColumns], high[kCellColumns], ref[kCellColumns];
@@ -19,10 +20,12 @@ constexpr double kSmallest = 0x1p-117, kLargest = 0x1.fep127;
 }  // namespace
 
 // No fast-math: comparisons with NaN are false, so a NaN is never clear.
-__attribute__((target_clones("avx512f", "avx2", "default")))
-RowScan scan_row(const Bf16* out, const Interval* reference, int count) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(const Bf16* out,
+                                                                              const Interval* reference,
+                                                                              int count) {
   Chunk c;
-  for (int i = 0; i < count; ++i) c.narrow[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  for (int i = 0; i < count; ++i)
+    c.narrow[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
   for (int i = 0; i < count; ++i) {
     c.low[i] = reference[i].low;
     c.high[i] = reference[i].high;

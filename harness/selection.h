@@ -14,11 +14,13 @@ namespace assay {
 
 /// Logits [T, E] as the selection sees them: stored values, each with the ends it may have.
 struct LogitModel {
-  std::vector<Interval> bound;     // ends that the worst-case bound allows; `noise` is the rms error after storing
+  std::vector<Interval>
+      bound;  // ends that the worst-case bound allows; `noise` is the rms error after storing
   std::vector<Interval> probable;  // ends within 6 times the noise, and within the bound
 };
 
-/// From reference values before storing. Where the noise is not modelled, it is infinite and the probable ends are the bound's.
+/// From reference values before storing. Where the noise is not modelled, it is infinite and the probable
+/// ends are the bound's.
 LogitModel model_logits(std::span<const Interval> reference, Store store);
 
 /// Logits known exactly: the candidate's own.
@@ -28,24 +30,30 @@ LogitModel exact_logits(std::span<const Bf16> own);
 LogitModel values_alone(const LogitModel& logits);
 
 struct SelectionCheck {
-  Judgement judgement;               // one rejection per token
-  std::vector<RoutingFlip> flips;    // tokens whose set differs from the K largest reference logits (lowest index first)
+  Judgement judgement;  // one rejection per token
+  std::vector<RoutingFlip>
+      flips;  // tokens whose set differs from the K largest reference logits (lowest index first)
 };
 
-/// A set S is admissible iff min over S of (l + tau) >= max outside S of (l - tau); inside S every inverted neighbour pair must
-/// overlap likewise (numerics 3.6). tau adds the fp32 softmax's slack: expf's error, the rounded argument, and logits so low that
-/// their probabilities underflow to tied zeros. Equal logits follow the contract's tie rule. An expert listed twice is rejected.
-/// Each flip gets its tier: explained by the values alone (ties), by the probable ends, by the bound, or not at all.
-SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract, const LogitModel& logits, std::span<const std::int32_t> selected);
+/// A set S is admissible iff min over S of (l + tau) >= max outside S of (l - tau); inside S every inverted
+/// neighbour pair must overlap likewise (numerics 3.6). tau adds the fp32 softmax's slack: expf's error, the
+/// rounded argument, and logits so low that their probabilities underflow to tied zeros. Equal logits follow
+/// the contract's tie rule. An expert listed twice is rejected. Each flip gets its tier: explained by the
+/// values alone (ties), by the probable ends, by the bound, or not at all.
+SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract,
+                               const LogitModel& logits, std::span<const std::int32_t> selected);
 
-/// Flips that are no exact ties, and those of them that are suspicious, against how many are expected: a token's set can only change
-/// where an expert inside exceeds one outside by a gap g that both errors together bridge, of chance at most (noise_i + noise_j)^2 / g^2
-/// (Chebyshev, whatever their dependence), nothing beyond the bound. Tokens with equal logits count once.
-/// `log_share`: natural logarithm of the false-alarm probability of both tests together.
-Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits, std::span<const RoutingFlip> flips, double log_share);
+/// Flips that are no exact ties, and those of them that are suspicious, against how many are expected: a
+/// token's set can only change where an expert inside exceeds one outside by a gap g that both errors
+/// together bridge, of chance at most (noise_i + noise_j)^2 / g^2 (Chebyshev, whatever their dependence),
+/// nothing beyond the bound. Tokens with equal logits count once. `log_share`: natural logarithm of the
+/// false-alarm probability of both tests together.
+Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
+                           std::span<const RoutingFlip> flips, double log_share);
 
 /// Predicted [T, K] against found, index by index; tokens flagged as undetermined are counted as such.
-Prediction compare_predicted_selection(const CompareContext& context, std::span<const std::int32_t> selected, std::span<const std::int32_t> predicted,
+Prediction compare_predicted_selection(const CompareContext& context, std::span<const std::int32_t> selected,
+                                       std::span<const std::int32_t> predicted,
                                        const std::vector<bool>& undetermined_tokens);
 
 }  // namespace assay

@@ -19,7 +19,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Interval stored(const Interval& x, Store store) {
   if (store == Store::Unrounded) return x;
-  return {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high)), x.noise};
+  return {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high)),
+          x.noise};
 }
 
 /// Storing moves a value by one ulp where the error crosses the rounding boundary, else not at all.
@@ -28,7 +29,8 @@ double noise_after(const Interval& x, Store store) {
   if (!known) return kInfinity;
   if (store == Store::Unrounded) return x.noise;
   const Bf16 rounded = round_to_bf16(x.ref);
-  return std::sqrt(deviation(rounded, x).flip_chance) * bf16_ulp(to_float(rounded)) + (x.noise > bf16_ulp(x.ref) ? x.noise : 0.0);
+  return std::sqrt(deviation(rounded, x).flip_chance) * bf16_ulp(to_float(rounded)) +
+         (x.noise > bf16_ulp(x.ref) ? x.noise : 0.0);
 }
 
 /// What a token's flip may be blamed on.
@@ -63,7 +65,8 @@ LogitModel model_logits(std::span<const Interval> reference, Store store) {
     bound.noise = noise_after(x, store);
     if (std::isfinite(bound.noise)) {
       const double reach = kProbable * x.noise;
-      probable = stored({x.ref, std::max(x.low, x.ref - reach), std::min(x.high, x.ref + reach), x.noise}, store);
+      probable =
+          stored({x.ref, std::max(x.low, x.ref - reach), std::min(x.high, x.ref + reach), x.noise}, store);
     }
     model.bound.push_back(bound);
     model.probable.push_back(probable);
@@ -78,16 +81,19 @@ LogitModel exact_logits(std::span<const Bf16> own) {
   return model;
 }
 
-Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits, std::span<const RoutingFlip> flips, double log_share) {
+Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
+                           std::span<const RoutingFlip> flips, double log_share) {
   Statistics result;
-  const auto experts = static_cast<std::size_t>(config.num_experts), top_k = static_cast<std::size_t>(config.top_k);
+  const auto experts = static_cast<std::size_t>(config.num_experts),
+             top_k = static_cast<std::size_t>(config.top_k);
   const std::size_t tokens = logits.bound.size() / experts;
   Chances expected;
   std::set<std::vector<double>> seen;
   std::vector<bool> repeats(tokens, false);
   for (std::size_t t = 0; t < tokens; ++t) {
     const auto bound = std::span(logits.bound).subspan(t * experts, experts);
-    const Chances chances = chances_of(bound, std::span(logits.probable).subspan(t * experts, experts), top_k);
+    const Chances chances =
+        chances_of(bound, std::span(logits.probable).subspan(t * experts, experts), top_k);
     expected.any += chances.any;
     expected.suspicious += chances.suspicious;
     if (!(chances.any > 0.0)) continue;
@@ -106,12 +112,16 @@ Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits, st
   if (n == 0) return result;
   result.units = "tokens";
   result.unit_count = n;
-  result.tests = {count_test("routing flips", "the field", n, static_cast<double>(counted), expected.any, share),
-                  count_test("suspicious flips", "the field", n, static_cast<double>(suspicious), expected.suspicious, share)};
+  result.tests = {
+      count_test("routing flips", "the field", n, static_cast<double>(counted), expected.any, share),
+      count_test("suspicious flips", "the field", n, static_cast<double>(suspicious), expected.suspicious,
+                 share)};
   for (const auto& test : result.tests)
     if (test.beyond && result.suspicion.empty())
-      result.suspicion = fmt::format("{:.3g} % of tokens took other experts for no exact tie; at most {:.3g} % are expected of any legal order of summation",
-                                     100.0 * test.observed, 100.0 * test.limit);
+      result.suspicion = fmt::format(
+          "{:.3g} % of tokens took other experts for no exact tie; at most {:.3g} % are expected of any "
+          "legal order of summation",
+          100.0 * test.observed, 100.0 * test.limit);
   return result;
 }
 

@@ -15,7 +15,8 @@ const MoeConfig kConfig{4, 2, 3, 1, true};  // three experts, one chosen
 LogitModel tokens(std::size_t count, double bound, double noise, Store store = Store::Unrounded) {
   std::vector<Interval> reference;
   for (std::size_t t = 0; t < count; ++t)
-    for (const double l : {1.0, 0.99, 0.0}) reference.push_back({l + 1e-9 * static_cast<double>(t), l - bound, l + bound + 1e-6, noise});
+    for (const double l : {1.0, 0.99, 0.0})
+      reference.push_back({l + 1e-9 * static_cast<double>(t), l - bound, l + bound + 1e-6, noise});
   return model_logits(reference, store);
 }
 
@@ -44,7 +45,8 @@ TEST_SUITE("selection") {
   }
 
   TEST_CASE("storing can move a logit by one ulp and no less") {
-    // 1 is 2^-8 below the boundary above and 2^-9 above the one below; a noise of 2^-12 crosses the latter with a chance of 1/64.
+    // 1 is 2^-8 below the boundary above and 2^-9 above the one below; a noise of 2^-12 crosses the latter
+    // with a chance of 1/64.
     const auto model = model_logits(std::vector<Interval>{{1.0, 0.9, 1.1, 0x1p-12}}, Store::Bf16);
     CHECK(std::fabs(model.bound[0].noise - 0x1p-7 * std::sqrt(1.0 / 64.0)) < 1e-12);
     CHECK(model.probable[0].low == 1.0);
@@ -68,7 +70,9 @@ TEST_SUITE("selection") {
     CHECK(many.tests[0].beyond);
     CHECK(many.suspicion.find("20 % of tokens took other experts for no exact tie") == 0);
     std::vector<RoutingFlip> suspicious(30);
-    for (std::size_t i = 0; i < 30; ++i) suspicious[i] = {static_cast<std::int64_t>(i), {1}, {0}, 0.01, 0.04, true, 0.002, RoutingTier::Suspicious};
+    for (std::size_t i = 0; i < 30; ++i)
+      suspicious[i] = {static_cast<std::int64_t>(i), {1}, {0}, 0.01, 0.04, true, 0.002,
+                       RoutingTier::Suspicious};
     CHECK(flip_statistics(kConfig, tokens(1000, 0.02, 0.0001), suspicious, std::log(1e-6)).tests[1].beyond);
     for (auto& flip : suspicious) flip.tier = RoutingTier::ExactTie;
     CHECK(flip_statistics(kConfig, tokens(1000, 0.02, 0.0001), suspicious, std::log(1e-6)).suspicion.empty());
@@ -78,7 +82,8 @@ TEST_SUITE("selection") {
     PrecisionContract lowest = kContracts[0];
     lowest.ties = TieRule::LowestIndex;
     const std::vector<std::int32_t> second = {1};
-    CHECK(check_selection(kConfig, lowest, exact_logits(std::vector<Bf16>(3)), second).judgement.rejected == 1);
+    CHECK(check_selection(kConfig, lowest, exact_logits(std::vector<Bf16>(3)), second).judgement.rejected ==
+          1);
     const auto unsure = model_logits(std::vector<Interval>(3, Interval{1.0, 0.99, 1.01, 0.001}), Store::Bf16);
     CHECK(check_selection(kConfig, lowest, unsure, second).judgement.rejected == 0);
   }

@@ -7,7 +7,8 @@ namespace {
 
 class Shrinker {
  public:
-  Shrinker(Part start, const ShrinkLimits& limits, const Shrink& shrink) : part_(std::move(start)), limits_(limits), shrink_(shrink) {}
+  Shrinker(Part start, const ShrinkLimits& limits, const Shrink& shrink)
+      : part_(std::move(start)), limits_(limits), shrink_(shrink) {}
 
   Part run() {
     // What went last may open the way for what went first: until nothing changes.
@@ -30,7 +31,7 @@ class Shrinker {
   }
 
   /// Leaves out halves, then quarters, ... then single elements, as long as the rest still fails.
-  bool list(std::vector<std::int64_t> Part::*which, std::int64_t fewest, std::string_view what) {
+  bool list(std::vector<std::int64_t> Part::* which, std::int64_t fewest, std::string_view what) {
     bool changed = false;
     const auto size = [&] { return static_cast<std::int64_t>((part_.*which).size()); };
     for (std::int64_t chunk = (size() + 1) / 2; size() > fewest;) {
@@ -56,7 +57,8 @@ class Shrinker {
     auto used = shrink_.used_experts(part_);
     // Experts nobody uses must fill up what the tokens need at least.
     for (const auto expert : part_.experts)
-      if (static_cast<std::int64_t>(used.size()) < limits_.fewest_experts && std::ranges::find(used, expert) == used.end())
+      if (static_cast<std::int64_t>(used.size()) < limits_.fewest_experts &&
+          std::ranges::find(used, expert) == used.end())
         used.push_back(expert);
     std::ranges::sort(used);
     Part smaller = part_;
@@ -65,7 +67,7 @@ class Shrinker {
     return list(&Part::experts, limits_.fewest_experts, "experts") || unused_gone;
   }
 
-  bool columns(Stretch Part::*which, std::string_view what) {
+  bool columns(Stretch Part::* which, std::string_view what) {
     bool changed = false;
     const std::int64_t step = limits_.column_step;
     for (std::int64_t chunk = std::max((part_.*which).count / 2 / step, std::int64_t{1}) * step;;) {
@@ -92,6 +94,8 @@ class Shrinker {
 
 }  // namespace
 
-Part shrink(Part start, const ShrinkLimits& limits, const Shrink& shrink) { return Shrinker(std::move(start), limits, shrink).run(); }
+Part shrink(Part start, const ShrinkLimits& limits, const Shrink& shrink) {
+  return Shrinker(std::move(start), limits, shrink).run();
+}
 
 }  // namespace assay

@@ -13,7 +13,9 @@ Part everything(std::int64_t tokens, std::int64_t experts, std::int64_t hidden, 
   return whole(sizes);
 }
 
-bool has(const std::vector<std::int64_t>& list, std::int64_t value) { return std::ranges::find(list, value) != list.end(); }
+bool has(const std::vector<std::int64_t>& list, std::int64_t value) {
+  return std::ranges::find(list, value) != list.end();
+}
 
 Shrink until(std::function<bool(const Part&)> fails) {
   return {std::move(fails), [](const Part& part) { return part.experts; }, nullptr};
@@ -26,8 +28,8 @@ using Indices = std::vector<std::int64_t>;
 TEST_SUITE("shrink") {
   TEST_CASE("only what the failure needs is left") {
     const auto part = shrink(everything(100, 32, 64, 48), {2, 1}, until([](const Part& p) {
-                               return has(p.tokens, 7) && has(p.tokens, 71) && has(p.experts, 30) && p.hidden.begin <= 20 &&
-                                      p.hidden.begin + p.hidden.count > 33;
+                               return has(p.tokens, 7) && has(p.tokens, 71) && has(p.experts, 30) &&
+                                      p.hidden.begin <= 20 && p.hidden.begin + p.hidden.count > 33;
                              }));
     CHECK(part.tokens == Indices{7, 71});
     CHECK(part.experts.size() == 2);
@@ -38,7 +40,8 @@ TEST_SUITE("shrink") {
 
   TEST_CASE("what needs a long K keeps it, in the steps allowed") {
     const auto part =
-        shrink(everything(5, 8, 512, 256), {2, 8}, until([](const Part& p) { return p.hidden.count >= 300 && p.intermediate.count > 40; }));
+        shrink(everything(5, 8, 512, 256), {2, 8},
+               until([](const Part& p) { return p.hidden.count >= 300 && p.intermediate.count > 40; }));
     CHECK(part.tokens.size() == 1);
     CHECK(part.hidden.count == 304);
     CHECK(part.intermediate.count == 48);

@@ -6,8 +6,8 @@
 
 namespace assay {
 
-/// Logarithm of the largest chance that of closer + farther tosses, each at most even, so many come out closer: the Chernoff
-/// bound exp(-n KL(p, 1/2)), which is 2^-n where all do. 0 (certainty) unless most do.
+/// Logarithm of the largest chance that of closer + farther tosses, each at most even, so many come out
+/// closer: the Chernoff bound exp(-n KL(p, 1/2)), which is 2^-n where all do. 0 (certainty) unless most do.
 inline double log_chance_of_signs(std::int64_t closer, std::int64_t farther) {
   if (closer <= farther) return 0.0;
   const auto n = static_cast<double>(closer + farther);

@@ -11,9 +11,9 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kKeyColumns = 64;      // of a row, enough to tell rows apart
+constexpr std::int64_t kKeyColumns = 64;  // of a row, enough to tell rows apart
 constexpr std::uint64_t kSignificand = (std::uint64_t{1} << 52) - 1;
-constexpr int kBuckets = 18;                  // up to 2^16 neighbours and beyond
+constexpr int kBuckets = 18;  // up to 2^16 neighbours and beyond
 
 std::uint64_t significand(double x) { return std::bit_cast<std::uint64_t>(x) & kSignificand; }
 
@@ -36,24 +36,33 @@ struct TaskSums {
 
 /// Where in its cell the element that is `top` contract ulps off stands.
 std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top) {
-  const std::int64_t row = cell / field.tile_columns(), tile = cell % field.tile_columns(), at = row * field.width + tile * kCellColumns;
+  const std::int64_t row = cell / field.tile_columns(), tile = cell % field.tile_columns(),
+                     at = row * field.width + tile * kCellColumns;
   Deviations d;
   deviations(field.out.data() + at, field.reference.data() + at, field.cell_width(tile), d);
   const double* end = d.contract_ulps + field.cell_width(tile);
   const double* found = std::find<const double*>(d.contract_ulps, end, top);
-  if (found == end) throw InputError(fmt::format("expected an element {} contract ulps off among the {} from {} on, as an engine says, found none", top, field.cell_width(tile), at));
+  if (found == end)
+    throw InputError(fmt::format(
+        "expected an element {} contract ulps off among the {} from {} on, as an engine says, found none",
+        top, field.cell_width(tile), at));
   return at + (found - d.contract_ulps);
 }
 
 }  // namespace
 
 int ulp_bucket(std::int64_t ulps) {
-  return ulps <= 0 ? 0 : std::min(kBuckets - 1, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(ulps - 1))) + 1);
+  return ulps <= 0 ? 0
+                   : std::min(kBuckets - 1,
+                              static_cast<int>(std::bit_width(static_cast<std::uint64_t>(ulps - 1))) + 1);
 }
 
-std::int64_t first_of_bucket(int bucket) { return bucket < 2 ? bucket : (std::int64_t{1} << (bucket - 2)) + 1; }
+std::int64_t first_of_bucket(int bucket) {
+  return bucket < 2 ? bucket : (std::int64_t{1} << (bucket - 2)) + 1;
+}
 
-FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference) {
+FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out,
+                     std::span<const Interval> reference) {
   FieldRows field;
   field.out = out;
   field.reference = reference;
@@ -67,7 +76,8 @@ FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out
   return field;
 }
 
-CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns, std::span<ClassSums> classes) {
+CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns,
+                  std::span<ClassSums> classes) {
   const int count = field.cell_width(tile);
   const std::int64_t begin = tile * kCellColumns;
   const Interval* reference = field.reference.data() + row * field.width + begin;
@@ -111,7 +121,8 @@ FieldCells sum_cells(const FieldRows& field) {
       std::fill_n(columns, field.width, 0.0);
       for (std::int64_t r = t * kTaskRows; r < std::min(field.rows, (t + 1) * kTaskRows); ++r)
         for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
-          all.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)] = {{}, sum_cell(field, r, tile, columns + tile * kCellColumns, classes)};
+          all.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)] = {
+              {}, sum_cell(field, r, tile, columns + tile * kCellColumns, classes)};
     }
 #pragma omp critical
     for (std::size_t i = 0; i < classes.size(); ++i) {
@@ -123,7 +134,8 @@ FieldCells sum_cells(const FieldRows& field) {
   return all;
 }
 
-FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
+                    std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const FieldRows field = field_rows(context, out, reference);
   const FieldCells own = by_engine ? FieldCells() : sum_cells(field);
   const FieldCells& all = by_engine ? *by_engine : own;
@@ -145,7 +157,9 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
         const std::int64_t at = r * sums.tile_columns + tile;
         const CellSums& cell = all.cells[static_cast<std::size_t>(at)].sums;
         const int flips = std::popcount(cell.flipped[0]) + std::popcount(cell.flipped[1]);
-        sums.cells[static_cast<std::size_t>(at)] = {static_cast<double>(flips), cell.flips_expected, cell.excess, cell.excess_expected, field.cell_width(tile)};
+        sums.cells[static_cast<std::size_t>(at)] = {static_cast<double>(flips), cell.flips_expected,
+                                                    cell.excess, cell.excess_expected,
+                                                    field.cell_width(tile)};
         task.z2 += cell.z2;
         task.z2_of_rounding += cell.z2_of_rounding;
         if (cell.max_contract_ulps > task.max_contract_ulps) {
@@ -155,24 +169,30 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
         task.ulps[0] += field.cell_width(tile) - flips;
         for (int half = 0; half < 2; ++half)
           for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1) {
-            const std::int64_t index = r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
+            const std::int64_t index =
+                r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
             const Interval& x = reference[static_cast<std::size_t>(index)];
             const Bf16 value = out[static_cast<std::size_t>(index)];
-            ++task.ulps[static_cast<std::size_t>(ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
+            ++task.ulps[static_cast<std::size_t>(
+                ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
             if (task.flips.size() < kMostFlips)
-              task.flips.push_back({significand(x.ref), index, static_cast<float>(deviation(value, x).excess), static_cast<float>(signed_shift(value, x))});
+              task.flips.push_back({significand(x.ref), index, static_cast<float>(deviation(value, x).excess),
+                                    static_cast<float>(signed_shift(value, x))});
           }
       }
     }
   }
-  for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i) sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
+  for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i)
+    sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
   for (const ClassSums& c : all.classes)
-    sums.classes.push_back({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0, static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
+    sums.classes.push_back({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0,
+                            static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
   std::int64_t max_cell = -1;
   for (const TaskSums& task : parts) {
     for (std::size_t b = 0; b < task.ulps.size(); ++b) sums.ulps[b] += task.ulps[b];
     const std::size_t room = kMostFlips - std::min(kMostFlips, sums.flips.size());
-    sums.flips.insert(sums.flips.end(), task.flips.begin(), task.flips.begin() + static_cast<std::ptrdiff_t>(std::min(room, task.flips.size())));
+    sums.flips.insert(sums.flips.end(), task.flips.begin(),
+                      task.flips.begin() + static_cast<std::ptrdiff_t>(std::min(room, task.flips.size())));
     sums.z2 += task.z2;
     sums.z2_of_rounding += task.z2_of_rounding;
     if (task.max_contract_ulps > sums.max_contract_ulps) {

@@ -35,12 +35,12 @@ struct Tally {
 
 struct FieldSums {
   std::int64_t rows = 0, width = 0, tile_columns = 0;
-  std::vector<Tally> cells;                 // [rows, tile_columns]: one row by kCellColumns columns
+  std::vector<Tally> cells;                   // [rows, tile_columns]: one row by kCellColumns columns
   std::vector<double> column_flips_expected;  // [width]
-  std::vector<std::uint64_t> row_keys;      // [rows]: equal where rows repeat one another
-  std::vector<Tally> classes;               // [65536] expectations, for Dependence::Classes
-  std::vector<Flip> flips;                  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
-  std::vector<std::int64_t> ulps;           // [buckets of ulp_bucket]
+  std::vector<std::uint64_t> row_keys;        // [rows]: equal where rows repeat one another
+  std::vector<Tally> classes;                 // [65536] expectations, for Dependence::Classes
+  std::vector<Flip> flips;  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
+  std::vector<std::int64_t> ulps;  // [buckets of ulp_bucket]
   double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
   std::int64_t max_contract_ulps_at = -1;
 };
@@ -51,14 +51,17 @@ inline constexpr std::size_t kMostFlips = std::size_t{1} << 21;
 int ulp_bucket(std::int64_t ulps);
 std::int64_t first_of_bucket(int bucket);
 
-FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference, const std::optional<FieldCells>& by_engine = {});
+FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
+                    std::span<const Interval> reference, const std::optional<FieldCells>& by_engine = {});
 
 /// The field as its cells are made from.
-FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out, std::span<const Interval> reference);
+FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out,
+                     std::span<const Interval> reference);
 
-/// The sums of one cell. Chances of flips are added to `columns` [columns of the cell], and to `classes` [kClasses] where the field has
-/// classes.
-CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns, std::span<ClassSums> classes);
+/// The sums of one cell. Chances of flips are added to `columns` [columns of the cell], and to `classes`
+/// [kClasses] where the field has classes.
+CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns,
+                  std::span<ClassSums> classes);
 
 /// Those of all cells, which are not tested.
 FieldCells sum_cells(const FieldRows& field);

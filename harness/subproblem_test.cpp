@@ -14,7 +14,8 @@ namespace {
 
 using Indices = std::vector<std::int64_t>;
 
-/// T = 3, H = 4, I = 2, E = 4, K = 2; token t takes experts t and t + 1. Every element holds a number of its own.
+/// T = 3, H = 4, I = 2, E = 4, K = 2; token t takes experts t and t + 1. Every element holds a number of its
+/// own.
 struct Small {
   Problem problem;
   FieldSet fields;
@@ -31,11 +32,12 @@ struct Small {
     };
     problem.input = numbered({3, 4}, 100);
     problem.gate = numbered({4, 4}, 200);
-    problem.experts =
-        stored_experts(std::make_shared<Tensor>(numbered({4, 4, 4}, 1000)), std::make_shared<Tensor>(numbered({4, 4, 2}, 2000)));
+    problem.experts = stored_experts(std::make_shared<Tensor>(numbered({4, 4, 4}, 1000)),
+                                     std::make_shared<Tensor>(numbered({4, 4, 2}, 2000)));
     Tensor experts(DType::Int32, {3, 2}), gather(DType::Int32, {6}), counts(DType::Int32, {4});
     std::ranges::copy(selected, experts.as<std::int32_t>().begin());
-    std::ranges::copy(Indices{1, 0, 2, 3, 4, 5}, gather.as<std::int32_t>().begin());  // expert 0, 1, 1, 2, 2, 3
+    std::ranges::copy(Indices{1, 0, 2, 3, 4, 5},
+                      gather.as<std::int32_t>().begin());  // expert 0, 1, 1, 2, 2, 3
     std::ranges::copy(Indices{1, 2, 2, 1}, counts.as<std::int32_t>().begin());
     fields.set(Field::selected_experts, experts);
     fields.set(Field::gather_indices, gather);
@@ -76,7 +78,7 @@ TEST_SUITE("subproblem") {
     CHECK(bits(fields->at(Field::gather_indices).as<std::int32_t>()) == Indices{0, 1, 2, 3});
     CHECK(bits(fields->at(Field::token_counts_by_expert).as<std::int32_t>()) == Indices{1, 2, 1});
     CHECK(bits(fields->at(Field::router_logits).as<Bf16>()) == Indices{305, 306, 307, 309, 310, 311});
-    CHECK(bits(fields->at(Field::first_gemm).as<Bf16>()).front() == 408);               // row 2: token 1 at expert 1
+    CHECK(bits(fields->at(Field::first_gemm).as<Bf16>()).front() == 408);  // row 2: token 1 at expert 1
     CHECK(bits(fields->at(Field::hidden_states_unpermute).as<Bf16>()).front() == 508);  // slot 2
   }
 
@@ -88,7 +90,8 @@ TEST_SUITE("subproblem") {
     const auto sub = subproblem(s.problem, part);
     CHECK(sub.config == MoeConfig{2, 1, 4, 2, true});
     CHECK(bits(sub.input.as<Bf16>()) == Indices{101, 102, 105, 106, 109, 110});
-    // Expert 1's gate_up rows are 1016.. of four each; gate row 1 and up row 1 (of the second half) stay, columns 1 and 2.
+    // Expert 1's gate_up rows are 1016.. of four each; gate row 1 and up row 1 (of the second half) stay,
+    // columns 1 and 2.
     CHECK(bits(sub.experts(Field::gate_up_proj, 1).values) == Indices{1021, 1022, 1029, 1030});
     CHECK(bits(sub.experts(Field::down_proj, 1).values) == Indices{2011, 2013});
     CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
@@ -123,7 +126,9 @@ TEST_SUITE("place") {
     routing.gather = {1, 0, 2, 3, 4, 5};
     routing.offsets = {0, 1, 3, 5, 6};
     const auto sizes = s.problem.sizes();
-    const auto at = [&](Field field, const char* text) { return find_place(field, sizes, routing, parse_place(text)); };
+    const auto at = [&](Field field, const char* text) {
+      return find_place(field, sizes, routing, parse_place(text));
+    };
     CHECK(at(Field::first_gemm, "row=2,col=3").index == 11);
     CHECK(at(Field::first_gemm, "token=1, expert=1, col=3").index == 11);
     CHECK(at(Field::first_gemm, "row 2, col 3, expert 1, token 1").index == 11);  // as reports print it
@@ -142,19 +147,27 @@ TEST_SUITE("place") {
     routing.selected = s.selected;
     routing.gather = {1, 0, 2, 3, 4, 5};
     const auto sizes = s.problem.sizes();
-    const auto at = [&](Field field, const char* text) { return find_place(field, sizes, routing, parse_place(text)); };
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=1"), "first_gemm needs a column as well: col=0 to col=3", UsageError);
-    CHECK_THROWS_WITH_AS(
-        at(Field::first_gemm, "token=1,col=0"),
-        "2 places of first_gemm fit: row=2,token=1,slot=0,expert=1; row=3,token=1,slot=1,expert=2; say more of row, token, slot, expert, col",
-        UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=3,col=0"),
-                         "no element of first_gemm lies there; this token has row=2,token=1,slot=0,expert=1; row=3,token=1,slot=1,expert=2",
+    const auto at = [&](Field field, const char* text) {
+      return find_place(field, sizes, routing, parse_place(text));
+    };
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=1"),
+                         "first_gemm needs a column as well: col=0 to col=3", UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,col=0"),
+                         "2 places of first_gemm fit: row=2,token=1,slot=0,expert=1; "
+                         "row=3,token=1,slot=1,expert=2; say more of row, token, slot, expert, col",
                          UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=6,col=0"), "first_gemm has row 0 to 5, found row=6", UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=0,col=4"), "first_gemm has columns 0 to 3, found col=4", UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::hidden_states, "slot=0,col=0"), "hidden_states has no axis 'slot'; valid: token, col", UsageError);
-    for (const char* wrong : {"token", "token=", "=3", "token=x", "token=-1", "token=1=2"}) CHECK_THROWS_AS(parse_place(wrong), UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=3,col=0"),
+                         "no element of first_gemm lies there; this token has row=2,token=1,slot=0,expert=1; "
+                         "row=3,token=1,slot=1,expert=2",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=6,col=0"), "first_gemm has row 0 to 5, found row=6",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=0,col=4"), "first_gemm has columns 0 to 3, found col=4",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::hidden_states, "slot=0,col=0"),
+                         "hidden_states has no axis 'slot'; valid: token, col", UsageError);
+    for (const char* wrong : {"token", "token=", "=3", "token=x", "token=-1", "token=1=2"})
+      CHECK_THROWS_AS(parse_place(wrong), UsageError);
     CHECK_THROWS_AS(parse_place("col=1,col=2"), UsageError);
   }
 }

@@ -17,9 +17,11 @@ std::vector<SumStretch> split_at(const std::vector<std::int64_t>& lengths, std::
 }
 
 /// Blocks first, first + step, ... of K: one partial sum.
-void add_partial_sum(std::vector<SumStretch>& stretches, std::int64_t k, std::int64_t block, std::int64_t first, std::int64_t step) {
+void add_partial_sum(std::vector<SumStretch>& stretches, std::int64_t k, std::int64_t block,
+                     std::int64_t first, std::int64_t step) {
   const std::int64_t blocks = (k + block - 1) / block;
-  for (std::int64_t b = first; b >= 0 && b < blocks; b += step) stretches.push_back({b * block, std::min(k, (b + 1) * block), false});
+  for (std::int64_t b = first; b >= 0 && b < blocks; b += step)
+    stretches.push_back({b * block, std::min(k, (b + 1) * block), false});
   if (!stretches.empty()) stretches.back().closes = true;
 }
 
@@ -38,7 +40,8 @@ Summation summation(const Accumulator& accumulator, std::int64_t k) {
   if (accumulator.kind == AccumulatorKind::HopperDescending) {
     add_partial_sum(order.stretches, k, block, (k + block - 1) / block - 1, -1);
   } else if (accumulator.kind == AccumulatorKind::HopperInterleaved) {
-    for (std::int64_t part = 0; part < accumulator.parts; ++part) add_partial_sum(order.stretches, k, block, part, accumulator.parts);
+    for (std::int64_t part = 0; part < accumulator.parts; ++part)
+      add_partial_sum(order.stretches, k, block, part, accumulator.parts);
   } else {
     order.stretches = accumulator.splits.empty() ? std::vector{all} : split_at(accumulator.splits, k);
   }

@@ -8,8 +8,9 @@
 
 namespace assay {
 
-/// Elements [begin, end) of K, ascending, added to the running partial sum. After the last stretch of a partial sum (`closes`) it
-/// is added to the total in fp32 and the next one starts from zero, with a new step of the tensor core.
+/// Elements [begin, end) of K, ascending, added to the running partial sum. After the last stretch of a
+/// partial sum (`closes`) it is added to the total in fp32 and the next one starts from zero, with a new step
+/// of the tensor core.
 struct SumStretch {
   std::int64_t begin = 0;
   std::int64_t end = 0;
@@ -29,8 +30,8 @@ struct Summation {
   std::vector<SumStretch> stretches;
 };
 
-/// The order for a product of k terms. Undeclared orders (`unknown`, `hopper_any_split`) are walked as `hopper`. Splits that do
-/// not add up to k: the last one takes the rest.
+/// The order for a product of k terms. Undeclared orders (`unknown`, `hopper_any_split`) are walked as
+/// `hopper`. Splits that do not add up to k: the last one takes the rest.
 Summation summation(const Accumulator& accumulator, std::int64_t k);
 
 /// Whether the accumulator says in which order K is summed, so that the running bound holds.

@@ -55,7 +55,9 @@ double log_chance_of_units(std::span<const Unit> units) {
 
 double limit_of_units(std::size_t units, double log_share) {
   // The largest bet wins where all units agree: ratio^n / kBets = exp(-log_share).
-  return units == 0 ? kInfinity : std::exp((std::log(static_cast<double>(kBets)) - log_share) / static_cast<double>(units));
+  return units == 0
+             ? kInfinity
+             : std::exp((std::log(static_cast<double>(kBets)) - log_share) / static_cast<double>(units));
 }
 
 }  // namespace assay

@@ -18,7 +18,8 @@ TEST_SUITE("tail") {
     CHECK(log_chance_of_sum(0.5, 1.0) == 0.0);
     CHECK(log_chance_of_sum(1.0, 0.0) == -std::numeric_limits<double>::infinity());
     CHECK(limit_of_sum(0.0, -10.0) == 0.0);
-    CHECK(limit_of_sum(std::numeric_limits<double>::infinity(), -10.0) == std::numeric_limits<double>::infinity());
+    CHECK(limit_of_sum(std::numeric_limits<double>::infinity(), -10.0) ==
+          std::numeric_limits<double>::infinity());
   }
 
   TEST_CASE("the bound is above the binomial tail") {
@@ -38,7 +39,8 @@ TEST_SUITE("tail") {
     // 4^16 at the largest bet, and at least a sixth of it on average: e^22.18 and e^20.38.
     CHECK(log_chance_of_units(units) <= -20.38);
     CHECK(log_chance_of_units(units) >= -22.19);
-    CHECK(std::fabs(limit_of_units(16, std::log(1e-8)) - std::exp((std::log(6.0) + std::log(1e8)) / 16.0)) < 1e-12);
+    CHECK(std::fabs(limit_of_units(16, std::log(1e-8)) - std::exp((std::log(6.0) + std::log(1e8)) / 16.0)) <
+          1e-12);
     CHECK(log_chance_of_units(std::vector<Unit>(100, Unit{1.0, 1.0})) == 0.0);
     CHECK(log_chance_of_units(std::vector<Unit>(100, Unit{0.0, 1.0})) == 0.0);
     CHECK(log_chance_of_units(std::vector<Unit>(5, Unit{1.0, 0.0})) == 0.0);

@@ -22,9 +22,12 @@ std::int64_t element_count(const Shape& shape) {
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 Tensor::Tensor(DType dtype, Shape shape)
-    : dtype_(dtype), shape_(std::move(shape)), count_(element_count(shape_)),
+    : dtype_(dtype),
+      shape_(std::move(shape)),
+      count_(element_count(shape_)),
       bytes_(static_cast<std::size_t>(count_) * row(dtype).size) {
-  constexpr std::size_t kPiece = std::size_t{1} << 22;  // zeroed side by side: the first touch of memory is what costs
+  constexpr std::size_t kPiece = std::size_t{1}
+                                 << 22;  // zeroed side by side: the first touch of memory is what costs
 #pragma omp parallel for schedule(static) if (bytes_.size() > kPiece)
   for (std::size_t at = 0; at < bytes_.size(); at += kPiece)
     std::memset(bytes_.data() + at, 0, std::min(kPiece, bytes_.size() - at));

@@ -45,7 +45,8 @@ TEST_SUITE("tensor") {
   }
 
   TEST_CASE("negative and overflowing shapes are refused") {
-    CHECK_THROWS_WITH_AS(element_count({2, -1}), "shape [2, -1] has a negative or too large extent", InputError);
+    CHECK_THROWS_WITH_AS(element_count({2, -1}), "shape [2, -1] has a negative or too large extent",
+                         InputError);
     CHECK_THROWS_AS(element_count({std::int64_t{1} << 32, std::int64_t{1} << 32}), InputError);
     CHECK(element_count({std::int64_t{1} << 31, std::int64_t{1} << 31}) == std::int64_t{1} << 62);
   }
@@ -88,7 +89,8 @@ TEST_SUITE("experts") {
 
   TEST_CASE("cached experts are loaded once, as far as the budget goes") {
     int calls = 0;
-    const auto load = cached_experts(counting_experts(calls), 16 + 8);  // one gate_up matrix and one down matrix
+    const auto load =
+        cached_experts(counting_experts(calls), 16 + 8);  // one gate_up matrix and one down matrix
     for (int pass = 0; pass < 3; ++pass) {
       CHECK(load(Field::gate_up_proj, 0).values[0].bits == 0);
       CHECK(load(Field::down_proj, 0).values[0].bits == 1000);

@@ -3,8 +3,9 @@
 namespace assay {
 
 std::string_view name(Verdict verdict) {
-  constexpr std::string_view names[] = {"NotMaterialised", "Unsupported",   "Passed", "Mistrusted", "Suspect",
-                                        "MissingGolden",   "Failed", "NonFinite",  "WrongDtype", "WrongShape"};
+  constexpr std::string_view names[] = {"NotMaterialised", "Unsupported",   "Passed", "Mistrusted",
+                                        "Suspect",         "MissingGolden", "Failed", "NonFinite",
+                                        "WrongDtype",      "WrongShape"};
   static_assert(std::size(names) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
   return names[static_cast<std::size_t>(verdict)];
 }

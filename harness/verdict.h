@@ -11,8 +11,8 @@ enum class Verdict {
   NotMaterialised,  // the candidate does not have the field
   Unsupported,      // the pipeline cannot run this problem
   Passed,
-  Mistrusted,       // the comparison could not have failed
-  Suspect,          // within the bound, yet not as declared
+  Mistrusted,  // the comparison could not have failed
+  Suspect,     // within the bound, yet not as declared
   MissingGolden,
   Failed,
   NonFinite,
@@ -26,7 +26,9 @@ std::string_view name(Verdict verdict);
 constexpr Verdict worst(Verdict a, Verdict b) { return a < b ? b : a; }
 
 /// Whether the verdict says that something was compared, or should have been and could not.
-constexpr bool compared(Verdict verdict) { return verdict != Verdict::NotMaterialised && verdict != Verdict::Unsupported; }
+constexpr bool compared(Verdict verdict) {
+  return verdict != Verdict::NotMaterialised && verdict != Verdict::Unsupported;
+}
 
 /// Failed-like verdicts: exit code 1.
 constexpr bool failed(Verdict verdict) {

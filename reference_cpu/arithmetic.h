@@ -1,5 +1,5 @@
-// The two arithmetics of the reference. Every stage is one template over them: `Bounded` carries a float64 value and the
-// interval an implementation may reach; `Predicted` carries the fp32 value an H200 computes.
+// The two arithmetics of the reference. Every stage is one template over them: `Bounded` carries a float64
+// value and the interval an implementation may reach; `Predicted` carries the fp32 value an H200 computes.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,9 @@
 #include "harness/bf16.h"
 #include "harness/contract.h"
 #include "harness/grouped_product.h"
-#include "harness/reference.h"
 #include "harness/noise.h"
 #include "harness/product_bound.h"
+#include "harness/reference.h"
 
 namespace assay {
 
@@ -33,25 +33,30 @@ inline Interval widen(Interval x, double relative, double absolute = 0.0) {
   return x;
 }
 
-/// Rounds to bf16 where the contract stores the value. Rounding is monotone: replaying it on both ends widens nothing.
+/// Rounds to bf16 where the contract stores the value. Rounding is monotone: replaying it on both ends widens
+/// nothing.
 inline Interval stored(const Interval& x, Store store) {
   if (store == Store::Unrounded) return x;
-  return noise_after_bf16(x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))});
+  return noise_after_bf16(
+      x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)), to_float(round_to_bf16(x.high))});
 }
 
 inline PredictedValue stored(const PredictedValue& x, Store store) {
   return store == Store::Unrounded ? x : PredictedValue{to_float(round_to_bf16(x.value)), x.undetermined};
 }
 
-/// fp32 product. On bf16 operands it is exact; rounding both ends to fp32 is exact for them too, and covers the rest.
-/// With a float64 accumulator the product rounds once there, and once here.
+/// fp32 product. On bf16 operands it is exact; rounding both ends to fp32 is exact for them too, and covers
+/// the rest. With a float64 accumulator the product rounds once there, and once here.
 inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
   const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
   const auto [low, high] = std::minmax(ends);
-  const double ref = a.ref * b.ref, na = a.noise, nb = b.noise, va = na * na, vb = nb * nb, own = rounding_variance(ref, unit_roundoff);
+  const double ref = a.ref * b.ref, na = a.noise, nb = b.noise, va = na * na, vb = nb * nb,
+               own = rounding_variance(ref, unit_roundoff);
   const double noise = std::sqrt(va * b.ref * b.ref + vb * a.ref * a.ref + va * vb + own);
-  const double mean = a.mean * std::fabs(b.ref) + b.mean * std::fabs(a.ref) + static_cast<double>(a.mean) * b.mean + std::sqrt(own);
-  if (unit_roundoff < kFp32UnitRoundoff) return with_noise(widen({ref, low, high}, 4.0 * unit_roundoff), noise, mean);
+  const double mean = a.mean * std::fabs(b.ref) + b.mean * std::fabs(a.ref) +
+                      static_cast<double>(a.mean) * b.mean + std::sqrt(own);
+  if (unit_roundoff < kFp32UnitRoundoff)
+    return with_noise(widen({ref, low, high}, 4.0 * unit_roundoff), noise, mean);
   return with_noise({ref, finite_float(low), finite_float(high)}, noise, mean);
 }
 
@@ -59,12 +64,15 @@ inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b,
   return {a.value * b.value, a.undetermined || b.undetermined};
 }
 
-/// One fp32 addition, in the order written. Errors that shrink (or grow) both terms add up where the terms have one sign.
+/// One fp32 addition, in the order written. Errors that shrink (or grow) both terms add up where the terms
+/// have one sign.
 inline Interval add(const Interval& a, const Interval& b) {
-  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise, own = rounding_variance(ref, kFp32UnitRoundoff);
+  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise,
+               own = rounding_variance(ref, kFp32UnitRoundoff);
   const double common = a.ref * b.ref > 0.0 ? 2.0 * a.mean * b.mean : 0.0;
   const double mean = static_cast<double>(a.mean) + b.mean + std::sqrt(own);
-  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)}, std::sqrt(na * na + nb * nb + common + own), mean);
+  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)},
+                    std::sqrt(na * na + nb * nb + common + own), mean);
 }
 
 inline PredictedValue add(const PredictedValue& a, const PredictedValue& b) {

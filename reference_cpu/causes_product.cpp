@@ -10,7 +10,8 @@ namespace assay {
 ExpertMatrix ProductOperands::weights(std::int64_t of_expert) const {
   const Problem& problem = *evidence->layer->problem;
   if (evidence->field == Field::router_logits) return {problem.gate.as<Bf16>(), nullptr};
-  return problem.experts(evidence->field == Field::first_gemm ? Field::gate_up_proj : Field::down_proj, of_expert);
+  return problem.experts(evidence->field == Field::first_gemm ? Field::gate_up_proj : Field::down_proj,
+                         of_expert);
 }
 
 ProductOperands operands_of(const Evidence& evidence) {
@@ -33,13 +34,16 @@ ProductOperands operands_of(const Evidence& evidence) {
   result.experts = layer.config().num_experts;
   const auto& offsets = layer.routing.offsets;
   for (std::size_t e = 0; e + 1 < offsets.size(); ++e)
-    std::fill(result.expert.begin() + offsets[e], result.expert.begin() + offsets[e + 1], static_cast<std::int32_t>(e));
+    std::fill(result.expert.begin() + offsets[e], result.expert.begin() + offsets[e + 1],
+              static_cast<std::int32_t>(e));
   for (std::size_t r = 0; r < result.source.size(); ++r)
-    result.source[r] = static_cast<std::int32_t>(second ? static_cast<std::int64_t>(r) : layer.routing.gather[r] / layer.config().top_k);
+    result.source[r] = static_cast<std::int32_t>(second ? static_cast<std::int64_t>(r)
+                                                        : layer.routing.gather[r] / layer.config().top_k);
   return result;
 }
 
-Values<Predicted> product(const ProductOperands& operands, const Window& window, const ProductChange& change) {
+Values<Predicted> product(const ProductOperands& operands, const Window& window,
+                          const ProductChange& change) {
   const auto k = static_cast<std::size_t>(operands.k);
   std::vector<std::int64_t> identity;
   if (change.k_order.empty()) {
@@ -52,7 +56,8 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
   std::vector<std::size_t> sorted(window.rows.size());
   std::iota(sorted.begin(), sorted.end(), std::size_t{0});
   std::vector<std::int64_t> expert;
-  for (const auto r : window.rows) expert.push_back(change.expert ? change.expert(r) : operands.expert[static_cast<std::size_t>(r)]);
+  for (const auto r : window.rows)
+    expert.push_back(change.expert ? change.expert(r) : operands.expert[static_cast<std::size_t>(r)]);
   std::ranges::stable_sort(sorted, {}, [&](std::size_t i) { return expert[i]; });
 
   Values<Predicted> left(window.rows.size() * taken);
@@ -67,7 +72,8 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
       change.left(window.rows[i], row);
       from = row;
     }
-    for (std::size_t p = 0; p < taken; ++p) left[at * taken + p] = order[p] < 0 ? PredictedValue{} : from[static_cast<std::size_t>(order[p])];
+    for (std::size_t p = 0; p < taken; ++p)
+      left[at * taken + p] = order[p] < 0 ? PredictedValue{} : from[static_cast<std::size_t>(order[p])];
     source.push_back(static_cast<std::int32_t>(at));
     if (experts.empty() || experts.back() != expert[i]) {
       experts.push_back(expert[i]);
@@ -96,14 +102,16 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
         change.weight(whole.values, of, window.columns[c], column);
         from = column;
       }
-      for (std::size_t p = 0; p < taken; ++p) (*narrowed)[c * taken + p] = order[p] < 0 ? Bf16{} : from[static_cast<std::size_t>(order[p])];
+      for (std::size_t p = 0; p < taken; ++p)
+        (*narrowed)[c * taken + p] = order[p] < 0 ? Bf16{} : from[static_cast<std::size_t>(order[p])];
     }
     return ExpertMatrix{*narrowed, narrowed};
   };
   const auto values = grouped_product(part);
   Values<Predicted> result(values.size());
   for (std::size_t at = 0; at < sorted.size(); ++at)
-    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(at * columns), columns, result.begin() + static_cast<std::ptrdiff_t>(sorted[at] * columns));
+    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(at * columns), columns,
+                result.begin() + static_cast<std::ptrdiff_t>(sorted[at] * columns));
   return result;
 }
 

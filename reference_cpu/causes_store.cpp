@@ -14,7 +14,9 @@ namespace {
 Bf16 truncated(float x) { return {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)}; }
 
 Bf16 half_away(float x) {
-  return std::isfinite(x) ? Bf16{static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(x) + 0x8000u) >> 16)} : round_to_bf16(x);
+  return std::isfinite(x)
+             ? Bf16{static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(x) + 0x8000u) >> 16)}
+             : round_to_bf16(x);
 }
 
 /// To 10 fraction bits first (tf32; fp16 has as many in its range).
@@ -42,7 +44,8 @@ Proposal elementwise(std::string_view id, std::string sentence, const Evidence& 
             std::vector<Bf16> bits;
             bits.reserve(window.size());
             for (const auto r : window.rows)
-              for (const auto c : window.columns) bits.push_back(store(evidence.plain[static_cast<std::size_t>(r * evidence.width + c)].value));
+              for (const auto c : window.columns)
+                bits.push_back(store(evidence.plain[static_cast<std::size_t>(r * evidence.width + c)].value));
             return bits;
           }};
 }
@@ -61,14 +64,17 @@ std::optional<float> flush_limit(const Evidence& evidence, const Window& window)
   float largest_zero = 0.0f, smallest_kept = INFINITY;
   each(evidence, window, [&](Bf16 out, Bf16 reference, float plain) {
     if (ordinal(reference) == 0 || !std::isfinite(plain)) return;
-    if (ordinal(out) == 0) largest_zero = std::max(largest_zero, std::fabs(plain));
-    else smallest_kept = std::min(smallest_kept, std::fabs(plain));
+    if (ordinal(out) == 0)
+      largest_zero = std::max(largest_zero, std::fabs(plain));
+    else
+      smallest_kept = std::min(smallest_kept, std::fabs(plain));
   });
   if (largest_zero == 0.0f || largest_zero >= smallest_kept || std::isinf(smallest_kept)) return std::nullopt;
   return smallest_kept;
 }
 
-/// The largest magnitude that came out, where larger or non-finite ones were expected and it stands in their place.
+/// The largest magnitude that came out, where larger or non-finite ones were expected and it stands in their
+/// place.
 std::optional<float> clamp_limit(const Evidence& evidence, const Window& window) {
   float largest = 0.0f;
   std::int64_t beyond = 0, at_limit = 0;
@@ -97,7 +103,8 @@ std::optional<double> fitted_factor(const Evidence& evidence, const Window& wind
 
 std::string factor_in_words(double factor) {
   if (factor == -1.0) return "the sign is the opposite one";
-  if (std::fabs(factor - 1.0) < 0.1) return fmt::format("results are {:.6g} times what they should be", factor);
+  if (std::fabs(factor - 1.0) < 0.1)
+    return fmt::format("results are {:.6g} times what they should be", factor);
   return fmt::format("results are {:.4g} times what they should be", factor);
 }
 
@@ -106,7 +113,8 @@ std::string factor_in_words(double factor) {
 std::vector<double> likely_factors(double fitted) {
   const double away = std::log2(std::fabs(fitted - 1.0)), power = std::log2(std::fabs(fitted));
   std::vector<double> factors = {fitted, std::copysign(std::exp2(std::round(power)), fitted),
-                                 1.0 + std::copysign(std::exp2(std::round(away)), fitted - 1.0), std::round(fitted * 1e3) / 1e3};
+                                 1.0 + std::copysign(std::exp2(std::round(away)), fitted - 1.0),
+                                 std::round(fitted * 1e3) / 1e3};
   // Few elements leave the fit uncertain by some units of the fourth decimal.
   for (int step = -3; step <= 3; ++step) factors.push_back(std::round(fitted * 1e4 + step) / 1e4);
   std::erase_if(factors, [](double factor) { return !std::isfinite(factor) || factor == 1.0; });
@@ -115,18 +123,23 @@ std::vector<double> likely_factors(double fitted) {
 
 std::vector<Proposal> propose_storing(const Evidence& evidence, const Place& place) {
   std::vector<Proposal> all;
-  for (const auto& [id, sentence, store] : kStores) all.push_back(elementwise(id, std::string(sentence), evidence, store));
+  for (const auto& [id, sentence, store] : kStores)
+    all.push_back(elementwise(id, std::string(sentence), evidence, store));
   if (const auto limit = flush_limit(evidence, place.sample))
-    all.push_back(elementwise("subnormals_flushed", fmt::format("results below {:.3g} in magnitude are flushed to zero", *limit), evidence,
-                              [limit](float x) { return std::fabs(x) < *limit ? Bf16{} : round_to_bf16(x); }));
+    all.push_back(elementwise(
+        "subnormals_flushed", fmt::format("results below {:.3g} in magnitude are flushed to zero", *limit),
+        evidence, [limit](float x) { return std::fabs(x) < *limit ? Bf16{} : round_to_bf16(x); }));
   if (const auto limit = clamp_limit(evidence, place.sample))
-    all.push_back(elementwise("clamped", fmt::format("results are limited to {:.4g} in magnitude", *limit), evidence, [limit](float x) {
-      return std::isnan(x) ? round_to_bf16(*limit) : round_to_bf16(std::clamp(x, -*limit, *limit));
-    }));
+    all.push_back(elementwise("clamped", fmt::format("results are limited to {:.4g} in magnitude", *limit),
+                              evidence, [limit](float x) {
+                                return std::isnan(x) ? round_to_bf16(*limit)
+                                                     : round_to_bf16(std::clamp(x, -*limit, *limit));
+                              }));
   if (const auto fitted = fitted_factor(evidence, place.sample))
     for (const double factor : likely_factors(*fitted))
-      all.push_back(elementwise("scaled", factor_in_words(factor), evidence,
-                                [factor](float x) { return round_to_bf16(static_cast<float>(static_cast<double>(x) * factor)); }));
+      all.push_back(elementwise("scaled", factor_in_words(factor), evidence, [factor](float x) {
+        return round_to_bf16(static_cast<float>(static_cast<double>(x) * factor));
+      }));
   return all;
 }
 

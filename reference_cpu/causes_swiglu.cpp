@@ -81,7 +81,9 @@ Operands operands(const Evidence& evidence, const Variant& variant, std::int64_t
   const std::int64_t width = evidence.width;
   const auto& first = evidence.input(Field::first_gemm);
   const auto at = [&](std::int64_t row, std::int64_t column) {
-    return first[static_cast<std::size_t>(std::clamp<std::int64_t>(row, 0, evidence.rows - 1) * 2 * width + column)].value;
+    return first[static_cast<std::size_t>(std::clamp<std::int64_t>(row, 0, evidence.rows - 1) * 2 * width +
+                                          column)]
+        .value;
   };
   std::int64_t gate = i, up = width + i;
   if (variant.read == Read::Swapped) std::swap(gate, up);
@@ -101,7 +103,8 @@ Synthesis swiglu(const Evidence& evidence, const Variant& variant, Store store, 
         const auto [gate, up] = operands(evidence, variant, window.rows[i], window.columns[c]);
         float value = activation(gate);
         if (store == Store::Bf16) value = to_bf16(value);
-        bits[i * window.columns.size() + c] = round_to_bf16(variant.up == Up::Multiplied ? value * up : value);
+        bits[i * window.columns.size() + c] =
+            round_to_bf16(variant.up == Up::Multiplied ? value * up : value);
       }
     return bits;
   };
@@ -115,8 +118,10 @@ std::optional<float> flush_limit(const Evidence& evidence, const Window& window)
       const auto at = static_cast<std::size_t>(r * evidence.width + c);
       if (ordinal(evidence.reference[at]) == 0) continue;
       const float gate = operands(evidence, kVariants[0], r, c).gate;
-      if (ordinal(evidence.out[at]) == 0) highest_zero = std::max(highest_zero, gate);
-      else lowest_kept = std::min(lowest_kept, gate);
+      if (ordinal(evidence.out[at]) == 0)
+        highest_zero = std::max(highest_zero, gate);
+      else
+        lowest_kept = std::min(lowest_kept, gate);
     }
   if (std::isinf(highest_zero) || highest_zero >= lowest_kept) return std::nullopt;
   const float rounded = std::ceil(highest_zero);
@@ -129,7 +134,8 @@ double fitted_factor(const Evidence& evidence, const Window& window) {
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const auto [gate, up] = operands(evidence, kVariants[0], r, c);
-      const double exact = static_cast<double>(silu(gate)) * up, out = to_float(evidence.out[static_cast<std::size_t>(r * evidence.width + c)]);
+      const double exact = static_cast<double>(silu(gate)) * up,
+                   out = to_float(evidence.out[static_cast<std::size_t>(r * evidence.width + c)]);
       if (!std::isfinite(exact) || !std::isfinite(out)) continue;
       cross += out * exact;
       square += exact * exact;
@@ -143,16 +149,23 @@ std::vector<Proposal> propose_swiglu(const Evidence& evidence, const Place& plac
   const Store declared = evidence.layer->contract->silu;
   std::vector<Proposal> all;
   for (const auto& variant : kVariants)
-    all.push_back({variant.id, std::string(variant.sentence), swiglu(evidence, variant, declared, variant.activation)});
+    all.push_back(
+        {variant.id, std::string(variant.sentence), swiglu(evidence, variant, declared, variant.activation)});
   constexpr Variant kAsIs = {"", "", silu};
-  if (declared == Store::Bf16) all.push_back({"silu_unrounded", "silu is not rounded to bf16 before the product", swiglu(evidence, kAsIs, Store::Unrounded, silu)});
-  else all.push_back({"silu_rounded", "silu is rounded to bf16 before the product", swiglu(evidence, kAsIs, Store::Bf16, silu)});
+  if (declared == Store::Bf16)
+    all.push_back({"silu_unrounded", "silu is not rounded to bf16 before the product",
+                   swiglu(evidence, kAsIs, Store::Unrounded, silu)});
+  else
+    all.push_back({"silu_rounded", "silu is rounded to bf16 before the product",
+                   swiglu(evidence, kAsIs, Store::Bf16, silu)});
   if (const auto limit = flush_limit(evidence, place.sample))
-    all.push_back({"silu_flushed", fmt::format("silu is zero for gates below {:.4g}", *limit),
-                   swiglu(evidence, kAsIs, declared, [limit](float a) { return a < *limit ? 0.0f : silu(a); })});
+    all.push_back(
+        {"silu_flushed", fmt::format("silu is zero for gates below {:.4g}", *limit),
+         swiglu(evidence, kAsIs, declared, [limit](float a) { return a < *limit ? 0.0f : silu(a); })});
   for (const double factor : likely_factors(fitted_factor(evidence, place.sample)))
     all.push_back({"scaled", fmt::format("silu is {:.6g} times what it should be", factor),
-                   swiglu(evidence, kAsIs, declared, [factor](float a) { return static_cast<float>(silu(a) * factor); })});
+                   swiglu(evidence, kAsIs, declared,
+                          [factor](float a) { return static_cast<float>(silu(a) * factor); })});
   return all;
 }
 

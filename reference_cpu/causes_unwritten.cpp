@@ -1,4 +1,5 @@
-// Hypotheses about fields that the candidate did not write, seen through the stages after them: every trial runs those stages.
+// Hypotheses about fields that the candidate did not write, seen through the stages after them: every trial
+// runs those stages.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -16,7 +17,8 @@ namespace {
 using K = FaultKind;
 using W = Where;
 constexpr FieldMask kGrouped = fields_of(Field::first_gemm, Field::second_gemm);
-constexpr FieldMask kProducts = hypothesis_fields::kProducts, kSwiglu = hypothesis_fields::kSwiglu, kWeights = hypothesis_fields::kWeights;
+constexpr FieldMask kProducts = hypothesis_fields::kProducts, kSwiglu = hypothesis_fields::kSwiglu,
+                    kWeights = hypothesis_fields::kWeights;
 constexpr FieldMask kWritten = kProducts | kSwiglu | kWeights;
 constexpr std::int64_t kAllRows = std::int64_t{1} << 40;
 
@@ -26,7 +28,8 @@ struct Guess {
   Fault fault;  // its field is the one that was not written
 };
 
-// Without parameters, or with those that tiles and formats suggest. Places are found: a guess holds wherever the error is.
+// Without parameters, or with those that tiles and formats suggest. Places are found: a guess holds wherever
+// the error is.
 // clang-format off
 constexpr Guess kGuesses[] = {
     {kWritten,  "truncated",             "values are truncated toward zero to bf16",                        {.kind = K::TruncateBf16}},
@@ -83,7 +86,9 @@ class Search {
   std::vector<Proposal> proposals() {
     std::vector<Proposal> all;
     for (const auto& guess : kGuesses) {
-      if ((guess.fields & fields_of(field_)) == 0 || (guess.fault.kind == K::DropLastK && guess.fault.amount >= terms_)) continue;
+      if ((guess.fields & fields_of(field_)) == 0 ||
+          (guess.fault.kind == K::DropLastK && guess.fault.amount >= terms_))
+        continue;
       all.push_back(proposal(guess.id, guess.sentence, guess.fault));
     }
     propose_scales(all);
@@ -106,7 +111,8 @@ class Search {
               std::vector<Bf16> bits;
               bits.reserve(window.size());
               for (const auto r : window.rows)
-                for (const auto c : window.columns) bits.push_back(round_to_bf16(values[static_cast<std::size_t>(r * width + c)].value));
+                for (const auto c : window.columns)
+                  bits.push_back(round_to_bf16(values[static_cast<std::size_t>(r * width + c)].value));
               return bits;
             },
             trials_.some_tokens};
@@ -116,10 +122,13 @@ class Search {
   std::vector<double> response(Fault fault) const {
     fault.field = field_;
     const auto values = trials_.run(fault);
-    return over_sample([&](std::size_t at) { return static_cast<double>(values[at].value) - evidence_.plain[at].value; });
+    return over_sample(
+        [&](std::size_t at) { return static_cast<double>(values[at].value) - evidence_.plain[at].value; });
   }
   std::vector<double> error() const {
-    return over_sample([&](std::size_t at) { return static_cast<double>(to_float(evidence_.out[at])) - evidence_.plain[at].value; });
+    return over_sample([&](std::size_t at) {
+      return static_cast<double>(to_float(evidence_.out[at])) - evidence_.plain[at].value;
+    });
   }
   template <class Of>
   std::vector<double> over_sample(Of of) const {
@@ -154,7 +163,10 @@ class Search {
       const Fit found = fit(error(), response({.kind = kind, .scale = kSmall}));
       if (found.explained < kWorthTrying) return;
       for (const double factor : likely_factors(1.0 + kSmall * found.times))
-        all.push_back(proposal("scaled", fmt::format("{} {:.6g} times what {} should be", what, factor, kind == K::SiluScaled ? "it" : "they"), {.kind = kind, .scale = factor - 1.0}));
+        all.push_back(proposal("scaled",
+                               fmt::format("{} {:.6g} times what {} should be", what, factor,
+                                           kind == K::SiluScaled ? "it" : "they"),
+                               {.kind = kind, .scale = factor - 1.0}));
     };
     try_kind(K::ScaleValues, "results are");
     if (field_ == Field::intermediate) try_kind(K::SiluScaled, "silu is");
@@ -164,14 +176,18 @@ class Search {
     return {.kind = K::ScaleKBlock, .amount = count, .scale = scale, .first = first};
   }
 
-  /// The stretch of K whose absence looks most like the error: of at most 16 blocks the best, and in it the best run of at most 16.
+  /// The stretch of K whose absence looks most like the error: of at most 16 blocks the best, and in it the
+  /// best run of at most 16.
   void propose_k_blocks(std::vector<Proposal>& all) const {
     const auto wrong = error();
-    const auto block_of = [](std::int64_t terms) { return (terms + 16 * 8 - 1) / (16 * 8) * 8; };  // a multiple of 8
+    const auto block_of = [](std::int64_t terms) {
+      return (terms + 16 * 8 - 1) / (16 * 8) * 8;
+    };  // a multiple of 8
     std::int64_t begin = 0, end = terms_, size = block_of(terms_);
     for (;;) {
       std::vector<std::vector<double>> responses;
-      for (std::int64_t k = begin; k < end; k += size) responses.push_back(response(block(k, std::min(size, end - k), -1.0)));
+      for (std::int64_t k = begin; k < end; k += size)
+        responses.push_back(response(block(k, std::min(size, end - k), -1.0)));
       Fit best;
       std::size_t first = 0, last = 0;
       for (std::size_t i = 0; i < responses.size(); ++i) {
@@ -179,11 +195,13 @@ class Search {
         for (std::size_t j = i; j < responses.size(); ++j) {
           std::ranges::transform(run, responses[j], run.begin(), std::plus<>());
           const Fit found = fit(wrong, run);
-          if (found.explained > best.explained * (1.0 + kWorthTrying * static_cast<double>(j > i))) best = found, first = i, last = j;
+          if (found.explained > best.explained * (1.0 + kWorthTrying * static_cast<double>(j > i)))
+            best = found, first = i, last = j;
         }
       }
       if (best.explained == 0.0) return;
-      const std::int64_t from = begin + static_cast<std::int64_t>(first) * size, to = std::min(end, begin + static_cast<std::int64_t>(last + 1) * size);
+      const std::int64_t from = begin + static_cast<std::int64_t>(first) * size,
+                         to = std::min(end, begin + static_cast<std::int64_t>(last + 1) * size);
       if (best.explained >= kWorthTrying) propose_block(from, to, best.times, all);
       if (block_of(to - from) == size) return;
       begin = from;
@@ -197,13 +215,18 @@ class Search {
     all.push_back(proposal("k_dropped", where + " are missing", block(from, to - from, -1.0)));
     all.push_back(proposal("k_doubled", where + " are added twice", block(from, to - from, 1.0)));
     if (from >= to - from)
-      all.push_back(proposal("k_stale", fmt::format("{} use the left operand of K {} to {}", where, 2 * from - to, from - 1), {.kind = K::StaleKBlock, .amount = to - from, .first = from}));
+      all.push_back(proposal(
+          "k_stale", fmt::format("{} use the left operand of K {} to {}", where, 2 * from - to, from - 1),
+          {.kind = K::StaleKBlock, .amount = to - from, .first = from}));
     for (const double factor : likely_factors(1.0 - times))
       if (factor != 0.0 && factor != 2.0)
-        all.push_back(proposal("k_scaled", fmt::format("{} are {:.6g} times what they should be", where, factor), block(from, to - from, factor - 1.0)));
+        all.push_back(proposal("k_scaled",
+                               fmt::format("{} are {:.6g} times what they should be", where, factor),
+                               block(from, to - from, factor - 1.0)));
   }
 
-  static constexpr double kWorthTrying = 0.05;  // share of the error that a response has to resemble before it is tried exactly
+  static constexpr double kWorthTrying =
+      0.05;  // share of the error that a response has to resemble before it is tried exactly
 
   const Evidence& evidence_;
   const Place& place_;
@@ -214,7 +237,8 @@ class Search {
 
 }  // namespace
 
-std::vector<Proposal> propose_unwritten(const Evidence& evidence, const Place& place, const UnwrittenTrials& trials, Field field) {
+std::vector<Proposal> propose_unwritten(const Evidence& evidence, const Place& place,
+                                        const UnwrittenTrials& trials, Field field) {
   if ((fields_of(field) & kWritten) == 0) return {};
   return Search(evidence, place, trials, field).proposals();
 }

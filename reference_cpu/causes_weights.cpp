@@ -17,9 +17,9 @@ using Row = std::vector<float>;  // [K]
 
 struct Token {
   std::int64_t index = 0;
-  Row logits;         // [E]
-  Row probabilities;  // [E]
-  Row column_shares;  // [K]: the softmax over the tokens, of the chosen experts
+  Row logits;                          // [E]
+  Row probabilities;                   // [E]
+  Row column_shares;                   // [K]: the softmax over the tokens, of the chosen experts
   std::vector<std::int32_t> selected;  // [K]
 };
 
@@ -89,10 +89,13 @@ constexpr Variant kVariants[] = {
 
 /// Everything a variant reads, token by token, from logits [T, E].
 std::vector<Token> tokens_of(const Evidence& evidence, const Values<Predicted>& logits) {
-  const auto experts = static_cast<std::size_t>(evidence.layer->config().num_experts), top_k = static_cast<std::size_t>(evidence.width);
+  const auto experts = static_cast<std::size_t>(evidence.layer->config().num_experts),
+             top_k = static_cast<std::size_t>(evidence.width);
   Row top(experts, -INFINITY), total(experts, 0.0f);
-  for (std::size_t i = 0; i < logits.size(); ++i) top[i % experts] = std::max(top[i % experts], logits[i].value);
-  for (std::size_t i = 0; i < logits.size(); ++i) total[i % experts] += std::exp(logits[i].value - top[i % experts]);
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    top[i % experts] = std::max(top[i % experts], logits[i].value);
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    total[i % experts] += std::exp(logits[i].value - top[i % experts]);
   std::vector<Token> all;
   for (std::size_t t = 0; t < static_cast<std::size_t>(evidence.rows); ++t) {
     Token token;
@@ -103,7 +106,9 @@ std::vector<Token> tokens_of(const Evidence& evidence, const Values<Predicted>& 
     const auto selected = std::span(evidence.layer->routing.selected).subspan(t * top_k, top_k);
     token.selected.assign(selected.begin(), selected.end());
     for (const auto e : selected)
-      token.column_shares.push_back(std::exp(row[static_cast<std::size_t>(e)].value - top[static_cast<std::size_t>(e)]) / total[static_cast<std::size_t>(e)]);
+      token.column_shares.push_back(
+          std::exp(row[static_cast<std::size_t>(e)].value - top[static_cast<std::size_t>(e)]) /
+          total[static_cast<std::size_t>(e)]);
     all.push_back(std::move(token));
   }
   return all;
@@ -111,12 +116,14 @@ std::vector<Token> tokens_of(const Evidence& evidence, const Values<Predicted>& 
 
 using Tokens = std::shared_ptr<const std::vector<Token>>;
 
-Proposal by_token(std::string_view id, std::string sentence, const Tokens& tokens, std::function<Row(const Token&)> weights) {
+Proposal by_token(std::string_view id, std::string sentence, const Tokens& tokens,
+                  std::function<Row(const Token&)> weights) {
   return {id, std::move(sentence), [tokens, weights](const Window& window) {
             std::vector<Bf16> bits;
             for (const auto t : window.rows) {
               const Row row = weights((*tokens)[static_cast<std::size_t>(t)]);
-              for (const auto c : window.columns) bits.push_back(round_to_bf16(row[static_cast<std::size_t>(c)]));
+              for (const auto c : window.columns)
+                bits.push_back(round_to_bf16(row[static_cast<std::size_t>(c)]));
             }
             return bits;
           }};
@@ -126,10 +133,12 @@ Proposal by_token(std::string_view id, std::string sentence, const Tokens& token
 
 std::vector<Proposal> propose_weights(const Evidence& evidence, const Place&) {
   const bool renormalised = evidence.layer->config().norm_topk_prob;
-  const auto tokens = std::make_shared<const std::vector<Token>>(tokens_of(evidence, evidence.input(Field::router_logits)));
+  const auto tokens =
+      std::make_shared<const std::vector<Token>>(tokens_of(evidence, evidence.input(Field::router_logits)));
   std::vector<Proposal> all;
   for (const auto& variant : kVariants)
-    if (variant.id != (renormalised ? "renormalised" : "not_renormalised")) all.push_back(by_token(variant.id, std::string(variant.sentence), tokens, variant.weights));
+    if (variant.id != (renormalised ? "renormalised" : "not_renormalised"))
+      all.push_back(by_token(variant.id, std::string(variant.sentence), tokens, variant.weights));
 
   const auto as_declared = [renormalised](const Token& t) {
     const Row row = chosen(t.probabilities, t);
@@ -137,18 +146,21 @@ std::vector<Proposal> propose_weights(const Evidence& evidence, const Place&) {
   };
   Layer unrounded = *evidence.layer;
   unrounded.fault = {};
-  const auto from_unrounded = std::make_shared<const std::vector<Token>>(tokens_of(evidence, router_logits<Predicted>(unrounded)));
-  all.push_back(by_token("logits_unrounded", "the softmax runs on logits that are not rounded to bf16", from_unrounded, as_declared));
+  const auto from_unrounded =
+      std::make_shared<const std::vector<Token>>(tokens_of(evidence, router_logits<Predicted>(unrounded)));
+  all.push_back(by_token("logits_unrounded", "the softmax runs on logits that are not rounded to bf16",
+                         from_unrounded, as_declared));
 
   const std::int64_t top_k = evidence.width;
   std::vector<std::int64_t> order(static_cast<std::size_t>(top_k));
   const auto permuted = [&](std::string sentence, const std::vector<std::int64_t>& from) {
-    all.push_back(by_token("weights_permuted", std::move(sentence), tokens, [as_declared, from](const Token& t) {
-      const Row row = as_declared(t);
-      Row result;
-      for (const auto j : from) result.push_back(row[static_cast<std::size_t>(j)]);
-      return result;
-    }));
+    all.push_back(
+        by_token("weights_permuted", std::move(sentence), tokens, [as_declared, from](const Token& t) {
+          const Row row = as_declared(t);
+          Row result;
+          for (const auto j : from) result.push_back(row[static_cast<std::size_t>(j)]);
+          return result;
+        }));
   };
   for (std::int64_t i = 0; i < top_k; ++i)
     for (std::int64_t j = i + 1; j < top_k; ++j) {
@@ -166,15 +178,16 @@ std::vector<Proposal> propose_weights(const Evidence& evidence, const Place&) {
     std::ranges::rotate(order, order.end() - 2);
     permuted("every slot has the slot before's weight", order);
   }
-  all.push_back(by_token("weights_permuted", "the weights stand in the order of their experts", tokens, [as_declared](const Token& t) {
-    const Row row = as_declared(t);
-    std::vector<std::size_t> by_expert(row.size());
-    std::iota(by_expert.begin(), by_expert.end(), std::size_t{0});
-    std::ranges::sort(by_expert, {}, [&](std::size_t j) { return t.selected[j]; });
-    Row result;
-    for (const auto j : by_expert) result.push_back(row[j]);
-    return result;
-  }));
+  all.push_back(by_token("weights_permuted", "the weights stand in the order of their experts", tokens,
+                         [as_declared](const Token& t) {
+                           const Row row = as_declared(t);
+                           std::vector<std::size_t> by_expert(row.size());
+                           std::iota(by_expert.begin(), by_expert.end(), std::size_t{0});
+                           std::ranges::sort(by_expert, {}, [&](std::size_t j) { return t.selected[j]; });
+                           Row result;
+                           for (const auto j : by_expert) result.push_back(row[j]);
+                           return result;
+                         }));
   return all;
 }
 

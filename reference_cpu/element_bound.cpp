@@ -27,7 +27,9 @@ struct Walk {
   }
 
   void steps() {
-    const std::int64_t length = order.rule == StepRule::RoundEach ? 1 : order.rule == StepRule::Truncate8 ? 8 : 16;
+    const std::int64_t length = order.rule == StepRule::RoundEach   ? 1
+                                : order.rule == StepRule::Truncate8 ? 8
+                                                                    : 16;
     double sum = 0.0, total = 0.0;
     for (const auto& stretch : order.stretches) {
       for (std::int64_t k = stretch.begin; k < stretch.end; k += length) {
@@ -55,13 +57,17 @@ std::string steps_words(const Summation& order) {
   std::int64_t steps = 0;
   for (const auto& stretch : order.stretches) steps += (stretch.end - stretch.begin + length - 1) / length;
   const auto parts = std::ranges::count(order.stretches, true, &SumStretch::closes);
-  return fmt::format("each of {} step{} of {} products loses at most 2^-23 of the sum it leaves and 2^-21 of its largest addend{}", steps,
-                     steps == 1 ? "" : "s", length, parts > 1 ? fmt::format("; {} partial sums are added in fp32", parts) : "");
+  return fmt::format(
+      "each of {} step{} of {} products loses at most 2^-23 of the sum it leaves and 2^-21 of its largest "
+      "addend{}",
+      steps, steps == 1 ? "" : "s", length,
+      parts > 1 ? fmt::format("; {} partial sums are added in fp32", parts) : "");
 }
 
 }  // namespace
 
-ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a, std::span<const Bf16> b) {
+ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a,
+                           std::span<const Bf16> b) {
   ElementBound bound;
   const auto n = static_cast<std::int64_t>(b.size());
   std::vector<double> terms(b.size());
@@ -88,8 +94,10 @@ ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff,
   if (shape.running) {
     const Summation order = summation(accumulator, n);
     Walk walk{terms, order, bound};
-    if (order.rule == StepRule::RoundTree) walk.pairs(0, terms.size());
-    else walk.steps();
+    if (order.rule == StepRule::RoundTree)
+      walk.pairs(0, terms.size());
+    else
+      walk.steps();
     sums.running = static_cast<float>((bound.rounding + bound.alignment + bound.joining) * 0x1p23);
     bound.running = running_bound(shape, sums);
   }
@@ -99,17 +107,21 @@ ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff,
 }
 
 std::string a_priori_words(std::int64_t n, double unit_roundoff) {
-  return fmt::format("C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}", product_bound_constant(n, unit_roundoff),
-                     n, std::ilogb(unit_roundoff));
+  return fmt::format(
+      "C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}",
+      product_bound_constant(n, unit_roundoff), n, std::ilogb(unit_roundoff));
 }
 
-std::string running_words(const Accumulator& accumulator, std::int64_t n, double unit_roundoff, bool exact_operands) {
+std::string running_words(const Accumulator& accumulator, std::int64_t n, double unit_roundoff,
+                          bool exact_operands) {
   if (!order_declared(accumulator)) return "none: no order of summation is declared";
   if (unit_roundoff < kFp32UnitRoundoff) return "none: sums are float64";
   if (!exact_operands) return "none where the operand is an interval, which the stages before leave it";
   if (n == 0) return "none: there are no terms";
-  if (!bound_shape(n, unit_roundoff, accumulator, true).running) return fmt::format("none: {} terms are too many for it", n);
-  return fmt::format("{}, in its own order: {}", to_string(accumulator), steps_words(summation(accumulator, n)));
+  if (!bound_shape(n, unit_roundoff, accumulator, true).running)
+    return fmt::format("none: {} terms are too many for it", n);
+  return fmt::format("{}, in its own order: {}", to_string(accumulator),
+                     steps_words(summation(accumulator, n)));
 }
 
 }  // namespace assay

@@ -14,7 +14,8 @@
 namespace assay {
 namespace {
 
-/// The rounded field that a stage reads, next to the problem and the routing; none for the router and the first product.
+/// The rounded field that a stage reads, next to the problem and the routing; none for the router and the
+/// first product.
 std::optional<Field> read_by(Field field) {
   switch (field) {
     case Field::selected_experts:
@@ -36,8 +37,8 @@ Accumulator* accumulator_of(Field field, Accumulators& accumulators) {
 
 class Explanation {
  public:
-  Explanation(const Problem& problem, const Candidate& candidate, const PrecisionContract& contract, const Accumulators& accumulators,
-              bool predict, const Question& question)
+  Explanation(const Problem& problem, const Candidate& candidate, const PrecisionContract& contract,
+              const Accumulators& accumulators, bool predict, const Question& question)
       : problem_(problem),
         candidate_(candidate),
         contract_(contract),
@@ -51,7 +52,8 @@ class Explanation {
   Derivation run() {
     const FieldRow& what = row(question_.field);
     if (what.group != Group::Forward)
-      throw UsageError(fmt::format("explain takes forward fields, and {} is one of {}", what.name, name(what.group)));
+      throw UsageError(
+          fmt::format("explain takes forward fields, and {} is one of {}", what.name, name(what.group)));
     place_ = find_place(question_.field, problem_.sizes(), whole_->routing(), question_.at);
     describe();
     if (what.dtype == DType::Int32 && question_.field != Field::selected_experts) {
@@ -69,7 +71,9 @@ class Explanation {
   }
 
  private:
-  bool binding() const { return promises_bits(question_.declared, question_.field, derivation_.from.empty()); }
+  bool binding() const {
+    return promises_bits(question_.declared, question_.field, derivation_.from.empty());
+  }
 
   void describe() {
     derivation_.field = question_.field;
@@ -77,16 +81,23 @@ class Explanation {
     derivation_.problem = problem_.name;
     derivation_.candidate = candidate_.name;
     derivation_.contract = contract_.name;
-    derivation_.from = question_.mode == Mode::Isolated ? whole_->isolated_from(question_.field) : "the problem's inputs";
-    const std::pair<const char*, std::int64_t> axes[] = {
-        {"row", place_.row}, {"token", place_.token}, {"slot", place_.slot}, {"expert", place_.expert}, {"col", place_.col}};
+    derivation_.from =
+        question_.mode == Mode::Isolated ? whole_->isolated_from(question_.field) : "the problem's inputs";
+    const std::pair<const char*, std::int64_t> axes[] = {{"row", place_.row},
+                                                         {"token", place_.token},
+                                                         {"slot", place_.slot},
+                                                         {"expert", place_.expert},
+                                                         {"col", place_.col}};
     for (const auto& [axis, at] : axes)
       if (at >= 0) derivation_.at.emplace_back(axis, at);
     if (upstream_.has(Field::gather_indices) &&
-        !std::ranges::equal(candidate_.fields.at(Field::gather_indices).as<std::int32_t>(), whole_->routing().gather))
-      derivation_.remarks.push_back("the candidate's gather_indices are wrong; rows are explained in the order they should have");
+        !std::ranges::equal(candidate_.fields.at(Field::gather_indices).as<std::int32_t>(),
+                            whole_->routing().gather))
+      derivation_.remarks.push_back(
+          "the candidate's gather_indices are wrong; rows are explained in the order they should have");
     if (!upstream_.has(Field::selected_experts))
-      derivation_.remarks.push_back("the candidate has no usable selected_experts: the routing is the reference's");
+      derivation_.remarks.push_back(
+          "the candidate has no usable selected_experts: the routing is the reference's");
   }
 
   /// The element's token as a problem of its own, the candidate's fields with it, and what its stage reads.
@@ -97,7 +108,8 @@ class Explanation {
     part.tokens = {place_.token};
     FieldSet fields;
     for (const auto& what : kFields)
-      if (upstream_.has(what.id) && what.id != Field::gather_indices && what.id != Field::token_counts_by_expert)
+      if (upstream_.has(what.id) && what.id != Field::gather_indices &&
+          what.id != Field::token_counts_by_expert)
         fields.set(what.id, candidate_.fields.at(what.id));
     Tensor selected(DType::Int32, expected_shape(Field::selected_experts, sizes));
     std::ranges::copy(routing.selected, selected.as<std::int32_t>().begin());
@@ -120,14 +132,17 @@ class Explanation {
     at_.slot = place_.slot;
     at_.col = place_.col;
     if (place_.row >= 0 && question_.field != Field::hidden_states_unpermute)
-      at_.row = std::ranges::find(layer_.routing.gather, static_cast<std::int32_t>(place_.slot)) - layer_.routing.gather.begin();
+      at_.row = std::ranges::find(layer_.routing.gather, static_cast<std::int32_t>(place_.slot)) -
+                layer_.routing.gather.begin();
   }
 
   /// Which split of K explains a field is only known from the whole of it.
   void resolve_splits() {
     if (!predict_) return;
     for (const Field field : {Field::router_logits, Field::first_gemm, Field::second_gemm}) {
-      if (field > question_.field || (question_.mode == Mode::Isolated && field != question_.field && upstream_.has(field))) continue;
+      if (field > question_.field ||
+          (question_.mode == Mode::Isolated && field != question_.field && upstream_.has(field)))
+        continue;
       Accumulator* accumulator = accumulator_of(field, accumulators_);
       if (accumulator->kind != AccumulatorKind::HopperAnySplit) continue;
       if (upstream_.has(field)) whole_->predicted(field, Mode::Isolated);
@@ -162,7 +177,9 @@ class Explanation {
     const std::int64_t first = question_.field == Field::hidden_states_unpermute ? place_.slot
                                : row(question_.field).shape[0] == Dim::S         ? at_.row
                                                                                  : 0;
-    const std::int64_t second = place_.col >= 0 ? place_.col : question_.field == Field::topk_weights ? place_.slot : place_.expert;
+    const std::int64_t second = place_.col >= 0                          ? place_.col
+                                : question_.field == Field::topk_weights ? place_.slot
+                                                                         : place_.expert;
     return static_cast<std::size_t>(first * shape[1] + second);
   }
 
@@ -175,7 +192,8 @@ class Explanation {
     d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
     const auto predicting = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
     d.accumulator = predicting->accumulator(question_.field);
-    const Bf16 low = round_to_bf16(d.value.low), high = round_to_bf16(d.value.high), rounded = round_to_bf16(d.value.ref);
+    const Bf16 low = round_to_bf16(d.value.low), high = round_to_bf16(d.value.high),
+               rounded = round_to_bf16(d.value.ref);
     d.low = to_float(low);
     d.high = to_float(high);
     if (!is_nan(low) && !is_nan(high)) d.accepted_count = ordinal(high) - ordinal(low) + 1;
@@ -192,7 +210,9 @@ class Explanation {
     d.out = to_float(out);
     d.out_bits = out.bits;
     d.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(rounded));
-    d.ratio = *d.out == d.value.ref ? 0.0 : std::fabs(*d.out - d.value.ref) / (radius(d.value) + 0.5 * bf16_ulp(*d.out));
+    d.ratio = *d.out == d.value.ref
+                  ? 0.0
+                  : std::fabs(*d.out - d.value.ref) / (radius(d.value) + 0.5 * bf16_ulp(*d.out));
     decide(out);
   }
 
@@ -200,21 +220,26 @@ class Explanation {
     Derivation& d = derivation_;
     const bool nan = std::isnan(d.value.ref);
     const bool accepted = is_nan(out) || nan ? is_nan(out) && nan
-                                             : (d.low <= *d.out && *d.out <= d.high) || (std::isinf(d.value.ref) && *d.out == d.value.ref);
+                                             : (d.low <= *d.out && *d.out <= d.high) ||
+                                                   (std::isinf(d.value.ref) && *d.out == d.value.ref);
     const bool as_predicted = !d.predicted || d.predicted->undetermined || d.predicted->bits == out.bits;
     if (!accepted) {
       d.verdict = is_finite(out) ? Verdict::Failed : Verdict::NonFinite;
-      d.sentence = is_finite(out)
-                       ? fmt::format("rejected: {:.9g} lies outside {:.9g} .. {:.9g}, {} bf16 value{} from the rounded reference", *d.out,
-                                     d.low, d.high, d.ulps, d.ulps == 1 ? "" : "s")
-                       : fmt::format("rejected: {} where {:.9g} .. {:.9g} is accepted", *d.out, d.low, d.high);
+      d.sentence = is_finite(out) ? fmt::format(
+                                        "rejected: {:.9g} lies outside {:.9g} .. {:.9g}, {} bf16 value{} "
+                                        "from the rounded reference",
+                                        *d.out, d.low, d.high, d.ulps, d.ulps == 1 ? "" : "s")
+                                  : fmt::format("rejected: {} where {:.9g} .. {:.9g} is accepted", *d.out,
+                                                d.low, d.high);
     } else if (!as_predicted) {
       d.verdict = binding() ? Verdict::Suspect : Verdict::Passed;
-      d.sentence = fmt::format("{}: inside the accepted interval, yet not the bits the accumulator {} gives",
-                               binding() ? "suspect" : "accepted", d.accumulator.empty() ? "chain" : d.accumulator);
+      d.sentence =
+          fmt::format("{}: inside the accepted interval, yet not the bits the accumulator {} gives",
+                      binding() ? "suspect" : "accepted", d.accumulator.empty() ? "chain" : d.accumulator);
     } else {
       d.verdict = Verdict::Passed;
-      d.sentence = d.predicted && !d.predicted->undetermined ? "accepted, and the very bits predicted" : "accepted";
+      d.sentence =
+          d.predicted && !d.predicted->undetermined ? "accepted, and the very bits predicted" : "accepted";
     }
   }
 
@@ -235,10 +260,11 @@ class Explanation {
       case Field::intermediate: derive_intermediate(at_, derivation_); break;
       case Field::topk_weights: derive_weight(at_, derivation_); break;
       case Field::hidden_states_unpermute:
-        derivation_.steps.push_back({fmt::format("second_gemm, expert {}, token {}, col {}", place_.expert, place_.token, place_.col),
-                                     "a copy",
-                                     derivation_.value,
-                                     {}});
+        derivation_.steps.push_back(
+            {fmt::format("second_gemm, expert {}, token {}, col {}", place_.expert, place_.token, place_.col),
+             "a copy",
+             derivation_.value,
+             {}});
         break;
       default:
         weights = value<Bounded>(Field::topk_weights);
@@ -276,7 +302,8 @@ class Explanation {
     d.low = d.high = d.value.ref;
     const std::vector<Interval> ends(logits.begin(), logits.end());
     const auto check = check_selection(sub_.config, contract_, {ends, ends}, listed).judgement;
-    const auto as_predicted = std::ranges::all_of(d.ranking, [](const RankedExpert& e) { return e.slot == e.predicted_slot; });
+    const auto as_predicted =
+        std::ranges::all_of(d.ranking, [](const RankedExpert& e) { return e.slot == e.predicted_slot; });
     if (check.verdict != Verdict::Passed) {
       d.verdict = Verdict::Failed;
       d.sentence = "rejected: no error the logits may have makes this choice and order the largest first";
@@ -294,9 +321,10 @@ class Explanation {
     const auto expected = whole_->expected_integers(question_.field)[static_cast<std::size_t>(place_.index)];
     d.value = Bounded::exact(expected);
     d.low = d.high = expected;
-    d.steps.push_back({question_.field == Field::gather_indices ? fmt::format("row {} is slot {} of token {}: flat slot token {} + slot",
-                                                                              place_.row, place_.slot, place_.token, problem_.config.top_k)
-                                                                : fmt::format("rows of expert {}", place_.expert),
+    d.steps.push_back({question_.field == Field::gather_indices
+                           ? fmt::format("row {} is slot {} of token {}: flat slot token {} + slot",
+                                         place_.row, place_.slot, place_.token, problem_.config.top_k)
+                           : fmt::format("rows of expert {}", place_.expert),
                        "counted from selected_experts",
                        d.value,
                        {}});
@@ -306,7 +334,8 @@ class Explanation {
     }
     d.out = candidate_.fields.at(question_.field).as<std::int32_t>()[static_cast<std::size_t>(place_.index)];
     d.verdict = *d.out == expected ? Verdict::Passed : Verdict::Failed;
-    d.sentence = *d.out == expected ? "accepted: exactly as counted" : fmt::format("rejected: {} where {} is exact", *d.out, expected);
+    d.sentence = *d.out == expected ? "accepted: exactly as counted"
+                                    : fmt::format("rejected: {} where {} is exact", *d.out, expected);
   }
 
   const Problem& problem_;
@@ -329,8 +358,8 @@ class Explanation {
 
 }  // namespace
 
-Derivation explain(const Problem& problem, const Candidate& candidate, const PrecisionContract& contract, const Accumulators& accumulators,
-                   bool predict, const Question& question) {
+Derivation explain(const Problem& problem, const Candidate& candidate, const PrecisionContract& contract,
+                   const Accumulators& accumulators, bool predict, const Question& question) {
   return Explanation(problem, candidate, contract, accumulators, predict, question).run();
 }
 

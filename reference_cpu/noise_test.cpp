@@ -31,7 +31,8 @@ struct Spread {
   }
   /// Root mean square of error / noise.
   double rms() const { return count == 0 ? 0.0 : std::sqrt(normalised / static_cast<double>(count)); }
-  /// Root mean square of all errors over that of all noises: how tight the model is. A few elements decide it.
+  /// Root mean square of all errors over that of all noises: how tight the model is. A few elements decide
+  /// it.
   double pooled() const { return count == 0 ? 0.0 : std::sqrt(errors / noises); }
 };
 
@@ -48,12 +49,14 @@ std::map<std::string, Accumulator> legal_orders(std::int64_t k) {
                                             {"pairwise", {AccumulatorKind::Fp32Pairwise, {}}},
                                             {"hopper", kHopper}};
   const std::int64_t quarter = (k / 4 + 15) / 16 * 16;
-  if (3 * quarter < k && quarter > 0) all["hopper, 4 splits"] = {AccumulatorKind::Hopper, {quarter, quarter, quarter, k - 3 * quarter}};
+  if (3 * quarter < k && quarter > 0)
+    all["hopper, 4 splits"] = {AccumulatorKind::Hopper, {quarter, quarter, quarter, k - 3 * quarter}};
   return all;
 }
 
 /// A predicted layer's errors after storing, by field and mode.
-std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_view contract_name, const Accumulator& order) {
+std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_view contract_name,
+                                           const Accumulator& order) {
   const PrecisionContract& contract = find_contract(contract_name);
   const auto candidate = predict_forward(problem, contract, {order, order, order});
   Upstream upstream;
@@ -62,7 +65,8 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
   const auto reference = make_reference(problem, upstream, contract, {}, false);
   std::map<std::string, Spread> all;
   for (const auto& what : kFields) {
-    if (what.group != Group::Forward || what.dtype != DType::BFloat16 || !candidate.fields.has(what.id)) continue;
+    if (what.group != Group::Forward || what.dtype != DType::BFloat16 || !candidate.fields.has(what.id))
+      continue;
     const auto out = candidate.fields.at(what.id).as<Bf16>();
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
       const auto bounded = reference->bounded(what.id, mode);
@@ -90,7 +94,8 @@ TEST_SUITE("noise") {
         for (const auto& [order, accumulator] : legal_orders(k)) {
           const auto out = multiply<PredictedValue>(e, accumulator);
           Spread spread;
-          for (std::size_t i = 0; i < out.size(); ++i) spread.add(out[i].value - bounded[i].ref, bounded[i].noise);
+          for (std::size_t i = 0; i < out.size(); ++i)
+            spread.add(out[i].value - bounded[i].ref, bounded[i].noise);
           check(fmt::format("{}, {} terms, {}", kDataNames[static_cast<int>(data)], k, order), spread);
         }
       }
@@ -106,26 +111,33 @@ TEST_SUITE("noise") {
       auto logits = router_logits<Predicted>(layer);
       store_field<Predicted>(Field::router_logits, layer, logits);
       std::vector<bool> undetermined;
-      layer.routing = get_token_counts_and_gather_indices(problem.config, select_experts(layer, logits, undetermined));
+      layer.routing =
+          get_token_counts_and_gather_indices(problem.config, select_experts(layer, logits, undetermined));
       Values<Bounded> exact_logits;
       for (const auto& l : logits) exact_logits.push_back(Bounded::exact(l.value));
       const auto weights = topk_weights<Predicted>(layer, logits);
       const auto bounded_weights = topk_weights<Bounded>(layer, exact_logits);
       Spread spread, activation;
-      for (std::size_t i = 0; i < weights.size(); ++i) spread.add(weights[i].value - bounded_weights[i].ref, bounded_weights[i].noise);
+      for (std::size_t i = 0; i < weights.size(); ++i)
+        spread.add(weights[i].value - bounded_weights[i].ref, bounded_weights[i].noise);
       check(renormalised ? "topk_weights, renormalised" : "topk_weights, not renormalised", spread);
       const auto out = act_and_mul<Predicted>(layer, first_gemm<Predicted>(layer));
       const auto bounded = act_and_mul<Bounded>(layer, first_gemm<Bounded>(layer));
-      for (std::size_t i = 0; i < out.size(); ++i) activation.add(out[i].value - bounded[i].ref, bounded[i].noise);
+      for (std::size_t i = 0; i < out.size(); ++i)
+        activation.add(out[i].value - bounded[i].ref, bounded[i].noise);
       check("intermediate of fp32 registers", activation);
     }
   }
 
-  TEST_CASE("a layer's noise is above the rms error of every field on every accumulator, isolated and chained") {
-    const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7), one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7),
-               tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7), wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
+  TEST_CASE(
+      "a layer's noise is above the rms error of every field on every accumulator, isolated and chained") {
+    const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7),
+               one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7),
+               tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7),
+               wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
     for (const auto contract : kKernelContracts)
-      for (const auto& [name, problem] : {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
+      for (const auto& [name, problem] :
+           {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
         for (const auto& [order, accumulator] : legal_orders(problem->config.hidden_size))
           for (const auto& [field, spread] : layer_spread(*problem, contract, accumulator))
             check(fmt::format("{}, {}, {}, {}", contract, name, order, field), spread);
@@ -134,7 +146,8 @@ TEST_SUITE("noise") {
   TEST_CASE("down the chain the noise is at most five times the error of the order that errs most") {
     const auto wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
     const auto all = layer_spread(wide, "hf", kHopper);
-    for (const char* field : {"first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute", "hidden_states"}) {
+    for (const char* field :
+         {"first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute", "hidden_states"}) {
       const Spread& spread = all.at(fmt::format("{} chained", field));
       CAPTURE(field);
       CHECK(spread.pooled() >= 0.2);

@@ -20,16 +20,20 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
     FieldResult field;
     field.field = what.id;
     const bool routing = what.dtype == DType::Int32 && candidate.fields.has(what.id);
-    if (routing) fields.set(what.id, candidate.fields.at(what.id));
-    else if (candidate.oracle.has(what.id)) fields.set(what.id, candidate.oracle.at(what.id));
+    if (routing)
+      fields.set(what.id, candidate.fields.at(what.id));
+    else if (candidate.oracle.has(what.id))
+      fields.set(what.id, candidate.oracle.at(what.id));
     if (fields.has(what.id)) {
       const auto& tensor = fields.at(what.id);
       const Shape expected = expected_shape(what.id, problem.sizes());
-      const bool right = tensor.shape() == expected && tensor.dtype() == (routing ? DType::Int32 : DType::Float64);
+      const bool right =
+          tensor.shape() == expected && tensor.dtype() == (routing ? DType::Int32 : DType::Float64);
       upstream.usable[static_cast<std::size_t>(what.id)] = right;
       if (!right) {
         field.verdict = Verdict::WrongShape;
-        field.notes.push_back(fmt::format("expected float64 of shape {}, found {} of {}", to_string(expected), row(tensor.dtype()).name, to_string(tensor.shape())));
+        field.notes.push_back(fmt::format("expected float64 of shape {}, found {} of {}", to_string(expected),
+                                          row(tensor.dtype()).name, to_string(tensor.shape())));
       } else if (!routing) {
         field.verdict = Verdict::Passed;
       }
@@ -44,7 +48,8 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
   for (auto& field : result.fields) {
     if (field.verdict != Verdict::Passed) continue;
     const CompareContext context{field.field, problem.sizes(), &reference->routing()};
-    field.isolated = compare_float64(context, fields.at(field.field).as<double>(), reference->bounded(field.field, Mode::Isolated));
+    field.isolated = compare_float64(context, fields.at(field.field).as<double>(),
+                                     reference->bounded(field.field, Mode::Isolated));
     field.verdict = field.isolated.verdict;
     result.verdict = worst(result.verdict, field.verdict);
   }

@@ -9,7 +9,8 @@
 
 namespace assay {
 
-/// Every oracle field recomputed from the oracle's own upstream fields, routing replayed. Nothing if there is no oracle.
+/// Every oracle field recomputed from the oracle's own upstream fields, routing replayed. Nothing if there is
+/// no oracle.
 std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& candidate);
 
 }  // namespace assay

@@ -24,12 +24,15 @@ struct PlantedRegion {
 bool touches(const Fault& fault, const PlantedRegion& region, std::int64_t row, std::int64_t column);
 
 /// The product with its fault, if it has one.
-inline LargeVector<Interval> planted_product(const GroupedProduct<Interval>& product) { return grouped_product(product); }
+inline LargeVector<Interval> planted_product(const GroupedProduct<Interval>& product) {
+  return grouped_product(product);
+}
 LargeVector<PredictedValue> planted_product(const GroupedProduct<PredictedValue>& product);
 
 /// Faults of a field's values before they are stored. `input` [tokens, columns] is the layer's.
 inline void plant_values(const Fault&, const PlantedRegion&, const Tensor&, LargeVector<Interval>&) {}
-void plant_values(const Fault& fault, const PlantedRegion& region, const Tensor& input, LargeVector<PredictedValue>& values);
+void plant_values(const Fault& fault, const PlantedRegion& region, const Tensor& input,
+                  LargeVector<PredictedValue>& values);
 
 /// Rounds to `bits` significant bits, to nearest even; the exponent's range stays.
 float keep_bits(float x, int bits);
@@ -42,12 +45,16 @@ float round_wrongly(FaultKind kind, float value, std::int64_t index);
 bool changes_silu(FaultKind kind);
 float planted_silu(const Fault& fault, float gate, float silu);
 
-/// Faults of one token's probabilities [E] before the choice, and of its choice [K] after it; `token` of `tokens`.
+/// Faults of one token's probabilities [E] before the choice, and of its choice [K] after it; `token` of
+/// `tokens`.
 void plant_probabilities(const Fault& fault, std::span<float> probabilities);
-void plant_selection(const Fault& fault, std::span<const float> probabilities, std::int64_t token, std::int64_t tokens, std::span<std::int32_t> selected);
+void plant_selection(const Fault& fault, std::span<const float> probabilities, std::int64_t token,
+                     std::int64_t tokens, std::span<std::int32_t> selected);
 
-/// Scores [E] in place of the softmax of token `token` of `logits` [T, E]; empty where the fault changes none.
-std::vector<float> planted_scores(const Fault& fault, std::span<const PredictedValue> logits, std::int64_t experts, std::int64_t token,
+/// Scores [E] in place of the softmax of token `token` of `logits` [T, E]; empty where the fault changes
+/// none.
+std::vector<float> planted_scores(const Fault& fault, std::span<const PredictedValue> logits,
+                                  std::int64_t experts, std::int64_t token,
                                   std::span<const std::int32_t> selected);
 
 /// Faults of the rows' order; counts are planted in what is stored only.

@@ -9,7 +9,9 @@ namespace {
 using Product = GroupedProduct<PredictedValue>;
 using Rows = LargeVector<PredictedValue>;
 
-std::int64_t left_rows(const Product& p) { return p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k; }
+std::int64_t left_rows(const Product& p) {
+  return p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
+}
 
 /// fp16: 11 significant bits, and beyond 65504 infinite.
 float to_fp16(float x) {
@@ -41,7 +43,8 @@ std::function<ExpertMatrix(std::int64_t)> changed_weights(const Product& p, std:
     const ExpertMatrix from = p.weights(group);
     auto values = std::make_shared<std::vector<Bf16>>(static_cast<std::size_t>(p.n * k));
     for (std::int64_t c = 0; c < p.n; ++c)
-      for (std::int64_t i = 0; i < k; ++i) (*values)[static_cast<std::size_t>(c * k + i)] = element(from.values, c, i);
+      for (std::int64_t i = 0; i < k; ++i)
+        (*values)[static_cast<std::size_t>(c * k + i)] = element(from.values, c, i);
     return ExpertMatrix{*values, values};
   };
 }
@@ -67,7 +70,9 @@ Rows read_beyond(const Product& p) {
 Rows partials_in_bf16(const Product& p) {
   Rows sum;
   for (std::int64_t begin = 0; begin < p.k; begin += p.fault.amount) {
-    const auto part = with_left(p, changed_left(p, [&](auto, std::int64_t k, float x) { return k >= begin && k < begin + p.fault.amount ? x : 0.0f; }));
+    const auto part = with_left(p, changed_left(p, [&](auto, std::int64_t k, float x) {
+                                  return k >= begin && k < begin + p.fault.amount ? x : 0.0f;
+                                }));
     if (sum.empty()) sum.resize(part.size(), PredictedValue{});
     for (std::size_t i = 0; i < part.size(); ++i) sum[i].value += to_float(round_to_bf16(part[i].value));
   }
@@ -83,7 +88,9 @@ Rows accumulated_in_fp16(const Product& p) {
       for (std::int64_t c = 0; c < p.n; ++c) {
         float sum = 0.0f;
         const auto* left = p.left.data() + p.source[static_cast<std::size_t>(row)] * p.k;
-        for (std::int64_t k = 0; k < p.k; ++k) sum = to_fp16(sum + left[k].value * to_float(weights.values[static_cast<std::size_t>(c * p.k + k)]));
+        for (std::int64_t k = 0; k < p.k; ++k)
+          sum =
+              to_fp16(sum + left[k].value * to_float(weights.values[static_cast<std::size_t>(c * p.k + k)]));
         out[static_cast<std::size_t>(row * p.n + c)].value = sum;
       }
   }
@@ -98,16 +105,21 @@ Rows faulty(Product p) {
     case FaultKind::ScaleKBlock:
       p.fault = {};
       return with_left(p, changed_left(p, [&](auto, std::int64_t k, float x) {
-        return !in_block(k) ? x : fault.scale == -1.0 ? 0.0f : static_cast<float>(x * (1.0 + fault.scale));
-      }));
+                         return !in_block(k)          ? x
+                                : fault.scale == -1.0 ? 0.0f
+                                                      : static_cast<float>(x * (1.0 + fault.scale));
+                       }));
     case FaultKind::StaleKBlock:
       p.fault = {};
-      return with_left(p, changed_left(p, [&](std::int64_t row, std::int64_t k, float x) {
-        return in_block(k) ? p.left[static_cast<std::size_t>(row * p.k + k - fault.amount)].value : x;
-      }));
+      return with_left(
+          p, changed_left(p, [&](std::int64_t row, std::int64_t k, float x) {
+            return in_block(k) ? p.left[static_cast<std::size_t>(row * p.k + k - fault.amount)].value : x;
+          }));
     case FaultKind::NarrowOperands:
       p.fault = {};
-      return with_left(p, changed_left(p, [&](auto, auto, float x) { return keep_bits(x, static_cast<int>(fault.amount)); }));
+      return with_left(p, changed_left(p, [&](auto, auto, float x) {
+                         return keep_bits(x, static_cast<int>(fault.amount));
+                       }));
     case FaultKind::ReadBeyondK: return read_beyond(p);
     case FaultKind::PartialsBf16: return partials_in_bf16(p);
     case FaultKind::AccumulateFp16: return accumulated_in_fp16(p);
@@ -121,7 +133,9 @@ Rows faulty(Product p) {
     case FaultKind::TransposedWeights: {
       Product other = p;
       other.fault = {};
-      other.weights = changed_weights(p, p.k, [&p](std::span<const Bf16> w, std::int64_t c, std::int64_t k) { return w[static_cast<std::size_t>(k * p.n + c)]; });
+      other.weights = changed_weights(p, p.k, [&p](std::span<const Bf16> w, std::int64_t c, std::int64_t k) {
+        return w[static_cast<std::size_t>(k * p.n + c)];
+      });
       return grouped_product(other);
     }
     default: return grouped_product(p);

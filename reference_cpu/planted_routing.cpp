@@ -13,7 +13,8 @@ void plant_probabilities(const Fault& fault, std::span<float> probabilities) {
   for (auto& p : probabilities) p = to_float(round_to_bf16(p));
 }
 
-void plant_selection(const Fault& fault, std::span<const float> probabilities, std::int64_t token, std::int64_t tokens, std::span<std::int32_t> selected) {
+void plant_selection(const Fault& fault, std::span<const float> probabilities, std::int64_t token,
+                     std::int64_t tokens, std::span<std::int32_t> selected) {
   if (fault.field != Field::selected_experts) return;
   const auto experts = static_cast<std::int32_t>(probabilities.size());
   const std::vector<double> wide(probabilities.begin(), probabilities.end());
@@ -21,7 +22,8 @@ void plant_selection(const Fault& fault, std::span<const float> probabilities, s
   switch (fault.kind) {
     case FaultKind::TiesHighestIndex: {
       const auto chosen = topk_lowest_index(std::vector<double>(wide.rbegin(), wide.rend()), top_k);
-      std::ranges::transform(chosen, selected.begin(), [&](std::int32_t index) { return experts - 1 - index; });
+      std::ranges::transform(chosen, selected.begin(),
+                             [&](std::int32_t index) { return experts - 1 - index; });
       break;
     }
     case FaultKind::NextBest:
@@ -38,17 +40,22 @@ void plant_selection(const Fault& fault, std::span<const float> probabilities, s
   }
 }
 
-std::vector<float> planted_scores(const Fault& fault, std::span<const PredictedValue> logits, std::int64_t experts, std::int64_t token,
+std::vector<float> planted_scores(const Fault& fault, std::span<const PredictedValue> logits,
+                                  std::int64_t experts, std::int64_t token,
                                   std::span<const std::int32_t> selected) {
   if (fault.field != Field::topk_weights) return {};
   const auto tokens = static_cast<std::int64_t>(logits.size()) / experts;
-  const auto logit = [&](std::int64_t t, std::int64_t e) { return logits[static_cast<std::size_t>(t * experts + e)].value; };
+  const auto logit = [&](std::int64_t t, std::int64_t e) {
+    return logits[static_cast<std::size_t>(t * experts + e)].value;
+  };
   std::vector<float> scores(static_cast<std::size_t>(experts));
   const auto each = [&](auto score) {
     for (std::int64_t e = 0; e < experts; ++e) scores[static_cast<std::size_t>(e)] = score(e);
   };
   switch (fault.kind) {
-    case FaultKind::SigmoidScores: each([&](std::int64_t e) { return 1.0f / (1.0f + std::exp(-logit(token, e))); }); return scores;
+    case FaultKind::SigmoidScores:
+      each([&](std::int64_t e) { return 1.0f / (1.0f + std::exp(-logit(token, e))); });
+      return scores;
     case FaultKind::RawLogits: each([&](std::int64_t e) { return logit(token, e); }); return scores;
     case FaultKind::SoftmaxOverTokens:
       each([&](std::int64_t e) {
@@ -82,7 +89,8 @@ void plant_gather(const Fault& fault, Routing& routing) {
       if (gather.size() > 1) gather[gather.size() / 2] = gather[gather.size() / 2 - 1];
       break;
     case FaultKind::GatherReversed:
-      for (std::size_t e = 0; e + 1 < routing.offsets.size(); ++e) std::reverse(gather.begin() + routing.offsets[e], gather.begin() + routing.offsets[e + 1]);
+      for (std::size_t e = 0; e + 1 < routing.offsets.size(); ++e)
+        std::reverse(gather.begin() + routing.offsets[e], gather.begin() + routing.offsets[e + 1]);
       break;
     case FaultKind::GatherShifted:
       if (!gather.empty()) std::ranges::rotate(gather, gather.begin() + 1);

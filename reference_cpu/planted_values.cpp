@@ -22,7 +22,8 @@ std::int64_t group_of(const PlantedRegion& region, std::int64_t row) {
 float planted_value(const Fault& fault, float x) {
   const auto limit = static_cast<float>(fault.scale);
   switch (fault.kind) {
-    case FaultKind::ScaleValues: return fault.scale == -1.0 ? 0.0f : static_cast<float>(x * (1.0 + fault.scale));
+    case FaultKind::ScaleValues:
+      return fault.scale == -1.0 ? 0.0f : static_cast<float>(x * (1.0 + fault.scale));
     case FaultKind::Poison: return std::numeric_limits<float>::quiet_NaN();
     case FaultKind::NanToZero: return std::isnan(x) ? 0.0f : x;
     case FaultKind::Saturate: return std::isnan(x) ? limit : std::clamp(x, -limit, limit);
@@ -45,8 +46,10 @@ bool touches(const Fault& fault, const PlantedRegion& region, std::int64_t row, 
     case Where::Everywhere: return true;
     case Where::Expert: return group_of(region, row) == fault.expert;
     case Where::OtherExperts: return group_of(region, row) != fault.expert;
-    case Where::FirstRow: return row > 0 && region.offsets[static_cast<std::size_t>(group_of(region, row))] == row;
-    case Where::LastRow: return region.offsets[static_cast<std::size_t>(group_of(region, row)) + 1] == row + 1;
+    case Where::FirstRow:
+      return row > 0 && region.offsets[static_cast<std::size_t>(group_of(region, row))] == row;
+    case Where::LastRow:
+      return region.offsets[static_cast<std::size_t>(group_of(region, row)) + 1] == row + 1;
     case Where::MiddleRow: return row == region.rows / 2;
     case Where::MiddleElement: return row == region.rows / 2 && column == region.columns / 2;
     case Where::LastColumns: return column >= region.columns - (region.columns / 8 + 7) / 8 * 8;
@@ -56,23 +59,31 @@ bool touches(const Fault& fault, const PlantedRegion& region, std::int64_t row, 
   return false;
 }
 
-void plant_values(const Fault& fault, const PlantedRegion& region, const Tensor& input, LargeVector<PredictedValue>& values) {
-  const auto at = [&](std::int64_t row, std::int64_t column) { return static_cast<std::size_t>(row * region.columns + column); };
+void plant_values(const Fault& fault, const PlantedRegion& region, const Tensor& input,
+                  LargeVector<PredictedValue>& values) {
+  const auto at = [&](std::int64_t row, std::int64_t column) {
+    return static_cast<std::size_t>(row * region.columns + column);
+  };
   const bool moves = fault.kind == FaultKind::NextRow || fault.kind == FaultKind::ShiftColumns;
   const auto before = moves ? values : LargeVector<PredictedValue>{};
   for (std::int64_t row = 0; row < region.rows; ++row)
     for (std::int64_t column = 0; column < region.columns; ++column) {
       if (!touches(fault, region, row, column)) continue;
       auto& value = values[at(row, column)].value;
-      if (fault.kind == FaultKind::NextRow) value = before[at((row + 1) % region.rows, column)].value;
-      else if (fault.kind == FaultKind::ShiftColumns) value = before[at(row, (column + fault.amount) % region.columns)].value;
-      else if (fault.kind == FaultKind::AddInput) value += to_float(input.as<Bf16>()[at(row, column)]);
-      else value = planted_value(fault, value);
+      if (fault.kind == FaultKind::NextRow)
+        value = before[at((row + 1) % region.rows, column)].value;
+      else if (fault.kind == FaultKind::ShiftColumns)
+        value = before[at(row, (column + fault.amount) % region.columns)].value;
+      else if (fault.kind == FaultKind::AddInput)
+        value += to_float(input.as<Bf16>()[at(row, column)]);
+      else
+        value = planted_value(fault, value);
     }
 }
 
 bool rounds_wrongly(FaultKind kind) {
-  return kind == FaultKind::TruncateBf16 || kind == FaultKind::RoundHalfAway || kind == FaultKind::RoundTwice || kind == FaultKind::RoundStochastic;
+  return kind == FaultKind::TruncateBf16 || kind == FaultKind::RoundHalfAway ||
+         kind == FaultKind::RoundTwice || kind == FaultKind::RoundStochastic;
 }
 
 float round_wrongly(FaultKind kind, float value, std::int64_t index) {
@@ -83,7 +94,8 @@ float round_wrongly(FaultKind kind, float value, std::int64_t index) {
     case FaultKind::TruncateBf16: return upper(bits);
     case FaultKind::RoundHalfAway: return upper(bits + 0x8000u);
     case FaultKind::RoundTwice: return to_float(round_to_bf16(keep_bits(value, 11)));
-    case FaultKind::RoundStochastic: return upper(bits + static_cast<std::uint32_t>(scattered(index) * 0x1p16));
+    case FaultKind::RoundStochastic:
+      return upper(bits + static_cast<std::uint32_t>(scattered(index) * 0x1p16));
     default: return value;
   }
 }

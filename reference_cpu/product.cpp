@@ -19,7 +19,8 @@ extern const ProductKernels baseline, avx2, avx512;
 namespace {
 
 constexpr std::int64_t kRowsPerTask = 256;  // a packed panel is reused by this many rows
-constexpr std::int64_t kGroupsAtOnce = 16;  // experts loaded together, so that loading is parallel and memory stays bounded
+constexpr std::int64_t kGroupsAtOnce =
+    16;  // experts loaded together, so that loading is parallel and memory stays bounded
 
 std::atomic<const ProductKernels*> selected_kernels = nullptr;
 
@@ -36,11 +37,13 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
   std::vector<Segment> all;
   const auto groups = static_cast<std::int64_t>(p.offsets.size()) - 1;
   for (std::int64_t g = 0; g < groups; ++g) {
-    const auto begin = p.offsets[static_cast<std::size_t>(g)], end = p.offsets[static_cast<std::size_t>(g) + 1];
+    const auto begin = p.offsets[static_cast<std::size_t>(g)],
+               end = p.offsets[static_cast<std::size_t>(g) + 1];
     if (begin == end) continue;
     Segment whole{g, begin, end, p.k, false};
     const Fault& fault = p.fault;
-    if (fault.kind == FaultKind::DropLastK || (fault.kind == FaultKind::DropLastKOfExpert && fault.expert == g))
+    if (fault.kind == FaultKind::DropLastK ||
+        (fault.kind == FaultKind::DropLastKOfExpert && fault.expert == g))
       whole.k = std::max<std::int64_t>(0, p.k - fault.amount);
     std::int64_t tail = 0;
     if (fault.kind == FaultKind::ZeroLastRow) tail = 1;
@@ -56,14 +59,16 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
   return all;
 }
 
-void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel, const Segment& segment,
-             std::int64_t row, int rows, std::int64_t first, std::int64_t count, LargeVector<Interval>& out) {
+void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel,
+             const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
+             LargeVector<Interval>& out) {
   BoundedRow left_rows[2];
   double granularity[2] = {};
   bool exact_row[2] = {};
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
-    left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k, left.squares.data() + source * p.k};
+    left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k,
+                    left.squares.data() + source * p.k};
     if (p.k == 0) continue;
     granularity[i] = left.granularity[static_cast<std::size_t>(source)];
     exact_row[i] = left.exact[static_cast<std::size_t>(source)] != 0;
@@ -74,19 +79,24 @@ void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedP
     for (std::int64_t c = 0; c < count; ++c) {
       const ProductSums element{sums[i].ref[c], sums[i].spread[c], sums[i].squares[c],
                                 exact_row[i] ? sums[i].running[c] : std::numeric_limits<float>::infinity()};
-      const double right = granularity[i] > 0.0 ? panel.granularity_from(c, p.k, least_right_granularity(left.shape, element, granularity[i])) : 0.0;
+      const double right =
+          granularity[i] > 0.0
+              ? panel.granularity_from(c, p.k, least_right_granularity(left.shape, element, granularity[i]))
+              : 0.0;
       const bool exact = exact_in_any_order(left.shape, element, granularity[i], right);
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = product_interval(left.shape, element, exact);
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] =
+          product_interval(left.shape, element, exact);
     }
 }
 
 /// The tensor core, stretch by stretch; partial sums are added in fp32.
-void tensor_core(const Panel& panel, const Summation& order, const float* a, const std::int32_t* exponents, float* sums,
-                 std::int32_t* flags) {
+void tensor_core(const Panel& panel, const Summation& order, const float* a, const std::int32_t* exponents,
+                 float* sums, std::int32_t* flags) {
   float partial[kPanelColumns] = {};
   bool first = true;
   for (const auto& stretch : order.stretches) {
-    selected_kernels.load()->tensor_core(panel, order.rule, a, exponents, stretch.begin, stretch.end, partial, flags);
+    selected_kernels.load()->tensor_core(panel, order.rule, a, exponents, stretch.begin, stretch.end, partial,
+                                         flags);
     if (!stretch.closes) continue;
     for (int c = 0; c < kPanelColumns; ++c) {
       sums[c] = first ? partial[c] : sums[c] + partial[c];
@@ -108,16 +118,21 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
     float sums[kPanelColumns] = {};
     std::int32_t flags[kPanelColumns] = {};
     const Panel view = panel.view(segment.k);
-    if (p.fault.kind == FaultKind::AccumulateBf16) kernels.bf16_sequential(view, a, sums);
-    else if (order.rule == StepRule::RoundEach) kernels.sequential(view, a, sums);
-    else if (order.rule == StepRule::RoundTree) kernels.pairwise(view, a, sums);
-    else tensor_core(view, order, a, exponents, sums, flags);
+    if (p.fault.kind == FaultKind::AccumulateBf16)
+      kernels.bf16_sequential(view, a, sums);
+    else if (order.rule == StepRule::RoundEach)
+      kernels.sequential(view, a, sums);
+    else if (order.rule == StepRule::RoundTree)
+      kernels.pairwise(view, a, sums);
+    else
+      tensor_core(view, order, a, exponents, sums, flags);
     bool open[kPanelColumns], any = false;
     for (std::int64_t c = 0; c < count; ++c) {
       open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
       any = any || open[c];
     }
-    // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread as on any machine.
+    // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
+    // as on any machine.
     float plain[kPanelColumns];
     if (any) kernels.sequential(view, a, plain);
     for (std::int64_t c = 0; c < count; ++c)
@@ -128,7 +143,8 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
 /// A dropped tail is a shorter K; the tensor-core step it ends in reads zeros there.
 void clear_tail(PackedPanel& panel, std::int64_t from) {
   std::fill(panel.values.begin() + from * kPanelColumns, panel.values.end(), 0.0f);
-  if (!panel.exponents.empty()) std::fill(panel.exponents.begin() + from * kPanelColumns, panel.exponents.end(), kZeroExponent);
+  if (!panel.exponents.empty())
+    std::fill(panel.exponents.begin() + from * kPanelColumns, panel.exponents.end(), kZeroExponent);
 }
 
 template <class Rows>
@@ -147,7 +163,8 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
     std::vector<ExpertMatrix> weights(chunk_end - chunk);
     std::vector<Task> tasks;
     for (std::size_t s = chunk; s < chunk_end; ++s)
-      if (all[s].zero) std::fill(out.begin() + all[s].begin * p.n, out.begin() + all[s].end * p.n, typename Rows::Value{});
+      if (all[s].zero)
+        std::fill(out.begin() + all[s].begin * p.n, out.begin() + all[s].end * p.n, typename Rows::Value{});
     for (std::size_t s = chunk; s < chunk_end; ++s)
       for (std::int64_t row = all[s].begin; !all[s].zero && row < all[s].end; row += kRowsPerTask)
         for (std::int64_t first = 0; first < p.n; first += kPanelColumns) tasks.push_back({s, first, row});
@@ -190,7 +207,8 @@ LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product) {
 }
 
 LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product) {
-  if (auto taken_over = product_by_engine<PredictedValue>(product, run<PredictedRows>)) return std::move(*taken_over);
+  if (auto taken_over = product_by_engine<PredictedValue>(product, run<PredictedRows>))
+    return std::move(*taken_over);
   const PhaseTimer timer("predicted products");
   return run<PredictedRows>(product);
 }

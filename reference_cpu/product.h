@@ -13,7 +13,8 @@ namespace assay {
 LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product);
 LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product);
 
-/// Selects the kernel set for tests ("baseline", "avx2", "avx512"; "" = widest). Returns false if this CPU cannot run it.
+/// Selects the kernel set for tests ("baseline", "avx2", "avx512"; "" = widest). Returns false if this CPU
+/// cannot run it.
 bool use_product_kernels(const char* name);
 
 }  // namespace assay

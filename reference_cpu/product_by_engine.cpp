@@ -23,7 +23,8 @@ bool agree(const Interval& theirs, const Interval& ours) {
   constexpr double kShareOfBound = 1e-3;
   const double tolerance = kShareOfBound * radius(ours);
   return close(theirs.ref, ours.ref, tolerance) && close(theirs.low, ours.low, tolerance) &&
-         close(theirs.high, ours.high, tolerance) && close(theirs.noise, ours.noise, kShareOfBound * ours.noise);
+         close(theirs.high, ours.high, tolerance) &&
+         close(theirs.noise, ours.noise, kShareOfBound * ours.noise);
 }
 
 bool agree(const PredictedValue& theirs, const PredictedValue& ours) {
@@ -32,8 +33,12 @@ bool agree(const PredictedValue& theirs, const PredictedValue& ours) {
          (both_nan || std::bit_cast<std::uint32_t>(theirs.value) == std::bit_cast<std::uint32_t>(ours.value));
 }
 
-std::string text(const Interval& x) { return fmt::format("{} in [{}, {}], noise {}", x.ref, x.low, x.high, x.noise); }
-std::string text(const PredictedValue& x) { return fmt::format("{}{}", x.value, x.undetermined ? " (undetermined)" : ""); }
+std::string text(const Interval& x) {
+  return fmt::format("{} in [{}, {}], noise {}", x.ref, x.low, x.high, x.noise);
+}
+std::string text(const PredictedValue& x) {
+  return fmt::format("{}{}", x.value, x.undetermined ? " (undetermined)" : "");
+}
 
 /// First and last rows of groups spread over all that have rows.
 std::vector<std::int64_t> sampled_rows(std::span<const std::int64_t> offsets) {
@@ -43,7 +48,8 @@ std::vector<std::int64_t> sampled_rows(std::span<const std::int64_t> offsets) {
   const auto groups = std::min<std::int64_t>(kSampledGroups, static_cast<std::int64_t>(filled.size()));
   std::vector<std::int64_t> rows;
   for (std::int64_t i = 0; i < groups; ++i) {
-    const std::size_t g = filled[static_cast<std::size_t>(i * static_cast<std::int64_t>(filled.size()) / groups)];
+    const std::size_t g =
+        filled[static_cast<std::size_t>(i * static_cast<std::int64_t>(filled.size()) / groups)];
     rows.push_back(offsets[g]);
     if (offsets[g + 1] - 1 > offsets[g]) rows.push_back(offsets[g + 1] - 1);
   }
@@ -58,7 +64,8 @@ void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> th
   std::vector<std::int64_t> offsets(1, 0);
   for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g) {
     for (const auto r : rows)
-      if (r >= product.offsets[g] && r < product.offsets[g + 1]) source.push_back(product.source[static_cast<std::size_t>(r)]);
+      if (r >= product.offsets[g] && r < product.offsets[g + 1])
+        source.push_back(product.source[static_cast<std::size_t>(r)]);
     offsets.push_back(static_cast<std::int64_t>(source.size()));
   }
   GroupedProduct<Value> sample = product;
@@ -70,8 +77,10 @@ void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> th
       const Value& a = theirs[static_cast<std::size_t>(rows[i] * product.n + c)];
       const Value& b = ours[i * static_cast<std::size_t>(product.n) + static_cast<std::size_t>(c)];
       if (!agree(a, b))
-        throw InputError(fmt::format("expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
-                                     "--engine cpu judges without it", engine_in_force()->name, text(b), rows[i], c, product.k, text(a)));
+        throw InputError(fmt::format(
+            "expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
+            "--engine cpu judges without it",
+            engine_in_force()->name, text(b), rows[i], c, product.k, text(a)));
     }
 }
 
@@ -79,18 +88,21 @@ bool offer(const Engine& engine, const GroupedProduct<Interval>& product, std::s
   return engine.bounded && engine.bounded(product, out);
 }
 
-bool offer(const Engine& engine, const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
+bool offer(const Engine& engine, const GroupedProduct<PredictedValue>& product,
+           std::span<PredictedValue> out) {
   return engine.predicted && engine.predicted(product, out);
 }
 
 }  // namespace
 
 template <class Value>
-std::optional<LargeVector<Value>> product_by_engine(const GroupedProduct<Value>& product,
-                                                    const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
+std::optional<LargeVector<Value>> product_by_engine(
+    const GroupedProduct<Value>& product,
+    const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
   const Engine* engine = engine_in_force();
   const auto rows = static_cast<std::int64_t>(product.source.size());
-  if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0) return std::nullopt;
+  if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
+    return std::nullopt;
   if (rows * product.n * product.k < engine->least_multiply_adds) return std::nullopt;
   LargeVector<Value> out(static_cast<std::size_t>(rows * product.n));
   {
@@ -104,8 +116,10 @@ std::optional<LargeVector<Value>> product_by_engine(const GroupedProduct<Value>&
 }
 
 template std::optional<LargeVector<Interval>> product_by_engine(
-    const GroupedProduct<Interval>&, const std::function<LargeVector<Interval>(const GroupedProduct<Interval>&)>&);
+    const GroupedProduct<Interval>&,
+    const std::function<LargeVector<Interval>(const GroupedProduct<Interval>&)>&);
 template std::optional<LargeVector<PredictedValue>> product_by_engine(
-    const GroupedProduct<PredictedValue>&, const std::function<LargeVector<PredictedValue>(const GroupedProduct<PredictedValue>&)>&);
+    const GroupedProduct<PredictedValue>&,
+    const std::function<LargeVector<PredictedValue>(const GroupedProduct<PredictedValue>&)>&);
 
 }  // namespace assay

@@ -1,10 +1,11 @@
-// An engine is believed only as far as sampled rows go: right values are taken, wrong ones refused, declined products computed here.
+// An engine is believed only as far as sampled rows go: right values are taken, wrong ones refused, declined
+// products computed here.
 #include <doctest/doctest.h>
 
 #include <cmath>
 
-#include "harness/error.h"
 #include "harness/engine.h"
+#include "harness/error.h"
 #include "reference_cpu/product.h"
 
 using namespace assay;
@@ -14,14 +15,16 @@ namespace {
 constexpr std::int64_t kRows = 6, kTerms = 40, kColumns = 5;
 
 struct Example {
-  std::vector<Bf16> right;  // [kColumns, kTerms]: of many sizes, so that no sum is proven exact and intervals have a width
+  std::vector<Bf16>
+      right;  // [kColumns, kTerms]: of many sizes, so that no sum is proven exact and intervals have a width
   std::vector<Interval> intervals;
   std::vector<PredictedValue> predictions;
   std::vector<std::int32_t> source = {5, 4, 3, 2, 1, 0};
   std::vector<std::int64_t> offsets = {0, 2, 2, 6};
 
   Example() {
-    for (std::int64_t i = 0; i < kColumns * kTerms; ++i) right.push_back(round_to_bf16(std::exp(3.0 * std::cos(static_cast<double>(i)))));
+    for (std::int64_t i = 0; i < kColumns * kTerms; ++i)
+      right.push_back(round_to_bf16(std::exp(3.0 * std::cos(static_cast<double>(i)))));
     for (std::int64_t i = 0; i < kRows * kTerms; ++i) {
       const float x = to_float(round_to_bf16(std::sin(static_cast<double>(i))));
       intervals.push_back({x, x, x, 0.0});
@@ -77,16 +80,18 @@ TEST_SUITE("engine") {
     const Example e;
     const auto intervals = grouped_product(e.product(e.intervals));
     const auto predictions = grouped_product(e.product(e.predictions));
-    const std::function<void(Interval&)> wrong[] = {[](Interval& x) { x.ref += 1e-2 * (x.high - x.ref); }, [](Interval& x) { x.low = x.ref; },
-                                                    [](Interval& x) { x.high = x.ref; }, [](Interval& x) { x.noise = 1.01 * x.noise + 1.0; },
-                                                    [](Interval& x) { x.ref = NAN; }};
+    const std::function<void(Interval&)> wrong[] = {
+        [](Interval& x) { x.ref += 1e-2 * (x.high - x.ref); }, [](Interval& x) { x.low = x.ref; },
+        [](Interval& x) { x.high = x.ref; }, [](Interval& x) { x.noise = 1.01 * x.noise + 1.0; },
+        [](Interval& x) { x.ref = NAN; }};
     for (const auto& change : wrong)
       for (const std::size_t row : {0, 1, 2, 5}) {  // first and last rows of both filled groups
         use_engine(Engine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr});
         CHECK_THROWS_AS(grouped_product(e.product(e.intervals)), InputError);
       }
-    const std::function<void(PredictedValue&)> wrong_bits[] = {[](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); },
-                                                               [](PredictedValue& x) { x.undetermined = true; }};
+    const std::function<void(PredictedValue&)> wrong_bits[] = {
+        [](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); },
+        [](PredictedValue& x) { x.undetermined = true; }};
     for (const auto& change : wrong_bits) {
       use_engine(Engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)});
       CHECK_THROWS_AS(grouped_product(e.product(e.predictions)), InputError);
@@ -98,7 +103,9 @@ TEST_SUITE("engine") {
     const Example e;
     const auto right = grouped_product(e.product(e.predictions));
     int offers = 0;
-    const auto decline = [&](const GroupedProduct<PredictedValue>&, std::span<PredictedValue>) { return ++offers < 0; };
+    const auto decline = [&](const GroupedProduct<PredictedValue>&, std::span<PredictedValue>) {
+      return ++offers < 0;
+    };
     use_engine(Engine{"test", 0, nullptr, decline});
     CHECK(grouped_product(e.product(e.predictions))[0].value == right[0].value);
     CHECK(offers == 1);

@@ -1,5 +1,5 @@
-// Compiled three times, with ASSAY_KERNELS naming the set. Only raw pointers and vector types here: an inline function
-// shared with other files could be emitted for a CPU that cannot run it.
+// Compiled three times, with ASSAY_KERNELS naming the set. Only raw pointers and vector types here: an inline
+// function shared with other files could be emitted for a CPU that cannot run it.
 #include "reference_cpu/product_kernels.h"
 
 namespace assay {
@@ -22,8 +22,9 @@ using HalfInts = std::int32_t __attribute__((vector_size(kBytes / 2)));
 using Doubles = double __attribute__((vector_size(kBytes)));
 using Longs = std::int64_t __attribute__((vector_size(kBytes)));
 
-constexpr std::int64_t kBlock = 16;             // terms between two looks at the sums
-constexpr std::int32_t kLowestAlignment = -102; // below, scale factors leave the range of normal numbers: undetermined
+constexpr std::int64_t kBlock = 16;  // terms between two looks at the sums
+constexpr std::int32_t kLowestAlignment =
+    -102;  // below, scale factors leave the range of normal numbers: undetermined
 constexpr std::int32_t kHighestAlignment = 126;
 
 template <class V>
@@ -55,14 +56,16 @@ struct Magnitudes {
   Magnitudes() : part{} {}
 };
 
-// Block by block, first in float64, then in fp32: all sums at once would not fit the registers of narrow machines.
-// kProducts: products a step of the tensor core aligns; 1 = every addition rounds; 0 = no running bound; kTree: neither it nor the sum.
+// Block by block, first in float64, then in fp32: all sums at once would not fit the registers of narrow
+// machines. kProducts: products a step of the tensor core aligns; 1 = every addition rounds; 0 = no running
+// bound; kTree: neither it nor the sum.
 constexpr int kTree = -1;
 template <int kRows, int kProducts>
 void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
   constexpr std::int64_t kStep = kProducts > 1 ? kProducts : kBlock;
   Doubles total[kRows][kParts] = {}, sum[kRows][kParts] = {}, prefixes[kRows][kParts] = {};
-  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {}, running[kRows][kNarrowParts] = {};
+  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {},
+         running[kRows][kNarrowParts] = {};
   Magnitudes before[kRows];
   for (std::int64_t s = 0; s < walk.count; ++s) {
     const SumStretch& stretch = walk.stretches[s];
@@ -70,10 +73,12 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
       const std::int64_t end = begin + kStep < stretch.end ? begin + kStep : stretch.end;
       for (std::int64_t k = begin; kProducts != kTree && k < end; ++k)
         for (int p = 0; p < kParts; ++p) {
-          const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
+          const Doubles b = __builtin_convertvector(
+              load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
           for (int r = 0; r < kRows; ++r) {
             sum[r][p] += rows[r].ref[k] * b;
-            if constexpr (kProducts == 1) prefixes[r][p] += (Doubles)((Longs)sum[r][p] & ~(std::int64_t{1} << 63));
+            if constexpr (kProducts == 1)
+              prefixes[r][p] += (Doubles)((Longs)sum[r][p] & ~(std::int64_t{1} << 63));
           }
         }
       Floats top[kRows][kNarrowParts] = {};
@@ -92,7 +97,8 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
         for (int r = 0; r < kRows; ++r) {
           const Magnitudes after(sum[r]);
           for (int p = 0; p < kNarrowParts; ++p)
-            running[r][p] += after.part[p] + 4.0f * largest(before[r].part[p], top[r][p] * walk.terms_per_spread);
+            running[r][p] +=
+                after.part[p] + 4.0f * largest(before[r].part[p], top[r][p] * walk.terms_per_spread);
           before[r] = after;
         }
     }
@@ -120,9 +126,9 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
   }
 }
 
-/// term(0) + .. + term(count - 1) as the tree that splits at the largest power of two below n: complete trees of kLeaf terms, merged
-/// as a binary counter carries; what is left is of unequal sizes and merges last, the smallest first. `add` is told how many terms
-/// it adds: a power of two up to kLeaf, or more.
+/// term(0) + .. + term(count - 1) as the tree that splits at the largest power of two below n: complete trees
+/// of kLeaf terms, merged as a binary counter carries; what is left is of unequal sizes and merges last, the
+/// smallest first. `add` is told how many terms it adds: a power of two up to kLeaf, or more.
 constexpr int kLeaf = 8;
 template <int kCount, class Term, class Add>
 auto complete_tree(std::int64_t first, const Term& term, const Add& add) {
@@ -165,7 +171,8 @@ void sum_as_tree(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
   for (int p = 0; p < kParts; ++p) {
     Doubles by_size[kRows][3] = {};  // of pairs, of four terms, of more: one sum would wait for itself
     const auto term = [&](std::int64_t k) {
-      const Doubles b = __builtin_convertvector(load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
+      const Doubles b = __builtin_convertvector(
+          load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);
       Sums sums;
       for (int r = 0; r < kRows; ++r) sums.row[r] = rows[r].ref[k] * b;
       return sums;
@@ -174,7 +181,9 @@ void sum_as_tree(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
       Sums sums;
       for (int r = 0; r < kRows; ++r) {
         sums.row[r] = low.row[r] + high.row[r];
-        by_size[r][terms == 2 ? 0 : terms == 4 ? 1 : 2] += (Doubles)((Longs)sums.row[r] & ~(std::int64_t{1} << 63));
+        by_size[r][terms == 2   ? 0
+                   : terms == 4 ? 1
+                                : 2] += (Doubles)((Longs)sums.row[r] & ~(std::int64_t{1} << 63));
       }
       return sums;
     };
@@ -199,7 +208,9 @@ void bounded_by_rule(const Panel& panel, const Walk& walk, const BoundedRow* row
     case StepRule::Truncate16: return bounded_rows<kRows, 16>(panel, walk, rows, out);
     case StepRule::Truncate8: return bounded_rows<kRows, 8>(panel, walk, rows, out);
     case StepRule::RoundEach: return bounded_rows<kRows, 1>(panel, walk, rows, out);
-    case StepRule::RoundTree: bounded_rows<kRows, kTree>(panel, walk, rows, out); return sum_as_tree<kRows>(panel, rows, out);
+    case StepRule::RoundTree:
+      bounded_rows<kRows, kTree>(panel, walk, rows, out);
+      return sum_as_tree<kRows>(panel, rows, out);
   }
 }
 
@@ -207,7 +218,8 @@ void bounded(const Panel& panel, const Walk& walk, const BoundedRow* rows, int c
   count == 2 ? bounded_by_rule<2>(panel, walk, rows, out) : bounded_by_rule<1>(panel, walk, rows, out);
 }
 
-/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - fraction_bits): toward zero to fp32.
+/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - fraction_bits): toward
+/// zero to fp32.
 HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top, std::int32_t fraction_bits) {
   Doubles total = __builtin_convertvector(low, Doubles) + __builtin_convertvector(high, Doubles);
   total = (Doubles)((Longs)total & ~((std::int64_t{1} << 29) - 1));
@@ -215,14 +227,16 @@ HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top, std::int32_t fra
   return __builtin_convertvector(total * (Doubles)(exponent << 52), HalfFloats);
 }
 
-// The exact products and the running sum are aligned to the largest exponent among them (a product's exponent is
-// e_a + e_b, not normalised), each truncated after kFractionBits, added exactly, and the result truncated to fp32.
-// An addend is below 2^27 in units of the last kept bit: eight of them fit an int32, two int32 sums are exact in float64.
+// The exact products and the running sum are aligned to the largest exponent among them (a product's exponent
+// is e_a + e_b, not normalised), each truncated after kFractionBits, added exactly, and the result truncated
+// to fp32. An addend is below 2^27 in units of the last kept bit: eight of them fit an int32, two int32 sums
+// are exact in float64.
 template <int kProducts, std::int32_t kFractionBits>
 Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exponents, const float* a,
                         const std::int32_t* a_exponents, Ints& outside) {
   const Ints biased = ((Ints)sum >> 23) & 0xff;
-  Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;  // the sum is never subnormal inside the measured range
+  Ints top = biased == 0 ? Ints{} + kZeroExponent
+                         : biased - 127;  // the sum is never subnormal inside the measured range
 #pragma GCC unroll 16
   for (int i = 0; i < kProducts; ++i) {
     const Ints e = load<Ints>(exponents + i * kPanelColumns) + a_exponents[i];
@@ -244,21 +258,23 @@ Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exp
   __builtin_memcpy(part + 0, &low, kBytes);
   __builtin_memcpy(part + 2, &high, kBytes);
   __builtin_memcpy(part + 4, &top, kBytes);
-  const HalfFloats halves[2] = {truncated(part[0], part[2], part[4], kFractionBits), truncated(part[1], part[3], part[5], kFractionBits)};
+  const HalfFloats halves[2] = {truncated(part[0], part[2], part[4], kFractionBits),
+                                truncated(part[1], part[3], part[5], kFractionBits)};
   __builtin_memcpy(&sum, halves, kBytes);
   return sum;
 }
 
 template <int kProducts, std::int32_t kFractionBits>
-void tensor_core_lanes(const Panel& panel, int column, const float* a, const std::int32_t* a_exponents, std::int64_t begin,
-                       std::int64_t end, float* sums, std::int32_t* flags) {
+void tensor_core_lanes(const Panel& panel, int column, const float* a, const std::int32_t* a_exponents,
+                       std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
   const float* values = panel.values + column;
   const std::int32_t* exponents = panel.exponents + column;
   Floats sum = load<Floats>(sums + column);
   Ints outside = load<Ints>(flags + column);
   std::int64_t k = begin;
   for (; k + kProducts <= end; k += kProducts)
-    sum = tensor_core_step<kProducts, kFractionBits>(sum, values + k * kPanelColumns, exponents + k * kPanelColumns, a + k, a_exponents + k, outside);
+    sum = tensor_core_step<kProducts, kFractionBits>(
+        sum, values + k * kPanelColumns, exponents + k * kPanelColumns, a + k, a_exponents + k, outside);
   if (k < end) {
     // A stretch that ends inside a step: what follows counts as zeros.
     float tail[kProducts * kPanelColumns] = {}, tail_a[kProducts] = {};
@@ -269,33 +285,39 @@ void tensor_core_lanes(const Panel& panel, int column, const float* a, const std
       if (inside) tail_a[i] = a[k + i];
       for (int c = 0; c < kLanes; ++c) {
         if (inside) tail[i * kPanelColumns + c] = values[(k + i) * kPanelColumns + c];
-        tail_exponents[i * kPanelColumns + c] = inside ? exponents[(k + i) * kPanelColumns + c] : kZeroExponent;
+        tail_exponents[i * kPanelColumns + c] =
+            inside ? exponents[(k + i) * kPanelColumns + c] : kZeroExponent;
       }
     }
-    sum = tensor_core_step<kProducts, kFractionBits>(sum, tail, tail_exponents, tail_a, tail_a_exponents, outside);
+    sum = tensor_core_step<kProducts, kFractionBits>(sum, tail, tail_exponents, tail_a, tail_a_exponents,
+                                                     outside);
   }
   save(sums + column, sum);
   save(flags + column, outside);
 }
 
-void tensor_core(const Panel& panel, StepRule rule, const float* a, const std::int32_t* a_exponents, std::int64_t begin,
-                 std::int64_t end, float* sums, std::int32_t* flags) {
+void tensor_core(const Panel& panel, StepRule rule, const float* a, const std::int32_t* a_exponents,
+                 std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
   for (int c = 0; c < kPanelColumns; c += kLanes)
-    rule == StepRule::Truncate8 ? tensor_core_lanes<8, 24>(panel, c, a, a_exponents, begin, end, sums, flags)
-                                : tensor_core_lanes<16, 25>(panel, c, a, a_exponents, begin, end, sums, flags);
+    rule == StepRule::Truncate8
+        ? tensor_core_lanes<8, 24>(panel, c, a, a_exponents, begin, end, sums, flags)
+        : tensor_core_lanes<16, 25>(panel, c, a, a_exponents, begin, end, sums, flags);
 }
 
 void sequential(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
     Floats sum = {};
-    for (std::int64_t k = 0; k < panel.k; ++k) sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
+    for (std::int64_t k = 0; k < panel.k; ++k)
+      sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
     save(sums + c, sum);
   }
 }
 
 void pairwise(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
-    const auto term = [&](std::int64_t k) { return load<Floats>(panel.values + k * kPanelColumns + c) * a[k]; };
+    const auto term = [&](std::int64_t k) {
+      return load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
+    };
     save(sums + c, tree_sum<Floats>(panel.k, term, [](Floats low, Floats high, int) { return low + high; }));
   }
 }
@@ -318,6 +340,7 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
 }  // namespace
 
 extern const ProductKernels ASSAY_KERNELS;
-const ProductKernels ASSAY_KERNELS = {ASSAY_NAME(ASSAY_KERNELS), bounded, tensor_core, sequential, pairwise, bf16_sequential};
+const ProductKernels ASSAY_KERNELS = {
+    ASSAY_NAME(ASSAY_KERNELS), bounded, tensor_core, sequential, pairwise, bf16_sequential};
 
 }  // namespace assay

@@ -12,9 +12,10 @@ inline constexpr int kPanelColumns = 16;
 
 /// 16 columns of the right operand, K-major and padded with zeros to a multiple of 16 in K.
 struct Panel {
-  const float* values;            // [k_padded, 16]
-  const std::int32_t* exponents;  // [k_padded, 16]: unbiased; kZeroExponent for zeros. Null unless predicting.
-  std::int64_t k;                 // not padded
+  const float* values;  // [k_padded, 16]
+  const std::int32_t*
+      exponents;   // [k_padded, 16]: unbiased; kZeroExponent for zeros. Null unless predicting.
+  std::int64_t k;  // not padded
 };
 
 /// Exponent of a zero operand: low enough never to raise an alignment, and to be told from real exponents.
@@ -27,7 +28,8 @@ struct BoundedRow {
   const float* squares;  // per unit of b^2: what the term adds to the variance
 };
 
-/// One row against the panel: sum ref_k b_k in float64; sum spread_k |b_k|, sum squares_k b_k^2 and the running bound in float32.
+/// One row against the panel: sum ref_k b_k in float64; sum spread_k |b_k|, sum squares_k b_k^2 and the
+/// running bound in float32.
 struct BoundedSums {
   double ref[kPanelColumns];
   float spread[kPanelColumns];
@@ -35,7 +37,8 @@ struct BoundedSums {
   float running[kPanelColumns];  // units of 2^-23; 0 unless asked for
 };
 
-/// The order to walk K in, and what to add up on the way. Plain data: kernels share no inline function with other files.
+/// The order to walk K in, and what to add up on the way. Plain data: kernels share no inline function with
+/// other files.
 struct Walk {
   const SumStretch* stretches;
   std::int64_t count;
@@ -48,10 +51,10 @@ struct ProductKernels {
   const char* name;
   /// `count` (1 or 2) rows, so that a loaded column serves both.
   void (*bounded)(const Panel&, const Walk&, const BoundedRow* rows, int count, BoundedSums* out);
-  /// One stretch [begin, end) on a tensor core that aligns 16 products and keeps 25 fractional bits, or 8 and 24: continues
-  /// `sums`. Sets flags[c] where the alignment left the measured range.
-  void (*tensor_core)(const Panel&, StepRule rule, const float* a, const std::int32_t* a_exponents, std::int64_t begin,
-                      std::int64_t end, float* sums, std::int32_t* flags);
+  /// One stretch [begin, end) on a tensor core that aligns 16 products and keeps 25 fractional bits, or 8 and
+  /// 24: continues `sums`. Sets flags[c] where the alignment left the measured range.
+  void (*tensor_core)(const Panel&, StepRule rule, const float* a, const std::int32_t* a_exponents,
+                      std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags);
   /// fp32, round to nearest, K ascending.
   void (*sequential)(const Panel&, const float* a, float* sums);
   /// fp32, round to nearest; the tree splits at the largest power of two below n.
@@ -60,7 +63,8 @@ struct ProductKernels {
   void (*bf16_sequential)(const Panel&, const float* a, float* sums);
 };
 
-/// The widest set this CPU runs; `name` ("baseline", "avx2", "avx512") selects one for tests, or null if it cannot run here.
+/// The widest set this CPU runs; `name` ("baseline", "avx2", "avx512") selects one for tests, or null if it
+/// cannot run here.
 const ProductKernels& product_kernels();
 const ProductKernels* product_kernels(const char* name);
 

@@ -1,4 +1,5 @@
-// The operands of a grouped product as the kernels read them: rows of the left one, panels of 16 columns of the right one.
+// The operands of a grouped product as the kernels read them: rows of the left one, panels of 16 columns of
+// the right one.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,8 @@ namespace assay {
 inline std::int64_t padded(std::int64_t k) { return (k + 15) / 16 * 16; }
 
 inline std::int32_t exponent(float x) {
-  return x == 0.0f ? kZeroExponent : static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
+  return x == 0.0f ? kZeroExponent
+                   : static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
 }
 
 /// Inf, NaN and subnormal operands are outside what was measured of the tensor core.
@@ -30,8 +32,9 @@ struct BoundedRows {
   static constexpr bool kNeedsExponents = false;
   LargeVector<double> ref;             // [rows, k]
   LargeVector<float> spread, squares;  // [rows, k]
-  std::vector<double> granularity;     // [rows]: largest power of two that divides the row; 0 where it is not exact
-  std::vector<std::uint8_t> exact;     // [rows]: no operand has a width, so that the running bound holds
+  std::vector<double>
+      granularity;  // [rows]: largest power of two that divides the row; 0 where it is not exact
+  std::vector<std::uint8_t> exact;  // [rows]: no operand has a width, so that the running bound holds
   BoundShape shape;
   Summation order;
 
@@ -67,8 +70,8 @@ struct BoundedRows {
     }
   }
   Walk walk() const {
-    return {order.stretches.data(), static_cast<std::int64_t>(order.stretches.size()), order.rule, shape.running,
-            static_cast<float>(1.0 / shape.c)};
+    return {order.stretches.data(), static_cast<std::int64_t>(order.stretches.size()), order.rule,
+            shape.running, static_cast<float>(1.0 / shape.c)};
   }
 };
 
@@ -110,10 +113,11 @@ struct PackedPanel {
   std::vector<std::int32_t> exponents;
   bool outside[kPanelColumns] = {};
   const Bf16* column[kPanelColumns] = {};
-  double granularity[kPanelColumns];     // of the first `looked_at` elements of the column
+  double granularity[kPanelColumns];  // of the first `looked_at` elements of the column
   std::int64_t looked_at[kPanelColumns];
 
-  void pack(std::span<const Bf16> weights, std::int64_t k, std::int64_t first, std::int64_t count, bool with_exponents) {
+  void pack(std::span<const Bf16> weights, std::int64_t k, std::int64_t first, std::int64_t count,
+            bool with_exponents) {
     values.assign(static_cast<std::size_t>(padded(k) * kPanelColumns), 0.0f);
     if (with_exponents) exponents.assign(values.size(), kZeroExponent);
     for (std::int64_t c = 0; c < count; ++c) {
@@ -121,7 +125,8 @@ struct PackedPanel {
       outside[c] = false;
       granularity[c] = std::numeric_limits<double>::infinity();
       looked_at[c] = 0;
-      for (std::int64_t i = 0; i < k; ++i) values[static_cast<std::size_t>(i * kPanelColumns + c)] = to_float(from[i]);
+      for (std::int64_t i = 0; i < k; ++i)
+        values[static_cast<std::size_t>(i * kPanelColumns + c)] = to_float(from[i]);
       if (!with_exponents) continue;
       bool out = false;
       for (std::int64_t i = 0; i < k; ++i) {
@@ -133,7 +138,8 @@ struct PackedPanel {
     }
   }
 
-  /// The column's granularity, or something below `least`: most columns are seen to be too fine after a few elements.
+  /// The column's granularity, or something below `least`: most columns are seen to be too fine after a few
+  /// elements.
   double granularity_from(std::int64_t c, std::int64_t k, double least) {
     for (; looked_at[c] < k && granularity[c] >= least; ++looked_at[c])
       granularity[c] = std::min(granularity[c], assay::granularity(to_float(column[c][looked_at[c]])));

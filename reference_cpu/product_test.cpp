@@ -15,7 +15,9 @@ namespace {
 /// The tensor core in 128-bit integers, written from its description and nothing else.
 float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
   float sum = 0.0f;
-  const auto exponent_of = [](float x) { return static_cast<int>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127; };
+  const auto exponent_of = [](float x) {
+    return static_cast<int>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
+  };
   for (std::int64_t k0 = 0; k0 < k; k0 += 16) {
     int top = -100000;
     if (sum != 0.0f) top = exponent_of(sum);
@@ -26,7 +28,8 @@ float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
     if (top == -100000) continue;
     const auto truncated = [&](double x) { return static_cast<__int128>(std::ldexp(x, 25 - top)); };
     __int128 total = truncated(sum);
-    for (std::int64_t i = k0; i < std::min(k, k0 + 16); ++i) total += truncated(static_cast<double>(to_float(a[i])) * to_float(b[i]));
+    for (std::int64_t i = k0; i < std::min(k, k0 + 16); ++i)
+      total += truncated(static_cast<double>(to_float(a[i])) * to_float(b[i]));
     const bool negative = total < 0;
     unsigned __int128 magnitude = negative ? -total : total;
     int shift = 0;
@@ -49,7 +52,8 @@ float pairwise_by_definition(const Bf16* a, const Bf16* b, std::int64_t n) {
 
 TEST_SUITE("product") {
   TEST_CASE("the tensor core aligns 16 products and the sum, keeps 25 fractional bits and truncates") {
-    // Crafted inputs measured on an H200: 1 + 0.75 ulp stays 1; fifteen 2^-26 vanish; fifteen 2^-25 give 3 ulp where 3.75 is exact.
+    // Crafted inputs measured on an H200: 1 + 0.75 ulp stays 1; fifteen 2^-26 vanish; fifteen 2^-25 give 3
+    // ulp where 3.75 is exact.
     std::vector<float> ones(16, 1.0f), small(16, 0x1p-26f);
     small[0] = 1.0f;
     CHECK(multiply<PredictedValue>(of_values(ones, small), kHopper)[0].value == 1.0f);
@@ -66,7 +70,8 @@ TEST_SUITE("product") {
       const auto out = multiply<PredictedValue>(e, kHopper);
       for (std::int64_t r = 0; r < e.rows; ++r)
         for (std::int64_t c = 0; c < e.n; ++c) {
-          CHECK(out[static_cast<std::size_t>(r * e.n + c)].value == hopper_model(e.left.data() + r * k, e.right.data() + c * k, k));
+          CHECK(out[static_cast<std::size_t>(r * e.n + c)].value ==
+                hopper_model(e.left.data() + r * k, e.right.data() + c * k, k));
           CHECK_FALSE(out[static_cast<std::size_t>(r * e.n + c)].undetermined);
         }
     }
@@ -78,7 +83,8 @@ TEST_SUITE("product") {
     for (std::int64_t r = 0; r < 2; ++r)
       for (std::int64_t c = 0; c < 3; ++c) {
         const Bf16 *a = e.left.data() + r * 256, *b = e.right.data() + c * 256;
-        const float expected = (hopper_model(a, b, 96) + hopper_model(a + 96, b + 96, 96)) + hopper_model(a + 192, b + 192, 64);
+        const float expected =
+            (hopper_model(a, b, 96) + hopper_model(a + 96, b + 96, 96)) + hopper_model(a + 192, b + 192, 64);
         CHECK(out[static_cast<std::size_t>(r * 3 + c)].value == expected);
       }
   }
@@ -93,7 +99,8 @@ TEST_SUITE("product") {
     }
     CHECK(multiply<PredictedValue>(e, {AccumulatorKind::Fp32Sequential, {}})[0].value == sequential);
     const float eight = ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7]));
-    CHECK(multiply<PredictedValue>(e, {AccumulatorKind::Fp32Pairwise, {}})[0].value == eight + ((p[8] + p[9]) + p[10]));
+    CHECK(multiply<PredictedValue>(e, {AccumulatorKind::Fp32Pairwise, {}})[0].value ==
+          eight + ((p[8] + p[9]) + p[10]));
   }
 
   TEST_CASE("a pairwise sum splits at the largest power of two below n, whatever n is") {
@@ -103,18 +110,22 @@ TEST_SUITE("product") {
       CAPTURE(k);
       for (std::int64_t r = 0; r < e.rows; ++r)
         for (std::int64_t c = 0; c < e.n; ++c)
-          CHECK(out[static_cast<std::size_t>(r * e.n + c)].value == pairwise_by_definition(e.left.data() + r * k, e.right.data() + c * k, k));
+          CHECK(out[static_cast<std::size_t>(r * e.n + c)].value ==
+                pairwise_by_definition(e.left.data() + r * k, e.right.data() + c * k, k));
     }
   }
 
   TEST_CASE("the float64 product agrees with Eigen and its interval holds every legal order") {
     const auto e = random_example(Data::Gaussian, 7, 300, 33, 3);
     Eigen::MatrixXd a(e.rows, e.k), b(e.n, e.k);
-    for (std::int64_t i = 0; i < e.rows * e.k; ++i) a(i / e.k, i % e.k) = to_float(e.left[static_cast<std::size_t>(i)]);
-    for (std::int64_t i = 0; i < e.n * e.k; ++i) b(i / e.k, i % e.k) = to_float(e.right[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < e.rows * e.k; ++i)
+      a(i / e.k, i % e.k) = to_float(e.left[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = 0; i < e.n * e.k; ++i)
+      b(i / e.k, i % e.k) = to_float(e.right[static_cast<std::size_t>(i)]);
     const Eigen::MatrixXd exact = a * b.transpose(), magnitude = a.cwiseAbs() * b.cwiseAbs().transpose();
     const auto out = multiply<Interval>(e, {});
-    const auto hopper = multiply<PredictedValue>(e, kHopper), sequential = multiply<PredictedValue>(e, {AccumulatorKind::Fp32Sequential, {}});
+    const auto hopper = multiply<PredictedValue>(e, kHopper),
+               sequential = multiply<PredictedValue>(e, {AccumulatorKind::Fp32Sequential, {}});
     for (std::int64_t r = 0; r < e.rows; ++r)
       for (std::int64_t c = 0; c < e.n; ++c) {
         const auto i = static_cast<std::size_t>(r * e.n + c);
@@ -131,7 +142,8 @@ TEST_SUITE("product") {
 
   TEST_CASE("every vector width gives the same bits") {
     const auto e = random_example(Data::Gaussian, 9, 205, 50, 11);
-    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Hopper, AccumulatorKind::Ampere, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
+    for (const auto kind : {AccumulatorKind::Unknown, AccumulatorKind::Hopper, AccumulatorKind::Ampere,
+                            AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
       const Accumulator accumulator{kind, {}};
       CAPTURE(to_string(accumulator));
       REQUIRE(use_product_kernels("baseline"));
@@ -159,7 +171,8 @@ TEST_SUITE("product") {
     CHECK(multiply<PredictedValue>(of_values({1.0f}, {INFINITY}), kHopper)[0].undetermined);
     CHECK(multiply<PredictedValue>(of_values({NAN}, {1.0f}), kHopper)[0].undetermined);
     CHECK(std::isnan(multiply<PredictedValue>(of_values({NAN, 1.0f}, {1.0f, 1.0f}), kHopper)[0].value));
-    CHECK(multiply<PredictedValue>(of_values({INFINITY, 1.0f}, {-1.0f, 1.0f}), kHopper)[0].value == -INFINITY);
+    CHECK(multiply<PredictedValue>(of_values({INFINITY, 1.0f}, {-1.0f, 1.0f}), kHopper)[0].value ==
+          -INFINITY);
     CHECK(multiply<PredictedValue>(of_values({0x1p-60f}, {0x1p-60f}), kHopper)[0].undetermined);
     CHECK(multiply<PredictedValue>(of_values({0x1p100f}, {0x1p30f}), kHopper)[0].undetermined);
     CHECK_FALSE(multiply<PredictedValue>(of_values({0x1p-51f}, {0x1p-51f}), kHopper)[0].undetermined);
@@ -172,6 +185,7 @@ TEST_SUITE("product") {
     const auto out = multiply<PredictedValue>(e, kHopper, fault);
     for (std::int64_t r = 0; r < 3; ++r)
       for (std::int64_t c = 0; c < 5; ++c)
-        CHECK(out[static_cast<std::size_t>(r * 5 + c)].value == hopper_model(e.left.data() + r * 72, e.right.data() + c * 72, 64));
+        CHECK(out[static_cast<std::size_t>(r * 5 + c)].value ==
+              hopper_model(e.left.data() + r * 72, e.right.data() + c * 72, 64));
   }
 }

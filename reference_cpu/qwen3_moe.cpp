@@ -30,8 +30,8 @@ Tensor to_tensor(std::span<const std::int32_t> values, Shape shape) {
 template <class A>
 class Run {
  public:
-  Run(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators, const Fault& fault,
-      std::vector<Undetermined>* undetermined)
+  Run(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
+      const Fault& fault, std::vector<Undetermined>* undetermined)
       : undetermined_(undetermined) {
     layer_.problem = &problem;
     layer_.contract = &contract;
@@ -90,7 +90,8 @@ class Run {
       }
       fields_.set(field, std::move(tensor));
     }
-    if constexpr (std::is_same_v<A, Predicted>) note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
+    if constexpr (std::is_same_v<A, Predicted>)
+      note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
     return unrounded.empty() ? values : unrounded;
   }
 
@@ -127,14 +128,16 @@ Candidate describe(FieldSet fields, const PrecisionContract& contract, const Acc
 
 }  // namespace
 
-FieldSet run_router(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators) {
+FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
+                    const Accumulators& accumulators) {
   Run<Predicted> run(problem, contract, accumulators, {}, nullptr);
   run.router();
   return run.take();
 }
 
-Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-                          const Fault& fault, std::vector<Undetermined>& undetermined) {
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
+                          const Accumulators& accumulators, const Fault& fault,
+                          std::vector<Undetermined>& undetermined) {
   Run<Predicted> run(problem, contract, accumulators, fault, &undetermined);
   run.router();
   run.experts();
@@ -143,8 +146,8 @@ Candidate predict_forward(const Problem& problem, const PrecisionContract& contr
   return candidate;
 }
 
-Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-                          const Fault& fault) {
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
+                          const Accumulators& accumulators, const Fault& fault) {
   std::vector<Undetermined> ignored;
   return predict_forward(problem, contract, accumulators, fault, ignored);
 }

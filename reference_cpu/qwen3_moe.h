@@ -9,12 +9,13 @@
 namespace assay {
 
 /// run_router: router_logits, selected_experts, topk_weights of the predicted arithmetic, as stored tensors.
-FieldSet run_router(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators);
+FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
+                    const Accumulators& accumulators);
 
 /// forward in predicted arithmetic: every forward field as an H200 stores it, computed from the inputs alone.
 /// `fault` plants one error. Fields are absent where the contract does not store them.
-Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-                          const Fault& fault = {});
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
+                          const Accumulators& accumulators, const Fault& fault = {});
 
 /// What a predicted run leaves open.
 struct Undetermined {
@@ -23,8 +24,9 @@ struct Undetermined {
 };
 
 /// The same, and per field how many elements are outside what was measured.
-Candidate predict_forward(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-                          const Fault& fault, std::vector<Undetermined>& undetermined);
+Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
+                          const Accumulators& accumulators, const Fault& fault,
+                          std::vector<Undetermined>& undetermined);
 
 /// forward in float64 with one rounding where the contract stores a field: the root of trust, as a pipeline.
 Candidate forward(const Problem& problem, const PrecisionContract& contract);

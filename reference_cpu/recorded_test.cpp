@@ -34,7 +34,7 @@ Bf16 recorded_value(const std::string& data, std::uint64_t seed, std::uint64_t i
 std::uint32_t bits_of(const PredictedValue& x) { return std::bit_cast<std::uint32_t>(x.value); }
 
 struct Recorded {
-  std::vector<ProductExample> examples;             // [1, k] x [1, k] crafted ones, [16, k] x [8, k] random ones
+  std::vector<ProductExample> examples;  // [1, k] x [1, k] crafted ones, [16, k] x [8, k] random ones
   std::vector<std::vector<std::uint32_t>> results;  // fp32 words
 };
 
@@ -51,8 +51,10 @@ Recorded read_recorded() {
       std::uint64_t seed = 0;
       words >> data >> k >> seed;
       ProductExample e{16, k, 8, {}, {}};
-      for (std::int64_t i = 0; i < 16 * k; ++i) e.left.push_back(recorded_value(data, seed, static_cast<std::uint64_t>(i)));
-      for (std::int64_t i = 16 * k; i < 24 * k; ++i) e.right.push_back(recorded_value(data, seed, static_cast<std::uint64_t>(i)));
+      for (std::int64_t i = 0; i < 16 * k; ++i)
+        e.left.push_back(recorded_value(data, seed, static_cast<std::uint64_t>(i)));
+      for (std::int64_t i = 16 * k; i < 24 * k; ++i)
+        e.right.push_back(recorded_value(data, seed, static_cast<std::uint64_t>(i)));
       all.examples.push_back(e);
       words >> word;  // ':'
     } else if (kind == "crafted") {
@@ -69,19 +71,22 @@ Recorded read_recorded() {
       continue;
     }
     all.results.emplace_back();
-    while (words >> word) all.results.back().push_back(static_cast<std::uint32_t>(std::stoul(word, nullptr, 16)));
+    while (words >> word)
+      all.results.back().push_back(static_cast<std::uint32_t>(std::stoul(word, nullptr, 16)));
   }
   return all;
 }
 
 /// Elements that differ from what was recorded.
-std::int64_t count_differing(const Recorded& recorded, const Accumulator& accumulator, std::int64_t& elements) {
+std::int64_t count_differing(const Recorded& recorded, const Accumulator& accumulator,
+                             std::int64_t& elements) {
   std::int64_t differing = 0;
   for (std::size_t i = 0; i < recorded.examples.size(); ++i) {
     const auto out = multiply<PredictedValue>(recorded.examples[i], accumulator);
     REQUIRE(out.size() == recorded.results[i].size());
     elements += static_cast<std::int64_t>(out.size());
-    for (std::size_t j = 0; j < out.size(); ++j) differing += bits_of(out[j]) != recorded.results[i][j] || out[j].undetermined;
+    for (std::size_t j = 0; j < out.size(); ++j)
+      differing += bits_of(out[j]) != recorded.results[i][j] || out[j].undetermined;
   }
   return differing;
 }
@@ -98,9 +103,12 @@ TEST_SUITE("recorded") {
 
   TEST_CASE("no other order or width gives them") {
     const auto recorded = read_recorded();
-    for (const Accumulator& other : {Accumulator{AccumulatorKind::Ampere, {}}, Accumulator{AccumulatorKind::Fp32Sequential, {}},
-                                     Accumulator{AccumulatorKind::Fp32Pairwise, {}}, Accumulator{AccumulatorKind::HopperDescending, {}, 16},
-                                     Accumulator{AccumulatorKind::HopperInterleaved, {}, 16, 2}, Accumulator{AccumulatorKind::Hopper, {64, 64}}}) {
+    for (const Accumulator& other :
+         {Accumulator{AccumulatorKind::Ampere, {}}, Accumulator{AccumulatorKind::Fp32Sequential, {}},
+          Accumulator{AccumulatorKind::Fp32Pairwise, {}},
+          Accumulator{AccumulatorKind::HopperDescending, {}, 16},
+          Accumulator{AccumulatorKind::HopperInterleaved, {}, 16, 2},
+          Accumulator{AccumulatorKind::Hopper, {64, 64}}}) {
       std::int64_t elements = 0;
       const auto differing = count_differing(recorded, other, elements);
       INFO(to_string(other));

@@ -19,8 +19,9 @@ namespace {
 
 /// Rounded fields each stage reads besides the problem and the routing.
 std::span<const Field> upstream_of(Field field) {
-  static constexpr Field logits[] = {Field::router_logits}, first[] = {Field::first_gemm}, middle[] = {Field::intermediate},
-                         second[] = {Field::second_gemm}, last[] = {Field::hidden_states_unpermute, Field::topk_weights};
+  static constexpr Field logits[] = {Field::router_logits}, first[] = {Field::first_gemm},
+                         middle[] = {Field::intermediate}, second[] = {Field::second_gemm},
+                         last[] = {Field::hidden_states_unpermute, Field::topk_weights};
   switch (field) {
     case Field::topk_weights: return logits;
     case Field::intermediate: return first;
@@ -36,7 +37,8 @@ struct Memo {
   std::array<std::optional<Values<A>>, kFieldCount> stored[2];  // by Mode: values after storing
 };
 
-constexpr std::int64_t kTrialWork = std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
+constexpr std::int64_t kTrialWork =
+    std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
 constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
 
 class ReferenceRun final : public Reference {
@@ -70,7 +72,8 @@ class ReferenceRun final : public Reference {
     store_field<Predicted>(field, layer_, values);
     LargeVector<PredictedBits> bits(values.size());
 #pragma omp parallel for schedule(static)
-    for (std::size_t i = 0; i < values.size(); ++i) bits[i] = {round_to_bf16(values[i].value).bits, values[i].undetermined};
+    for (std::size_t i = 0; i < values.size(); ++i)
+      bits[i] = {round_to_bf16(values[i].value).bits, values[i].undetermined};
     return bits;
   }
 
@@ -99,7 +102,8 @@ class ReferenceRun final : public Reference {
 
   std::string isolated_from(Field field) const override {
     std::string missing;
-    for (const Field need : unwritten_before(field)) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name(need));
+    for (const Field need : unwritten_before(field))
+      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name(need));
     return missing;
   }
 
@@ -113,7 +117,8 @@ class ReferenceRun final : public Reference {
     if (unwritten.empty() || (!causes.empty() && causes.front().every_bit)) return causes;
     for (auto& cause : causes_in(unwritten, own)) {
       // Of two that explain equally much, the one in the field itself supposes less.
-      const auto place = std::ranges::find_if(causes, [&](const Cause& other) { return other.explained < cause.explained; });
+      const auto place =
+          std::ranges::find_if(causes, [&](const Cause& other) { return other.explained < cause.explained; });
       causes.insert(place, std::move(cause));
     }
     if (causes.size() > kListedCauses) causes.resize(kListedCauses);
@@ -142,30 +147,40 @@ class ReferenceRun final : public Reference {
 
   Evidence evidence(Field field) {
     const auto bounded = evaluate<Bounded>(field, Mode::Isolated);
-    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(), evaluate<Predicted>(field, Mode::Isolated), bounded);
-    for (const Field read : upstream_of(field)) evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
-    if (field == Field::hidden_states && upstream_.has(Field::router_logits))  // to try weights before their rounding
-      evidence.inputs[static_cast<std::size_t>(Field::router_logits)] = &value<Predicted>(Field::router_logits, Mode::Isolated);
+    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(),
+                                        evaluate<Predicted>(field, Mode::Isolated), bounded);
+    for (const Field read : upstream_of(field))
+      evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
+    if (field == Field::hidden_states &&
+        upstream_.has(Field::router_logits))  // to try weights before their rounding
+      evidence.inputs[static_cast<std::size_t>(Field::router_logits)] =
+          &value<Predicted>(Field::router_logits, Mode::Isolated);
     return evidence;
   }
 
-  /// Causes in fields that the candidate did not write: the layer is run again with each, on some tokens where it is large.
+  /// Causes in fields that the candidate did not write: the layer is run again with each, on some tokens
+  /// where it is large.
   std::vector<Cause> causes_in(std::span<const Field> unwritten, const Evidence& whole_evidence) {
     const Sizes sizes = layer_.problem->sizes();
     const auto& config = sizes.config;
     Part part = whole(sizes);
-    part.tokens = tokens_to_try(whole_evidence, std::max<std::int64_t>(1, kTrialWork / (config.top_k * config.hidden_size * config.moe_intermediate_size * 3)));
+    part.tokens = tokens_to_try(whole_evidence,
+                                std::max<std::int64_t>(1, kTrialWork / (config.top_k * config.hidden_size *
+                                                                        config.moe_intermediate_size * 3)));
     const auto fields = subfields(*upstream_.fields, sizes, layer_.routing.selected, part);
     if (!fields) return {};
     Problem problem = subproblem(*layer_.problem, part);
     problem.experts = cached_experts(problem.experts, kTrialExpertBytes);
     const Upstream upstream = usable_upstream(problem, *fields);
-    const auto run = [&](const Fault& fault) { return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, fault); };
+    const auto run = [&](const Fault& fault) {
+      return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, fault);
+    };
     ReferenceRun right = run({});
     right.layer_.declared = right.isolated_.declared = layer_.declared;
     const Field field = whole_evidence.field;
-    const UnwrittenTrials trials{[&](const Fault& fault) { return run(fault).template evaluate<Predicted>(field, Mode::Isolated); },
-                                 std::ssize(part.tokens) < sizes.tokens};
+    const UnwrittenTrials trials{
+        [&](const Fault& fault) { return run(fault).template evaluate<Predicted>(field, Mode::Isolated); },
+        std::ssize(part.tokens) < sizes.tokens};
     return find_causes(right.evidence(field), trials, unwritten);
   }
 
@@ -178,7 +193,8 @@ class ReferenceRun final : public Reference {
       return {selected.begin(), selected.end()};
     }
     std::vector<bool> undetermined;
-    if (predict_) return select_experts(layer_, value<Predicted>(Field::router_logits, Mode::Isolated), undetermined);
+    if (predict_)
+      return select_experts(layer_, value<Predicted>(Field::router_logits, Mode::Isolated), undetermined);
     return select_experts(layer_, value<Bounded>(Field::router_logits, Mode::Isolated));
   }
 
@@ -189,14 +205,17 @@ class ReferenceRun final : public Reference {
     return nullptr;
   }
 
-  /// cuBLAS chooses how it splits K: `hopper` stands, or the one split that explains the whole field. True if a split was found.
+  /// cuBLAS chooses how it splits K: `hopper` stands, or the one split that explains the whole field. True if
+  /// a split was found.
   bool resolve_split(Field field, const Values<Predicted>& plain) {
     Accumulator* accumulator = accumulator_of(field);
     if (accumulator == nullptr || accumulator->kind != AccumulatorKind::HopperAnySplit) return false;
     *accumulator = {AccumulatorKind::Hopper, {}};
     if (upstream_.has(field)) {
-      const auto* intermediate = field == Field::second_gemm ? &value<Predicted>(Field::intermediate, Mode::Isolated) : nullptr;
-      if (const auto split = find_split(field, isolated_, intermediate, upstream_.fields->at(field), plain)) *accumulator = *split;
+      const auto* intermediate =
+          field == Field::second_gemm ? &value<Predicted>(Field::intermediate, Mode::Isolated) : nullptr;
+      if (const auto split = find_split(field, isolated_, intermediate, upstream_.fields->at(field), plain))
+        *accumulator = *split;
     }
     isolated_.accumulators = layer_.accumulators;
     predicted_.stored[static_cast<int>(Mode::Chained)][static_cast<std::size_t>(field)].reset();
@@ -206,12 +225,14 @@ class ReferenceRun final : public Reference {
   Memo<Bounded>& memo(Bounded) { return bounded_; }
   Memo<Predicted>& memo(Predicted) { return predicted_; }
 
-  /// A field as downstream stages read it: the candidate's own values when isolated, else evaluated and stored.
+  /// A field as downstream stages read it: the candidate's own values when isolated, else evaluated and
+  /// stored.
   template <class A>
   const Values<A>& value(Field field, Mode mode) {
     auto& slot = memo(A{}).stored[static_cast<int>(mode)][static_cast<std::size_t>(field)];
     if (!slot) {
-      if (mode == Mode::Isolated && upstream_.has(field)) slot = lift<A>(upstream_.fields->at(field));
+      if (mode == Mode::Isolated && upstream_.has(field))
+        slot = lift<A>(upstream_.fields->at(field));
       else {
         auto values = evaluate<A>(field, mode);
         store_field<A>(field, layer_, values);
@@ -246,15 +267,19 @@ class ReferenceRun final : public Reference {
       case Field::first_gemm: return first_gemm<A>(at);
       case Field::intermediate: result = act_and_mul<A>(at, value<A>(Field::first_gemm, mode)); break;
       case Field::second_gemm: result = second_gemm<A>(at, value<A>(Field::intermediate, mode)); break;
-      case Field::hidden_states_unpermute: result = unpermute<A>(at, value<A>(Field::second_gemm, mode)); break;
+      case Field::hidden_states_unpermute:
+        result = unpermute<A>(at, value<A>(Field::second_gemm, mode));
+        break;
       case Field::hidden_states:
-        result = merge<A>(at, value<A>(Field::hidden_states_unpermute, mode), value<A>(Field::topk_weights, mode));
+        result =
+            merge<A>(at, value<A>(Field::hidden_states_unpermute, mode), value<A>(Field::topk_weights, mode));
         break;
       default: throw InputError(fmt::format("{} is not a rounded forward field", name(field)));
     }
     // Each of these is read by one stage only: give the memory back.
     for (const Field read : upstream_of(field))
-      if (read != Field::topk_weights) memo(A{}).stored[static_cast<int>(mode)][static_cast<std::size_t>(read)].reset();
+      if (read != Field::topk_weights)
+        memo(A{}).stored[static_cast<int>(mode)][static_cast<std::size_t>(read)].reset();
     return result;
   }
 
@@ -268,8 +293,9 @@ class ReferenceRun final : public Reference {
 
 }  // namespace
 
-std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-                                          const Accumulators& accumulators, bool predict) {
+std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream,
+                                          const PrecisionContract& contract, const Accumulators& accumulators,
+                                          bool predict) {
   return std::make_unique<ReferenceRun>(problem, upstream, contract, accumulators, predict);
 }
 

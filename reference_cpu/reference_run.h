@@ -1,5 +1,5 @@
-// The reference beside one candidate: every forward field, isolated (from the candidate's own upstream fields) and chained
-// (from the problem's inputs, the candidate's routing replayed), in both arithmetics.
+// The reference beside one candidate: every forward field, isolated (from the candidate's own upstream
+// fields) and chained (from the problem's inputs, the candidate's routing replayed), in both arithmetics.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,8 @@
 namespace assay {
 
 /// A ReferenceFactory (harness/reference.h).
-std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-                                          const Accumulators& accumulators, bool predict);
+std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream,
+                                          const PrecisionContract& contract, const Accumulators& accumulators,
+                                          bool predict);
 
 }  // namespace assay

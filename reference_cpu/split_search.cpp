@@ -6,7 +6,7 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kTile = 64;       // cuBLAS's K tile
+constexpr std::int64_t kTile = 64;  // cuBLAS's K tile
 constexpr std::int64_t kMostParts = 16;
 constexpr std::size_t kSampledRows = 8;
 
@@ -52,8 +52,9 @@ Values<Predicted> predict_rows(Field field, const Layer& layer, const Values<Pre
     sample.routing.offsets.push_back(static_cast<std::int64_t>(sample.routing.gather.size()));
   }
   if (field == Field::first_gemm) return first_gemm<Predicted>(sample);
-  return second_gemm<Predicted>(sample, take_rows(std::span<const PredictedValue>(*intermediate), rows,
-                                                  static_cast<std::size_t>(layer.config().moe_intermediate_size)));
+  return second_gemm<Predicted>(sample,
+                                take_rows(std::span<const PredictedValue>(*intermediate), rows,
+                                          static_cast<std::size_t>(layer.config().moe_intermediate_size)));
 }
 
 }  // namespace
@@ -76,7 +77,8 @@ std::optional<Accumulator> find_split(Field field, const Layer& layer, const Val
   const auto width = static_cast<std::size_t>(target.shape()[1]);
   std::vector<std::pair<std::int64_t, std::int64_t>> worst;  // differing elements, row
   for (std::size_t r = 0; r * width < bits.size(); ++r) {
-    const auto differing = count_differing(std::span(plain).subspan(r * width, width), bits.subspan(r * width, width));
+    const auto differing =
+        count_differing(std::span(plain).subspan(r * width, width), bits.subspan(r * width, width));
     if (differing > 0) worst.emplace_back(-differing, static_cast<std::int64_t>(r));
   }
   if (worst.empty()) return std::nullopt;
@@ -87,7 +89,8 @@ std::optional<Accumulator> find_split(Field field, const Layer& layer, const Val
   const auto sample_bits = take_rows(bits, sample, width);
   std::vector<std::int64_t> every_row(bits.size() / width);
   std::iota(every_row.begin(), every_row.end(), 0);
-  const std::int64_t k = field == Field::second_gemm ? layer.config().moe_intermediate_size : layer.config().hidden_size;
+  const std::int64_t k =
+      field == Field::second_gemm ? layer.config().moe_intermediate_size : layer.config().hidden_size;
   for (const auto& split : candidate_splits(k)) {
     const Accumulator tried{AccumulatorKind::Hopper, split};
     if (count_differing(predict_rows(field, layer, intermediate, tried, sample), sample_bits) == 0 &&
@@ -113,7 +116,8 @@ Accumulator measured_split(Field field, const MoeConfig& config, std::int64_t ro
                          : field == Field::first_gemm  ? 2 * config.moe_intermediate_size
                                                        : config.hidden_size;
   for (const auto& row : table)
-    if (row.field == field && row.k == k && row.n == n && rows <= row.most_rows && (!row.per_expert || per_expert_cublas))
+    if (row.field == field && row.k == k && row.n == n && rows <= row.most_rows &&
+        (!row.per_expert || per_expert_cublas))
       return {AccumulatorKind::Hopper, row.split};
   return {AccumulatorKind::Hopper, {}};
 }

@@ -7,12 +7,14 @@
 
 namespace assay {
 
-/// The splits cuBLAS has been seen to make: K in tiles of 64, dealt evenly over 2 .. 16 parts, the last one shorter.
+/// The splits cuBLAS has been seen to make: K in tiles of 64, dealt evenly over 2 .. 16 parts, the last one
+/// shorter.
 std::vector<std::vector<std::int64_t>> candidate_splits(std::int64_t k);
 
-/// The one split under which every element of `target` is as predicted or undetermined; nothing if plain order already
-/// explains it or no split does. `plain` is the prediction without a split (before storing), `intermediate` the left
-/// operand of second_gemm. Tries the rows that differ most first, then the whole field.
+/// The one split under which every element of `target` is as predicted or undetermined; nothing if plain
+/// order already explains it or no split does. `plain` is the prediction without a split (before storing),
+/// `intermediate` the left operand of second_gemm. Tries the rows that differ most first, then the whole
+/// field.
 std::optional<Accumulator> find_split(Field field, const Layer& layer, const Values<Predicted>* intermediate,
                                       const Tensor& target, const Values<Predicted>& plain);
 

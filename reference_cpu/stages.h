@@ -1,5 +1,6 @@
-// The layer, stage by stage, each written once over the arithmetic (arithmetic.h). Every function returns its field before
-// the rounding of the stored value; `stored_field` applies it. Shapes are those of the field table.
+// The layer, stage by stage, each written once over the arithmetic (arithmetic.h). Every function returns its
+// field before the rounding of the stored value; `stored_field` applies it. Shapes are those of the field
+// table.
 #pragma once
 
 #include <cstdint>
@@ -52,18 +53,22 @@ Values<A> router_logits(const Layer& layer);
 /// topk.cpp: softmax over E in fp32 of one token's logits; Predicted only, in torch's order of sums.
 std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits);
 
-/// topk.cpp: topk_weights [T, K] of the routed experts: softmax over E, renormalised over K if norm_topk_prob.
+/// topk.cpp: topk_weights [T, K] of the routed experts: softmax over E, renormalised over K if
+/// norm_topk_prob.
 template <class A>
 Values<A> topk_weights(const Layer& layer, const Values<A>& logits);
 
-/// topk.cpp: selected_experts [T, K] with torch's choice and order of ties. Sets the flag of tokens outside what was measured.
-std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits, std::vector<bool>& undetermined);
+/// topk.cpp: selected_experts [T, K] with torch's choice and order of ties. Sets the flag of tokens outside
+/// what was measured.
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits,
+                                         std::vector<bool>& undetermined);
 
 /// topk.cpp: the same with equals broken by the lowest index, on exact softmax values.
 std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Bounded>& logits);
 
 /// permute.cpp: counts, offsets and the stable expert order of the flat slots. Unsloth's name.
-Routing get_token_counts_and_gather_indices(const MoeConfig& config, std::vector<std::int32_t> selected_experts);
+Routing get_token_counts_and_gather_indices(const MoeConfig& config,
+                                            std::vector<std::int32_t> selected_experts);
 
 /// grouped_gemm.cpp: first_gemm [S, 2I] over H, second_gemm [S, H] over I.
 template <class A>

@@ -51,7 +51,8 @@ TEST_SUITE("topk") {
     std::vector<float> values(50);
     for (std::size_t i = 0; i < 50; ++i) values[i] = static_cast<float>((i * 37) % 50);
     const auto top = topk_torch(values, 10);
-    for (std::size_t j = 0; j < 10; ++j) CHECK(values[static_cast<std::size_t>(top[j])] == 49.0f - static_cast<float>(j));
+    for (std::size_t j = 0; j < 10; ++j)
+      CHECK(values[static_cast<std::size_t>(top[j])] == 49.0f - static_cast<float>(j));
   }
 
   TEST_CASE("the lowest index wins among equals under our own rule") {
@@ -65,7 +66,7 @@ TEST_SUITE("topk") {
     values[32] = 0x1p-24f;  // same lane: 1 + 2^-24 rounds to 1
     values[1] = 0x1p-24f;   // another lane, added last
     CHECK(warp_sum(values) == 1.0f);
-    values[2] = 0x1p-24f;   // 2^-24 of lanes 1 and 2 meet lane 0 one after the other
+    values[2] = 0x1p-24f;  // 2^-24 of lanes 1 and 2 meet lane 0 one after the other
     CHECK(warp_sum(values) == 1.0f);
     values[1] = 3 * 0x1p-24f;
     CHECK(warp_sum(values) > 1.0f);
@@ -100,26 +101,35 @@ struct Small {
 }  // namespace
 
 TEST_SUITE("merge") {
-  TEST_CASE("hf rounds weight times value, sums in fp32 and rounds once; eager adds in bf16 by ascending expert") {
-    // Slot 0 is expert 1, slot 1 is expert 0. 1 * 1 and 2^-9 * 1: their sum is a tie in bf16 and rounds to even, 1.
-    const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}}, weights = {{1.0f, false}, {1.0f, false}};
+  TEST_CASE(
+      "hf rounds weight times value, sums in fp32 and rounds once; eager adds in bf16 by ascending expert") {
+    // Slot 0 is expert 1, slot 1 is expert 0. 1 * 1 and 2^-9 * 1: their sum is a tie in bf16 and rounds to
+    // even, 1.
+    const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}},
+                            weights = {{1.0f, false}, {1.0f, false}};
     const Small hf("hf"), eager("hf_eager");
     CHECK(merge<Predicted>(hf.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);
-    CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);  // the last rounding is the field's store
+    CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value ==
+          1.0f + 0x1.8p-8f);  // the last rounding is the field's store
   }
 
   TEST_CASE("hf_fp32_merge keeps weight times value in fp32, which hf rounds") {
-    const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}}, weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
+    const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}},
+                            weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
     CHECK(merge<Predicted>(Small("hf").layer, rows, weights)[0].value == 1.0f + 0x1p-6f);
-    CHECK(merge<Predicted>(Small("hf_fp32_merge").layer, rows, weights)[0].value == 1.0f + 0x1p-6f + 0x1p-14f);
+    CHECK(merge<Predicted>(Small("hf_fp32_merge").layer, rows, weights)[0].value ==
+          1.0f + 0x1p-6f + 0x1p-14f);
   }
 
-  TEST_CASE("eight slots are four interleaved sums: the element of an H200 run that no other order explains") {
+  TEST_CASE(
+      "eight slots are four interleaved sums: the element of an H200 run that no other order explains") {
     Small small("hf");
     small.problem.config = {1, 1, 8, 8, true};
     small.layer.routing = get_token_counts_and_gather_indices(small.problem.config, {0, 1, 2, 3, 4, 5, 6, 7});
     Values<Predicted> rows, weights(8, {1.0f, false});
-    for (const float x : {0x1.06p-6f, 0x1.5ep-28f, 0x1.7ep-5f, -0x1.6ep-6f, 0x1.32p-5f, -0x1.2cp-7f, -0x1.92p-7f, -0x1.fep-7f}) rows.push_back({x, false});
+    for (const float x : {0x1.06p-6f, 0x1.5ep-28f, 0x1.7ep-5f, -0x1.6ep-6f, 0x1.32p-5f, -0x1.2cp-7f,
+                          -0x1.92p-7f, -0x1.fep-7f})
+      rows.push_back({x, false});
     CHECK(round_to_bf16(merge<Predicted>(small.layer, rows, weights)[0].value).bits == 0x3d26);
     float ascending = 0.0f;
     for (const auto& row : rows) ascending += row.value;
@@ -127,7 +137,8 @@ TEST_SUITE("merge") {
   }
 
   TEST_CASE("eager's merge of exact rows has an interval without width") {
-    const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}}, weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
+    const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}},
+                          weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
     const auto out = merge<Bounded>(Small("hf_eager").layer, rows, weights);
     CHECK(out[0].low == out[0].high);
     CHECK(out[0].ref == 1.125 + 0x1.8p-10);
@@ -149,7 +160,8 @@ TEST_SUITE("swiglu") {
       if (!is_finite(x)) continue;
       const double a = to_float(x);
       const Values<Bounded> bounded = {{a, a, a}, {1, 1, 1}, {a, a, a}, {1, 1, 1}};
-      const Values<Predicted> predicted = {{to_float(x), false}, {1, false}, {to_float(x), false}, {1, false}};
+      const Values<Predicted> predicted = {
+          {to_float(x), false}, {1, false}, {to_float(x), false}, {1, false}};
       const auto accepted = act_and_mul<Bounded>(small.layer, bounded)[0];
       const auto got = act_and_mul<Predicted>(small.layer, predicted)[0];
       const bool inside = accepted.low <= got.value && got.value <= accepted.high;
@@ -163,6 +175,7 @@ TEST_SUITE("splits") {
     const auto of4096 = candidate_splits(4096);
     CHECK(std::ranges::find(of4096, std::vector<std::int64_t>{2048, 2048}) != of4096.end());
     CHECK(std::ranges::find(of4096, std::vector<std::int64_t>{1408, 1408, 1280}) != of4096.end());
-    for (const auto& split : of4096) CHECK(std::accumulate(split.begin(), split.end(), std::int64_t{0}) == 4096);
+    for (const auto& split : of4096)
+      CHECK(std::accumulate(split.begin(), split.end(), std::int64_t{0}) == 4096);
   }
 }

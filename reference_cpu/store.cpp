@@ -24,7 +24,9 @@ void plant_field(Field field, const Layer& layer, auto& values) {
   const auto rows = static_cast<std::int64_t>(values.size()) / columns;
   const bool by_expert = row(field).shape[0] == Dim::S && field != Field::hidden_states_unpermute;
   const std::int64_t one_group[] = {0, rows};
-  plant_values(layer.fault, {rows, columns, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)}, layer.problem->input, values);
+  plant_values(layer.fault,
+               {rows, columns, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
+               layer.problem->input, values);
 }
 
 }  // namespace
@@ -40,7 +42,8 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
     const auto before = values[i];
     values[i] = stored(before, store);
     if constexpr (std::is_same_v<A, Predicted>)
-      if (wrongly) values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
+      if (wrongly)
+        values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
   }
 }
 

@@ -17,7 +17,8 @@ struct ProductExample {
 
 enum class Data { Gaussian, OneSign, Octave, HeavyTail, Cancelling };
 
-/// One operand: Octave is uniform in [1, 2); HeavyTail spans 2^-12 .. 2^12; Cancelling repeats each value of Gaussian data with opposite sign, up to an ulp.
+/// One operand: Octave is uniform in [1, 2); HeavyTail spans 2^-12 .. 2^12; Cancelling repeats each value of
+/// Gaussian data with opposite sign, up to an ulp.
 inline std::vector<Bf16> example_values(Data data, std::int64_t count, std::mt19937& engine) {
   std::normal_distribution<float> normal;
   std::vector<Bf16> values;
@@ -26,13 +27,15 @@ inline std::vector<Bf16> example_values(Data data, std::int64_t count, std::mt19
     if (data == Data::OneSign) x = std::fabs(x);
     if (data == Data::Octave) x = 1.0f + static_cast<float>(engine() % 128) / 128.0f;
     if (data == Data::HeavyTail) x *= std::exp2(4.0f * normal(engine));
-    if (data == Data::Cancelling && i % 2 == 1) x = -to_float(values.back()) * (1.0f + 0x1p-8f * static_cast<float>(engine() % 2));
+    if (data == Data::Cancelling && i % 2 == 1)
+      x = -to_float(values.back()) * (1.0f + 0x1p-8f * static_cast<float>(engine() % 2));
     values.push_back(round_to_bf16(x));
   }
   return values;
 }
 
-inline ProductExample random_example(Data data, std::int64_t rows, std::int64_t k, std::int64_t n, unsigned seed) {
+inline ProductExample random_example(Data data, std::int64_t rows, std::int64_t k, std::int64_t n,
+                                     unsigned seed) {
   std::mt19937 engine(seed);
   ProductExample e{rows, k, n, example_values(data, rows * k, engine), {}};
   // Cancelling: the left operand alternates, the right one is of one sign, so that neighbours cancel.
@@ -55,8 +58,10 @@ LargeVector<V> multiply(const ProductExample& e, const Accumulator& accumulator,
   std::vector<V> left(e.left.size());
   for (std::size_t i = 0; i < left.size(); ++i) {
     const float x = to_float(e.left[i]);
-    if constexpr (std::is_same_v<V, Interval>) left[i] = {x, x, x};
-    else left[i] = {x, false};
+    if constexpr (std::is_same_v<V, Interval>)
+      left[i] = {x, x, x};
+    else
+      left[i] = {x, false};
   }
   std::vector<std::int32_t> source(static_cast<std::size_t>(e.rows));
   for (std::size_t r = 0; r < source.size(); ++r) source[r] = static_cast<std::int32_t>(r);
@@ -78,7 +83,8 @@ inline const Accumulator kHopper{AccumulatorKind::Hopper, {}};
 inline Tensor example_tensor(Data data, Shape shape, double scale, std::mt19937& engine) {
   Tensor tensor(DType::BFloat16, std::move(shape));
   const auto values = example_values(data, tensor.size(), engine);
-  for (std::size_t i = 0; i < values.size(); ++i) tensor.as<Bf16>()[i] = round_to_bf16(to_float(values[i]) * scale);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    tensor.as<Bf16>()[i] = round_to_bf16(to_float(values[i]) * scale);
   return tensor;
 }
 
@@ -91,9 +97,10 @@ inline Problem random_layer(Data data, const MoeConfig& config, std::int64_t tok
   problem.sequence = tokens;
   problem.input = example_tensor(data, {tokens, h}, 1.0, engine);
   problem.gate = example_tensor(data, {e, h}, 1.0 / std::sqrt(static_cast<double>(h)), engine);
-  problem.experts = stored_experts(
-      std::make_shared<Tensor>(example_tensor(data, {e, 2 * i, h}, 1.0 / std::sqrt(static_cast<double>(h)), engine)),
-      std::make_shared<Tensor>(example_tensor(data, {e, h, i}, 1.0 / std::sqrt(static_cast<double>(i)), engine)));
+  problem.experts = stored_experts(std::make_shared<Tensor>(example_tensor(
+                                       data, {e, 2 * i, h}, 1.0 / std::sqrt(static_cast<double>(h)), engine)),
+                                   std::make_shared<Tensor>(example_tensor(
+                                       data, {e, h, i}, 1.0 / std::sqrt(static_cast<double>(i)), engine)));
   return problem;
 }
 

@@ -14,8 +14,9 @@ namespace {
 constexpr std::int64_t kMeasuredExperts = 1024;  // torch uses another softmax kernel above
 constexpr std::int64_t kMeasuredTopK = 32;
 
-/// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded argument;
-/// results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5). Noise: that error, uniform, and the logit's times e.
+/// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded
+/// argument; results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5). Noise: that error,
+/// uniform, and the logit's times e.
 std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
   double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
   for (const auto& l : logits) {
@@ -27,11 +28,15 @@ std::vector<Interval> exponentials(std::span<const Interval> logits, const Preci
   double total = 0.0;
   for (const auto& l : logits) total += std::exp(l.ref - top);
   // A float64 run still takes its softmax in fp32: the logits are rounded to fp32 first.
-  const double narrowed = contract.unit_roundoff < kFp32UnitRoundoff ? 2.0 * largest * kFp32UnitRoundoff : 0.0;
+  const double narrowed =
+      contract.unit_roundoff < kFp32UnitRoundoff ? 2.0 * largest * kFp32UnitRoundoff : 0.0;
   for (const auto& l : logits) {
-    const double relative = ((contract.expf_ulps + 0.5) * 0x1p-23 + std::fabs(l.ref - top) * kFp32UnitRoundoff + narrowed) * (1 + 0x1p-10);
+    const double relative =
+        ((contract.expf_ulps + 0.5) * 0x1p-23 + std::fabs(l.ref - top) * kFp32UnitRoundoff + narrowed) *
+        (1 + 0x1p-10);
     const double floor = 0x1p-126 * (1.0 + total);
-    Interval e = widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, floor);
+    Interval e =
+        widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, floor);
     e.low = std::max(e.low, 0.0);
     const double own = std::sqrt(uniform_variance(e.ref * relative + floor));
     result.push_back(with_noise(e, std::hypot(e.ref * l.noise, own), e.ref * l.mean + own));
@@ -39,12 +44,15 @@ std::vector<Interval> exponentials(std::span<const Interval> logits, const Preci
   return result;
 }
 
-/// value / (value + others): rises with the value, falls with the others, so the ends come from opposite ends.
+/// value / (value + others): rises with the value, falls with the others, so the ends come from opposite
+/// ends.
 Interval share(const Interval& value, const Interval& others) {
-  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high), value.high / (value.high + others.low)};
+  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high),
+          value.high / (value.high + others.low)};
 }
 
-void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t token, std::span<const std::int32_t> selected, Interval* out) {
+void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t token,
+                   std::span<const std::int32_t> selected, Interval* out) {
   const auto experts = static_cast<std::size_t>(layer.config().num_experts);
   const auto logits = std::span(all).subspan(token * experts, experts);
   const auto e = exponentials(logits, *layer.contract);
@@ -53,7 +61,8 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     Interval sum;
     const auto take = [&](std::size_t i) {
       if (i == skip) return;
-      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high, std::hypot(double{sum.noise}, double{e[i].noise}), static_cast<double>(sum.mean) + e[i].mean};
+      sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high,
+             std::hypot(double{sum.noise}, double{e[i].noise}), static_cast<double>(sum.mean) + e[i].mean};
     };
     if (renormalised)
       for (const auto expert : selected) take(static_cast<std::size_t>(expert));
@@ -67,32 +76,38 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     const auto expert = static_cast<std::size_t>(selected[j]);
     const Interval others = sum_without(expert);
     const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
-    // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (numerics 3.5), each noise_j / sum e.
+    // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (numerics 3.5), each
+    // noise_j / sum e.
     const double total = e[expert].ref + others.ref, own = others.ref * e[expert].noise / total;
-    const double others_part = e[expert].ref * others.noise / total, last = std::sqrt(uniform_variance(relative * w.ref + 0x1p-126));
+    const double others_part = e[expert].ref * others.noise / total,
+                 last = std::sqrt(uniform_variance(relative * w.ref + 0x1p-126));
     const double noise = std::sqrt((own * own + others_part * others_part) / (total * total) + last * last);
     const double mean = (others.ref * e[expert].mean + e[expert].ref * others.mean) / (total * total) + last;
     out[j] = with_noise(w, noise, mean);
   }
 }
 
-void token_weights(const Layer& layer, const Values<Predicted>& all, std::size_t token, std::span<const std::int32_t> selected, PredictedValue* out) {
+void token_weights(const Layer& layer, const Values<Predicted>& all, std::size_t token,
+                   std::span<const std::int32_t> selected, PredictedValue* out) {
   const auto experts = static_cast<std::size_t>(layer.config().num_experts);
   const Fault& fault = layer.fault;
   const auto planted = [&](FaultKind kind) { return fault.hits(kind, Field::topk_weights); };
   auto p = probabilities(std::span(all).subspan(token * experts, experts));
-  const auto scores = planted_scores(fault, all, layer.config().num_experts, static_cast<std::int64_t>(token), selected);
+  const auto scores =
+      planted_scores(fault, all, layer.config().num_experts, static_cast<std::int64_t>(token), selected);
   for (std::size_t e = 0; e < scores.size(); ++e) p[e].value = scores[e];
   std::vector<float> chosen;
   for (const auto expert : selected) chosen.push_back(p[static_cast<std::size_t>(expert)].value);
-  const bool renormalise = (layer.config().norm_topk_prob && !planted(FaultKind::NoRenormalisation)) || planted(FaultKind::AlwaysRenormalised);
+  const bool renormalise = (layer.config().norm_topk_prob && !planted(FaultKind::NoRenormalisation)) ||
+                           planted(FaultKind::AlwaysRenormalised);
   const float sum = renormalise ? warp_sum(chosen) : 1.0f;
   for (std::size_t j = 0; j < selected.size(); ++j)
     out[j] = {chosen[j] / sum, p[static_cast<std::size_t>(selected[j])].undetermined};
   if (planted(FaultKind::SwapWeights) && selected.size() > 1) std::swap(out[0], out[1]);
   if (planted(FaultKind::RenormaliseTwice)) {
     std::vector<float> rounded;
-    for (std::size_t j = 0; j < selected.size(); ++j) rounded.push_back(to_float(round_to_bf16(out[j].value)));
+    for (std::size_t j = 0; j < selected.size(); ++j)
+      rounded.push_back(to_float(round_to_bf16(out[j].value)));
     for (std::size_t j = 0; j < selected.size(); ++j) out[j].value = rounded[j] / warp_sum(rounded);
   }
 }
@@ -125,12 +140,14 @@ Values<A> topk_weights(const Layer& layer, const Values<A>& logits) {
 #pragma omp parallel for schedule(static)
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
     const auto token = static_cast<std::size_t>(t);
-    token_weights(layer, logits, token, std::span(layer.routing.selected).subspan(token * top_k, top_k), out.data() + token * top_k);
+    token_weights(layer, logits, token, std::span(layer.routing.selected).subspan(token * top_k, top_k),
+                  out.data() + token * top_k);
   }
   return out;
 }
 
-std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits, std::vector<bool>& undetermined) {
+std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Predicted>& logits,
+                                         std::vector<bool>& undetermined) {
   const auto experts = static_cast<std::size_t>(layer.config().num_experts);
   const std::int64_t top_k = layer.config().top_k;
   std::vector<std::int32_t> selected;

@@ -8,7 +8,8 @@ namespace {
 std::vector<std::size_t> column_widths(const Columns& columns) {
   std::vector<std::size_t> widths(columns.aligns.size());
   for (const auto& row : columns.rows)
-    for (std::size_t c = 0; c < std::min(row.size(), widths.size()); ++c) widths[c] = std::max(widths[c], display_width(row[c]));
+    for (std::size_t c = 0; c < std::min(row.size(), widths.size()); ++c)
+      widths[c] = std::max(widths[c], display_width(row[c]));
   return widths;
 }
 
@@ -18,9 +19,12 @@ std::size_t display_width(std::string_view text) {
   std::size_t width = 0;
   bool in_escape = false;
   for (const char c : text) {
-    if (c == '\x1b') in_escape = true;
-    else if (in_escape) in_escape = c != 'm';
-    else if ((static_cast<unsigned char>(c) & 0xc0u) != 0x80u) ++width;
+    if (c == '\x1b')
+      in_escape = true;
+    else if (in_escape)
+      in_escape = c != 'm';
+    else if ((static_cast<unsigned char>(c) & 0xc0u) != 0x80u)
+      ++width;
   }
   return width;
 }

@@ -9,7 +9,8 @@ namespace assay {
 
 enum class Align { Left, Right };
 
-/// Columns on a terminal that `text` takes: code points, without ANSI colour sequences. No wide characters are expected.
+/// Columns on a terminal that `text` takes: code points, without ANSI colour sequences. No wide characters
+/// are expected.
 std::size_t display_width(std::string_view text);
 
 /// Rows of cells; every column is as wide as its widest cell, two blanks apart. Missing cells are empty.
@@ -22,7 +23,8 @@ struct Columns {
   std::string text(std::size_t indent) const;
 };
 
-/// `text` broken at blanks so that lines of `width` are filled; the first line starts with `first`, the others with as many blanks.
+/// `text` broken at blanks so that lines of `width` are filled; the first line starts with `first`, the
+/// others with as many blanks.
 std::string wrapped(std::string_view text, std::string_view first, std::size_t width);
 
 }  // namespace assay

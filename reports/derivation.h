@@ -8,10 +8,12 @@
 
 namespace assay {
 
-/// Verdict, values, terms, sums and bound of one element. Without `verbose` long lists of sums and experts show their two ends.
+/// Verdict, values, terms, sums and bound of one element. Without `verbose` long lists of sums and experts
+/// show their two ends.
 std::string render_text(const Derivation& derivation, const TextOptions& options = {});
 
-/// One JSON object, schema "assay-derivation", version 1: every member of harness/derivation.h; doubles as in reports/json.h.
+/// One JSON object, schema "assay-derivation", version 1: every member of harness/derivation.h; doubles as in
+/// reports/json.h.
 std::string to_json(const Derivation& derivation);
 
 }  // namespace assay

@@ -21,7 +21,8 @@ Json optional_number(const std::optional<T>& x) {
 }
 
 Json interval(const Interval& x) {
-  return {{"ref", number(x.ref)}, {"low", number(x.low)}, {"high", number(x.high)}, {"noise", number(x.noise)}};
+  return {
+      {"ref", number(x.ref)}, {"low", number(x.low)}, {"high", number(x.high)}, {"noise", number(x.noise)}};
 }
 
 template <class Row, class Write>
@@ -56,7 +57,8 @@ std::string to_json(const Derivation& d) {
   json["high"] = number(d.high);
   json["accepted_count"] = d.accepted_count;
   json["accepted"] = array(d.accepted, number);
-  json["predicted"] = d.predicted ? Json{{"bits", d.predicted->bits}, {"undetermined", d.predicted->undetermined}} : Json();
+  json["predicted"] =
+      d.predicted ? Json{{"bits", d.predicted->bits}, {"undetermined", d.predicted->undetermined}} : Json();
   json["ratio"] = number(d.ratio);
   json["ulps"] = d.ulps;
   json["terms"] = d.terms;
@@ -72,7 +74,10 @@ std::string to_json(const Derivation& d) {
                 {"exponent", s.exponent ? Json(*s.exponent) : Json()}};
   });
   json["steps"] = array(d.steps, [](const DerivationStep& s) {
-    return Json{{"what", s.what}, {"formula", s.formula}, {"value", interval(s.value)}, {"predicted", optional_number(s.predicted)}};
+    return Json{{"what", s.what},
+                {"formula", s.formula},
+                {"value", interval(s.value)},
+                {"predicted", optional_number(s.predicted)}};
   });
   json["slots"] = array(d.slots, [](const SlotTerm& s) {
     return Json{{"slot", s.slot},
@@ -93,8 +98,11 @@ std::string to_json(const Derivation& d) {
                 {"predicted_slot", e.predicted_slot}};
   });
   json["running_words"] = d.running_words;
-  json["running"] = array(d.running, [](const BoundPart& b) { return Json{{"what", b.what}, {"value", number(b.value)}}; });
-  json["bound"] = array(d.bound, [](const BoundPart& part) { return Json{{"what", part.what}, {"value", number(part.value)}}; });
+  json["running"] =
+      array(d.running, [](const BoundPart& b) { return Json{{"what", b.what}, {"value", number(b.value)}}; });
+  json["bound"] = array(d.bound, [](const BoundPart& part) {
+    return Json{{"what", part.what}, {"value", number(part.value)}};
+  });
   // Names of problems and candidates may hold any bytes.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -17,9 +17,13 @@ constexpr std::size_t kEnd = 6;  // lines shown at each end of a long list
 
 double half_width(const Interval& x) { return std::max({x.high - x.ref, x.ref - x.low, 0.0}); }
 
-std::string predicted_text(const std::optional<float>& value) { return value ? value_text(static_cast<double>(*value)) : "-"; }
+std::string predicted_text(const std::optional<float>& value) {
+  return value ? value_text(static_cast<double>(*value)) : "-";
+}
 
-std::string interval_text(const Interval& x) { return half_width(x) == 0.0 ? "exact" : fmt::format("± {:.3g}", half_width(x)); }
+std::string interval_text(const Interval& x) {
+  return half_width(x) == 0.0 ? "exact" : fmt::format("± {:.3g}", half_width(x));
+}
 
 /// The first and the last rows of a table that is too long; row 0 is its heading.
 void shorten(Columns& lines, bool whole) {
@@ -40,25 +44,32 @@ std::string values_text(const Derivation& d) {
   const auto bits = [](double x) { return fmt::format("0x{:04x}", round_to_bf16(x).bits); };
   const bool bf16 = d.accepted_count > 0 || std::isnan(d.value.ref);
   if (d.out)
-    lines.rows.push_back(
-        {"found", value_text(*d.out), bf16 ? fmt::format("0x{:04x}", d.out_bits) : "",
-         bf16 ? fmt::format("{} ulp{} from the rounded reference; {} of the bound", d.ulps, d.ulps == 1 ? "" : "s", ratio_text(d.ratio))
-              : ""});
-  lines.rows.push_back(
-      {"reference", value_text(d.value.ref), bf16 ? bits(d.value.ref) : "", bf16 ? "float64, before the last rounding; bits after" : ""});
+    lines.rows.push_back({"found", value_text(*d.out), bf16 ? fmt::format("0x{:04x}", d.out_bits) : "",
+                          bf16 ? fmt::format("{} ulp{} from the rounded reference; {} of the bound", d.ulps,
+                                             d.ulps == 1 ? "" : "s", ratio_text(d.ratio))
+                               : ""});
+  lines.rows.push_back({"reference", value_text(d.value.ref), bf16 ? bits(d.value.ref) : "",
+                        bf16 ? "float64, before the last rounding; bits after" : ""});
   if (bf16) {
-    lines.rows.push_back({"interval", fmt::format("{} .. {}", value_text(d.value.low), value_text(d.value.high)), "",
-                          interval_text(d.value) + (d.value.noise > 0.0 ? fmt::format(", modelled rms error {:.2g}", d.value.noise) : "")});
+    lines.rows.push_back(
+        {"interval", fmt::format("{} .. {}", value_text(d.value.low), value_text(d.value.high)), "",
+         interval_text(d.value) +
+             (d.value.noise > 0.0 ? fmt::format(", modelled rms error {:.2g}", d.value.noise) : "")});
     std::string listed;
-    for (const double x : d.accepted) listed += fmt::format("{}{} ({})", listed.empty() ? "" : ", ", value_text(x), bits(x));
+    for (const double x : d.accepted)
+      listed += fmt::format("{}{} ({})", listed.empty() ? "" : ", ", value_text(x), bits(x));
     if (d.accepted_count > static_cast<std::int64_t>(d.accepted.size())) listed += ", ...";
     lines.rows.push_back(
-        {"accepted", fmt::format("{} bf16 value{}", grouped_digits(d.accepted_count), d.accepted_count == 1 ? "" : "s"), "", listed});
+        {"accepted",
+         fmt::format("{} bf16 value{}", grouped_digits(d.accepted_count), d.accepted_count == 1 ? "" : "s"),
+         "", listed});
   }
   if (d.predicted)
-    lines.rows.push_back({"predicted", d.predicted->undetermined ? "undetermined" : value_text(to_float(Bf16{d.predicted->bits})),
-                          fmt::format("0x{:04x}", d.predicted->bits),
-                          d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
+    lines.rows.push_back(
+        {"predicted",
+         d.predicted->undetermined ? "undetermined" : value_text(to_float(Bf16{d.predicted->bits})),
+         fmt::format("0x{:04x}", d.predicted->bits),
+         d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
   return lines.text(2);
 }
 
@@ -69,10 +80,12 @@ std::string terms_text(const Derivation& d) {
   lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
   lines.rows.push_back({"k", "a", "b", "a b", "of sum |a||b|", widths ? "a known to" : ""});
   for (const auto& t : d.largest)
-    lines.rows.push_back({fmt::format("{}", t.k), value_text(t.a), value_text(t.b), value_text(t.a * t.b),
-                          d.magnitude > 0 ? fmt::format("{:.2f} %", 100.0 * std::fabs(t.a * t.b) / d.magnitude) : "-",
-                          widths ? fmt::format("± {:.3g}", t.width) : ""});
-  return table(fmt::format("terms: {} largest of {}, sum |a||b| = {}", d.largest.size(), grouped_digits(d.terms), value_text(d.magnitude)),
+    lines.rows.push_back(
+        {fmt::format("{}", t.k), value_text(t.a), value_text(t.b), value_text(t.a * t.b),
+         d.magnitude > 0 ? fmt::format("{:.2f} %", 100.0 * std::fabs(t.a * t.b) / d.magnitude) : "-",
+         widths ? fmt::format("± {:.3g}", t.width) : ""});
+  return table(fmt::format("terms: {} largest of {}, sum |a||b| = {}", d.largest.size(),
+                           grouped_digits(d.terms), value_text(d.magnitude)),
                lines, true);
 }
 
@@ -80,7 +93,8 @@ std::string sums_text(const Derivation& d, bool whole) {
   if (d.sums.empty()) return "";
   Columns lines;
   lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
-  const bool exponents = std::ranges::any_of(d.sums, [](const PartialSum& s) { return s.exponent.has_value(); });
+  const bool exponents =
+      std::ranges::any_of(d.sums, [](const PartialSum& s) { return s.exponent.has_value(); });
   lines.rows.push_back({"up to k", "float64", "as accumulated", "error", exponents ? "aligned to" : ""});
   for (const auto& s : d.sums)
     lines.rows.push_back({fmt::format("{}", s.end), value_text(s.exact), predicted_text(s.running),
@@ -98,8 +112,8 @@ std::string slots_text(const Derivation& d) {
   lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
   lines.rows.push_back({"slot", "expert", "weight", "row's value", "product", "predicted"});
   for (const auto& s : d.slots)
-    lines.rows.push_back({fmt::format("{}", s.slot), fmt::format("{}", s.expert), value_text(s.weight.ref), value_text(s.value.ref),
-                          value_text(s.product.ref), predicted_text(s.predicted)});
+    lines.rows.push_back({fmt::format("{}", s.slot), fmt::format("{}", s.expert), value_text(s.weight.ref),
+                          value_text(s.value.ref), value_text(s.product.ref), predicted_text(s.predicted)});
   return table("slots: weight times row", lines, true);
 }
 
@@ -109,20 +123,23 @@ std::string steps_text(const Derivation& d) {
   lines.aligns = {Align::Left, Align::Right, Align::Left, Align::Right, Align::Left};
   lines.rows.push_back({"step", "float64", "", "predicted", ""});
   for (const auto& s : d.steps)
-    lines.rows.push_back({s.what, value_text(s.value.ref), interval_text(s.value), predicted_text(s.predicted), s.formula});
+    lines.rows.push_back(
+        {s.what, value_text(s.value.ref), interval_text(s.value), predicted_text(s.predicted), s.formula});
   return table("steps", lines, true);
 }
 
 std::string ranking_text(const Derivation& d, bool whole) {
   if (d.ranking.empty()) return "";
   Columns lines;
-  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
+  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right,
+                  Align::Right, Align::Right, Align::Right};
   lines.rows.push_back({"rank", "expert", "logit", "gap", "probability", "slot", "predicted slot"});
   for (std::size_t i = 0; i < d.ranking.size(); ++i) {
     const auto& e = d.ranking[i];
     const auto slot = [](std::int64_t at) { return at < 0 ? std::string("-") : fmt::format("{}", at); };
-    lines.rows.push_back({fmt::format("{}", i), fmt::format("{}", e.expert), value_text(e.logit), fmt::format("{:+.4g}", e.gap),
-                          fmt::format("{:.6g}", e.probability), slot(e.slot), e.predicted ? slot(e.predicted_slot) : ""});
+    lines.rows.push_back({fmt::format("{}", i), fmt::format("{}", e.expert), value_text(e.logit),
+                          fmt::format("{:+.4g}", e.gap), fmt::format("{:.6g}", e.probability), slot(e.slot),
+                          e.predicted ? slot(e.predicted_slot) : ""});
   }
   // The border of the selection is what matters: ranks far below it say little.
   std::int64_t chosen = 0;
@@ -155,15 +172,17 @@ std::string bound_text(const Derivation& d) {
   std::string out = table("a-priori bound, for any order of summation", a_priori, true);
   if (!d.running.empty()) {
     const double own_order = add_parts(running, d.running);
-    running.rows.push_back({fmt::format("{:.3g}", own_order),
-                            fmt::format("sum: the running bound, {} times as narrow", ratio_text(any_order / own_order))});
+    running.rows.push_back(
+        {fmt::format("{:.3g}", own_order),
+         fmt::format("sum: the running bound, {} times as narrow", ratio_text(any_order / own_order))});
   }
-  if (!d.running_words.empty()) out += fmt::format("\n  running bound: {}\n", printable(d.running_words)) + running.text(4);
+  if (!d.running_words.empty())
+    out += fmt::format("\n  running bound: {}\n", printable(d.running_words)) + running.text(4);
   const bool exact = in_force == 0.0 && any_order > 0.0 && d.terms > 0;
   const bool narrower = !d.running.empty() && in_force < 0.9 * any_order;
   out += fmt::format("\n  delta in force, before the last rounding: {:.3g}{}\n", in_force,
-                     exact        ? ", as the sum is exact in any order"
-                     : narrower   ? ", the running bound"
+                     exact         ? ", as the sum is exact in any order"
+                     : narrower    ? ", the running bound"
                      : d.terms > 0 ? ", the a-priori bound"
                                    : "");
   return out;
@@ -176,12 +195,15 @@ std::string render_text(const Derivation& d, const TextOptions& options) {
   std::string at;
   for (const auto& [axis, index] : d.at) at += fmt::format("{}{} {}", at.empty() ? "" : ", ", axis, index);
   const std::string first = fmt::format("{} {}", sign(mark(d.verdict)), words(d.verdict));
-  std::string out = fmt::format("{}  {} at {}\n", painted(first, mark(d.verdict), options.colour), name(d.field), at);
-  out += wrapped(fmt::format("{}, {}, contract {}, {}{}", printable(d.problem), printable(d.candidate), d.contract,
-                             d.mode == Mode::Isolated ? "isolated" : "chained", d.from.empty() ? "" : " from " + d.from),
-                 "  ", width);
+  std::string out =
+      fmt::format("{}  {} at {}\n", painted(first, mark(d.verdict), options.colour), name(d.field), at);
+  out += wrapped(
+      fmt::format("{}, {}, contract {}, {}{}", printable(d.problem), printable(d.candidate), d.contract,
+                  d.mode == Mode::Isolated ? "isolated" : "chained", d.from.empty() ? "" : " from " + d.from),
+      "  ", width);
   out += wrapped(d.sentence, "  ", width) + "\n" + values_text(d);
-  out += terms_text(d) + sums_text(d, options.verbose) + slots_text(d) + steps_text(d) + ranking_text(d, options.verbose) + bound_text(d);
+  out += terms_text(d) + sums_text(d, options.verbose) + slots_text(d) + steps_text(d) +
+         ranking_text(d, options.verbose) + bound_text(d);
   for (const auto& remark : d.remarks) out += wrapped(remark, "  note: ", width);
   return out;
 }

@@ -9,16 +9,17 @@
 
 namespace assay {
 
-/// The whole page: verdict in words, case by field matrix, a section per case, environment, and the report's JSON as a data
-/// block. Tables and drawings are in the markup; the script adds filters, deep links, copying and the download. A
-/// Content-Security-Policy forbids everything from outside. All text of the report is escaped.
+/// The whole page: verdict in words, case by field matrix, a section per case, environment, and the report's
+/// JSON as a data block. Tables and drawings are in the markup; the script adds filters, deep links, copying
+/// and the download. A Content-Security-Policy forbids everything from outside. All text of the report is
+/// escaped.
 ///
-/// `history` are earlier reports, oldest first. With any, a section says in words what changed since the last of them
-/// (harness/regress.h) and draws each case's worst error over time.
+/// `history` are earlier reports, oldest first. With any, a section says in words what changed since the last
+/// of them (harness/regress.h) and draws each case's worst error over time.
 std::string render_html(const Report& report, std::span<const Report> history = {});
 
-/// Passing cases beyond this many have a table of figures, but no drawings, worst elements and statistics, in the data block neither:
-/// the file stays small enough to be mailed.
+/// Passing cases beyond this many have a table of figures, but no drawings, worst elements and statistics, in
+/// the data block neither: the file stays small enough to be mailed.
 inline constexpr int kDetailedPassingCases = 6;
 
 }  // namespace assay

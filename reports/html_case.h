@@ -19,12 +19,13 @@ std::string_view css_class(Verdict verdict);
 /// "✘ FAILED" with sign and words in their colour.
 std::string verdict_badge(Verdict verdict);
 
-/// The verdict of a field in words, with what it means for the search: "FAILED, own error", "FAILED, inherited".
+/// The verdict of a field in words, with what it means for the search: "FAILED, own error", "FAILED,
+/// inherited".
 std::string verdict_sentence(const FieldResult& result);
 
 struct CaseOptions {
-  bool open = true;      // whether the section starts unfolded
-  bool details = true;   // drawings, routing, worst elements of passing fields; without: a table of figures
+  bool open = true;     // whether the section starts unfolded
+  bool details = true;  // drawings, routing, worst elements of passing fields; without: a table of figures
 };
 std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options);
 
@@ -43,7 +44,8 @@ std::string vacuity_part(const FieldResult& result);
 /// Tokens that took other experts, with gap, noise, bound and tier.
 std::string flips_table(const CaseResult& result);
 
-/// What changed since the last of `history`, and the worst error of every case over time; "" without a history.
+/// What changed since the last of `history`, and the worst error of every case over time; "" without a
+/// history.
 std::string trend_section(const Report& report, std::span<const Report> history);
 
 /// A command with a button to copy it.

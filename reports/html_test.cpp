@@ -1,9 +1,9 @@
 #include "reports/html.h"
 
-#include <algorithm>
-#include <cctype>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <algorithm>
+#include <cctype>
 #include <limits>
 #include <set>
 #include <string>
@@ -22,7 +22,8 @@ bool contains(const std::string& text, std::string_view part) { return text.find
 
 std::size_t count_of(const std::string& text, std::string_view part) {
   std::size_t count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size()))
+    ++count;
   return count;
 }
 
@@ -45,11 +46,13 @@ std::string unbalanced(const std::string& html) {
     const bool closing = html[at + 1] == '/';
     std::size_t end = at + 1 + closing;
     std::string tag;
-    while (end < html.size() && (std::isalnum(static_cast<unsigned char>(html[end])) || html[end] == '!')) tag += html[end++];
+    while (end < html.size() && (std::isalnum(static_cast<unsigned char>(html[end])) || html[end] == '!'))
+      tag += html[end++];
     const std::size_t close = html.find('>', at);
     if (close == std::string::npos) return "unfinished <" + tag;
     if (closing) {
-      if (open.empty() || open.back() != tag) return fmt::format("</{}> at {} closes <{}>", tag, at, open.empty() ? "" : open.back());
+      if (open.empty() || open.back() != tag)
+        return fmt::format("</{}> at {} closes <{}>", tag, at, open.empty() ? "" : open.back());
       open.pop_back();
     } else if (!kVoid.contains(tag) && html[close - 1] != '/') {
       open.push_back(tag);
@@ -82,7 +85,9 @@ TEST_SUITE("html") {
   TEST_CASE("tags nest, whatever the report holds") {
     CHECK(unbalanced("<p><b></p>") == "</p> at 6 closes <b>");  // the checker itself
     CHECK(unbalanced("<p>") == "never closed: <p>");
-    for (const Report& report : {Report{}, sample::report(), sample::many_cases(30), sample::hostile_report()}) CHECK(unbalanced(render_html(report)) == "");
+    for (const Report& report :
+         {Report{}, sample::report(), sample::many_cases(30), sample::hostile_report()})
+      CHECK(unbalanced(render_html(report)) == "");
   }
 
   TEST_CASE("every link inside the page has its target, and no id is given twice") {
@@ -99,7 +104,9 @@ TEST_SUITE("html") {
     CHECK(links > 31 * 20);
   }
 
-  TEST_CASE("the page of one failing case begins with the answer: what, which stage, why, how far off, against what") {
+  TEST_CASE(
+      "the page of one failing case begins with the answer: what, which stage, why, how far off, against "
+      "what") {
     Report report = sample::report();
     report.cases.erase(report.cases.begin());
     CaseResult& one = report.cases[0];
@@ -111,24 +118,36 @@ TEST_SUITE("html") {
     };
     const std::string top = begins();
     CHECK(contains(top, "</span> second_gemm is wrong: stage Down</h1>"));
-    CHECK(contains(top, "second_gemm is the first stage with an error of its own; hidden_states inherits it."));
-    CHECK(contains(top, fmt::format("5,012 of 262,144 elements of second_gemm lie outside their accepted interval; the worst, at {}, is ", place_text(*one.fields[7].isolated.worst))));
-    CHECK(contains(top, "where 0.123046875 to 0.1240234375 is accepted, off by 12.40 times the bound. The reference is float64, from the candidate&#39;s own upstream fields."));
+    CHECK(
+        contains(top, "second_gemm is the first stage with an error of its own; hidden_states inherits it."));
+    CHECK(contains(top, fmt::format("5,012 of 262,144 elements of second_gemm lie outside their accepted "
+                                    "interval; the worst, at {}, is ",
+                                    place_text(*one.fields[7].isolated.worst))));
+    CHECK(contains(top,
+                   "where 0.123046875 to 0.1240234375 is accepted, off by 12.40 times the bound. The "
+                   "reference is float64, from the candidate&#39;s own upstream fields."));
     one.first_own_error.reset();
     CHECK(contains(begins(), "</span> The case failed</h1>"));
     CHECK(contains(begins(), "from the problem&#39;s inputs."));
     one.first_own_error = Field::selected_experts;
     one.fields[1].isolated.rejected = 1;
     one.fields[1].isolated.worst = Element{.at = {{"token", 3}, {"slot", 1}}, .out = 5, .ref = 6};
-    CHECK(contains(begins(), "1 of 128 elements of selected_experts is wrong; the first, at token 3, slot 1, is 5 where 6 is right."));
+    CHECK(contains(begins(),
+                   "1 of 128 elements of selected_experts is wrong; the first, at token 3, slot 1, is 5 "
+                   "where 6 is right."));
   }
 
   TEST_CASE("both bounds of a field are said, and a report from before they were is drawn without") {
     Report report = sample::report();
     const std::string html = render_html(report);
-    CHECK(contains(html, "<tr><th scope=\"row\">a priori</th><td>0.00041: C(n) sum |a||b| for additions in any order"));
-    CHECK(contains(html, "<tr><th scope=\"row\">running</th><td>3.1e-05, in force: hopper, in its own order: each of 128 steps"));
-    CHECK(contains(html, "<tr><th scope=\"row\">typically</th><td>the a-priori bound is 117.2 times the one in force: median of 62 elements, 3 more are exact"));
+    CHECK(contains(
+        html, "<tr><th scope=\"row\">a priori</th><td>0.00041: C(n) sum |a||b| for additions in any order"));
+    CHECK(contains(html,
+                   "<tr><th scope=\"row\">running</th><td>3.1e-05, in force: hopper, in its own order: each "
+                   "of 128 steps"));
+    CHECK(contains(html,
+                   "<tr><th scope=\"row\">typically</th><td>the a-priori bound is 117.2 times the one in "
+                   "force: median of 62 elements, 3 more are exact"));
     for (CaseResult& c : report.cases)
       for (FieldResult& f : c.fields) f.isolated.bounds = f.chained.bounds = {};
     CHECK_FALSE(contains(render_html(report), ">a priori<"));
@@ -136,7 +155,9 @@ TEST_SUITE("html") {
 
   TEST_CASE("nothing is fetched, and a policy forbids it") {
     const std::string html = render_html(sample::report());
-    CHECK(contains(html, "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\""));
+    CHECK(contains(html,
+                   "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                   "img-src data:\""));
     CHECK_FALSE(contains(html, "http:"));
     CHECK_FALSE(contains(html, "https:"));
     CHECK_FALSE(contains(html, "url("));
@@ -172,9 +193,11 @@ TEST_SUITE("html") {
     CHECK(heading_of(Verdict::Passed, Verdict::NonFinite) == "1 of 2 cases failed");
     CHECK(heading_of(Verdict::Suspect, Verdict::Failed) == "1 of 2 cases failed");
     CHECK(heading_of(Verdict::Suspect, Verdict::Passed) == "Nothing failed, but 1 of 2 cases is in doubt");
-    CHECK(heading_of(Verdict::Suspect, Verdict::Mistrusted) == "Nothing failed, but 2 of 2 cases are in doubt");
+    CHECK(heading_of(Verdict::Suspect, Verdict::Mistrusted) ==
+          "Nothing failed, but 2 of 2 cases are in doubt");
     CHECK(heading_of(Verdict::Suspect, Verdict::MissingGolden) == "1 of 2 cases could not be judged");
-    CHECK(heading_of(Verdict::Passed, Verdict::Unsupported) == "1 of 2 cases passed, the others were not compared");
+    CHECK(heading_of(Verdict::Passed, Verdict::Unsupported) ==
+          "1 of 2 cases passed, the others were not compared");
     CHECK(heading_of(Verdict::Unsupported, Verdict::NotMaterialised) == "Nothing was compared");
     CHECK(contains(render_html(Report{}), "Nothing was compared"));
   }
@@ -198,14 +221,17 @@ TEST_SUITE("html") {
     for (FieldResult& f : report.cases[1].fields) {
       if (!f.isolated.worst) continue;
       Element& e = *f.isolated.worst;
-      const double values[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), 0.0, 1e300};
+      const double values[] = {std::numeric_limits<double>::quiet_NaN(),
+                               std::numeric_limits<double>::infinity(),
+                               -std::numeric_limits<double>::infinity(), 0.0, 1e300};
       const auto pick = static_cast<std::size_t>(f.field);
       e.out = values[pick % 5];
       e.high = values[(pick + 1) % 5];
       e.low = values[(pick + 2) % 5];
       e.ref = values[(pick + 3) % 5];
       f.isolated.max_ratio = values[pick % 4];
-      for (auto& [expert, ratio] : f.isolated.worst_by_expert) ratio = values[static_cast<std::size_t>(expert) % 5];
+      for (auto& [expert, ratio] : f.isolated.worst_by_expert)
+        ratio = values[static_cast<std::size_t>(expert) % 5];
     }
     const std::string html = render_html(report);
     CHECK(unbalanced(html) == "");
@@ -238,7 +264,8 @@ TEST_SUITE("html") {
     const std::string outside = svg::number_line(e);
     CHECK(contains(outside, "✘ found 1.015625"));
     const std::string band = outside.substr(outside.find("<rect class=\"interval\""));
-    const double right = std::stod(attributes(band, "x").front()) + std::stod(attributes(band, "width").front());
+    const double right =
+        std::stod(attributes(band, "x").front()) + std::stod(attributes(band, "width").front());
     const std::string path = attributes(outside.substr(outside.find("<path")), "d").front();
     CHECK(std::stod(path.substr(1)) > right);
   }
@@ -253,7 +280,9 @@ TEST_SUITE("html") {
     const std::string html = render_html(now, history);
     CHECK(unbalanced(html) == "");
     CHECK(contains(html, "<h2>Since 2026-11-20T08:00:00Z</h2>"));
-    CHECK(contains(html, "regression</span>: qwen3_30b_a3b, gpu_fused: second_gemm: Failed, Passed before: it fails now"));
+    CHECK(contains(
+        html,
+        "regression</span>: qwen3_30b_a3b, gpu_fused: second_gemm: Failed, Passed before: it fails now"));
     CHECK(contains(html, "<title>worst error in 3 runs</title>"));
     CHECK(contains(html, "<title>worst error in 2 runs</title>"));
     CHECK(unbalanced(render_html(sample::hostile_report(), std::vector{sample::hostile_report()})) == "");

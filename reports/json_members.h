@@ -8,8 +8,9 @@
 
 namespace assay::json {
 
-// `Value` is the struct, const when writing; `visit(name, member)` is called in the order of harness/report.h. A member that came after
-// reports were first written carries `added`, and one that is mostly empty `may_lack`: where a report does not have it, it keeps its default.
+// `Value` is the struct, const when writing; `visit(name, member)` is called in the order of
+// harness/report.h. A member that came after reports were first written carries `added`, and one that is
+// mostly empty `may_lack`: where a report does not have it, it keeps its default.
 
 struct Added {};
 inline constexpr Added added, may_lack;
@@ -185,15 +186,17 @@ void members(Value& value, Visit&& visit) {
 
 // How many members each struct has. A structured binding must name them all, so a member that is added to
 // harness/report.h and forgotten here does not compile.
-inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e, RoutingFlip& f,
-                                   CaseResult& g, Report& h, Cause& i, StatisticalTest& j, Statistics& k, VacuityCheck& l, BoundsUsed& m) {
+inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e,
+                                   RoutingFlip& f, CaseResult& g, Report& h, Cause& i, StatisticalTest& j,
+                                   Statistics& k, VacuityCheck& l, BoundsUsed& m) {
   [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
   [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13] = b;
   [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9, c10] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
   [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
-  [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18, g19] = g;
+  [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18,
+                          g19] = g;
   [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
   [[maybe_unused]] auto& [i1, i2, i3, i4] = i;
   [[maybe_unused]] auto& [j1, j2, j3, j4, j5, j6, j7, j8, j9] = j;

@@ -1,5 +1,5 @@
-#include <charconv>
 #include <fmt/format.h>
+#include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -20,13 +20,15 @@ struct Place {
   [[noreturn]] void expected(std::string_view what) const {
     std::string found = value.dump(-1, ' ', true, Json::error_handler_t::replace);
     if (found.size() > 40) found = found.substr(0, 37) + "...";
-    throw InputError(fmt::format("expected {} at {}, found {}", what, path.empty() ? "the top" : path, found));
+    throw InputError(
+        fmt::format("expected {} at {}, found {}", what, path.empty() ? "the top" : path, found));
   }
   Place member(const char* name) const {
     if (!value.is_object()) expected("an object");
     const auto found = value.find(name);
     if (found == value.end())
-      throw InputError(fmt::format("expected a member \"{}\" in {}, found none", name, path.empty() ? "the top object" : path));
+      throw InputError(fmt::format("expected a member \"{}\" in {}, found none", name,
+                                   path.empty() ? "the top object" : path));
     return {*found, path.empty() ? name : fmt::format("{}.{}", path, name)};
   }
   Place element(std::size_t i) const { return {value[i], fmt::format("{}[{}]", path, i)}; }
@@ -48,10 +50,14 @@ void read(const Place& place, double& out) {
     return;
   }
   const std::string text = place.value.is_string() ? place.value.get<std::string>() : "";
-  if (text == "NaN") out = std::numeric_limits<double>::quiet_NaN();
-  else if (text == "Infinity") out = std::numeric_limits<double>::infinity();
-  else if (text == "-Infinity") out = -std::numeric_limits<double>::infinity();
-  else place.expected("a number, \"NaN\", \"Infinity\" or \"-Infinity\"");
+  if (text == "NaN")
+    out = std::numeric_limits<double>::quiet_NaN();
+  else if (text == "Infinity")
+    out = std::numeric_limits<double>::infinity();
+  else if (text == "-Infinity")
+    out = -std::numeric_limits<double>::infinity();
+  else
+    place.expected("a number, \"NaN\", \"Infinity\" or \"-Infinity\"");
 }
 
 /// A JSON integer or a string of digits, refused where it does not fit: nothing wraps around.
@@ -59,10 +65,13 @@ template <class Integer>
   requires std::integral<Integer> && (!std::same_as<Integer, bool>)
 void read(const Place& place, Integer& out) {
   const bool whole = place.value.is_number_integer();
-  const std::string digits = whole ? place.value.dump() : place.value.is_string() ? place.value.get<std::string>() : "";
+  const std::string digits = whole                     ? place.value.dump()
+                             : place.value.is_string() ? place.value.get<std::string>()
+                                                       : "";
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), out);
   if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size())
-    place.expected(fmt::format("an integer of {} bits{}", 8 * sizeof(Integer), std::unsigned_integral<Integer> ? ", not negative" : ""));
+    place.expected(fmt::format("an integer of {} bits{}", 8 * sizeof(Integer),
+                               std::unsigned_integral<Integer> ? ", not negative" : ""));
 }
 
 void read(const Place& place, Field& out) {
@@ -85,9 +94,15 @@ void read_named(const Place& place, Enum& out, Enum last, std::string_view what)
   place.expected(what);
 }
 
-void read(const Place& place, Verdict& out) { read_named(place, out, Verdict::WrongShape, "the name of a verdict"); }
-void read(const Place& place, VacuityOutcome& out) { read_named(place, out, VacuityOutcome::WouldPass, "\"rejected\", \"not applicable\" or \"would pass\""); }
-void read(const Place& place, RoutingTier& out) { read_named(place, out, RoutingTier::Failed, "the name of a routing tier"); }
+void read(const Place& place, Verdict& out) {
+  read_named(place, out, Verdict::WrongShape, "the name of a verdict");
+}
+void read(const Place& place, VacuityOutcome& out) {
+  read_named(place, out, VacuityOutcome::WouldPass, "\"rejected\", \"not applicable\" or \"would pass\"");
+}
+void read(const Place& place, RoutingTier& out) {
+  read_named(place, out, RoutingTier::Failed, "the name of a routing tier");
+}
 
 template <class T>
 concept Described = requires(T& value) { json::members(value, [](const char*, auto&, auto...) {}); };
@@ -131,9 +146,14 @@ Json parse(std::string_view text) {
   try {
     return Json::parse(text);
   } catch (const Json::parse_error& error) {
-    if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) throw InputError("expected JSON, found an empty text");
-    if (error.byte > text.size()) throw InputError(fmt::format("expected the rest of a JSON document, found its end at byte {}: the file is truncated", text.size()));
-    throw InputError(fmt::format("expected JSON, found something else at byte {} of {}", error.byte, text.size()));
+    if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
+      throw InputError("expected JSON, found an empty text");
+    if (error.byte > text.size())
+      throw InputError(
+          fmt::format("expected the rest of a JSON document, found its end at byte {}: the file is truncated",
+                      text.size()));
+    throw InputError(
+        fmt::format("expected JSON, found something else at byte {} of {}", error.byte, text.size()));
   } catch (const Json::out_of_range&) {
     throw InputError("expected numbers that fit a double, found a larger one");
   }
@@ -143,13 +163,16 @@ Report read_document(std::string_view text) {
   const Json document = parse(text);
   const Place top{document, ""};
   if (!document.is_object() || !document.contains("schema") || document["schema"] != kReportSchema)
-    throw InputError(fmt::format("expected a document with \"schema\": \"{}\", found {}", kReportSchema,
-                                 !document.is_object()           ? "something else"
-                                 : !document.contains("schema") ? "no schema"
-                                                                 : document["schema"].dump(-1, ' ', true, Json::error_handler_t::replace)));
+    throw InputError(
+        fmt::format("expected a document with \"schema\": \"{}\", found {}", kReportSchema,
+                    !document.is_object() ? "something else"
+                    : !document.contains("schema")
+                        ? "no schema"
+                        : document["schema"].dump(-1, ' ', true, Json::error_handler_t::replace)));
   int version = 0;
   read(top.member("version"), version);
-  if (version != kReportVersion) throw InputError(fmt::format("expected version {} of the schema, found {}", kReportVersion, version));
+  if (version != kReportVersion)
+    throw InputError(fmt::format("expected version {} of the schema, found {}", kReportVersion, version));
   Report report;
   read(top, report);
   return report;

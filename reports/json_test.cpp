@@ -1,7 +1,7 @@
 #include "reports/json.h"
 
-#include <cmath>
 #include <doctest/doctest.h>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -86,8 +86,10 @@ TEST_SUITE("json") {
     CHECK(after.cases[1].fields[7].isolated.worst->a_priori == 4.1e-4);
     // What reports always had is demanded, and what is there must be right.
     document["cases"][0]["fields"][0]["isolated"].erase("rejected");
-    CHECK(contains(refusal(document.dump()), "expected a member \"rejected\" in cases[0].fields[0].isolated, found none"));
-    CHECK(contains(refusal(replaced(to_json(before), "\"would pass\"", "\"might pass\"")), "at cases[1].fields[8].vacuity[0].outcome, found \"might pass\""));
+    CHECK(contains(refusal(document.dump()),
+                   "expected a member \"rejected\" in cases[0].fields[0].isolated, found none"));
+    CHECK(contains(refusal(replaced(to_json(before), "\"would pass\"", "\"might pass\"")),
+                   "at cases[1].fields[8].vacuity[0].outcome, found \"might pass\""));
   }
 
   TEST_CASE("compact and indented layouts say the same") {
@@ -118,11 +120,13 @@ TEST_SUITE("json") {
     const auto set_somewhere = [](const nlohmann::json& holders, const nlohmann::json& blank_object) {
       for (const auto& [member, value] : blank_object.items()) {
         bool differs = false;
-        for (const auto& holder : holders) differs = differs || (holder.is_object() && holder.at(member) != value);
+        for (const auto& holder : holders)
+          differs = differs || (holder.is_object() && holder.at(member) != value);
         CHECK_MESSAGE(differs, "member " << member << " has its default everywhere in the sample");
       }
     };
-    nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields, elements = fields, flips = fields;
+    nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields,
+                   elements = fields, flips = fields;
     nlohmann::json statistics = fields, tests = fields, vacuity = fields, causes = fields, bounds = fields;
     for (const auto& one : sample_json["cases"]) {
       for (const auto& flip : one["flips"]) flips.push_back(flip);
@@ -156,7 +160,13 @@ TEST_SUITE("json") {
 
   TEST_CASE("doubles keep every bit, also those JSON has no word for") {
     Report before = sample::report();
-    const double values[] = {0.1, -0.0, 5e-324, 1.7976931348623157e308, 1.0, std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+    const double values[] = {0.1,
+                             -0.0,
+                             5e-324,
+                             1.7976931348623157e308,
+                             1.0,
+                             std::numeric_limits<double>::infinity(),
+                             -std::numeric_limits<double>::infinity()};
     for (const double value : values) {
       before.seconds = value;
       const double after = report_from_json(to_json(before)).seconds;
@@ -173,9 +183,13 @@ TEST_SUITE("json") {
     CHECK(contains(text, "\"peak_memory_bytes\": \"-9223372036854775808\""));
     CHECK(contains(text, "\"seed\": \"18446744073709551557\""));
     CHECK(report_from_json(text).peak_memory_bytes == before.peak_memory_bytes);
-    CHECK_MESSAGE(contains(refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")), "at peak_memory_bytes"), refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")));
-    CHECK(contains(refusal(replaced(text, "\"18446744073709551557\"", "-1")), "expected an integer of 64 bits, not negative at cases[0].seed, found -1"));
-    CHECK(contains(refusal(replaced(text, "\"tokens\": 16", "\"tokens\": 16.5")), "at cases[0].tokens, found 16.5"));
+    CHECK_MESSAGE(contains(refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")),
+                           "at peak_memory_bytes"),
+                  refusal(replaced(text, "\"-9223372036854775808\"", "\"-9223372036854775809\"")));
+    CHECK(contains(refusal(replaced(text, "\"18446744073709551557\"", "-1")),
+                   "expected an integer of 64 bits, not negative at cases[0].seed, found -1"));
+    CHECK(contains(refusal(replaced(text, "\"tokens\": 16", "\"tokens\": 16.5")),
+                   "at cases[0].tokens, found 16.5"));
   }
 
   TEST_CASE("strings survive whatever they hold; bytes that are not UTF-8 become replacement characters") {
@@ -199,13 +213,19 @@ TEST_SUITE("json") {
   TEST_CASE("foreign and broken documents are refused in one sentence") {
     const std::string text = to_json(sample::report());
     CHECK(refusal("\x89HDF\r\n") == "run.json: expected JSON, found something else at byte 1 of 6");
-    CHECK(contains(refusal("{\"a\": 1}"), "expected a document with \"schema\": \"assay-report\", found no schema"));
+    CHECK(contains(refusal("{\"a\": 1}"),
+                   "expected a document with \"schema\": \"assay-report\", found no schema"));
     CHECK(contains(refusal("[1, 2]"), "found something else"));
     CHECK(contains(refusal(replaced(text, "assay-report", "other")), "found \"other\""));
-    CHECK(refusal(replaced(text, "\"version\": 1", "\"version\": 2")) == "run.json: expected version 1 of the schema, found 2");
-    CHECK(contains(refusal(replaced(text, "\"router_logits\"", "\"router_logitz\"")), "at cases[0].fields[0].field, found \"router_logitz\""));
-    CHECK(contains(refusal(replaced(text, "\"Passed\",\n   \"headline\"", "\"Fine\",\n   \"headline\"")), "expected the name of a verdict at cases[0].verdict"));
-    CHECK(contains(refusal(replaced(text, "\"elements\"", "\"elementz\"")), "expected a member \"elements\" in cases[0].fields[0].isolated, found none"));
-    CHECK(contains(refusal(replaced(text, "\"created\": \"2026-11-21T08:00:00Z\"", "\"created\": 1e999")), "larger one"));
+    CHECK(refusal(replaced(text, "\"version\": 1", "\"version\": 2")) ==
+          "run.json: expected version 1 of the schema, found 2");
+    CHECK(contains(refusal(replaced(text, "\"router_logits\"", "\"router_logitz\"")),
+                   "at cases[0].fields[0].field, found \"router_logitz\""));
+    CHECK(contains(refusal(replaced(text, "\"Passed\",\n   \"headline\"", "\"Fine\",\n   \"headline\"")),
+                   "expected the name of a verdict at cases[0].verdict"));
+    CHECK(contains(refusal(replaced(text, "\"elements\"", "\"elementz\"")),
+                   "expected a member \"elements\" in cases[0].fields[0].isolated, found none"));
+    CHECK(contains(refusal(replaced(text, "\"created\": \"2026-11-21T08:00:00Z\"", "\"created\": 1e999")),
+                   "larger one"));
   }
 }

@@ -12,7 +12,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;
 
 template <class T>
-concept Described = requires(const T& value) { json::members(value, [](const char*, const auto&, auto...) {}); };
+concept Described =
+    requires(const T& value) { json::members(value, [](const char*, const auto&, auto...) {}); };
 
 /// Writes any value of a report. `terse` leaves out members at their default, where a reader gives them that.
 struct Writer {
@@ -82,7 +83,8 @@ std::string to_json(const Report& report, JsonLayout layout) {
   Json document = Json::object();
   document["schema"] = std::string(kReportSchema);
   document["version"] = kReportVersion;
-  document["verdict"] = std::string(name(report.verdict()));  // for readers that want one word; derived, so not read back
+  document["verdict"] =
+      std::string(name(report.verdict()));  // for readers that want one word; derived, so not read back
   document.update(Writer{layout == JsonLayout::Compact}.written(report));
   const int indent = layout == JsonLayout::Indented ? 1 : -1;
   return document.dump(indent, ' ', false, Json::error_handler_t::replace) + (indent > 0 ? "\n" : "");

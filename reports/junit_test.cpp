@@ -14,7 +14,8 @@ bool contains(const std::string& text, std::string_view part) { return text.find
 
 std::size_t count_of(const std::string& text, std::string_view part) {
   std::size_t count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size()))
+    ++count;
   return count;
 }
 
@@ -32,10 +33,12 @@ TEST_SUITE("junit") {
     CHECK(escaped("a<b>&\"c'\n\t") == "a&lt;b&gt;&amp;&quot;c&#39;\n\t");
     CHECK(escaped("\x01\x1b[0m") == "\xef\xbf\xbd\xef\xbf\xbd[0m");
     CHECK(escaped("ü✔\xf0\x9f\x94\xac") == "ü✔\xf0\x9f\x94\xac");
-    CHECK(escaped("\xc3") == "\xef\xbf\xbd");                          // cut short
-    CHECK(escaped("\xc0\xbc") == "\xef\xbf\xbd\xef\xbf\xbd");          // overlong '<'
+    CHECK(escaped("\xc3") == "\xef\xbf\xbd");                                    // cut short
+    CHECK(escaped("\xc0\xbc") == "\xef\xbf\xbd\xef\xbf\xbd");                    // overlong '<'
     CHECK(escaped("\xed\xa0\x80x") == "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx");  // surrogate
-    CHECK(escaped(std::string_view("a\0b", 3)) == "a\xef\xbf\xbd" "b");
+    CHECK(escaped(std::string_view("a\0b", 3)) ==
+          "a\xef\xbf\xbd"
+          "b");
     CHECK(escaped("]]>") == "]]&gt;");
   }
 
@@ -46,8 +49,12 @@ TEST_SUITE("junit") {
     // Of the failing case: 5 failed-like, 1 suspect, 1 mistrusted, 2 not compared.
     CHECK(count_of(xml, "<failure ") == 6);
     CHECK(count_of(xml, "<skipped ") == 2);
-    CHECK(contains(xml, "<testsuites name=\"assay verify: qwen3_30b_a3b\" tests=\"40\" failures=\"6\" errors=\"0\" skipped=\"2\" time=\"6.500\">"));
-    CHECK(contains(xml, "tests=\"20\" failures=\"6\" errors=\"0\" skipped=\"2\" time=\"3.250\" timestamp=\"2026-11-21T08:00:00Z\">"));
+    CHECK(contains(xml,
+                   "<testsuites name=\"assay verify: qwen3_30b_a3b\" tests=\"40\" failures=\"6\" "
+                   "errors=\"0\" skipped=\"2\" time=\"6.500\">"));
+    CHECK(contains(xml,
+                   "tests=\"20\" failures=\"6\" errors=\"0\" skipped=\"2\" time=\"3.250\" "
+                   "timestamp=\"2026-11-21T08:00:00Z\">"));
   }
 
   TEST_CASE("each verdict has its place") {
@@ -57,7 +64,9 @@ TEST_SUITE("junit") {
     CHECK(contains(testcase_of(xml, "first_gemm", suite), "<skipped message=\"first_gemm not written\"/>"));
     CHECK(contains(testcase_of(xml, "intermediate", suite), "<failure type=\"Suspect\""));
     CHECK(contains(testcase_of(xml, "hidden_states_unpermute", suite), "<failure type=\"Mistrusted\""));
-    CHECK(contains(testcase_of(xml, "second_gemm", suite), "<failure type=\"Failed\" message=\"second_gemm FAILED: 5,012 of 262,144 elements rejected\">"));
+    CHECK(contains(
+        testcase_of(xml, "second_gemm", suite),
+        "<failure type=\"Failed\" message=\"second_gemm FAILED: 5,012 of 262,144 elements rejected\">"));
     CHECK(contains(testcase_of(xml, "d_topk_weights", suite), "<failure type=\"NonFinite\""));
     CHECK(contains(testcase_of(xml, "d_gate", suite), "expected shape [128, 2048], found [128, 1024]"));
     CHECK(contains(testcase_of(xml, "second_gemm", suite), "replay: assay verify --fixture"));

@@ -16,7 +16,8 @@ bool by_expert(Field field) { return row(field).shape[0] == Dim::S || row(field)
 Element element(Field field, double ratio) {
   Element e;
   for (const Dim dim : row(field).shape)
-    if (dim != Dim::None) e.at.emplace_back(axis_name(dim), 3 + static_cast<std::int64_t>(e.at.size()) * 1021);
+    if (dim != Dim::None)
+      e.at.emplace_back(axis_name(dim), 3 + static_cast<std::int64_t>(e.at.size()) * 1021);
   if (by_expert(field)) e.at.emplace_back("token", 2);
   e.ref = 0.12345678901234567;
   e.ref_bits = 0x3dfd;
@@ -43,10 +44,14 @@ Judgement judged(Field field, Verdict verdict, double ratio, std::int64_t reject
   if (row(field).match != Match::Rounded) return j;
   j.max_ratio = ratio;
   j.worst = element(field, ratio);
-  j.bounds = {"C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = 0.000122, n = 2048, u = 2^-24",
-              "hopper, in its own order: each of 128 steps of 16 products loses at most 2^-23 of the sum it leaves and 2^-21 of its largest addend", 62, 3, 117.25};
+  j.bounds = {
+      "C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = 0.000122, n = 2048, u = 2^-24",
+      "hopper, in its own order: each of 128 steps of 16 products loses at most 2^-23 of the sum it leaves "
+      "and 2^-21 of its largest addend",
+      62, 3, 117.25};
   if (by_expert(field))
-    for (std::int64_t expert = 0; expert < 12; ++expert) j.worst_by_expert.emplace_back(expert * 11, ratio / (1.0 + static_cast<double>(expert) / 4));
+    for (std::int64_t expert = 0; expert < 12; ++expert)
+      j.worst_by_expert.emplace_back(expert * 11, ratio / (1.0 + static_cast<double>(expert) / 4));
   return j;
 }
 
@@ -59,9 +64,14 @@ Statistics statistics(Field field, double flipped) {
   s.max_contract_ulps = 0.97;
   s.max_contract_ulps_at = {{"row", 3}, {"col", 1021}};
   s.ulp_histogram = {{0, count_of(field) - 420}, {1, 400}, {3, 20}};
-  s.tests = {{"flipped bits", "the field", 1, flipped, 0.0031, 0.0045, flipped > 0.0045 ? -812.5 : 0.0, -8.4, flipped > 0.0045},
-             {"excess energy", "rows 128 to 255, cols 0 to 127", 96, flipped / 3, 0.0002, 0.011, -1.25, -9.9, false}};
-  if (flipped > 0.0045) s.suspicion = "43 % of elements differ from the rounded reference; at most 0.45 % are expected of any legal order of summation";
+  s.tests = {{"flipped bits", "the field", 1, flipped, 0.0031, 0.0045, flipped > 0.0045 ? -812.5 : 0.0, -8.4,
+              flipped > 0.0045},
+             {"excess energy", "rows 128 to 255, cols 0 to 127", 96, flipped / 3, 0.0002, 0.011, -1.25, -9.9,
+              false}};
+  if (flipped > 0.0045)
+    s.suspicion =
+        "43 % of elements differ from the rounded reference; at most 0.45 % are expected of any legal order "
+        "of summation";
   return s;
 }
 
@@ -87,7 +97,8 @@ CaseResult empty_case() {
   c.multiply_adds = 608174080;
   c.accumulators = "router hopper_split(1024, 1024), gate_up hopper, down hopper";
   c.expert_load.assign(128, 0);
-  for (std::int64_t slot = 0; slot < kTokens * kQwen3.top_k; ++slot) ++c.expert_load[static_cast<std::size_t>((slot * slot * 7 + slot) % 97)];
+  for (std::int64_t slot = 0; slot < kTokens * kQwen3.top_k; ++slot)
+    ++c.expert_load[static_cast<std::size_t>((slot * slot * 7 + slot) % 97)];
   return c;
 }
 
@@ -102,7 +113,8 @@ CaseResult passing_case() {
   c.verdict = Verdict::Passed;
   c.headline = "All 20 fields are what HuggingFace computes, each judged on its own and from the inputs.";
   c.replay = "assay verify --golden golden/recorded/qwen3_30b_a3b.grouped_mm.h5 --contract hf";
-  c.remarks = {"hidden_states_unpermute is a derived copy: HuggingFace weights the rows before it unpermutes them"};
+  c.remarks = {
+      "hidden_states_unpermute is a derived copy: HuggingFace weights the rows before it unpermutes them"};
   for (const FieldRow& row : kFields) {
     if (row.match == Match::Given) continue;
     const auto i = static_cast<double>(row.id);
@@ -111,13 +123,16 @@ CaseResult passing_case() {
     f.verdict = Verdict::Passed;
     f.origin = row.id == Field::hidden_states_unpermute ? "derived" : "captured";
     const bool rounded = row.match == Match::Rounded;
-    f.isolated = judged(row.id, Verdict::Passed, 0.02 + std::fmod(i * 0.137, 0.9), 0, rounded ? count_of(row.id) / 900 : 0);
-    f.chained = judged(row.id, Verdict::Passed, 0.01 + std::fmod(i * 0.091, 0.4), 0, rounded ? count_of(row.id) / 40 : 0);
+    f.isolated = judged(row.id, Verdict::Passed, 0.02 + std::fmod(i * 0.137, 0.9), 0,
+                        rounded ? count_of(row.id) / 900 : 0);
+    f.chained = judged(row.id, Verdict::Passed, 0.01 + std::fmod(i * 0.091, 0.4), 0,
+                       rounded ? count_of(row.id) / 40 : 0);
     if (rounded) {
       f.isolated.statistics = statistics(row.id, 0.001);
       f.chained.statistics = statistics(row.id, 0.002);
     }
-    f.vacuity = {{"zeros", VacuityOutcome::Rejected, "interval", false}, {"rows rotated by one", VacuityOutcome::NotApplicable, "equals the reference", false}};
+    f.vacuity = {{"zeros", VacuityOutcome::Rejected, "interval", false},
+                 {"rows rotated by one", VacuityOutcome::NotApplicable, "equals the reference", false}};
     f.isolated_bits = predicted(row.id, 0, 0);
     f.chained_bits = predicted(row.id, 0, 0);
     c.fields.push_back(std::move(f));
@@ -132,7 +147,8 @@ CaseResult failing_case() {
   c.verdict = Verdict::WrongShape;
   c.headline = "second_gemm is the first stage with an error of its own; hidden_states inherits it.";
   c.first_own_error = Field::second_gemm;
-  c.replay = "assay verify --fixture qwen3_30b_a3b --pipeline gpu_fused --contract hf --seed 18446744073709551557";
+  c.replay =
+      "assay verify --fixture qwen3_30b_a3b --pipeline gpu_fused --contract hf --seed 18446744073709551557";
   c.remarks = {"first_gemm stays in registers: intermediate was judged from permuted inputs as one edge"};
   c.flips = {{7, {101}, {12}, 0.0009765625, 0.00390625, true, 0.000244140625, RoutingTier::Admissible},
              {11, {3, 64}, {5, 90}, 0.25, 0.0078125, false, 0.000244140625, RoutingTier::Failed}};
@@ -162,7 +178,8 @@ CaseResult failing_case() {
         f.isolated_bits.cause = "the last 16 elements of K are missing for expert 33";
         f.chained_bits.available = false;
         f.notes = {"every rejected element lies in rows of expert 33"};
-        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give", 0.998, false}, {"wrong_expert", "the weights are those of the next expert", 1.0, true}};
+        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give", 0.998, false},
+                    {"wrong_expert", "the weights are those of the next expert", 1.0, true}};
         break;
       case Field::hidden_states_unpermute:
         f.verdict = Verdict::Mistrusted;
@@ -209,8 +226,9 @@ Report report() {
   r.title = "assay verify: qwen3_30b_a3b";
   r.command = "assay verify --fixture qwen3_30b_a3b --pipeline gpu_fused --html report.html";
   r.created = "2026-11-21T08:00:00Z";
-  r.environment = {{"assay", "0.1.0 (868a281)"}, {"compiler", "g++ 12.2"}, {"CPU", "16 cores, AVX-512"}, {"GPU", "NVIDIA H200, driver 580.65"},
-                   {"HDF5", "1.10.8"}, {"threads", "16"}};
+  r.environment = {{"assay", "0.1.0 (868a281)"}, {"compiler", "g++ 12.2"},
+                   {"CPU", "16 cores, AVX-512"}, {"GPU", "NVIDIA H200, driver 580.65"},
+                   {"HDF5", "1.10.8"},           {"threads", "16"}};
   r.cases = {passing_case(), failing_case()};
   r.seconds = 6.5;
   r.peak_memory_bytes = 1288490188;
@@ -233,12 +251,15 @@ Report many_cases(int count) {
 
 Report hostile_report() {
   Report r = report();
-  const std::string hostile = "</script><script>alert(1)</script><!-- \"quoted\" 'single' & ]]> \x1b[31m \xff end";
+  const std::string hostile =
+      "</script><script>alert(1)</script><!-- \"quoted\" 'single' & ]]> \x1b[31m \xff end";
   r.title = hostile;
   r.command = hostile;
   r.environment.emplace_back(hostile, hostile);
   for (CaseResult& c : r.cases) {
-    for (std::string* text : {&c.problem, &c.candidate, &c.producer, &c.device, &c.contract, &c.accumulators, &c.headline, &c.replay}) *text = hostile;
+    for (std::string* text : {&c.problem, &c.candidate, &c.producer, &c.device, &c.contract, &c.accumulators,
+                              &c.headline, &c.replay})
+      *text = hostile;
     c.remarks.push_back(hostile);
     for (FieldResult& f : c.fields) {
       f.notes.push_back(hostile);

@@ -1,4 +1,5 @@
-// Reports made by hand for the renderers' tests and for looking at pages while they are drawn. Their numbers are invented.
+// Reports made by hand for the renderers' tests and for looking at pages while they are drawn. Their numbers
+// are invented.
 #pragma once
 
 #include "harness/report.h"
@@ -8,7 +9,8 @@ namespace assay::sample {
 /// A golden of a full-width layer, forward and backward: everything passes and every bit is as predicted.
 CaseResult passing_case();
 
-/// A kernel with a faulty down projection: `second_gemm` fails on its own, the fields after it inherit; one field of each other verdict.
+/// A kernel with a faulty down projection: `second_gemm` fails on its own, the fields after it inherit; one
+/// field of each other verdict.
 CaseResult failing_case();
 
 /// Both cases; together they set every member of every struct to something else than its default.
@@ -17,7 +19,8 @@ Report report();
 /// `count` small passing cases and a failing one.
 Report many_cases(int count);
 
-/// Names that try to leave the text they stand in: tags, quotes, control characters, bytes that are not UTF-8.
+/// Names that try to leave the text they stand in: tags, quotes, control characters, bytes that are not
+/// UTF-8.
 Report hostile_report();
 
 }  // namespace assay::sample

@@ -1,4 +1,5 @@
-// What a checker catches, as one page and one table: planted faults by detector, rules of thumb beside, detection by size.
+// What a checker catches, as one page and one table: planted faults by detector, rules of thumb beside,
+// detection by size.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +13,9 @@ namespace assay {
 struct Sensitivity {
   struct Rule {
     std::string name;
-    bool ours = false;        // a detector of assay
+    bool ours = false;  // a detector of assay
     std::string sentence;
-    std::string wrongly;      // share of correct runs it rejects, in words; empty where not measured
+    std::string wrongly;  // share of correct runs it rejects, in words; empty where not measured
   };
   /// How many of the fault's problems a rule catches it on.
   struct Fault {
@@ -26,7 +27,8 @@ struct Sensitivity {
   struct Line {
     std::string rule;
     std::vector<double> share;  // by size, of the seeds
-    std::optional<double> half, nearly_all;  // smallest size found in 50 % and 99 % of the seeds, and in every larger one
+    std::optional<double> half,
+        nearly_all;  // smallest size found in 50 % and 99 % of the seeds, and in every larger one
     bool ours = false;
   };
   struct Curve {

@@ -20,40 +20,61 @@ std::string cell(const std::string& text) {
   return out;
 }
 
-std::string size_text(const std::optional<double>& size) { return size ? fmt::format("{:.3g}", *size) : "never"; }
+std::string size_text(const std::optional<double>& size) {
+  return size ? fmt::format("{:.3g}", *size) : "never";
+}
 
 bool counts(const Fault& fault) { return fault.note != "equivalent"; }
 
 }  // namespace
 
 std::string render_sensitivity_markdown(const Sensitivity& all) {
-  std::string out = "# What assay catches\n\nFaults planted one at a time in a correct layer (`fixtures/faults_*.cpp`), and who notices. Written by\n\n    " + all.command +
-                    "\n\nand compared with the program's own results by a test: do not edit.\n\n| | |\n|---|---|\n";
+  std::string out =
+      "# What assay catches\n\nFaults planted one at a time in a correct layer (`fixtures/faults_*.cpp`), "
+      "and who notices. Written by\n\n    " +
+      all.command +
+      "\n\nand compared with the program's own results by a test: do not edit.\n\n| | |\n|---|---|\n";
   for (const auto& [what, value] : all.facts) out += fmt::format("| {} | {} |\n", what, value);
   if (!all.scopes.empty()) {
-    out += "\n## By contract and width\n\n| contract | problems | planted | killed | in the right stage | with nothing declared | cause named rightly |\n|---|---|---|---|---|---|---|\n";
-    for (const auto& s : all.scopes) out += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", s.contract, s.problems, s.planted, s.killed, s.right_stage, s.undeclared, s.cause);
+    out +=
+        "\n## By contract and width\n\n| contract | problems | planted | killed | in the right stage | with "
+        "nothing declared | cause named rightly |\n|---|---|---|---|---|---|---|\n";
+    for (const auto& s : all.scopes)
+      out += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", s.contract, s.problems, s.planted,
+                         s.killed, s.right_stage, s.undeclared, s.cause);
   }
-  out += "\n## Rules\n\nassay's detectors stand alone here, each by itself; the rules of thumb see the final output only.\n\n| rule | accepts when | faults caught | correct runs rejected |\n|---|---|---|---|\n";
+  out +=
+      "\n## Rules\n\nassay's detectors stand alone here, each by itself; the rules of thumb see the final "
+      "output only.\n\n| rule | accepts when | faults caught | correct runs rejected |\n|---|---|---|---|\n";
   const auto counted = std::ranges::count_if(all.faults, counts);
   for (std::size_t i = 0; i < all.rules.size(); ++i) {
-    const auto caught = std::ranges::count_if(all.faults, [&](const Fault& f) { return counts(f) && f.caught[i] > 0; });
-    out += fmt::format("| {} | {} | {} of {} | {} |\n", all.rules[i].name, cell(all.rules[i].sentence), caught, counted, all.rules[i].wrongly.empty() ? "-" : all.rules[i].wrongly);
+    const auto caught =
+        std::ranges::count_if(all.faults, [&](const Fault& f) { return counts(f) && f.caught[i] > 0; });
+    out += fmt::format("| {} | {} | {} of {} | {} |\n", all.rules[i].name, cell(all.rules[i].sentence),
+                       caught, counted, all.rules[i].wrongly.empty() ? "-" : all.rules[i].wrongly);
   }
   if (!all.curves.empty()) {
-    out += "\n## From which size on\n\nThe smallest size found on 50 % and on 99 % of the problems, and so for every larger size tried.\n";
+    out +=
+        "\n## From which size on\n\nThe smallest size found on 50 % and on 99 % of the problems, and so for "
+        "every larger size tried.\n";
     for (const auto& curve : all.curves) {
-      out += fmt::format("\n{} ({}; {} problems)\n\n| rule | 50 % | 99 % |\n|---|---|---|\n", curve.title, curve.size, curve.seeds);
-      for (const auto& line : curve.lines) out += fmt::format("| {} | {} | {} |\n", line.rule, size_text(line.half), size_text(line.nearly_all));
+      out += fmt::format("\n{} ({}; {} problems)\n\n| rule | 50 % | 99 % |\n|---|---|---|\n", curve.title,
+                         curve.size, curve.seeds);
+      for (const auto& line : curve.lines)
+        out += fmt::format("| {} | {} | {} |\n", line.rule, size_text(line.half), size_text(line.nearly_all));
     }
   }
-  out += "\n## Every fault\n\n`yes`: on every problem it was planted on; `1/2`: on some; `-`: on none.\n\n| fault | stage |";
+  out +=
+      "\n## Every fault\n\n`yes`: on every problem it was planted on; `1/2`: on some; `-`: on none.\n\n| "
+      "fault | stage |";
   for (const auto& rule : all.rules) out += fmt::format(" {} |", rule.name);
   out += "\n|---|---|";
   for (std::size_t i = 0; i < all.rules.size(); ++i) out += "---|";
   out += "\n";
   for (const auto& fault : all.faults) {
-    out += fmt::format("| {}{}: {} | {} |", fault.id, fault.note.empty() ? "" : fmt::format(" ({})", fault.note), fault.sentence, fault.stage);
+    out +=
+        fmt::format("| {}{}: {} | {} |", fault.id, fault.note.empty() ? "" : fmt::format(" ({})", fault.note),
+                    fault.sentence, fault.stage);
     for (const auto caught : fault.caught) out += fmt::format(" {} |", mark(caught, fault.problems));
     out += "\n";
   }

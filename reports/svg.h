@@ -1,5 +1,6 @@
-// The report's drawings as inline SVG. Geometry is computed here; colours come from the page's style sheet by class.
-// Every drawing has a <title>, so that it is read aloud, and repeats nothing that is not also in a table.
+// The report's drawings as inline SVG. Geometry is computed here; colours come from the page's style sheet by
+// class. Every drawing has a <title>, so that it is read aloud, and repeats nothing that is not also in a
+// table.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace assay::svg {
 
-/// A logarithmic axis of error ratios: 0.001 and less at the left edge, `decades_above` powers of ten beyond 1 at the right.
+/// A logarithmic axis of error ratios: 0.001 and less at the left edge, `decades_above` powers of ten beyond
+/// 1 at the right.
 struct RatioAxis {
   int decades_above = 1;
 };
@@ -33,7 +35,8 @@ std::string ulp_histogram(const Statistics& statistics);
 /// A share from 0 to 1 as a filled bar.
 std::string share_meter(double share);
 
-/// The accepted interval with the reference and the found value in it or beside it; ticks are bf16 values where they fit.
+/// The accepted interval with the reference and the found value in it or beside it; ticks are bf16 values
+/// where they fit.
 std::string number_line(const Element& element);
 
 /// Worst ratios of one case over several runs, oldest first, on a logarithmic axis with the line at 1.

@@ -1,7 +1,7 @@
 #include "reports/text.h"
 
-#include <algorithm>
 #include <fmt/format.h>
+#include <algorithm>
 
 #include "reports/columns.h"
 #include "reports/text_detail.h"
@@ -28,17 +28,25 @@ std::string case_header(const CaseResult& result, const TextOptions& options) {
   who.push_back("contract " + printable(result.contract));
   if (!result.accumulators.empty()) who.push_back("accumulators: " + printable(result.accumulators));
   const std::string first = fmt::format("{} {}", sign(mark(result.verdict)), words(result.verdict));
-  const std::string title = fmt::format("{}  {}\n", painted(first, mark(result.verdict), options.colour),
-                                        printable(result.problem == result.candidate ? result.problem : fmt::format("{}, {}", result.problem, result.candidate)));
-  if (result.fields.empty()) return title + wrapped(printable(result.headline), "  ", width);  // nothing was judged: why is all there is to say
+  const std::string title =
+      fmt::format("{}  {}\n", painted(first, mark(result.verdict), options.colour),
+                  printable(result.problem == result.candidate
+                                ? result.problem
+                                : fmt::format("{}, {}", result.problem, result.candidate)));
+  if (result.fields.empty())
+    return title + wrapped(printable(result.headline), "  ",
+                           width);  // nothing was judged: why is all there is to say
   const MoeConfig& c = result.config;
-  std::vector<std::string> what = {fmt::format("T {} tokens", grouped_digits(result.tokens)), fmt::format("K {} of E {} experts", c.top_k, c.num_experts),
-                                   fmt::format("H {}", c.hidden_size), fmt::format("I {}", c.moe_intermediate_size)};
+  std::vector<std::string> what = {fmt::format("T {} tokens", grouped_digits(result.tokens)),
+                                   fmt::format("K {} of E {} experts", c.top_k, c.num_experts),
+                                   fmt::format("H {}", c.hidden_size),
+                                   fmt::format("I {}", c.moe_intermediate_size)};
   if (!c.norm_topk_prob) what.push_back("weights not renormalised");
   what.push_back(fmt::format("seed {}", result.seed));
   if (result.multiply_adds > 0) what.push_back(grouped_digits(result.multiply_adds) + " multiply-adds");
   what.push_back(seconds_text(result.seconds));
-  return title + wrapped(joined(who), "  ", width) + wrapped(joined(what), "  ", width) + wrapped(printable(result.headline), "  ", width);
+  return title + wrapped(joined(who), "  ", width) + wrapped(joined(what), "  ", width) +
+         wrapped(printable(result.headline), "  ", width);
 }
 
 std::string bits_line(const Totals& sum) {
@@ -54,10 +62,12 @@ std::string case_block(const CaseResult& result, const TextOptions& options) {
   const auto width = static_cast<std::size_t>(options.width);
   std::string out = case_header(result, options);
   if (!result.fields.empty()) out.append("\n").append(field_table(result, options));
-  if (const std::string bits = bits_line(totals(result)); !bits.empty()) out.append("\n").append(wrapped(bits, "  ", width));
+  if (const std::string bits = bits_line(totals(result)); !bits.empty())
+    out.append("\n").append(wrapped(bits, "  ", width));
   out += field_details(result, options) + routing_details(result, options);
   for (const std::string& remark : result.remarks) out += wrapped(printable(remark), "  note: ", width);
-  if (!result.replay.empty()) out += fmt::format("  replay: {}\n", printable(result.replay));  // never wrapped: it is to be copied
+  if (!result.replay.empty())
+    out += fmt::format("  replay: {}\n", printable(result.replay));  // never wrapped: it is to be copied
   return out;
 }
 
@@ -66,17 +76,24 @@ std::string case_lines(const std::vector<const CaseResult*>& cases, const TextOp
   if (cases.empty()) return "";
   for (int detail = 2;; --detail) {
     Columns lines;
-    lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Right, Align::Left, Align::Right};
-    lines.rows.push_back({"", "problem", "candidate", detail > 0 ? "contract" : "", "fields", "elements", "worst", "predicted bits", "time"});
+    lines.aligns = {Align::Left,  Align::Left,  Align::Left, Align::Left, Align::Right,
+                    Align::Right, Align::Right, Align::Left, Align::Right};
+    lines.rows.push_back({"", "problem", "candidate", detail > 0 ? "contract" : "", "fields", "elements",
+                          "worst", "predicted bits", "time"});
     for (const CaseResult* result : cases) {
       const Totals sum = totals(*result);
       const Prediction& bits = sum.chained_bits.available ? sum.chained_bits : sum.isolated_bits;
       const auto folder = detail > 1 ? std::string::npos : result->candidate.find_last_of('/');
-      lines.rows.push_back({painted(sign(mark(result->verdict)), mark(result->verdict), options.colour), printable(result->problem),
-                            printable(folder == std::string::npos ? result->candidate : result->candidate.substr(folder + 1)),
-                            detail > 0 ? printable(result->contract) : "", grouped_digits(sum.fields), grouped_digits(sum.elements),
-                            ratio_text(sum.max_ratio), !bits.available ? "-" : bits.as_predicted == bits.elements ? "all" : prediction_text(bits),
-                            seconds_text(result->seconds)});
+      lines.rows.push_back(
+          {painted(sign(mark(result->verdict)), mark(result->verdict), options.colour),
+           printable(result->problem),
+           printable(folder == std::string::npos ? result->candidate : result->candidate.substr(folder + 1)),
+           detail > 0 ? printable(result->contract) : "", grouped_digits(sum.fields),
+           grouped_digits(sum.elements), ratio_text(sum.max_ratio),
+           !bits.available                      ? "-"
+           : bits.as_predicted == bits.elements ? "all"
+                                                : prediction_text(bits),
+           seconds_text(result->seconds)});
     }
     if (detail == 0 || lines.width() <= static_cast<std::size_t>(options.width)) return lines.text(0) + "\n";
   }
@@ -85,14 +102,17 @@ std::string case_lines(const std::vector<const CaseResult*>& cases, const TextOp
 std::string total_line(const Report& report, const TextOptions& options) {
   const Totals sum = totals(report);
   std::vector<std::string> parts = {case_counts_text(report),
-                                    grouped_digits(sum.fields) + " fields" + (sum.absent > 0 ? fmt::format(" ({} not compared)", sum.absent) : ""),
+                                    grouped_digits(sum.fields) + " fields" +
+                                        (sum.absent > 0 ? fmt::format(" ({} not compared)", sum.absent) : ""),
                                     grouped_digits(sum.elements) + " elements", seconds_text(report.seconds)};
   if (report.peak_memory_bytes > 0) parts.push_back("peak memory " + bytes_text(report.peak_memory_bytes));
   const Verdict verdict = report.verdict();
   const std::string word = compared(verdict) ? std::string(words(verdict)) : "NOTHING COMPARED";
   const std::string outcome = fmt::format("{} {}", sign(mark(verdict)), word);
-  std::string line = wrapped(joined(parts), painted(outcome, mark(verdict), options.colour) + "  ", static_cast<std::size_t>(options.width));
-  if (const std::string bits = bits_line(sum); !bits.empty() && report.cases.size() > 1) line += wrapped(bits, "  ", static_cast<std::size_t>(options.width));
+  std::string line = wrapped(joined(parts), painted(outcome, mark(verdict), options.colour) + "  ",
+                             static_cast<std::size_t>(options.width));
+  if (const std::string bits = bits_line(sum); !bits.empty() && report.cases.size() > 1)
+    line += wrapped(bits, "  ", static_cast<std::size_t>(options.width));
   return line;
 }
 
@@ -117,7 +137,8 @@ std::string render_text(const Report& report, const TextOptions& options) {
   }
   flush();
   std::vector<std::string> environment;
-  for (const auto& [what, value] : report.environment) environment.push_back(printable(what) + " " + printable(value));
+  for (const auto& [what, value] : report.environment)
+    environment.push_back(printable(what) + " " + printable(value));
   if (!environment.empty()) out += wrapped(joined(environment), "", width);
   if (!report.command.empty()) out += printable(report.command) + "\n";
   return out + total_line(report, options);

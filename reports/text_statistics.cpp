@@ -11,14 +11,17 @@ namespace {
 
 std::string tests_table(const Statistics& statistics, bool all, bool colour) {
   Columns table;
-  table.aligns = {Align::Left, Align::Left, Align::Left, Align::Right, Align::Right, Align::Right, Align::Left};
+  table.aligns = {Align::Left,  Align::Left,  Align::Left, Align::Right,
+                  Align::Right, Align::Right, Align::Left};
   table.rows.push_back({"", "test", "over", "observed", "expected", "limit", "chance of a legal run"});
   for (const StatisticalTest& test : statistics.tests) {
     if (!all && !test.beyond) continue;
     const Mark kind = !test.beyond ? Mark::Good : statistics.explained ? Mark::Absent : Mark::Doubt;
     const std::string of = test.members > 1 ? fmt::format(", worst of {}", grouped_digits(test.members)) : "";
-    table.rows.push_back({painted(sign(kind), kind, colour), printable(test.measure), printable(test.over) + of, amount_text(test, test.observed), amount_text(test, test.expected),
-                          amount_text(test, test.limit), chance_text(test)});
+    table.rows.push_back({painted(sign(kind), kind, colour), printable(test.measure),
+                          printable(test.over) + of, amount_text(test, test.observed),
+                          amount_text(test, test.expected), amount_text(test, test.limit),
+                          chance_text(test)});
   }
   return table.rows.size() > 1 ? table.text(6) : "";
 }
@@ -29,7 +32,8 @@ std::string causes_text(const FieldResult& result, const TextOptions& options) {
   constexpr std::size_t kShown = 3;
   std::string out;
   for (std::size_t i = 0; i < result.causes.size() && (i < kShown || options.verbose); ++i)
-    out += wrapped(printable(cause_text(result.causes[i])), i == 0 ? "    cause: " : "    or:    ", static_cast<std::size_t>(options.width));
+    out += wrapped(printable(cause_text(result.causes[i])),
+                   i == 0 ? "    cause: " : "    or:    ", static_cast<std::size_t>(options.width));
   return out;
 }
 
@@ -42,12 +46,15 @@ std::string statistics_text(const Judgement& judgement, std::string_view way, co
   std::string out;
   if (suspect) {
     const Mark kind = statistics.explained ? Mark::Absent : Mark::Doubt;
-    out += wrapped(painted(fmt::format("{} statistics: {}{}", way, printable(statistics.suspicion), statistics.explained ? "; yet every bit is as predicted" : ""), kind, options.colour),
+    out += wrapped(painted(fmt::format("{} statistics: {}{}", way, printable(statistics.suspicion),
+                                       statistics.explained ? "; yet every bit is as predicted" : ""),
+                           kind, options.colour),
                    "    ", width);
   }
   if (options.verbose) {
     out += wrapped(statistics_line(statistics), fmt::format("    {}: ", way), width);
-    if (!statistics.ulp_histogram.empty()) out += wrapped(histogram_text(statistics), "      ulps from the rounded reference: ", width);
+    if (!statistics.ulp_histogram.empty())
+      out += wrapped(histogram_text(statistics), "      ulps from the rounded reference: ", width);
   }
   return out + tests_table(statistics, options.verbose, options.colour);
 }
@@ -58,9 +65,12 @@ std::string vacuity_text(const FieldResult& result, const TextOptions& options) 
     const bool passes = check.outcome == VacuityOutcome::WouldPass;
     if (!passes && !options.verbose) continue;
     if (passes && check.chained && !options.verbose) continue;
-    const Mark kind = passes ? (check.chained ? Mark::Absent : Mark::Doubt) : check.outcome == VacuityOutcome::Rejected ? Mark::Good : Mark::Absent;
-    out += wrapped(painted(fmt::format("{}wrong copy, {}: {} ({})", check.chained ? "chained: " : "", printable(check.copy), name(check.outcome), printable(check.reason)), kind,
-                           options.colour),
+    const Mark kind = passes ? (check.chained ? Mark::Absent : Mark::Doubt)
+                      : check.outcome == VacuityOutcome::Rejected ? Mark::Good
+                                                                  : Mark::Absent;
+    out += wrapped(painted(fmt::format("{}wrong copy, {}: {} ({})", check.chained ? "chained: " : "",
+                                       printable(check.copy), name(check.outcome), printable(check.reason)),
+                           kind, options.colour),
                    "    ", static_cast<std::size_t>(options.width));
   }
   return out;

@@ -16,17 +16,25 @@ struct Layout {
   bool isolated_differ;
   bool verdict_words;
 };
-constexpr Layout kLayouts[] = {
-    {true, true, true, true}, {false, true, true, true}, {false, false, true, true}, {false, false, false, true}, {false, false, false, false}};
+constexpr Layout kLayouts[] = {{true, true, true, true},
+                               {false, true, true, true},
+                               {false, false, true, true},
+                               {false, false, false, true},
+                               {false, false, false, false}};
 
 std::string judgement_cell(Field field, const Judgement& judgement, bool colour) {
   if (!compared(judgement.verdict)) return "-";
   std::string text;
-  if (judgement.non_finite > 0 && failed(judgement.verdict)) text = grouped_digits(judgement.non_finite) + " NaN/inf ";
-  else if (judgement.elements == 0) text = "";  // its shape or dtype is wrong: the last column says it
-  else if (has_ratio(field)) text = ratio_text(judgement.max_ratio) + " ";
-  else if (judgement.rejected > 0) text = grouped_digits(judgement.rejected) + " wrong ";
-  else text = "exact ";
+  if (judgement.non_finite > 0 && failed(judgement.verdict))
+    text = grouped_digits(judgement.non_finite) + " NaN/inf ";
+  else if (judgement.elements == 0)
+    text = "";  // its shape or dtype is wrong: the last column says it
+  else if (has_ratio(field))
+    text = ratio_text(judgement.max_ratio) + " ";
+  else if (judgement.rejected > 0)
+    text = grouped_digits(judgement.rejected) + " wrong ";
+  else
+    text = "exact ";
   const Mark kind = mark(judgement.verdict);
   return painted(text.append(sign(kind)), kind, colour);
 }
@@ -38,11 +46,17 @@ std::string differ_cell(const Judgement& judgement) {
 std::string prediction_cell(const Prediction& prediction, const Layout& layout, bool colour) {
   if (!prediction.available) return "-";
   const bool complete = prediction.as_predicted == prediction.elements;
-  const Mark kind = prediction.differing > 0 && prediction.binding ? Mark::Doubt : complete ? Mark::Good : Mark::Absent;
+  const Mark kind = prediction.differing > 0 && prediction.binding ? Mark::Doubt
+                    : complete                                     ? Mark::Good
+                                                                   : Mark::Absent;
   std::string text = complete ? "all" : grouped_digits(prediction.undetermined) + " undet.";
-  if (layout.predicted_counts) text = grouped_digits(prediction.as_predicted) + " of " + grouped_digits(prediction.elements);
-  else if (prediction.differing > 0) text = (layout.verdict_words ? "" : "≠ ") + grouped_digits(prediction.differing) + (layout.verdict_words ? " differ" : "");
-  if (layout.predicted_counts && prediction.undetermined > 0) text += fmt::format(", {} undet.", grouped_digits(prediction.undetermined));
+  if (layout.predicted_counts)
+    text = grouped_digits(prediction.as_predicted) + " of " + grouped_digits(prediction.elements);
+  else if (prediction.differing > 0)
+    text = (layout.verdict_words ? "" : "≠ ") + grouped_digits(prediction.differing) +
+           (layout.verdict_words ? " differ" : "");
+  if (layout.predicted_counts && prediction.undetermined > 0)
+    text += fmt::format(", {} undet.", grouped_digits(prediction.undetermined));
   return painted(text, kind, colour);
 }
 
@@ -57,20 +71,34 @@ std::vector<Column> columns_of(const CaseResult& result, const Layout& layout, b
   const Totals sum = totals(result);
   const bool predicted = sum.isolated_bits.available || sum.chained_bits.available;
   std::vector<Column> columns = {
-      {"", "", Align::Left, [=](const FieldResult& f) { return painted(sign(mark(f.verdict)), mark(f.verdict), colour); }},
+      {"", "", Align::Left,
+       [=](const FieldResult& f) { return painted(sign(mark(f.verdict)), mark(f.verdict), colour); }},
       {"", "field", Align::Left, [](const FieldResult& f) { return std::string(name(f.field)); }},
       {"", "stage", Align::Left, [](const FieldResult& f) { return std::string(name(row(f.field).stage)); }},
-      {"", "elements", Align::Right, [](const FieldResult& f) { return elements(f) > 0 ? grouped_digits(elements(f)) : ""; }},
-      {"isolated", "worst  ", Align::Right, [=](const FieldResult& f) { return judgement_cell(f.field, f.isolated, colour); }}};
-  if (layout.isolated_differ) columns.push_back({"bits", "differ", Align::Right, [](const FieldResult& f) { return differ_cell(f.isolated); }});
-  columns.push_back({"chained", "worst  ", Align::Right, [=](const FieldResult& f) { return judgement_cell(f.field, f.chained, colour); }});
-  if (layout.chained_differ) columns.push_back({"bits", "differ", Align::Right, [](const FieldResult& f) { return differ_cell(f.chained); }});
+      {"", "elements", Align::Right,
+       [](const FieldResult& f) { return elements(f) > 0 ? grouped_digits(elements(f)) : ""; }},
+      {"isolated", "worst  ", Align::Right,
+       [=](const FieldResult& f) { return judgement_cell(f.field, f.isolated, colour); }}};
+  if (layout.isolated_differ)
+    columns.push_back(
+        {"bits", "differ", Align::Right, [](const FieldResult& f) { return differ_cell(f.isolated); }});
+  columns.push_back({"chained", "worst  ", Align::Right,
+                     [=](const FieldResult& f) { return judgement_cell(f.field, f.chained, colour); }});
+  if (layout.chained_differ)
+    columns.push_back(
+        {"bits", "differ", Align::Right, [](const FieldResult& f) { return differ_cell(f.chained); }});
   if (predicted) {
-    columns.push_back({"bits as", "isolated", Align::Left, [=](const FieldResult& f) { return prediction_cell(f.isolated_bits, layout, colour); }});
-    columns.push_back({"predicted", "chained", Align::Left, [=](const FieldResult& f) { return prediction_cell(f.chained_bits, layout, colour); }});
+    columns.push_back({"bits as", "isolated", Align::Left, [=](const FieldResult& f) {
+                         return prediction_cell(f.isolated_bits, layout, colour);
+                       }});
+    columns.push_back({"predicted", "chained", Align::Left, [=](const FieldResult& f) {
+                         return prediction_cell(f.chained_bits, layout, colour);
+                       }});
   }
   if (layout.verdict_words)
-    columns.push_back({"", "verdict", Align::Left, [=](const FieldResult& f) { return painted(words(f.verdict), mark(f.verdict), colour); }});
+    columns.push_back({"", "verdict", Align::Left, [=](const FieldResult& f) {
+                         return painted(words(f.verdict), mark(f.verdict), colour);
+                       }});
   return columns;
 }
 
@@ -94,7 +122,10 @@ std::string field_table(const CaseResult& result, const TextOptions& options) {
     const Columns table = filled(columns_of(result, layout, options.colour), result.fields);
     const bool last = &layout == std::end(kLayouts) - 1;
     if (table.width() + kIndent > static_cast<std::size_t>(options.width) && !last) continue;
-    return table.text(kIndent) + (layout.verdict_words ? "" : "  ✔ passed  ✘ failed  ~ suspect or mistrusted  - not written or not compared\n");
+    return table.text(kIndent) +
+           (layout.verdict_words
+                ? ""
+                : "  ✔ passed  ✘ failed  ~ suspect or mistrusted  - not written or not compared\n");
   }
   return "";
 }

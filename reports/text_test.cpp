@@ -1,8 +1,8 @@
 #include "reports/text.h"
 
-#include <algorithm>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <algorithm>
 #include <limits>
 #include <sstream>
 
@@ -91,12 +91,15 @@ TEST_SUITE("text") {
       rows.push_back(found);
     }
     // The stage column starts at the same place in every row.
-    const auto column = [](const std::string& line, std::string_view what) { return display_width(std::string_view(line).substr(0, line.find(what))); };
+    const auto column = [](const std::string& line, std::string_view what) {
+      return display_width(std::string_view(line).substr(0, line.find(what)));
+    };
     CHECK(column(rows[0], "Router ") == column(rows[1], "TopK "));
     CHECK(column(rows[0], "Router ") == column(rows.back(), "InputGrad"));
     CHECK(contains(rows[0], "2,048 of 2,048     "));
     const std::string all = grouped_digits(totals(result).isolated_bits.elements);
-    CHECK(contains(text, fmt::format("bits as predicted: {} of {} isolated; {} of {} chained", all, all, all, all)));
+    CHECK(contains(
+        text, fmt::format("bits as predicted: {} of {} isolated; {} of {} chained", all, all, all, all)));
     CHECK(contains(text, fmt::format("replay: {}", result.replay)));
   }
 
@@ -108,12 +111,15 @@ TEST_SUITE("text") {
     CHECK(contains(row, "90,112"));
     CHECK(contains(row, "FAILED"));
     CHECK(contains(text, "isolated FAILED: 5,012 of 262,144 outside the interval, worst ratio 12.40"));
-    CHECK(contains(text, fmt::format("at {}\n", place_text(*sample::failing_case().fields[7].isolated.worst))));
+    CHECK(
+        contains(text, fmt::format("at {}\n", place_text(*sample::failing_case().fields[7].isolated.worst))));
     CHECK(contains(text, "accepted   0.123046875 .. 0.1240234375"));
     CHECK(contains(text, "0x3dfd"));
     CHECK(contains(text, "cause: the last 16 elements of K are missing for expert 33"));
     CHECK(contains(text, "note: expected shape [128, 2048], found [128, 1024]"));
-    CHECK(contains(text, "2 tokens took other experts than the reference: 0 exact ties, 1 admissible, 0 suspicious, 1 wrong"));
+    CHECK(contains(
+        text,
+        "2 tokens took other experts than the reference: 0 exact ties, 1 admissible, 0 suspicious, 1 wrong"));
     CHECK(contains(line_with(text, "token 11"), "✘ WRONG"));
     CHECK(contains(line_with(text, "token 7"), "✔ admissible"));
     CHECK(contains(line_with(text, "-  d_gate_up_proj"), " unsupported"));
@@ -126,9 +132,15 @@ TEST_SUITE("text") {
     Judgement& down = report.cases[0].fields[7].isolated;
     report.cases[0].fields[7].chained.worst.reset();
     const std::string text = render_text(report, {.width = 400});
-    CHECK(contains(line_with(text, "a priori "), "  a priori   0.00041: C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) = 0.000122, n = 2048, u = 2^-24"));
-    CHECK(contains(line_with(text, "running "), "  running    3.1e-05, in force: hopper, in its own order: each of 128 steps of 16 products loses"));
-    CHECK(contains(text, "typically  the a-priori bound is 117.2 times the one in force: median of 62 elements, 3 more are exact\n"));
+    CHECK(contains(line_with(text, "a priori "),
+                   "  a priori   0.00041: C(n) sum |a||b| for additions in any order, C(n) = n u / (1 - n u) "
+                   "= 0.000122, n = 2048, u = 2^-24"));
+    CHECK(contains(
+        line_with(text, "running "),
+        "  running    3.1e-05, in force: hopper, in its own order: each of 128 steps of 16 products loses"));
+    CHECK(contains(text,
+                   "typically  the a-priori bound is 117.2 times the one in force: median of 62 elements, 3 "
+                   "more are exact\n"));
     down.worst->running = 0.0;
     down.worst->delta = down.worst->a_priori;
     down.bounds.running = "none: no order of summation is declared";
@@ -136,7 +148,9 @@ TEST_SUITE("text") {
     CHECK(contains(undeclared, "  a priori   0.00041, in force: C(n)"));
     CHECK(contains(undeclared, "  running    none: no order of summation is declared\n"));
     down.worst->delta = 0.0;
-    CHECK(contains(render_text(report, {.width = 400}), "typically  this element is exact in any order of summation, so that delta is 0; the a-priori bound is"));
+    CHECK(contains(render_text(report, {.width = 400}),
+                   "typically  this element is exact in any order of summation, so that delta is 0; the "
+                   "a-priori bound is"));
     down.bounds = {};
     CHECK_FALSE(contains(line_with(render_text(report, {.width = 400}), "sum of |a||b|"), "a priori"));
   }
@@ -187,9 +201,13 @@ TEST_SUITE("text") {
     const Report report = sample::many_cases(40);
     const std::string text = render_text(report);
     CHECK(contains(line_with(text, "tiny_17 "), "  20  "));
-    CHECK(std::ranges::count(lines_of(text), true, [](const std::string& line) { return contains(line, "  router_logits "); }) == 1);
+    CHECK(std::ranges::count(lines_of(text), true, [](const std::string& line) {
+            return contains(line, "  router_logits ");
+          }) == 1);
     const std::string verbose = render_text(report, {.verbose = true});
-    CHECK(std::ranges::count(lines_of(verbose), true, [](const std::string& line) { return contains(line, " router_logits  "); }) == 41);
+    CHECK(std::ranges::count(lines_of(verbose), true, [](const std::string& line) {
+            return contains(line, " router_logits  ");
+          }) == 41);
     CHECK(contains(text, "✘ WRONG SHAPE  41 cases: 1 WRONG SHAPE, 40 passed"));
     CHECK(contains(text, "peak memory 1.2 GiB"));
   }
@@ -199,7 +217,8 @@ TEST_SUITE("text") {
       Report report = sample::report();
       const std::string text = render_text(report, {.width = width});
       for (const std::string& line : lines_of(text))
-        if (!contains(line, "replay:") && !contains(line, "--html")) CHECK_MESSAGE(display_width(line) <= static_cast<std::size_t>(width), line);
+        if (!contains(line, "replay:") && !contains(line, "--html"))
+          CHECK_MESSAGE(display_width(line) <= static_cast<std::size_t>(width), line);
     }
   }
 
@@ -221,7 +240,8 @@ TEST_SUITE("text") {
     one.problem = one.candidate = "cut.h5";
     one.verdict = Verdict::MissingGolden;
     one.headline = "cannot open cut.h5 as HDF5: truncated file";
-    CHECK(contains(render_text(report), "~ NOT JUDGED  cut.h5\n  cannot open cut.h5 as HDF5: truncated file\n\n"));
+    CHECK(contains(render_text(report),
+                   "~ NOT JUDGED  cut.h5\n  cannot open cut.h5 as HDF5: truncated file\n\n"));
     CHECK_FALSE(contains(render_text(report), "T 0 tokens"));
     CHECK_FALSE(contains(render_text(report), "elements   worst"));
   }

@@ -1,8 +1,8 @@
 #include "reports/wording.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
-#include <fmt/format.h>
 
 #include "harness/bf16.h"
 
@@ -26,8 +26,9 @@ std::string_view sign(Mark mark) {
 }
 
 std::string_view words(Verdict verdict) {
-  constexpr std::string_view all[] = {"not written", "unsupported", "passed",    "mistrusted",  "suspect",
-                                      "NOT JUDGED",  "FAILED",      "NON-FINITE", "WRONG DTYPE", "WRONG SHAPE"};
+  constexpr std::string_view all[] = {"not written", "unsupported", "passed", "mistrusted",
+                                      "suspect",     "NOT JUDGED",  "FAILED", "NON-FINITE",
+                                      "WRONG DTYPE", "WRONG SHAPE"};
   static_assert(std::size(all) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
   return all[static_cast<std::size_t>(verdict)];
 }
@@ -52,7 +53,8 @@ std::string bits_text(Field field, std::uint32_t bits) {
 
 bool stored_as_bf16(Field field, const Element& element) {
   const double stored = to_float(Bf16{static_cast<std::uint16_t>(element.out_bits)});
-  return row(field).dtype == DType::BFloat16 && (stored == element.out || (std::isnan(stored) && std::isnan(element.out)));
+  return row(field).dtype == DType::BFloat16 &&
+         (stored == element.out || (std::isnan(stored) && std::isnan(element.out)));
 }
 
 std::string place_text(const Element& element) { return place_text(element.at); }
@@ -81,13 +83,16 @@ std::string prediction_text(const Prediction& prediction) {
   std::string text = grouped_digits(prediction.as_predicted) + " of " + grouped_digits(prediction.elements);
   std::string rest;
   if (prediction.differing > 0) rest = grouped_digits(prediction.differing) + " differ";
-  if (prediction.undetermined > 0) rest += (rest.empty() ? "" : ", ") + grouped_digits(prediction.undetermined) + " undetermined";
+  if (prediction.undetermined > 0)
+    rest += (rest.empty() ? "" : ", ") + grouped_digits(prediction.undetermined) + " undetermined";
   return rest.empty() ? text : text + " (" + rest + ")";
 }
 
 bool has_ratio(Field field) { return row(field).match == Match::Rounded; }
 
-std::int64_t elements(const FieldResult& result) { return std::max(result.isolated.elements, result.chained.elements); }
+std::int64_t elements(const FieldResult& result) {
+  return std::max(result.isolated.elements, result.chained.elements);
+}
 
 namespace {
 
@@ -111,7 +116,8 @@ Totals totals(const CaseResult& result) {
   for (const FieldResult& field : result.fields) {
     ++(compared(field.verdict) ? sum.fields : sum.absent);
     sum.elements += elements(field);
-    if (has_ratio(field.field)) sum.max_ratio = larger(larger(field.isolated.max_ratio, field.chained.max_ratio), sum.max_ratio);
+    if (has_ratio(field.field))
+      sum.max_ratio = larger(larger(field.isolated.max_ratio, field.chained.max_ratio), sum.max_ratio);
     add(sum.isolated_bits, field.isolated_bits);
     add(sum.chained_bits, field.chained_bits);
   }

@@ -13,7 +13,7 @@ namespace assay {
 enum class Mark { Good, Bad, Doubt, Absent };
 
 Mark mark(Verdict verdict);
-std::string_view sign(Mark mark);        // "✔" "✘" "~" "-"
+std::string_view sign(Mark mark);         // "✔" "✘" "~" "-"
 std::string_view words(Verdict verdict);  // "passed", "FAILED", "not written"
 
 /// The tier of a flip; reports from before there were tiers know legal and not.
@@ -30,7 +30,8 @@ std::string value_text(double value);
 /// The stored bits as hexadecimal digits, as many as the field's dtype has: "0x3dfc".
 std::string bits_text(Field field, std::uint32_t bits);
 
-/// Whether the element was stored as bf16, so that its bits and their ulp mean something: integers and float64 results have none.
+/// Whether the element was stored as bf16, so that its bits and their ulp mean something: integers and
+/// float64 results have none.
 bool stored_as_bf16(Field field, const Element& element);
 
 /// "row 17, col 3, expert 5, token 2"
@@ -52,11 +53,12 @@ bool has_ratio(Field field);
 /// Elements of a field that were judged, isolated or chained.
 std::int64_t elements(const FieldResult& result);
 
-/// How far off the first stage with an error of its own is, where, and against what; else the first field that lies outside what the inputs
-/// give. "" where nothing lies outside.
+/// How far off the first stage with an error of its own is, where, and against what; else the first field
+/// that lies outside what the inputs give. "" where nothing lies outside.
 std::string distance_text(const CaseResult& result);
 
-/// The two bounds of a field's judgement, a row each: its name, and what to say of it. Nothing where no account was taken.
+/// The two bounds of a field's judgement, a row each: its name, and what to say of it. Nothing where no
+/// account was taken.
 std::vector<std::pair<std::string, std::string>> bound_rows(const Judgement& judgement);
 
 /// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
@@ -68,7 +70,8 @@ std::string amount_text(const StatisticalTest& test, double amount);
 /// "below 1e-9; fires below 2e-10"
 std::string chance_text(const StatisticalTest& test);
 
-/// "mean z² 1.003, of rounding alone 1.000; largest contract ulp 0.98 at row 3, col 5; independent: 2,048 elements"
+/// "mean z² 1.003, of rounding alone 1.000; largest contract ulp 0.98 at row 3, col 5; independent: 2,048
+/// elements"
 std::string statistics_line(const Statistics& statistics);
 
 /// "0: 1,200; 1: 30; 3-4: 2", and the name of one bucket: "0", "3-4".

@@ -5,7 +5,9 @@
 namespace assay {
 namespace {
 
-std::string size(double bound, bool in_force) { return fmt::format("{:.3g}{}: ", bound, in_force ? ", in force" : ""); }
+std::string size(double bound, bool in_force) {
+  return fmt::format("{:.3g}{}: ", bound, in_force ? ", in force" : "");
+}
 
 }  // namespace
 
@@ -20,8 +22,10 @@ std::vector<std::pair<std::string, std::string>> bound_rows(const Judgement& jud
   rows.emplace_back("running", (e.running > 0.0 ? size(e.running, running) : "") + used.running);
   std::string typical = exact ? "this element is exact in any order of summation, so that delta is 0" : "";
   if (used.sampled > 0)
-    typical += fmt::format("{}the a-priori bound is {} times the one in force: median of {} elements{}", typical.empty() ? "" : "; ", ratio_text(used.typical),
-                           grouped_digits(used.sampled), used.exact > 0 ? fmt::format(", {} more are exact", grouped_digits(used.exact)) : "");
+    typical +=
+        fmt::format("{}the a-priori bound is {} times the one in force: median of {} elements{}",
+                    typical.empty() ? "" : "; ", ratio_text(used.typical), grouped_digits(used.sampled),
+                    used.exact > 0 ? fmt::format(", {} more are exact", grouped_digits(used.exact)) : "");
   if (!typical.empty()) rows.emplace_back("typically", typical);
   return rows;
 }

@@ -1,12 +1,13 @@
-// assay bench: how fast the checker itself is, beside what people use instead. Benchmarks only what the tests verify.
+// assay bench: how fast the checker itself is, beside what people use instead. Benchmarks only what the tests
+// verify.
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <omp.h>
+#include <CLI/CLI.hpp>
 
 #include "fixtures/fill.h"
 #include "harness/cli/commands.h"
@@ -70,8 +71,10 @@ ExitCode product(std::int64_t rows, std::int64_t k, std::int64_t n) {
       continue;
     }
     const double p = time(predicted), b = time(bounded);
-    fmt::print("{:<9} {} x {} x {}: predicted {:.2f}e9, bounded {:.2f}e9 multiply-adds per second and core ({} cores)\n", set, rows, n, k,
-               work / p / cores / 1e9, work / b / cores / 1e9, cores);
+    fmt::print(
+        "{:<9} {} x {} x {}: predicted {:.2f}e9, bounded {:.2f}e9 multiply-adds per second and core ({} "
+        "cores)\n",
+        set, rows, n, k, work / p / cores / 1e9, work / b / cores / 1e9, cores);
   }
   return ExitCode::Passed;
 }
@@ -91,7 +94,8 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
   Judgement judgement;
   const double ours = seconds_of([&] { judgement = compare_rounded(context, out, reference); }, 5);
   const double count = static_cast<double>(out.size());
-  fmt::print("{:<34} {:8.1f}e6 elements per second ({} rejected, {} mismatched)\n", "assay, all metrics", count / ours / 1e6, judgement.rejected, judgement.mismatched);
+  fmt::print("{:<34} {:8.1f}e6 elements per second ({} rejected, {} mismatched)\n", "assay, all metrics",
+             count / ours / 1e6, judgement.rejected, judgement.mismatched);
 
   const auto path = std::filesystem::temp_directory_path() / "assay-bench-compare.bin";
   {
@@ -104,7 +108,9 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
   }
   std::fflush(stdout);
   const char* python = std::getenv("ASSAY_PYTHON");
-  const auto command = fmt::format("{} {}/harness/cli/bench_peers.py {} {}", python == nullptr ? "python3" : python, ASSAY_SOURCE_ROOT, path.string(), ours);
+  const auto command =
+      fmt::format("{} {}/harness/cli/bench_peers.py {} {}", python == nullptr ? "python3" : python,
+                  ASSAY_SOURCE_ROOT, path.string(), ours);
   const int status = std::system(command.c_str());
   std::filesystem::remove(path);
   if (status != 0) throw InputError("the peers need a Python with numpy and torch; set ASSAY_PYTHON");
@@ -114,22 +120,29 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
 }  // namespace
 
 void add_bench(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("bench", "time the checker: products of the reference, and the comparison beside numpy and torch");
+  auto* command = app.add_subcommand(
+      "bench", "time the checker: products of the reference, and the comparison beside numpy and torch");
   command->require_subcommand(1);
   struct Options {
     std::int64_t rows = 256, k = 2048, n = 1536, compared_rows = 4096, columns = 2048;
   };
   auto options = std::make_shared<Options>();
-  auto* products = command->add_subcommand("product", "predicted and bounded products, multiply-adds per second and core");
+  auto* products =
+      command->add_subcommand("product", "predicted and bounded products, multiply-adds per second and core");
   products->add_option("--rows", options->rows)->check(kCount);
   products->add_option("-k", options->k)->check(kCount);
   products->add_option("-n", options->n)->check(kCount);
-  products->callback([options, &program] { program.selected = [options] { return product(options->rows, options->k, options->n); }; });
+  products->callback([options, &program] {
+    program.selected = [options] { return product(options->rows, options->k, options->n); };
+  });
   add_bench_layer(*command, program);
-  auto* comparison = command->add_subcommand("compare", "elements per second beside numpy.testing.assert_allclose and torch.testing.assert_close");
+  auto* comparison = command->add_subcommand(
+      "compare", "elements per second beside numpy.testing.assert_allclose and torch.testing.assert_close");
   comparison->add_option("--rows", options->compared_rows)->check(kCount);
   comparison->add_option("--columns", options->columns)->check(kCount);
-  comparison->callback([options, &program] { program.selected = [options] { return compare(options->compared_rows, options->columns); }; });
+  comparison->callback([options, &program] {
+    program.selected = [options] { return compare(options->compared_rows, options->columns); };
+  });
 }
 
 }  // namespace assay::cli

@@ -1,6 +1,7 @@
-// assay bench layer: the fused GPU layer under graph replay beside cuBLAS and the roofline. Only what the judge has just passed is timed.
-#include <CLI/CLI.hpp>
+// assay bench layer: the fused GPU layer under graph replay beside cuBLAS and the roofline. Only what the
+// judge has just passed is timed.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "fixtures/fixtures.h"
@@ -37,19 +38,25 @@ Problem with_tokens(const std::string& name, const std::string& routing, std::in
 /// The judge's headline on the layer of 16 tokens; throws where it does not pass.
 std::string verified(const Problem& few, const GpuOptions& options) {
   Candidate candidate = run_gpu_fused(few, options);
-  candidate.ties = TieRule::LowestIndex;  // what the pipeline's row declares: equal probabilities are common in skewed routings
+  candidate.ties = TieRule::LowestIndex;  // what the pipeline's row declares: equal probabilities are common
+                                          // in skewed routings
   JudgeOptions judging;
   judging.reference = make_reference;
   const auto result = judge(few, candidate, judging);
   if (result.verdict != Verdict::Passed)
-    throw InputError(fmt::format("what does not pass is not timed: {}, {}: {}", few.name, describe(options.kernel_config_fwd), result.headline));
+    throw InputError(fmt::format("what does not pass is not timed: {}, {}: {}", few.name,
+                                 describe(options.kernel_config_fwd), result.headline));
   return result.headline;
 }
 
-nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixture, const std::string& routing, const std::string& config) {
+nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixture,
+                               const std::string& routing, const std::string& config) {
   auto timings = nlohmann::ordered_json::array();
   for (const auto& t : run.timings) {
-    nlohmann::ordered_json row = {{"what", t.what}, {"median_us", t.median_us}, {"fastest_us", t.fastest_us}, {"slowest_us", t.slowest_us}};
+    nlohmann::ordered_json row = {{"what", t.what},
+                                  {"median_us", t.median_us},
+                                  {"fastest_us", t.fastest_us},
+                                  {"slowest_us", t.slowest_us}};
     if (t.flops > 0) row["tflops"] = t.tflops();
     if (t.limit_us > 0) {
       row["limit_us"] = t.limit_us;
@@ -57,15 +64,26 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
     }
     timings.push_back(std::move(row));
   }
-  return {{"fixture", fixture}, {"routing", routing}, {"tokens", run.tokens}, {"device", run.device}, {"variant", run.variant}, {"kernel_config", config},
-          {"experts_hit", run.experts_hit}, {"fewest_rows", run.fewest_rows}, {"most_rows", run.most_rows},
-          {"sm_clock_mhz", run.sm_clock_mhz}, {"power_watts", run.power_watts}, {"timings", std::move(timings)}};
+  return {{"fixture", fixture},
+          {"routing", routing},
+          {"tokens", run.tokens},
+          {"device", run.device},
+          {"variant", run.variant},
+          {"kernel_config", config},
+          {"experts_hit", run.experts_hit},
+          {"fewest_rows", run.fewest_rows},
+          {"most_rows", run.most_rows},
+          {"sm_clock_mhz", run.sm_clock_mhz},
+          {"power_watts", run.power_watts},
+          {"timings", std::move(timings)}};
 }
 
 void print(const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
-  fmt::print("\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n", fixture, routing, run.device, run.variant, run.tokens,
-             run.experts_hit, run.fewest_rows, run.most_rows, run.sm_clock_mhz, run.power_watts);
-  fmt::print("{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s", "limit us", "share");
+  fmt::print("\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n", fixture,
+             routing, run.device, run.variant, run.tokens, run.experts_hit, run.fewest_rows, run.most_rows,
+             run.sm_clock_mhz, run.power_watts);
+  fmt::print("{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s",
+             "limit us", "share");
   for (const auto& t : run.timings) {
     fmt::print("{:<38} {:>10.1f} {:>10.1f}..{:<9.1f}", t.what, t.median_us, t.fastest_us, t.slowest_us);
     fmt::print(" {:>9}", t.flops > 0 ? fmt::format("{:.0f}", t.tflops()) : "");
@@ -94,12 +112,17 @@ ExitCode layer(const LayerOptions& given) {
         for (const std::int64_t tokens : given.tokens) rounds.push_back({tokens});
       }
       for (const auto& tokens : rounds) {
-        options.kernel_config_fwd = kernel_config(asked, asked == kAutotune ? with_tokens(fixture, routing, tokens.front()) : few, options);
+        options.kernel_config_fwd = kernel_config(
+            asked, asked == kAutotune ? with_tokens(fixture, routing, tokens.front()) : few, options);
         options.debug_fields = true;
         const auto headline = verified(few, options);
         options.debug_fields = false;
         const std::string config = describe(options.kernel_config_fwd);
-        checks.push_back({{"fixture", fixture}, {"routing", routing}, {"tokens", 16}, {"kernel_config", config}, {"headline", headline}});
+        checks.push_back({{"fixture", fixture},
+                          {"routing", routing},
+                          {"tokens", 16},
+                          {"kernel_config", config},
+                          {"headline", headline}});
         for (const auto& run : bench_gpu_fused(problem, tokens, options)) {
           print(run, fixture, routing);
           cases.push_back(to_json(run, fixture, routing, config));
@@ -107,11 +130,19 @@ ExitCode layer(const LayerOptions& given) {
       }
     }
   if (!given.json.empty()) {
-    const nlohmann::ordered_json json = {{"schema", "assay-bench"}, {"version", 1}, {"program", version()}, {"made", utc_now()}, {"contract", given.contract},
-                                         {"roofline", {{"flops_per_second", kRooflineFlops}, {"bytes_per_second", kRooflineBytes}}},
-                                         {"verified", checks}, {"cases", cases}};
-    if (given.json == "-") fmt::print("{}\n", json.dump(1));
-    else write_file_atomically(given.json, json.dump(1) + "\n");
+    const nlohmann::ordered_json json = {
+        {"schema", "assay-bench"},
+        {"version", 1},
+        {"program", version()},
+        {"made", utc_now()},
+        {"contract", given.contract},
+        {"roofline", {{"flops_per_second", kRooflineFlops}, {"bytes_per_second", kRooflineBytes}}},
+        {"verified", checks},
+        {"cases", cases}};
+    if (given.json == "-")
+      fmt::print("{}\n", json.dump(1));
+    else
+      write_file_atomically(given.json, json.dump(1) + "\n");
   }
   return ExitCode::Passed;
 }
@@ -120,19 +151,37 @@ ExitCode layer(const LayerOptions& given) {
 
 void add_bench_layer(CLI::App& bench, Program& program) {
   auto options = std::make_shared<LayerOptions>();
-  auto* command = bench.add_subcommand("layer", "the fused GPU layer under graph replay, beside cuBLAS and the roofline; verified first");
-  command->add_option("--fixture", options->fixtures, "whose layers are timed, with as many tokens as --tokens says")->type_name("F...")->capture_default_str();
-  command->add_option("--routing", options->routings, "natural, hot_expert, ...: how tokens choose experts")->type_name("R...")->capture_default_str();
-  command->add_option("--tokens", options->tokens, "numbers of tokens")->check(CLI::Range(1, 1 << 20))->type_name("T...");
+  auto* command = bench.add_subcommand(
+      "layer", "the fused GPU layer under graph replay, beside cuBLAS and the roofline; verified first");
+  command
+      ->add_option("--fixture", options->fixtures,
+                   "whose layers are timed, with as many tokens as --tokens says")
+      ->type_name("F...")
+      ->capture_default_str();
+  command->add_option("--routing", options->routings, "natural, hot_expert, ...: how tokens choose experts")
+      ->type_name("R...")
+      ->capture_default_str();
+  command->add_option("--tokens", options->tokens, "numbers of tokens")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("T...");
   command->add_option("--contract", options->contract, "hf or fused_fp32")->capture_default_str();
-  command->add_option("--permute-x", options->permute_x, "gather rows inside the first product (default true)")->type_name("BOOL");
-  command->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")->type_name("BOOL");
-  auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")->type_name("C");
-  command->add_flag("--autotune", options->autotune, "the best verified kernel config, measured once and kept")->excludes(typed);
-  command->add_option("--json", options->json, "write times, limits, clocks and power; '-' for stdout")->type_name("FILE");
+  command
+      ->add_option("--permute-x", options->permute_x, "gather rows inside the first product (default true)")
+      ->type_name("BOOL");
+  command
+      ->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")
+      ->type_name("BOOL");
+  auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")
+                    ->type_name("C");
+  command
+      ->add_flag("--autotune", options->autotune, "the best verified kernel config, measured once and kept")
+      ->excludes(typed);
+  command->add_option("--json", options->json, "write times, limits, clocks and power; '-' for stdout")
+      ->type_name("FILE");
   command->callback([options, &program] {
     program.selected = [options] {
-      if (options->kernel_config != kAutotune) parse_kernel_config(options->kernel_config);  // refused before anything is made
+      if (options->kernel_config != kAutotune)
+        parse_kernel_config(options->kernel_config);  // refused before anything is made
       for (const auto& name : options->fixtures) find_fixture(name);
       return layer(*options);
     };

@@ -1,4 +1,5 @@
-// Cause hints on whole layers: wrong results are named with parameters that were found, and noise has no cause.
+// Cause hints on whole layers: wrong results are named with parameters that were found, and noise has no
+// cause.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -21,7 +22,8 @@ using namespace assay::cli;
 
 namespace {
 
-constexpr Field kComputed[] = {Field::router_logits, Field::topk_weights, Field::first_gemm, Field::intermediate, Field::second_gemm, Field::hidden_states};
+constexpr Field kComputed[] = {Field::router_logits, Field::topk_weights, Field::first_gemm,
+                               Field::intermediate,  Field::second_gemm,  Field::hidden_states};
 
 Candidate predicted(const Problem& problem) {
   Candidate candidate = run_pipeline("predicted", problem, {"hf"});
@@ -47,7 +49,8 @@ FieldResult with(const Problem& problem, const Candidate& right, Field field, Ch
   const auto to = wrong.fields.at(field).as<Bf16>();
   const std::int64_t width = before.shape()[1];
   const MatrixView<Bf16> values{from, before.shape()[0], width};
-  for (std::int64_t i = 0; i < before.size(); ++i) to[static_cast<std::size_t>(i)] = change(i / width, i % width, values);
+  for (std::int64_t i = 0; i < before.size(); ++i)
+    to[static_cast<std::size_t>(i)] = change(i / width, i % width, values);
   return judged(problem, wrong, field);
 }
 
@@ -81,7 +84,8 @@ TEST_SUITE("causes") {
       }
   }
 
-  TEST_CASE("at least nine in ten planted faults are named right at the top, by hypotheses of their field's rows") {
+  TEST_CASE(
+      "at least nine in ten planted faults are named right at the top, by hypotheses of their field's rows") {
     int expected = 0, right = 0;
     for (const auto& fault : faults())
       for (const auto fixture : fault.fixtures.first(1)) {  // `assay mutate` plants them on all
@@ -100,7 +104,10 @@ TEST_SUITE("causes") {
           }
           if (fault.hint.empty()) continue;
           ++expected;
-          right += !field.causes.empty() && fmt::format("|{}|", fault.hint).find(fmt::format("|{}|", field.causes.front().hypothesis)) != std::string::npos;
+          right +=
+              !field.causes.empty() &&
+              fmt::format("|{}|", fault.hint).find(fmt::format("|{}|", field.causes.front().hypothesis)) !=
+                  std::string::npos;
         }
       }
     CAPTURE(right);
@@ -121,7 +128,8 @@ TEST_SUITE("causes") {
         {"gate_up_scales_k_block", "tiny", "K 16 to 31 are 0.999 times what they should be"},
         {"down_stale_k_block", "odd", "K 16 to 31 use the left operand of K 0 to 15"},
         {"gate_up_last_row_zero", "odd", "results are zero in the last row of each expert"},
-        {"gate_up_wrong_expert", "odd", "the next expert's weights are used in the last 2 rows of each expert"},
+        {"gate_up_wrong_expert", "odd",
+         "the next expert's weights are used in the last 2 rows of each expert"},
         {"gate_up_columns_unwritten", "tiny", "results are NaN in columns 56 to 63"},
         {"gate_up_columns_shifted", "odd", "columns are shifted by 8 to the left"},
         {"gate_up_scaled", "odd", "results are 1.00391 times what they should be"},
@@ -131,7 +139,8 @@ TEST_SUITE("causes") {
         {"weights_of_first_tokens", "tiny", "the weights are those of the token 8 before for tokens 8 to 11"},
         {"silu_flushed", "wide", "silu is zero for gates below -6"},
         {"silu_scaled", "odd", "silu is 1.00391 times what it should be"},
-        {"down_partials_in_bf16", "odd", "the sums of every 16 of K are rounded to bf16 and then added in fp32"},
+        {"down_partials_in_bf16", "odd",
+         "the sums of every 16 of K are rounded to bf16 and then added in fp32"},
         {"unpermute_row_of_neighbour", "odd", "slot 19 holds the result of slot 20"},
         {"second_gemm_bit_flipped", "odd", "bit 5 of one element is flipped (row 19, column 36)"},
     };
@@ -157,15 +166,24 @@ TEST_SUITE("causes") {
       bool output_only;
       std::string_view sentence;
     } rows[] = {
-        {"gate_up_drops_k_tile", "odd", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, the last 64 of K are missing"},
-        {"gate_up_drops_k_block", "tiny", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, K 16 to 31 are missing"},
-        {"gate_up_drops_k_of_expert", "hot_expert", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, the last 8 of K are missing for expert 0"},
-        {"first_gemm_truncated", "odd", "fused_fp32", Field::intermediate, false, "in first_gemm, which was not written, values are truncated toward zero to bf16"},
-        {"gate_up_drops_k_element", "odd", "hf", Field::hidden_states, true, "in first_gemm, which was not written, the last element of K is missing"},
-        {"gate_up_scaled", "odd", "hf", Field::hidden_states, true, "in first_gemm, which was not written, results are 1.00391 times what they should be"},
-        {"gate_and_up_swapped", "tiny", "hf", Field::hidden_states, true, "in intermediate, which was not written, gate and up halves are exchanged"},
-        {"down_transposed", "tiny", "hf", Field::hidden_states, true, "in second_gemm, which was not written, the weight is read transposed"},
-        {"weights_truncated", "tiny", "hf", Field::hidden_states, true, "in topk_weights, which was not written, values are truncated toward zero to bf16"},
+        {"gate_up_drops_k_tile", "odd", "fused_fp32", Field::intermediate, false,
+         "in first_gemm, which was not written, the last 64 of K are missing"},
+        {"gate_up_drops_k_block", "tiny", "fused_fp32", Field::intermediate, false,
+         "in first_gemm, which was not written, K 16 to 31 are missing"},
+        {"gate_up_drops_k_of_expert", "hot_expert", "fused_fp32", Field::intermediate, false,
+         "in first_gemm, which was not written, the last 8 of K are missing for expert 0"},
+        {"first_gemm_truncated", "odd", "fused_fp32", Field::intermediate, false,
+         "in first_gemm, which was not written, values are truncated toward zero to bf16"},
+        {"gate_up_drops_k_element", "odd", "hf", Field::hidden_states, true,
+         "in first_gemm, which was not written, the last element of K is missing"},
+        {"gate_up_scaled", "odd", "hf", Field::hidden_states, true,
+         "in first_gemm, which was not written, results are 1.00391 times what they should be"},
+        {"gate_and_up_swapped", "tiny", "hf", Field::hidden_states, true,
+         "in intermediate, which was not written, gate and up halves are exchanged"},
+        {"down_transposed", "tiny", "hf", Field::hidden_states, true,
+         "in second_gemm, which was not written, the weight is read transposed"},
+        {"weights_truncated", "tiny", "hf", Field::hidden_states, true,
+         "in topk_weights, which was not written, values are truncated toward zero to bf16"},
     };
     for (const auto& [id, fixture, contract, shows, output_only_, sentence] : rows) {
       const Ground ground = make_ground(fixture, contract);
@@ -195,7 +213,10 @@ TEST_SUITE("causes") {
       CHECK(passed.causes.empty());
       for (const double size : {0.005, 0.5}) {
         std::normal_distribution<double> noise(0.0, size);
-        const auto added = with(problem, right, Field::hidden_states, [&](std::int64_t r, std::int64_t c, const auto& values) { return scaled(values.row(r)[static_cast<std::size_t>(c)], 1.0 + noise(random)); });
+        const auto added = with(
+            problem, right, Field::hidden_states, [&](std::int64_t r, std::int64_t c, const auto& values) {
+              return scaled(values.row(r)[static_cast<std::size_t>(c)], 1.0 + noise(random));
+            });
         std::string found = added.causes.empty() ? "" : added.causes.front().sentence;
         CAPTURE(found);
         CHECK(added.verdict > Verdict::Passed);
@@ -207,8 +228,9 @@ TEST_SUITE("causes") {
   TEST_CASE("bits that another order of summation explains are named with their count") {
     const Problem problem = load_fixture("qwen3_30b_a3b");
     const Accumulator hopper{AccumulatorKind::Hopper, {}};
-    for (const auto& [order, hypothesis] : {std::pair(Accumulator{AccumulatorKind::Hopper, {1024, 1024}}, "split_k"),
-                                            std::pair(Accumulator{AccumulatorKind::Fp32Sequential, {}}, "fp32_sequential")}) {
+    for (const auto& [order, hypothesis] :
+         {std::pair(Accumulator{AccumulatorKind::Hopper, {1024, 1024}}, "split_k"),
+          std::pair(Accumulator{AccumulatorKind::Fp32Sequential, {}}, "fp32_sequential")}) {
       Candidate candidate = predict_forward(problem, find_contract("hf"), {hopper, order, hopper});
       candidate.accumulators = {hopper, hopper, hopper};
       const auto result = judged(problem, candidate, Field::first_gemm);
@@ -217,7 +239,8 @@ TEST_SUITE("causes") {
       REQUIRE(!result.causes.empty());
       CHECK(result.causes.front().hypothesis == hypothesis);
       CHECK(result.causes.front().every_bit);
-      CHECK(result.isolated_bits.cause.find(fmt::format("explains all {} of them", result.isolated_bits.differing)) != std::string::npos);
+      CHECK(result.isolated_bits.cause.find(
+                fmt::format("explains all {} of them", result.isolated_bits.differing)) != std::string::npos);
     }
   }
 
@@ -229,7 +252,10 @@ TEST_SUITE("causes") {
       for (const Field field : kComputed) {
         for (const double size : {0.005, 0.5}) {
           std::normal_distribution<double> noise(0.0, size);
-          const auto added = with(problem, right, field, [&](std::int64_t r, std::int64_t c, const auto& values) { return scaled(values.row(r)[static_cast<std::size_t>(c)], 1.0 + noise(random)); });
+          const auto added =
+              with(problem, right, field, [&](std::int64_t r, std::int64_t c, const auto& values) {
+                return scaled(values.row(r)[static_cast<std::size_t>(c)], 1.0 + noise(random));
+              });
           std::string found = added.causes.empty() ? "" : added.causes.front().sentence;
           CAPTURE(fixture);
           CAPTURE(name(field));
@@ -238,17 +264,23 @@ TEST_SUITE("causes") {
           CHECK(added.verdict > Verdict::Passed);
           CHECK(added.causes.empty());
         }
-        std::vector<Bf16> shuffled(right.fields.at(field).as<Bf16>().begin(), right.fields.at(field).as<Bf16>().end());
+        std::vector<Bf16> shuffled(right.fields.at(field).as<Bf16>().begin(),
+                                   right.fields.at(field).as<Bf16>().end());
         std::ranges::shuffle(shuffled, random);
         const auto width = right.fields.at(field).shape()[1];
-        const auto mixed = with(problem, right, field, [&](std::int64_t r, std::int64_t c, const auto&) { return shuffled[static_cast<std::size_t>(r * width + c)]; });
+        const auto mixed = with(problem, right, field, [&](std::int64_t r, std::int64_t c, const auto&) {
+          return shuffled[static_cast<std::size_t>(r * width + c)];
+        });
         std::string found = mixed.causes.empty() ? "" : mixed.causes.front().sentence;
         CAPTURE(found);
         CHECK(mixed.causes.empty());
         double square = 0.0;
-        for (const Bf16 x : shuffled) square += static_cast<double>(to_float(x)) * to_float(x) / static_cast<double>(shuffled.size());
+        for (const Bf16 x : shuffled)
+          square += static_cast<double>(to_float(x)) * to_float(x) / static_cast<double>(shuffled.size());
         std::normal_distribution<double> unrelated(0.0, std::sqrt(square));
-        const auto replaced = with(problem, right, field, [&](std::int64_t, std::int64_t, const auto&) { return round_to_bf16(unrelated(random)); });
+        const auto replaced = with(problem, right, field, [&](std::int64_t, std::int64_t, const auto&) {
+          return round_to_bf16(unrelated(random));
+        });
         found = replaced.causes.empty() ? "" : replaced.causes.front().sentence;
         CAPTURE(found);
         CHECK(replaced.causes.empty());

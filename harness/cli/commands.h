@@ -1,4 +1,5 @@
-// The program's commands: one file each. A command adds its options to the app and runs when CLI11 has parsed them.
+// The program's commands: one file each. A command adds its options to the app and runs when CLI11 has parsed
+// them.
 #pragma once
 
 #include <functional>

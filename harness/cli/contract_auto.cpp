@@ -24,12 +24,14 @@ std::int64_t elements(const CaseResult& result) {
 
 /// What a product is assumed to do where nothing is declared.
 Accumulator assumed(const Accumulator& accumulator) {
-  return accumulator.kind == AccumulatorKind::Unknown ? Accumulator{AccumulatorKind::HopperAnySplit, {}} : accumulator;
+  return accumulator.kind == AccumulatorKind::Unknown ? Accumulator{AccumulatorKind::HopperAnySplit, {}}
+                                                      : accumulator;
 }
 
 }  // namespace
 
-CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate, const JudgeOptions& options) {
+CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate,
+                               const JudgeOptions& options) {
   std::vector<CaseResult> results;
   std::string tried;
   for (const auto& contract : kContracts) {
@@ -38,20 +40,27 @@ CaseResult judge_best_contract(const Problem& problem, const Candidate& candidat
     under.contract = contract.name;
     results.push_back(judge(problem, candidate, under));
     const CaseResult& result = results.back();
-    tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name, misfit(result).second, elements(result));
+    tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name,
+                         misfit(result).second, elements(result));
   }
   auto best = std::ranges::min_element(results, {}, misfit);
   std::vector<std::string> remarks;
   if (candidate.fields.has(Field::hidden_states) && problem.sizes().tokens > 0) {
     const auto declared = options.accumulators.value_or(candidate.accumulators);
-    const ContractFit fit = fit_contract(problem, candidate, *best, {assumed(declared.router), assumed(declared.gate_up), assumed(declared.down)}, options.reference);
-    // Where none is followed, the one with the fewest other rounding points says more than the one with the fewest rejections.
-    if (best->verdict > Verdict::Passed) best = std::ranges::find(results, fit.closest->name, &CaseResult::contract);
+    const ContractFit fit = fit_contract(
+        problem, candidate, *best,
+        {assumed(declared.router), assumed(declared.gate_up), assumed(declared.down)}, options.reference);
+    // Where none is followed, the one with the fewest other rounding points says more than the one with the
+    // fewest rejections.
+    if (best->verdict > Verdict::Passed)
+      best = std::ranges::find(results, fit.closest->name, &CaseResult::contract);
     std::vector<std::string> named = {best->contract};
-    if (candidate.contract != kContractAuto && candidate.contract != best->contract) named.push_back(candidate.contract);
+    if (candidate.contract != kContractAuto && candidate.contract != best->contract)
+      named.push_back(candidate.contract);
     for (const auto& name : named)
       if (const auto points = differing_points(fit.fitted, find_contract(name)); !points.empty())
-        remarks.push_back(fmt::format("the candidate differs from contract {}: {}", name, fmt::join(points, "; ")));
+        remarks.push_back(
+            fmt::format("the candidate differs from contract {}: {}", name, fmt::join(points, "; ")));
   }
   best->remarks.push_back(fmt::format("contract auto: the data follow {} best ({})", best->contract, tried));
   best->remarks.insert(best->remarks.end(), remarks.begin(), remarks.end());

@@ -8,8 +8,10 @@ namespace assay::cli {
 
 inline constexpr std::string_view kContractAuto = "auto";
 
-/// Judges under every named contract an implementation may follow and keeps the best; its remarks say how the others fared, and
-/// at which rounding points the candidate differs from the best and from the one it declares.
-CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate, const JudgeOptions& options);
+/// Judges under every named contract an implementation may follow and keeps the best; its remarks say how the
+/// others fared, and at which rounding points the candidate differs from the best and from the one it
+/// declares.
+CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate,
+                               const JudgeOptions& options);
 
 }  // namespace assay::cli

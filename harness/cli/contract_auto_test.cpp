@@ -28,7 +28,8 @@ ContractFit fitted(const Problem& problem, const Candidate& candidate) {
 }  // namespace
 
 TEST_SUITE("contract_auto") {
-  TEST_CASE("each named contract is recognised, point by point, with nothing declared and from the output alone") {
+  TEST_CASE(
+      "each named contract is recognised, point by point, with nothing declared and from the output alone") {
     for (const char* fixture : {"tiny", "odd"}) {
       const Problem problem = load_fixture(fixture);
       for (const auto contract : kKernelContracts) {
@@ -39,7 +40,8 @@ TEST_SUITE("contract_auto") {
         const ContractFit fit = fitted(problem, candidate);
         CHECK(fit.closest->name == contract);
         CHECK(differing_points(fit.fitted, find_contract(contract)).empty());
-        for (const Field field : {Field::first_gemm, Field::intermediate, Field::second_gemm}) candidate.fields.erase(field);
+        for (const Field field : {Field::first_gemm, Field::intermediate, Field::second_gemm})
+          candidate.fields.erase(field);
         CHECK(fitted(problem, candidate).closest->name == contract);
       }
     }
@@ -47,15 +49,20 @@ TEST_SUITE("contract_auto") {
 
   TEST_CASE("hf with one rounding point left out is described by exactly that point") {
     const struct {
-      Store PrecisionContract::*member;
+      Store PrecisionContract::* member;
       std::string_view sentence;
     } points[] = {
-        {&PrecisionContract::logits, "what the softmax reads of router_logits is not rounded to bf16, which hf does"},
-        {&PrecisionContract::weights, "what the merge reads of topk_weights is not rounded to bf16, which hf does"},
-        {&PrecisionContract::first_gemm, "what SwiGLU reads of first_gemm is not rounded to bf16, which hf does"},
+        {&PrecisionContract::logits,
+         "what the softmax reads of router_logits is not rounded to bf16, which hf does"},
+        {&PrecisionContract::weights,
+         "what the merge reads of topk_weights is not rounded to bf16, which hf does"},
+        {&PrecisionContract::first_gemm,
+         "what SwiGLU reads of first_gemm is not rounded to bf16, which hf does"},
         {&PrecisionContract::silu, "silu is not rounded to bf16, which hf does"},
-        {&PrecisionContract::intermediate, "what the second product reads of intermediate is not rounded to bf16, which hf does"},
-        {&PrecisionContract::second_gemm, "what the merge reads of second_gemm is not rounded to bf16, which hf does"},
+        {&PrecisionContract::intermediate,
+         "what the second product reads of intermediate is not rounded to bf16, which hf does"},
+        {&PrecisionContract::second_gemm,
+         "what the merge reads of second_gemm is not rounded to bf16, which hf does"},
         {&PrecisionContract::weighted, "weight times value is not rounded to bf16, which hf does"},
     };
     const Problem odd = load_fixture("odd"), all_experts = load_fixture("all_experts");
@@ -94,6 +101,8 @@ TEST_SUITE("contract_auto") {
     CHECK(result.contract == "hf_eager");
     CHECK(result.verdict == Verdict::Passed);
     REQUIRE(result.remarks.size() == 2);
-    CHECK(result.remarks.back() == "the candidate differs from contract hf: slots are added in bf16 by ascending expert, where hf sums them in fp32");
+    CHECK(result.remarks.back() ==
+          "the candidate differs from contract hf: slots are added in bf16 by ascending expert, where hf "
+          "sums them in fp32");
   }
 }

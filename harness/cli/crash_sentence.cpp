@@ -19,7 +19,8 @@ std::array<struct sigaction, kSignals.size()> before;
 std::array<char, 65536> stack;  // for a crash by a stack that is full
 
 void last_words(int signal) {
-  const char digits[] = {static_cast<char>('0' + signal / 10), static_cast<char>('0' + signal % 10), ')', '\n'};
+  const char digits[] = {static_cast<char>('0' + signal / 10), static_cast<char>('0' + signal % 10), ')',
+                         '\n'};
   [[maybe_unused]] auto written = write(STDERR_FILENO, text.data(), std::strlen(text.data()));
   written = signal < 10 ? write(STDERR_FILENO, digits + 1, 3) : write(STDERR_FILENO, digits, 4);
   _exit(static_cast<int>(ExitCode::Failed));
@@ -34,7 +35,7 @@ CrashSentence::CrashSentence(const std::string& sentence) {
   alternate.ss_sp = stack.data();
   alternate.ss_size = stack.size();
   sigaltstack(&alternate, nullptr);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = last_words;
   action.sa_flags = SA_ONSTACK;
   for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &action, &before[i]);

@@ -5,8 +5,8 @@
 
 namespace assay::cli {
 
-/// While one lives, a crash (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) prints "assay: error: SENTENCE (signal N)" on stderr and
-/// ends the program with exit code 1. One at a time.
+/// While one lives, a crash (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) prints "assay: error: SENTENCE (signal
+/// N)" on stderr and ends the program with exit code 1. One at a time.
 class CrashSentence {
  public:
   explicit CrashSentence(const std::string& sentence);

@@ -22,11 +22,13 @@ struct DetectionCurve {
   std::vector<RuleCurve> rules;  // "any bit changes" first: what can be found at all
 };
 
-/// The smallest size from which on, in every larger one too, at least `share` of the seeds are found; nothing if the largest is not.
+/// The smallest size from which on, in every larger one too, at least `share` of the seeds are found; nothing
+/// if the largest is not.
 std::optional<double> detected_from(const DetectionCurve& curve, const RuleCurve& rule, double share);
 
 /// Plants every size of the families (all when empty) on problems with `seeds` fresh seeds.
-std::vector<DetectionCurve> detection_curves(const std::vector<std::string>& families, std::int64_t seeds, std::uint64_t first_seed);
+std::vector<DetectionCurve> detection_curves(const std::vector<std::string>& families, std::int64_t seeds,
+                                             std::uint64_t first_seed);
 
 std::string text(const std::vector<DetectionCurve>& curves);
 std::string json(const std::vector<DetectionCurve>& curves, const std::string& command);

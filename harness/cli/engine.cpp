@@ -1,14 +1,15 @@
 #include "harness/cli/engine.h"
 
-#include "gpu/pipeline.h"
 #include "gpu/engine.h"
+#include "gpu/pipeline.h"
 #include "harness/error.h"
 
 namespace assay::cli {
 namespace {
 
 // About a second of two CPU cores: below, the context and the way there and back cost as much.
-constexpr LeastWork kWorthTheWay = {.multiply_adds = std::int64_t{1} << 33, .elements = std::int64_t{1} << 24};
+constexpr LeastWork kWorthTheWay = {.multiply_adds = std::int64_t{1} << 33,
+                                    .elements = std::int64_t{1} << 24};
 
 }  // namespace
 

@@ -27,11 +27,15 @@ struct Example {
   LargeVector<Interval> reference;
 };
 
-double pick(std::mt19937_64& random, std::initializer_list<double> choices) { return choices.begin()[random() % choices.size()]; }
+double pick(std::mt19937_64& random, std::initializer_list<double> choices) {
+  return choices.begin()[random() % choices.size()];
+}
 
-/// A reference of the size that `exponent` draws, an interval and noise around it, and a stored value near it.
+/// A reference of the size that `exponent` draws, an interval and noise around it, and a stored value near
+/// it.
 template <class Exponent>
-Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, std::uint64_t seed, Exponent exponent) {
+Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, std::uint64_t seed,
+              Exponent exponent) {
   const auto count = static_cast<std::size_t>(rows * width);
   Example e{name, rows, width, LargeVector<Bf16>(count), LargeVector<Interval>(count)};
 #pragma omp parallel for schedule(static)
@@ -41,13 +45,15 @@ Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, st
       const auto i = static_cast<std::size_t>(r * width + c);
       const double sign = random() % 2 == 0 ? 1.0 : -1.0;
       // Often next to a boundary between neighbours, or a power of two, where roundings and spacings change.
-      const double fraction = pick(random, {static_cast<double>(random() >> 11) * 0x1p-53, 0x1p-8, 0x1p-8 + 0x1p-40, 0.0, 1.0 - 0x1p-9});
+      const double fraction = pick(random, {static_cast<double>(random() >> 11) * 0x1p-53, 0x1p-8,
+                                            0x1p-8 + 0x1p-40, 0.0, 1.0 - 0x1p-9});
       const double ref = sign * std::ldexp(1.0 + fraction, exponent(random));
       const double delta = std::fabs(ref) * pick(random, {0.0, 0x1p-30, 0x1p-14, 0x1p-9});
       const double noise = delta * pick(random, {0.0, 0.01, 0.3, 1.0});
       e.reference[i] = {ref, ref - delta, ref + delta, noise, noise * pick(random, {0.01, 0.8, 1.0})};
       Bf16 out = round_to_bf16(ref);
-      if (random() % 50 == 0) out.bits = static_cast<std::uint16_t>(out.bits + pick(random, {1.0, 2.0, 5.0, 40.0, 3000.0}));
+      if (random() % 50 == 0)
+        out.bits = static_cast<std::uint16_t>(out.bits + pick(random, {1.0, 2.0, 5.0, 40.0, 3000.0}));
       e.out[i] = out;
     }
   }
@@ -57,7 +63,9 @@ Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, st
 Example special() {
   Example e{"zeros, subnormal, largest, Inf and NaN on either side", 18, 360, {}, {}};
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
-  const double values[] = {0.0, -0.0, 0x1p-134, 0x1p-133, 0x1.8p-133, 0x1p-126, -0x1p-127, 0x1p-117, 1.0, -1.0, 0x1.fep127, 0x1.ffp127, 0x1p128, 1e300, inf, -inf, nan, -nan};
+  const double values[] = {0.0,       -0.0,     0x1p-134, 0x1p-133, 0x1.8p-133, 0x1p-126,
+                           -0x1p-127, 0x1p-117, 1.0,      -1.0,     0x1.fep127, 0x1.ffp127,
+                           0x1p128,   1e300,    inf,      -inf,     nan,        -nan};
   for (const double ref : values)
     for (const double out : values)
       for (const double delta : {0.0, 0x1p-133, 0x1p-8, 0x1p120, inf})
@@ -70,21 +78,28 @@ Example special() {
 
 /// Values are their own classes.
 StatisticsContext context_of(const Example& e, Dependence dependence) {
-  const std::span<const Bf16> classes = dependence == Dependence::Classes ? std::span<const Bf16>(e.out) : std::span<const Bf16>();
-  return {{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr}, dependence, classes, e.width, std::log(1e-6)};
+  const std::span<const Bf16> classes =
+      dependence == Dependence::Classes ? std::span<const Bf16>(e.out) : std::span<const Bf16>();
+  return {{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr},
+          dependence,
+          classes,
+          e.width,
+          std::log(1e-6)};
 }
 
 /// How many cells and sums are not equal to the last bit.
 std::int64_t differing(const FieldCells& a, const FieldCells& b) {
   std::int64_t count = 0;
   for (std::size_t i = 0; i < b.cells.size(); ++i) count += !(a.cells[i] == b.cells[i]);
-  for (std::size_t i = 0; i < b.column_flips_expected.size(); ++i) count += !(a.column_flips_expected[i] == b.column_flips_expected[i]);
+  for (std::size_t i = 0; i < b.column_flips_expected.size(); ++i)
+    count += !(a.column_flips_expected[i] == b.column_flips_expected[i]);
   for (std::size_t i = 0; i < b.classes.size(); ++i) count += !(a.classes[i] == b.classes[i]);
   return count;
 }
 
 /// Everything a report says of the field, by the engine in force or by the CPU.
-std::string judgement(const StatisticsContext& context, const Example& e, const std::optional<FieldCells>& by_engine) {
+std::string judgement(const StatisticsContext& context, const Example& e,
+                      const std::optional<FieldCells>& by_engine) {
   FieldResult result;
   result.field = context.field.field;
   result.isolated = compare_rounded(context.field, e.out, e.reference, by_engine);
@@ -94,7 +109,9 @@ std::string judgement(const StatisticsContext& context, const Example& e, const 
   return to_json(report);
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 /// Of one example: cells, column sums and class sums that differ, and reports.
 std::int64_t compare_one(const Example& e, Dependence dependence, bool verbose, bool timed) {
@@ -119,14 +136,18 @@ std::int64_t compare_one(const Example& e, Dependence dependence, bool verbose, 
   start = std::chrono::steady_clock::now();
   const bool equal = theirs == judgement(context, e, {});
   if (timed)
-    std::printf("  %s, %zu elements: engine %.3f s, judged by its cells %.3f s; CPU %.3f s\n", e.name.c_str(), e.out.size(), cells_seconds, judged_seconds, seconds_since(start));
-  if (verbose && found > 0) std::printf("  %s: %lld cells or sums differ\n", e.name.c_str(), static_cast<long long>(found));
+    std::printf("  %s, %zu elements: engine %.3f s, judged by its cells %.3f s; CPU %.3f s\n", e.name.c_str(),
+                e.out.size(), cells_seconds, judged_seconds, seconds_since(start));
+  if (verbose && found > 0)
+    std::printf("  %s: %lld cells or sums differ\n", e.name.c_str(), static_cast<long long>(found));
   if (verbose && !equal) std::printf("  %s: reports differ\n", e.name.c_str());
   return found + !equal;
 }
 
 std::function<int(std::mt19937_64&)> between(int low, int high) {
-  return [=](std::mt19937_64& random) { return low + static_cast<int>(random() % static_cast<std::uint64_t>(high - low + 1)); };
+  return [=](std::mt19937_64& random) {
+    return low + static_cast<int>(random() % static_cast<std::uint64_t>(high - low + 1));
+  };
 }
 
 constexpr Dependence kDependences[] = {Dependence::Elements, Dependence::Tokens, Dependence::Classes};
@@ -140,17 +161,23 @@ struct Plant {
 void up(double& x) { x = std::nextafter(x, std::numeric_limits<double>::infinity()); }
 
 const Plant kPlants[] = {
-    {"a rejected element less", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].test.rejected ^= 1; }},
+    {"a rejected element less",
+     [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].test.rejected ^= 1; }},
     {"a mismatch", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].test.mismatched ^= 1; }},
     {"the largest ratio", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].test.max_ratio); }},
     {"a flip", [](FieldCells& c, std::size_t at, std::size_t) { c.cells[at].sums.flipped[0] ^= 2; }},
-    {"flips expected", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.flips_expected); }},
+    {"flips expected",
+     [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.flips_expected); }},
     {"excess", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.excess); }},
-    {"excess expected", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.excess_expected); }},
+    {"excess expected",
+     [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.excess_expected); }},
     {"z2", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.z2); }},
-    {"z2 of rounding", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.z2_of_rounding); }},
-    {"the largest error", [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.max_contract_ulps); }},
-    {"a column's sum", [](FieldCells& c, std::size_t, std::size_t column) { up(c.column_flips_expected[column]); }},
+    {"z2 of rounding",
+     [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.z2_of_rounding); }},
+    {"the largest error",
+     [](FieldCells& c, std::size_t at, std::size_t) { up(c.cells[at].sums.max_contract_ulps); }},
+    {"a column's sum",
+     [](FieldCells& c, std::size_t, std::size_t column) { up(c.column_flips_expected[column]); }},
     {"a class's sum", [](FieldCells& c, std::size_t, std::size_t) { ++c.classes[0x3f80].flips_expected; }},
 };
 
@@ -163,7 +190,8 @@ std::int64_t compare_fields(const Engine& engine) {
     found += compare_one(special(), dependence, true, false);
     found += compare_one(drawn("values around one", 37, 200, 1, between(-3, 3)), dependence, true, false);
     found += compare_one(drawn("every size", 64, 333, 2, between(-140, 127)), dependence, true, false);
-    found += compare_one(drawn("around the smallest normal", 16, 129, 3, between(-134, -115)), dependence, true, false);
+    found += compare_one(drawn("around the smallest normal", 16, 129, 3, between(-134, -115)), dependence,
+                         true, false);
     found += compare_one(drawn("one column", 300, 1, 4, between(-1, 1)), dependence, true, false);
   }
   const Example full = drawn("full size", 32768, 2048, 5, between(-4, 4));

@@ -7,11 +7,12 @@
 
 namespace assay::cli {
 
-/// Compares fields that reach every branch of the comparison under every dependence, and one of full size, whose times it prints. Returns
-/// how many cells, sums and reports differ in any bit.
+/// Compares fields that reach every branch of the comparison under every dependence, and one of full size,
+/// whose times it prints. Returns how many cells, sums and reports differ in any bit.
 std::int64_t compare_fields(const Engine& engine);
 
-/// The check must be seen to fail: one bit of every kind of sum changed where no sample looks, and an engine of other arithmetic.
+/// The check must be seen to fail: one bit of every kind of sum changed where no sample looks, and an engine
+/// of other arithmetic.
 bool planted_differences_are_found(const Engine& engine);
 
 }  // namespace assay::cli

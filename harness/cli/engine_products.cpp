@@ -37,7 +37,8 @@ using Draw = std::function<float(std::mt19937_64&)>;
 
 float normal(std::mt19937_64& random) { return std::normal_distribution<float>()(random); }
 float scaled(std::mt19937_64& random, int lowest, int highest) {
-  return std::ldexp(normal(random), static_cast<int>(random() % static_cast<std::uint64_t>(highest - lowest + 1)) + lowest);
+  return std::ldexp(normal(random),
+                    static_cast<int>(random() % static_cast<std::uint64_t>(highest - lowest + 1)) + lowest);
 }
 
 struct Data {
@@ -54,7 +55,8 @@ const Data kData[] = {
     {"alignments at the edge of what was measured", [](std::mt19937_64& r) { return scaled(r, -56, -46); }},
     {"sums near overflow", [](std::mt19937_64& r) { return scaled(r, 58, 63); }},
     {"small integers", [](std::mt19937_64& r) { return static_cast<float>(static_cast<int>(r() % 7) - 3); }},
-    {"few subnormal, Inf and NaN", [](std::mt19937_64& r) {
+    {"few subnormal, Inf and NaN",
+     [](std::mt19937_64& r) {
        const auto choice = r() % 997;
        if (choice == 0) return 0x1p-130f;
        if (choice == 1) return std::numeric_limits<float>::infinity();
@@ -64,8 +66,8 @@ const Data kData[] = {
 };
 
 struct Operands {
-  std::vector<Bf16> left;                 // [left_rows, k]
-  std::vector<std::vector<Bf16>> right;   // per group [n, k]
+  std::vector<Bf16> left;                // [left_rows, k]
+  std::vector<std::vector<Bf16>> right;  // per group [n, k]
   std::vector<std::int32_t> source;
   std::vector<std::int64_t> offsets;
 };
@@ -79,7 +81,9 @@ Operands operands(const Shape& shape, const Data& data, std::mt19937_64& random)
   made.offsets.push_back(0);
   for (const auto rows : shape.rows) {
     fill(made.right.emplace_back(), rows == 0 ? 0 : shape.n * shape.k);
-    for (std::int64_t r = 0; r < rows; ++r) made.source.push_back(static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(shape.left_rows)));
+    for (std::int64_t r = 0; r < rows; ++r)
+      made.source.push_back(
+          static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(shape.left_rows)));
     made.offsets.push_back(static_cast<std::int64_t>(made.source.size()));
   }
   return made;
@@ -93,19 +97,29 @@ GroupedProduct<Value> product_of(const Shape& shape, const Operands& from, const
   product.offsets = from.offsets;
   product.k = shape.k;
   product.n = shape.n;
-  product.weights = [&from](std::int64_t group) { return ExpertMatrix{from.right[static_cast<std::size_t>(group)], nullptr}; };
+  product.weights = [&from](std::int64_t group) {
+    return ExpertMatrix{from.right[static_cast<std::size_t>(group)], nullptr};
+  };
   return product;
 }
 
-bool same(double a, double b) { return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) || (std::isnan(a) && std::isnan(b)); }
-bool same(const Interval& a, const Interval& b) { return same(a.ref, b.ref) && same(a.low, b.low) && same(a.high, b.high) && same(a.noise, b.noise); }
+bool same(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b) ||
+         (std::isnan(a) && std::isnan(b));
+}
+bool same(const Interval& a, const Interval& b) {
+  return same(a.ref, b.ref) && same(a.low, b.low) && same(a.high, b.high) && same(a.noise, b.noise);
+}
 bool same(const PredictedValue& a, const PredictedValue& b) {
-  return a.undetermined == b.undetermined && (std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value) || (std::isnan(a.value) && std::isnan(b.value)));
+  return a.undetermined == b.undetermined &&
+         (std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value) ||
+          (std::isnan(a.value) && std::isnan(b.value)));
 }
 
 template <class Value>
 void compare_one(const std::string& what, const GroupedProduct<Value>& product,
-                 const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine, bool verbose, ProductComparison& all) {
+                 const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
+                 bool verbose, ProductComparison& all) {
   const LargeVector<Value> ours = grouped_product(product);  // no engine is in force here
   LargeVector<Value> theirs(ours.size());
   if (!by_engine(product, theirs)) {
@@ -114,7 +128,8 @@ void compare_one(const std::string& what, const GroupedProduct<Value>& product,
   }
   std::int64_t differing = 0;
   for (std::size_t i = 0; i < ours.size(); ++i) differing += !same(ours[i], theirs[i]);
-  if (differing > 0 && verbose) std::printf("  %s: %lld of %zu differ\n", what.c_str(), static_cast<long long>(differing), ours.size());
+  if (differing > 0 && verbose)
+    std::printf("  %s: %lld of %zu differ\n", what.c_str(), static_cast<long long>(differing), ours.size());
   ++all.products;
   all.elements += static_cast<std::int64_t>(ours.size());
   all.differing += differing;
@@ -133,7 +148,8 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
       std::vector<PredictedValue> predicted;
       for (std::size_t i = 0; i < made.left.size(); ++i) {
         const double value = to_float(made.left[i]);
-        const bool exact_row = static_cast<std::int64_t>(i) / shape.k % 3 == 0;  // among the uncertain ones: bounds are chosen by row
+        const bool exact_row = static_cast<std::int64_t>(i) / shape.k % 3 ==
+                               0;  // among the uncertain ones: bounds are chosen by row
         const double radius = exact_row ? 0.0 : std::fabs(value) * 0x1p-9 * static_cast<double>(random() % 5);
         exact.push_back({value, value, value, 0.0});
         uncertain.push_back({value, value - radius, value + 0.5 * radius, 0.25 * radius});
@@ -143,15 +159,20 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
       mixed.accumulator = {AccumulatorKind::Hopper, {}};
       compare_one<Interval>("bounded, uncertain operand, " + what, mixed, engine.bounded, verbose, all);
       if (!predicted.empty()) predicted[predicted.size() / 2].undetermined = random() % 4 == 0;
-      std::vector<Accumulator> accumulators = {{AccumulatorKind::HopperAnySplit, {}}, {AccumulatorKind::Hopper, {}}};
-      if (shape.k > 32) accumulators.push_back({AccumulatorKind::Hopper, {shape.k / 48 * 16, shape.k / 48 * 16, shape.k - shape.k / 48 * 32}});
+      std::vector<Accumulator> accumulators = {{AccumulatorKind::HopperAnySplit, {}},
+                                               {AccumulatorKind::Hopper, {}}};
+      if (shape.k > 32)
+        accumulators.push_back(
+            {AccumulatorKind::Hopper, {shape.k / 48 * 16, shape.k / 48 * 16, shape.k - shape.k / 48 * 32}});
       for (const auto& accumulator : accumulators) {
         auto bounded = product_of(shape, made, exact);  // with the running bound of that order
         bounded.accumulator = accumulator;
-        compare_one<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded, verbose, all);
+        compare_one<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded,
+                              verbose, all);
         auto product = product_of(shape, made, predicted);
         product.accumulator = accumulator;
-        compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product, engine.predicted, verbose, all);
+        compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
+                                    engine.predicted, verbose, all);
       }
     }
   return all;

@@ -13,8 +13,8 @@ struct ProductComparison {
   std::int64_t differing = 0;  // in any bit of any member
 };
 
-/// Every combination of shape, data and accumulator; what the engine declines is told on stdout and not counted as equal.
-/// Prints a line for each product that differs, if `verbose`.
+/// Every combination of shape, data and accumulator; what the engine declines is told on stdout and not
+/// counted as equal. Prints a line for each product that differs, if `verbose`.
 ProductComparison compare_products(const Engine& engine, bool verbose);
 
 }  // namespace assay::cli

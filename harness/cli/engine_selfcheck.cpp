@@ -1,5 +1,6 @@
-// `engine_selfcheck`: the GPU as engine against the CPU. Single products first, then comparisons of whole fields, then
-// judgements of right and of faulty candidates with and without the engine: same verdicts, counts and figures. Exit 1 on a difference, 77 without a device.
+// `engine_selfcheck`: the GPU as engine against the CPU. Single products first, then comparisons of whole
+// fields, then judgements of right and of faulty candidates with and without the engine: same verdicts,
+// counts and figures. Exit 1 on a difference, 77 without a device.
 // `--small` leaves the judgements out (for compute-sanitizer).
 #include <cstdio>
 #include <exception>
@@ -28,7 +29,8 @@ using namespace assay;
 using namespace assay::cli;
 
 /// Everything the judge has to say about a candidate, as text; times left out.
-std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine, TakenOver& taken) {
+std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine,
+                      TakenOver& taken) {
   const EngineScope scope(make_engine(engine));
   JudgeOptions options;
   options.reference = make_reference;
@@ -47,7 +49,8 @@ std::vector<Candidate> candidates(const Problem& problem) {
   constexpr std::int64_t kFullWidth = 2048;  // there one fault is enough: the CPU's part takes seconds each
   for (const Field field : {Field::router_logits, Field::first_gemm, Field::second_gemm}) {
     if (problem.config.hidden_size >= kFullWidth && field != Field::second_gemm) continue;
-    all.push_back(predict_forward(problem, contract, accumulators, Fault{.kind = FaultKind::DropLastK, .field = field, .amount = 1}));
+    all.push_back(predict_forward(problem, contract, accumulators,
+                                  Fault{.kind = FaultKind::DropLastK, .field = field, .amount = 1}));
     all.back().name = fmt::format("predicted, the last of K missing in {}", name(field));
   }
   if (problem.sizes().tokens == 0) return all;
@@ -67,9 +70,12 @@ std::int64_t compare_judgements() {
     const Problem problem = load_fixture(fixture.name);
     for (const auto& candidate : candidates(problem)) {
       TakenOver none, taken;
-      const bool equal = judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, taken);
+      const bool equal =
+          judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, taken);
       const bool used = (taken.products > 0 && taken.comparisons > 0) || fixture.tokens() == 0;
-      if (!equal || !used) std::printf("  %s, %s: %s\n", problem.name.c_str(), candidate.name.c_str(), equal ? "the engine took nothing over" : "judgements differ");
+      if (!equal || !used)
+        std::printf("  %s, %s: %s\n", problem.name.c_str(), candidate.name.c_str(),
+                    equal ? "the engine took nothing over" : "judgements differ");
       wrong += !equal || !used;
     }
   }
@@ -80,7 +86,8 @@ std::int64_t compare_judgements() {
 bool wrong_constant_is_found() {
   const auto broken = gpu_engine({}, 24);
   const ProductComparison products = compare_products(*broken, false);
-  std::printf("an accumulator of 24 fractional bits: %lld elements differ\n", static_cast<long long>(products.differing));
+  std::printf("an accumulator of 24 fractional bits: %lld elements differ\n",
+              static_cast<long long>(products.differing));
   const Problem problem = load_fixture("odd");
   try {
     const EngineScope scope(broken);
@@ -104,15 +111,18 @@ int main(int argc, char** argv) {
     }
     const Engine engine = *gpu_engine({});
     const ProductComparison products = compare_products(engine, true);
-    std::printf("%lld products, %lld elements: %lld differ from the CPU's\n", static_cast<long long>(products.products),
-                static_cast<long long>(products.elements), static_cast<long long>(products.differing));
+    std::printf("%lld products, %lld elements: %lld differ from the CPU's\n",
+                static_cast<long long>(products.products), static_cast<long long>(products.elements),
+                static_cast<long long>(products.differing));
     const std::int64_t figures = compare_fields(engine);
-    std::printf("cells, sums and reports of whole fields that differ: %lld\n", static_cast<long long>(figures));
+    std::printf("cells, sums and reports of whole fields that differ: %lld\n",
+                static_cast<long long>(figures));
     if (small) return products.products > 0 && products.differing == 0 && figures == 0 ? 0 : 1;
     const std::int64_t judgements = compare_judgements();
     std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
     const bool found = wrong_constant_is_found() && planted_differences_are_found(engine);
-    return products.products > 0 && products.differing == 0 && figures == 0 && judgements == 0 && found ? 0 : 1;
+    return products.products > 0 && products.differing == 0 && figures == 0 && judgements == 0 && found ? 0
+                                                                                                        : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "engine_selfcheck: %s\n", error.what());
     return 3;

@@ -1,5 +1,6 @@
-// A report says the same, to the last digit, whether an engine compares fields or the CPU; and an engine is believed only as far as
-// sampled cells go. The engine of these tests is the CPU's own functions behind the interface.
+// A report says the same, to the last digit, whether an engine compares fields or the CPU; and an engine is
+// believed only as far as sampled cells go. The engine of these tests is the CPU's own functions behind the
+// interface.
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -34,7 +35,8 @@ Engine host_engine(Change change = nullptr) {
   return engine;
 }
 
-std::string report(const Problem& problem, const Candidate& candidate, const std::optional<Engine>& engine, std::int64_t& comparisons) {
+std::string report(const Problem& problem, const Candidate& candidate, const std::optional<Engine>& engine,
+                   std::int64_t& comparisons) {
   const EngineScope scope(engine);
   Report all;
   all.cases.push_back(judged(problem, candidate));
@@ -57,8 +59,14 @@ struct Large {
   }
   std::optional<FieldCells> cells(const Engine& engine, Dependence dependence = Dependence::Elements) const {
     const EngineScope scope(engine);
-    const std::span<const Bf16> classes = dependence == Dependence::Classes ? std::span<const Bf16>(out) : std::span<const Bf16>();
-    return cells_by_engine({{Field::hidden_states, Sizes{{kWidth, 1, 1, 1, true}, kRows}, nullptr}, dependence, classes, kWidth, -10.0}, out, reference);
+    const std::span<const Bf16> classes =
+        dependence == Dependence::Classes ? std::span<const Bf16>(out) : std::span<const Bf16>();
+    return cells_by_engine({{Field::hidden_states, Sizes{{kWidth, 1, 1, 1, true}, kRows}, nullptr},
+                            dependence,
+                            classes,
+                            kWidth,
+                            -10.0},
+                           out, reference);
   }
 };
 
@@ -69,18 +77,24 @@ TEST_SUITE("engine_cells") {
     for (const char* name : {"odd", "tiny", "saturated"}) {
       const Problem problem = load_fixture(name);
       const auto& contract = find_contract("hf");
-      std::vector<Candidate> candidates = {forward(problem, contract), predict_forward(problem, contract, huggingface_accumulators(problem, "hf"))};
-      for (const Field field : {Field::router_logits, Field::first_gemm, Field::intermediate, Field::hidden_states}) {
+      std::vector<Candidate> candidates = {
+          forward(problem, contract),
+          predict_forward(problem, contract, huggingface_accumulators(problem, "hf"))};
+      for (const Field field :
+           {Field::router_logits, Field::first_gemm, Field::intermediate, Field::hidden_states}) {
         candidates.push_back(forward(problem, contract));
         auto values = candidates.back().fields.at(field).as<Bf16>();
         const Bf16 planted[] = {{0x7fc0}, {0xff80}, {0x4580}, {0x0000}};
-        for (std::size_t i = 0; i < 4; ++i) values[(i + 1) * values.size() / 5] = planted[static_cast<std::size_t>(field) % 4 + i < 4 ? i : 3];
+        for (std::size_t i = 0; i < 4; ++i)
+          values[(i + 1) * values.size() / 5] = planted[static_cast<std::size_t>(field) % 4 + i < 4 ? i : 3];
         candidates.push_back(forward(problem, contract));
-        for (Bf16& x : candidates.back().fields.at(field).as<Bf16>()) x = round_to_bf16(to_float(x) * (1.0 + 0x1p-9));
+        for (Bf16& x : candidates.back().fields.at(field).as<Bf16>())
+          x = round_to_bf16(to_float(x) * (1.0 + 0x1p-9));
       }
       for (const Candidate& candidate : candidates) {
         std::int64_t none = 0, comparisons = 0;
-        const std::string own = report(problem, candidate, {}, none), theirs = report(problem, candidate, host_engine(), comparisons);
+        const std::string own = report(problem, candidate, {}, none),
+                          theirs = report(problem, candidate, host_engine(), comparisons);
         CHECK(own == theirs);
         CHECK(none == 0);
         CHECK(comparisons >= 6);
@@ -91,31 +105,40 @@ TEST_SUITE("engine_cells") {
   TEST_CASE("one bit of a sampled cell or column is enough to refuse the engine") {
     const Large field;
     const auto up = [](double& x) { x = std::nextafter(x, 1e9); };
-    const Change changes[] = {
-        [](FieldCells& c) { c.cells[0].test.rejected = 1; },          [](FieldCells& c) { c.cells[0].test.mismatched ^= 1; },
-        [=](FieldCells& c) { up(c.cells[0].test.max_ratio); },        [](FieldCells& c) { c.cells[0].sums.flipped[1] ^= 4; },
-        [=](FieldCells& c) { up(c.cells[0].sums.excess); },           [=](FieldCells& c) { up(c.cells[0].sums.flips_expected); },
-        [=](FieldCells& c) { up(c.cells.back().sums.z2); },           [=](FieldCells& c) { up(c.cells.back().sums.max_contract_ulps); },
-        [=](FieldCells& c) { up(c.column_flips_expected.back()); },   [=](FieldCells& c) { up(c.column_flips_expected.front()); }};
+    const Change changes[] = {[](FieldCells& c) { c.cells[0].test.rejected = 1; },
+                              [](FieldCells& c) { c.cells[0].test.mismatched ^= 1; },
+                              [=](FieldCells& c) { up(c.cells[0].test.max_ratio); },
+                              [](FieldCells& c) { c.cells[0].sums.flipped[1] ^= 4; },
+                              [=](FieldCells& c) { up(c.cells[0].sums.excess); },
+                              [=](FieldCells& c) { up(c.cells[0].sums.flips_expected); },
+                              [=](FieldCells& c) { up(c.cells.back().sums.z2); },
+                              [=](FieldCells& c) { up(c.cells.back().sums.max_contract_ulps); },
+                              [=](FieldCells& c) { up(c.column_flips_expected.back()); },
+                              [=](FieldCells& c) { up(c.column_flips_expected.front()); }};
     for (const Change& change : changes) CHECK_THROWS_AS(field.cells(host_engine(change)), InputError);
     CHECK(field.cells(host_engine()).has_value());
   }
 
-  TEST_CASE("a cell that no field can give is refused wherever it stands: unwritten, NaN, more than its elements") {
+  TEST_CASE(
+      "a cell that no field can give is refused wherever it stands: unwritten, NaN, more than its elements") {
     const Large field;
     constexpr std::size_t kUnsampled = 599 * 12;
-    const Change changes[] = {[](FieldCells& c) { std::memset(static_cast<void*>(&c.cells[kUnsampled]), 0xff, sizeof(Cell)); },
-                              [](FieldCells& c) { c.cells[kUnsampled].test.max_ratio = std::numeric_limits<double>::quiet_NaN(); },
-                              [](FieldCells& c) { c.cells[kUnsampled].test.rejected = -1; },
-                              [](FieldCells& c) { c.cells[kUnsampled].test.non_finite = 1; },
-                              [](FieldCells& c) { c.cells[kUnsampled].test.mismatched = 129; },
-                              [](FieldCells& c) { c.cells[kUnsampled].sums.z2 = std::numeric_limits<double>::quiet_NaN(); },
-                              [](FieldCells& c) { c.cells[kUnsampled].sums.flips_expected = 128.5; },
-                              [](FieldCells& c) { c.cells.back().sums.flipped[1] |= std::uint64_t{1} << 63; },
-                              [](FieldCells& c) { c.column_flips_expected[2 * Large::kWidth] = std::numeric_limits<double>::quiet_NaN(); },
-                              [](FieldCells& c) { c.classes[0x3f80].flips_expected += std::int64_t{1} << 40; },
-                              [](FieldCells& c) { ++c.classes[0].elements; }};
-    for (const Change& change : changes) CHECK_THROWS_AS(field.cells(host_engine(change), Dependence::Classes), InputError);
+    const Change changes[] = {
+        [](FieldCells& c) { std::memset(static_cast<void*>(&c.cells[kUnsampled]), 0xff, sizeof(Cell)); },
+        [](FieldCells& c) { c.cells[kUnsampled].test.max_ratio = std::numeric_limits<double>::quiet_NaN(); },
+        [](FieldCells& c) { c.cells[kUnsampled].test.rejected = -1; },
+        [](FieldCells& c) { c.cells[kUnsampled].test.non_finite = 1; },
+        [](FieldCells& c) { c.cells[kUnsampled].test.mismatched = 129; },
+        [](FieldCells& c) { c.cells[kUnsampled].sums.z2 = std::numeric_limits<double>::quiet_NaN(); },
+        [](FieldCells& c) { c.cells[kUnsampled].sums.flips_expected = 128.5; },
+        [](FieldCells& c) { c.cells.back().sums.flipped[1] |= std::uint64_t{1} << 63; },
+        [](FieldCells& c) {
+          c.column_flips_expected[2 * Large::kWidth] = std::numeric_limits<double>::quiet_NaN();
+        },
+        [](FieldCells& c) { c.classes[0x3f80].flips_expected += std::int64_t{1} << 40; },
+        [](FieldCells& c) { ++c.classes[0].elements; }};
+    for (const Change& change : changes)
+      CHECK_THROWS_AS(field.cells(host_engine(change), Dependence::Classes), InputError);
     CHECK(field.cells(host_engine(), Dependence::Classes).has_value());
   }
 

@@ -47,8 +47,9 @@ std::int64_t peak_memory_bytes() {
 }
 
 bool shows_progress() {
-  static const bool shows = isatty(STDERR_FILENO) != 0 && std::getenv("CI") == nullptr &&
-                            std::string_view(std::getenv("TERM") == nullptr ? "dumb" : std::getenv("TERM")) != "dumb";
+  static const bool shows =
+      isatty(STDERR_FILENO) != 0 && std::getenv("CI") == nullptr &&
+      std::string_view(std::getenv("TERM") == nullptr ? "dumb" : std::getenv("TERM")) != "dumb";
   return shows;
 }
 

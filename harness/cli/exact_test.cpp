@@ -1,5 +1,5 @@
-// Exact problems through whole layers: every accumulator and every order of summation gives the bits of the float64 reference,
-// and whatever is wrong with an index or a term shows in many of them.
+// Exact problems through whole layers: every accumulator and every order of summation gives the bits of the
+// float64 reference, and whatever is wrong with an index or a term shows in many of them.
 #include <doctest/doctest.h>
 
 #include "harness/cli/problems.h"
@@ -14,11 +14,14 @@ using namespace assay::cli;
 namespace {
 
 constexpr const char* kExact[] = {"exact", "exact_wide"};
-constexpr Field kForward[] = {Field::router_logits,           Field::selected_experts, Field::topk_weights, Field::token_counts_by_expert,
-                              Field::gather_indices,          Field::first_gemm,       Field::intermediate, Field::second_gemm,
-                              Field::hidden_states_unpermute, Field::hidden_states};
+constexpr Field kForward[] = {
+    Field::router_logits,          Field::selected_experts, Field::topk_weights,
+    Field::token_counts_by_expert, Field::gather_indices,   Field::first_gemm,
+    Field::intermediate,           Field::second_gemm,      Field::hidden_states_unpermute,
+    Field::hidden_states};
 
-/// The chosen experts tie, so that the float64 layer and torch's order may differ: both take the lowest index here.
+/// The chosen experts tie, so that the float64 layer and torch's order may differ: both take the lowest index
+/// here.
 PrecisionContract lowest_index(std::string_view name) {
   PrecisionContract contract = find_contract(name);
   contract.ties = TieRule::LowestIndex;
@@ -33,7 +36,8 @@ std::int64_t differing(const FieldSet& a, const FieldSet& b, Field field) {
     for (std::size_t i = 0; i < x.size(); ++i) differences += x[i] != y[i];
     return differences;
   };
-  if (row(field).dtype == DType::Int32) return count(a.at(field).as<std::int32_t>(), b.at(field).as<std::int32_t>());
+  if (row(field).dtype == DType::Int32)
+    return count(a.at(field).as<std::int32_t>(), b.at(field).as<std::int32_t>());
   return count(a.at(field).as<Bf16>(), b.at(field).as<Bf16>());
 }
 
@@ -46,13 +50,15 @@ TEST_SUITE("exact") {
     for (const char* name : kExact) {
       const Problem problem = load_fixture(name);
       for (const char* contract_name : {"hf", "hf_eager"}) {
-        if (std::string_view(name) == "exact_wide" && std::string_view(contract_name) != "hf") continue;  // the merge alone differs
+        if (std::string_view(name) == "exact_wide" && std::string_view(contract_name) != "hf")
+          continue;  // the merge alone differs
         const auto contract = lowest_index(contract_name);
         const FieldSet right = forward(problem, contract).fields;
-        for (const char* accumulator :
-             {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(16, 8)", "hopper_split(512, 176, 1360)"}) {
+        for (const char* accumulator : {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(16, 8)",
+                                        "hopper_split(512, 176, 1360)"}) {
           std::vector<Undetermined> open;
-          const auto found = predict_forward(problem, contract, all(parse_accumulator(accumulator)), {}, open);
+          const auto found =
+              predict_forward(problem, contract, all(parse_accumulator(accumulator)), {}, open);
           CAPTURE(name);
           CAPTURE(contract_name);
           CAPTURE(accumulator);
@@ -66,7 +72,9 @@ TEST_SUITE("exact") {
     }
   }
 
-  TEST_CASE("the reference proves every element exact: one accepted value, isolated and chained, whatever the accumulator") {
+  TEST_CASE(
+      "the reference proves every element exact: one accepted value, isolated and chained, whatever the "
+      "accumulator") {
     for (const char* name : kExact) {
       const Problem problem = load_fixture(name);
       const auto contract = lowest_index("hf");
@@ -103,9 +111,10 @@ TEST_SUITE("exact") {
       const std::int64_t width = problem.config.hidden_size;
       std::int64_t same_token = 0, same_column = 0;
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
-        same_token +=
-            out[static_cast<std::size_t>(i)] == out[static_cast<std::size_t>((i + width) % static_cast<std::int64_t>(out.size()))];
-        same_column += out[static_cast<std::size_t>(i)] == out[static_cast<std::size_t>(i - i % width + (i + 1) % width)];
+        same_token += out[static_cast<std::size_t>(i)] ==
+                      out[static_cast<std::size_t>((i + width) % static_cast<std::int64_t>(out.size()))];
+        same_column += out[static_cast<std::size_t>(i)] ==
+                       out[static_cast<std::size_t>(i - i % width + (i + 1) % width)];
       }
       CAPTURE(name);
       CHECK(same_token * 20 < static_cast<std::int64_t>(out.size()));
@@ -120,7 +129,9 @@ TEST_SUITE("exact") {
       int one_in;  // at least one element of so many differs
     };
     const Planted planted[] = {
-        {{FaultKind::DropLastK, Field::router_logits, 1, 0}, Field::router_logits, 8},  // the chosen logits absorb it
+        {{FaultKind::DropLastK, Field::router_logits, 1, 0},
+         Field::router_logits,
+         8},  // the chosen logits absorb it
         {{FaultKind::DropLastK, Field::first_gemm, 1, 0}, Field::first_gemm, 3},
         {{FaultKind::DropLastK, Field::second_gemm, 1, 0}, Field::second_gemm, 3},
         {{FaultKind::WrongExpert, Field::first_gemm, 1, 0}, Field::first_gemm, 10},
@@ -132,7 +143,8 @@ TEST_SUITE("exact") {
       const auto contract = lowest_index("hf");
       const FieldSet right = predict_forward(problem, contract, all({AccumulatorKind::Hopper, {}})).fields;
       for (const auto& [fault, field, one_in] : planted) {
-        const FieldSet wrong = predict_forward(problem, contract, all({AccumulatorKind::Hopper, {}}), fault).fields;
+        const FieldSet wrong =
+            predict_forward(problem, contract, all({AccumulatorKind::Hopper, {}}), fault).fields;
         CAPTURE(name);
         CAPTURE(assay::name(field));
         CHECK(differing(wrong, right, field) * one_in >= right.at(field).size());

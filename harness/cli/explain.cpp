@@ -42,7 +42,8 @@ ExitCode run(const ExplainOptions& options) {
   question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
   const Source source = load_source(options.source);
   question.declared = source.declared;
-  const Derivation derivation = explain(source.problem, source.candidate, source.contract, source.accumulators, source.predict, question);
+  const Derivation derivation = explain(source.problem, source.candidate, source.contract,
+                                        source.accumulators, source.predict, question);
   const bool json_on_stdout = options.json == "-";
   if (!options.json.empty() && !json_on_stdout) write_file_atomically(options.json, to_json(derivation));
   if (json_on_stdout) {
@@ -59,24 +60,36 @@ ExitCode run(const ExplainOptions& options) {
 }  // namespace
 
 void add_explain(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("explain", "one element: its terms, sums, bound, and what would have been accepted");
+  auto* command =
+      app.add_subcommand("explain", "one element: its terms, sums, bound, and what would have been accepted");
   auto options = std::make_shared<ExplainOptions>();
   add_source_options(*command, options->source);
-  command->add_option("--field", options->field, "a forward field (assay list fields)")->required()->type_name("F");
-  command->add_option("--at", options->at, "where: row, token, slot, expert in any sufficient combination, and col")
+  command->add_option("--field", options->field, "a forward field (assay list fields)")
+      ->required()
+      ->type_name("F");
+  command
+      ->add_option("--at", options->at,
+                   "where: row, token, slot, expert in any sufficient combination, and col")
       ->required()
       ->type_name("AXIS=N,...");
-  command->add_option("--mode", options->mode, "isolated: from the candidate's own upstream fields; chained: from the inputs")
+  command
+      ->add_option("--mode", options->mode,
+                   "isolated: from the candidate's own upstream fields; chained: from the inputs")
       ->check(CLI::IsMember({"isolated", "chained"}));
-  command->add_option("--terms", options->terms, "how many of a product's largest terms")->check(CLI::Range(0, 1 << 24))->type_name("N");
+  command->add_option("--terms", options->terms, "how many of a product's largest terms")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("N");
   command->add_flag("--all", options->all, "all terms and all partial sums");
-  command->add_option("--json", options->json, "write the derivation as JSON; '-' for stdout")->type_name("FILE");
+  command->add_option("--json", options->json, "write the derivation as JSON; '-' for stdout")
+      ->type_name("FILE");
   command->add_option("--color", options->colour, "colours: auto, always or never")
       ->check(CLI::IsMember({"auto", "always", "never"}))
       ->type_name("WHEN");
   command->footer(
-      "Example: assay explain --golden golden/data/odd.grouped_mm.h5 --field first_gemm --at token=0,expert=3,col=59\n"
-      "Exit codes: 0 accepted, 1 rejected, 4 accepted but not the bits that the declared accumulator gives, 77 no such field.");
+      "Example: assay explain --golden golden/data/odd.grouped_mm.h5 --field first_gemm --at "
+      "token=0,expert=3,col=59\n"
+      "Exit codes: 0 accepted, 1 rejected, 4 accepted but not the bits that the declared accumulator gives, "
+      "77 no such field.");
   command->callback([options, &program] { program.selected = [options] { return run(*options); }; });
 }
 

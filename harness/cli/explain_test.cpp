@@ -1,5 +1,5 @@
-// assay explain against the judge: for sampled elements of every field the derivation has the judge's interval, verdict and bits,
-// its sums end in the predicted value, and its bound adds up.
+// assay explain against the judge: for sampled elements of every field the derivation has the judge's
+// interval, verdict and bits, its sums end in the predicted value, and its bound adds up.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -63,15 +63,17 @@ TEST_SUITE("explain") {
               CAPTURE(contract_name);
               CAPTURE(name(field));
               CAPTURE(index);
-              const auto d = explain(problem, candidate, contract, accumulators, true,
-                                     {field, place_of(field, problem.sizes(), index), mode, 4, candidate.accumulators});
+              const auto d =
+                  explain(problem, candidate, contract, accumulators, true,
+                          {field, place_of(field, problem.sizes(), index), mode, 4, candidate.accumulators});
               const auto& interval = intervals[static_cast<std::size_t>(index)];
               CHECK(d.value.ref == interval.ref);
               CHECK(d.value.low == interval.low);
               CHECK(d.value.high == interval.high);
               REQUIRE(d.predicted);
               CHECK(d.predicted->bits == predicted[static_cast<std::size_t>(index)].bits);
-              CHECK(d.out_bits == candidate.fields.at(field).as<Bf16>()[static_cast<std::size_t>(index)].bits);
+              CHECK(d.out_bits ==
+                    candidate.fields.at(field).as<Bf16>()[static_cast<std::size_t>(index)].bits);
               CHECK(d.verdict == Verdict::Passed);
               CHECK(d.accepted_count >= 1);
               // The last step or sum leads to the predicted bits, through the last rounding.
@@ -86,7 +88,8 @@ TEST_SUITE("explain") {
                 CHECK(field == Field::hidden_states_unpermute);
               double bound = 0.0;
               for (const auto& part : d.bound) bound += part.value;
-              if (!d.bound.empty() && std::isfinite(bound) && mode == Mode::Isolated && field != Field::intermediate)
+              if (!d.bound.empty() && std::isfinite(bound) && mode == Mode::Isolated &&
+                  field != Field::intermediate)
                 CHECK(half_width(d.value) <= bound * (1.0 + 0x1p-8) + 4 * 0x1p-53 * std::fabs(d.value.ref));
             }
           }
@@ -101,9 +104,12 @@ TEST_SUITE("explain") {
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto upstream = usable_upstream(problem, candidate.fields);
     for (const char* accumulator : {"hopper_any_split", "hopper"}) {
-      const auto intervals = make_reference(problem, upstream, contract, all(accumulator), true)->bounded(Field::first_gemm, Mode::Isolated);
+      const auto intervals = make_reference(problem, upstream, contract, all(accumulator), true)
+                                 ->bounded(Field::first_gemm, Mode::Isolated);
       const std::int64_t index = 1234;
-      const auto d = explain(problem, candidate, contract, all(accumulator), true, {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), index), Mode::Isolated, 1, {}});
+      const auto d = explain(
+          problem, candidate, contract, all(accumulator), true,
+          {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), index), Mode::Isolated, 1, {}});
       CAPTURE(accumulator);
       CHECK(d.value.high == intervals[index].high);
       CHECK(d.accumulator == "hopper");
@@ -114,14 +120,16 @@ TEST_SUITE("explain") {
   TEST_CASE("partial sums agree with the vector kernels for every accumulator and length of K") {
     const Problem problem = load_fixture("wide");
     const auto& contract = find_contract("hf");
-    for (const char* accumulator : {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(32, 40)", "hopper_split(16, 16, 8)"}) {
+    for (const char* accumulator :
+         {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(32, 40)", "hopper_split(16, 16, 8)"}) {
       const auto accumulators = all(accumulator);
       const Candidate candidate = predict_forward(problem, contract, accumulators);
       for (const Field field : {Field::router_logits, Field::first_gemm, Field::second_gemm}) {
         const auto out = candidate.fields.at(field).as<Bf16>();
         for (std::size_t index = 0; index < out.size(); index += out.size() / 50 + 1) {
           const auto d = explain(problem, candidate, contract, accumulators, true,
-                                 {field, place_of(field, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, candidate.accumulators});
+                                 {field, place_of(field, problem.sizes(), static_cast<std::int64_t>(index)),
+                                  Mode::Isolated, 1, candidate.accumulators});
           CAPTURE(accumulator);
           CAPTURE(name(field));
           CAPTURE(index);
@@ -155,7 +163,11 @@ TEST_SUITE("explain") {
     const auto& contract = find_contract("hf");
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto d = explain(problem, candidate, contract, all("hopper"), true,
-                           {Field::second_gemm, {{"row", 7}, {"col", 3}}, Mode::Isolated, std::numeric_limits<std::size_t>::max(), candidate.accumulators});
+                           {Field::second_gemm,
+                            {{"row", 7}, {"col", 3}},
+                            Mode::Isolated,
+                            std::numeric_limits<std::size_t>::max(),
+                            candidate.accumulators});
     CHECK(static_cast<std::int64_t>(d.largest.size()) == problem.config.moe_intermediate_size);
     double sum = 0.0, magnitude = 0.0, before = std::numeric_limits<double>::infinity();
     for (const auto& term : d.largest) {
@@ -172,17 +184,20 @@ TEST_SUITE("explain") {
     const Problem problem = load_fixture("odd");
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
-    const auto intervals = make_reference(problem, usable_upstream(problem, candidate.fields), contract, all("hopper"), true)
-                               ->bounded(Field::first_gemm, Mode::Isolated);
+    const auto intervals =
+        make_reference(problem, usable_upstream(problem, candidate.fields), contract, all("hopper"), true)
+            ->bounded(Field::first_gemm, Mode::Isolated);
     const auto out = candidate.fields.at(Field::first_gemm).as<Bf16>();
     const auto ask = [&](std::size_t index, bool binding) {
       return explain(
           problem, candidate, contract, all("hopper"), true,
-          {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), static_cast<std::int64_t>(index)), Mode::Isolated, 1, binding ? candidate.accumulators : Accumulators{}});
+          {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), static_cast<std::int64_t>(index)),
+           Mode::Isolated, 1, binding ? candidate.accumulators : Accumulators{}});
     };
     int rejected = 0, suspect = 0;
     for (std::size_t i = 0; i < out.size() && (rejected == 0 || suspect == 0); ++i) {
-      const Bf16 low = round_to_bf16(intervals[i].low), high = round_to_bf16(intervals[i].high), right = out[i];
+      const Bf16 low = round_to_bf16(intervals[i].low), high = round_to_bf16(intervals[i].high),
+                 right = out[i];
       if (low == high) {
         out[i].bits ^= 1;
         CHECK(ask(i, true).verdict == Verdict::Failed);
@@ -205,7 +220,8 @@ TEST_SUITE("explain") {
     const Problem problem = load_fixture("odd");
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
-    const Question question{Field::selected_experts, {{"token", 4}, {"slot", 0}}, Mode::Isolated, 1, candidate.accumulators};
+    const Question question{
+        Field::selected_experts, {{"token", 4}, {"slot", 0}}, Mode::Isolated, 1, candidate.accumulators};
     const auto right = explain(problem, candidate, contract, all("hopper"), true, question);
     CHECK(right.verdict == Verdict::Passed);
     REQUIRE(right.ranking.size() == 7);
@@ -230,13 +246,17 @@ TEST_SUITE("explain") {
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     candidate.fields.erase(Field::intermediate);
     const auto d =
-        explain(problem, candidate, contract, all("hopper"), true, {Field::second_gemm, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
+        explain(problem, candidate, contract, all("hopper"), true,
+                {Field::second_gemm, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
     CHECK(d.from == "intermediate");
     CHECK(d.verdict == Verdict::Passed);
-    const auto missing = explain(problem, candidate, contract, all("hopper"), true,
-                                 {Field::intermediate, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
+    const auto missing =
+        explain(problem, candidate, contract, all("hopper"), true,
+                {Field::intermediate, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
     CHECK(missing.verdict == Verdict::NotMaterialised);
     CHECK_FALSE(missing.out);
-    CHECK_THROWS_AS(explain(problem, candidate, contract, all("hopper"), true, {Field::d_gate, {}, Mode::Isolated, 1, candidate.accumulators}), UsageError);
+    CHECK_THROWS_AS(explain(problem, candidate, contract, all("hopper"), true,
+                            {Field::d_gate, {}, Mode::Isolated, 1, candidate.accumulators}),
+                    UsageError);
   }
 }

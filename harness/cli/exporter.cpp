@@ -20,14 +20,18 @@ ExitCode run_exporter(const ExporterCall& call) {
   const char* home = std::getenv("ASSAY_EXPORTER");
   const std::string package = home != nullptr && *home != '\0' ? home : ASSAY_SOURCE_ROOT "/golden/python";
   if (!std::filesystem::exists(package + "/assay_golden"))
-    throw InputError(fmt::format("the exporter is not at {}; set ASSAY_EXPORTER to the folder that holds assay_golden", package));
+    throw InputError(fmt::format(
+        "the exporter is not at {}; set ASSAY_EXPORTER to the folder that holds assay_golden", package));
 
-  const auto fixtures = std::filesystem::temp_directory_path() / fmt::format("assay-fixtures-{}.json", getpid());
+  const auto fixtures =
+      std::filesystem::temp_directory_path() / fmt::format("assay-fixtures-{}.json", getpid());
   write_file_atomically(fixtures, fixtures_json());
-  std::vector<std::string> words = {python, "-m", "assay_golden", "export", "--fixtures", fixtures.string(), "--out", call.out,
-                                    "--implementation", call.implementation};
+  std::vector<std::string> words = {
+      python,  "-m",     "assay_golden",     "export",           "--fixtures", fixtures.string(),
+      "--out", call.out, "--implementation", call.implementation};
   for (const auto& name : call.fixtures) words.insert(words.end(), {"--fixture", name});
-  if (!call.checkpoint.empty()) words.insert(words.end(), {"--checkpoint", call.checkpoint, "--layer", std::to_string(call.layer)});
+  if (!call.checkpoint.empty())
+    words.insert(words.end(), {"--checkpoint", call.checkpoint, "--layer", std::to_string(call.layer)});
   if (!call.prompt.empty()) words.insert(words.end(), {"--prompt", call.prompt});
 
   const pid_t child = fork();
@@ -45,7 +49,8 @@ ExitCode run_exporter(const ExporterCall& call) {
   waitpid(child, &status, 0);
   std::filesystem::remove(fixtures);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    throw InputError(fmt::format("could not run '{}'; set ASSAY_PYTHON to a Python with torch, transformers and h5py", python));
+    throw InputError(fmt::format(
+        "could not run '{}'; set ASSAY_PYTHON to a Python with torch, transformers and h5py", python));
   if (!WIFEXITED(status)) throw InputError("the exporter was stopped by a signal");
   switch (WEXITSTATUS(status)) {
     case 0: return ExitCode::Passed;

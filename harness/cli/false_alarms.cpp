@@ -47,13 +47,17 @@ constexpr LegalOrder kOrders[] = {
 };
 // clang-format on
 
-constexpr std::string_view kKinds[] = {"tiny", "odd", "wide", "one_sign", "cancellation", "integers", "ties", "long"};
+constexpr std::string_view kKinds[] = {"tiny",         "odd",      "wide", "one_sign",
+                                       "cancellation", "integers", "ties", "long"};
 
 Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t seed, const Fault& planted) {
   const auto& contract = find_contract(ground.contract);
   if (order.of == nullptr) return predict_in_random_order(ground.problem, contract, seed);
   const auto& config = ground.problem.config;
-  return predict_forward(ground.problem, contract, {order.of(config.hidden_size), order.of(config.hidden_size), order.of(config.moe_intermediate_size)}, planted);
+  return predict_forward(
+      ground.problem, contract,
+      {order.of(config.hidden_size), order.of(config.hidden_size), order.of(config.moe_intermediate_size)},
+      planted);
 }
 
 /// What one seed adds to the sums.
@@ -63,8 +67,10 @@ void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& plant
     for (const auto& order : kOrders) {
       Candidate candidate = run_in(order, ground, seed, planted);
       ++sums.runs;
-      const auto accepting = accepting_rivals(candidate.fields.at(Field::hidden_states), ground.reference.fields.at(Field::hidden_states));
-      for (auto& rival : sums.rivals) rival.runs += std::ranges::find(accepting, rival.rival) == accepting.end();
+      const auto accepting = accepting_rivals(candidate.fields.at(Field::hidden_states),
+                                              ground.reference.fields.at(Field::hidden_states));
+      for (auto& rival : sums.rivals)
+        rival.runs += std::ranges::find(accepting, rival.rival) == accepting.end();
       for (const bool declared : {true, false}) {
         if (declared && order.of == nullptr) continue;
         if (!declared) candidate.accumulators = {};
@@ -77,7 +83,8 @@ void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& plant
         sums.elements += elements;
         sums.unjudged += elements == 0;
         if (result.verdict != Verdict::Passed)
-          sums.alarms.push_back({std::string(fixture), std::string(order.id), std::string(contract), seed, declared, result.verdict, result.headline});
+          sums.alarms.push_back({std::string(fixture), std::string(order.id), std::string(contract), seed,
+                                 declared, result.verdict, result.headline});
       }
     }
   }
@@ -120,7 +127,8 @@ FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed, con
   for (std::int64_t i = 0; i < seeds; ++i) {
     FalseAlarms part = empty_sums();
     try {
-      judge_seed(first_seed + static_cast<std::uint64_t>(i), kKinds[static_cast<std::size_t>(i) % std::size(kKinds)], planted, part);
+      judge_seed(first_seed + static_cast<std::uint64_t>(i),
+                 kKinds[static_cast<std::size_t>(i) % std::size(kKinds)], planted, part);
     } catch (...) {
 #pragma omp critical
       error = std::current_exception();
@@ -144,19 +152,24 @@ ExitCode exit_code(const FalseAlarms& result) {
 }
 
 std::string text(const FalseAlarms& result) {
-  std::string out = fmt::format("{} correct runs ({} seeds x {} orders of summation x {} contracts), {} judgements, {} elements compared: {} alarms\n", result.runs,
-                                result.seeds, result.orders.size(), result.contracts.size(), result.judgements, result.elements, result.alarms.size());
+  std::string out = fmt::format(
+      "{} correct runs ({} seeds x {} orders of summation x {} contracts), {} judgements, {} elements "
+      "compared: {} alarms\n",
+      result.runs, result.seeds, result.orders.size(), result.contracts.size(), result.judgements,
+      result.elements, result.alarms.size());
   for (const auto& [verdict, count] : by_verdict(result)) out += fmt::format("  {} {}\n", count, verdict);
   constexpr std::size_t kShown = 20;
   for (std::size_t i = 0; i < std::min(kShown, result.alarms.size()); ++i) {
     const auto& a = result.alarms[i];
-    out += fmt::format("  {} seed {}, {}, {}, {}: {}: {}\n", a.fixture, a.seed, a.order, a.contract, a.declared ? "declared" : "undeclared", name(a.verdict), a.headline);
+    out += fmt::format("  {} seed {}, {}, {}, {}: {}: {}\n", a.fixture, a.seed, a.order, a.contract,
+                       a.declared ? "declared" : "undeclared", name(a.verdict), a.headline);
   }
   if (result.unjudged > 0) out += fmt::format("  {} judgements compared nothing\n", result.unjudged);
   out += "  correct runs rejected by rules of thumb:\n";
   for (const auto& rival : result.rivals)
-    out += fmt::format("    {:<16} {} of {} ({:.2f} %)\n", rival.rival, rival.runs, result.runs,
-                       result.runs == 0 ? 0.0 : 100.0 * static_cast<double>(rival.runs) / static_cast<double>(result.runs));
+    out += fmt::format(
+        "    {:<16} {} of {} ({:.2f} %)\n", rival.rival, rival.runs, result.runs,
+        result.runs == 0 ? 0.0 : 100.0 * static_cast<double>(rival.runs) / static_cast<double>(result.runs));
   return out;
 }
 
@@ -167,21 +180,29 @@ std::string json(const FalseAlarms& result, const std::string& command) {
   json["fixtures"] = result.fixtures;
   json["orders"] = result.orders;
   json["contracts"] = result.contracts;
-  json["modes"] = {"accumulators declared: predicted bits are binding", "nothing declared: intervals and statistics alone"};
+  json["modes"] = {"accumulators declared: predicted bits are binding",
+                   "nothing declared: intervals and statistics alone"};
   json["runs"] = result.runs;
   json["judgements"] = result.judgements;
   json["elements_compared"] = result.elements;
   json["judgements_without_elements"] = result.unjudged;
   json["alarms"] = result.alarms.size();
   json["alarms_by_verdict"] = nlohmann::json::object();
-  for (const auto& [verdict, count] : by_verdict(result)) json["alarms_by_verdict"][std::string(verdict)] = count;
+  for (const auto& [verdict, count] : by_verdict(result))
+    json["alarms_by_verdict"][std::string(verdict)] = count;
   json["first_alarms"] = nlohmann::json::array();
   for (std::size_t i = 0; i < std::min<std::size_t>(100, result.alarms.size()); ++i) {
     const auto& a = result.alarms[i];
-    json["first_alarms"].push_back({{"fixture", a.fixture}, {"seed", a.seed}, {"order", a.order}, {"contract", a.contract}, {"declared", a.declared},
-                                    {"verdict", name(a.verdict)}, {"headline", a.headline}});
+    json["first_alarms"].push_back({{"fixture", a.fixture},
+                                    {"seed", a.seed},
+                                    {"order", a.order},
+                                    {"contract", a.contract},
+                                    {"declared", a.declared},
+                                    {"verdict", name(a.verdict)},
+                                    {"headline", a.headline}});
   }
-  for (const auto& rival : result.rivals) json["correct_runs_rejected_by_rules_of_thumb"][std::string(rival.rival)] = rival.runs;
+  for (const auto& rival : result.rivals)
+    json["correct_runs_rejected_by_rules_of_thumb"][std::string(rival.rival)] = rival.runs;
   json["seconds"] = result.seconds;
   return json.dump(1) + "\n";
 }
@@ -195,10 +216,14 @@ FalseAlarms read_false_alarms(const std::string& text) {
     result.judgements = json.at("judgements");
     result.elements = json.at("elements_compared");
     result.alarms.resize(json.at("alarms").get<std::size_t>());
-    for (const auto& rival : rivals()) result.rivals.push_back({rival.id, json.at("correct_runs_rejected_by_rules_of_thumb").at(std::string(rival.id)).get<std::int64_t>()});
+    for (const auto& rival : rivals())
+      result.rivals.push_back(
+          {rival.id,
+           json.at("correct_runs_rejected_by_rules_of_thumb").at(std::string(rival.id)).get<std::int64_t>()});
     return result;
   } catch (const nlohmann::json::exception& error) {
-    throw InputError(fmt::format("expected counts of correct runs as assay mutate --correct writes them: {}", error.what()));
+    throw InputError(fmt::format("expected counts of correct runs as assay mutate --correct writes them: {}",
+                                 error.what()));
   }
 }
 

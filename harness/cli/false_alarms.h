@@ -24,10 +24,10 @@ struct Alarm {
 struct FalseAlarms {
   std::int64_t seeds = 0;
   std::vector<std::string_view> fixtures, orders, contracts;
-  std::int64_t runs = 0;       // layers computed: seeds x orders x contracts
+  std::int64_t runs = 0;        // layers computed: seeds x orders x contracts
   std::int64_t judgements = 0;  // each run declared and undeclared
-  std::int64_t elements = 0;   // compared, isolated and chained
-  std::int64_t unjudged = 0;   // judgements that compared nothing: must be 0
+  std::int64_t elements = 0;    // compared, isolated and chained
+  std::int64_t unjudged = 0;    // judgements that compared nothing: must be 0
   std::vector<Alarm> alarms;
   struct RivalFails {
     std::string_view rival;
@@ -37,8 +37,9 @@ struct FalseAlarms {
   double seconds = 0.0;
 };
 
-/// Problems with fresh seeds, the fixture kinds in turn, in every legal order of summation and contract. `first_seed` > 0.
-/// `planted` makes the runs wrong (the random order excepted), to see that this very count can fail.
+/// Problems with fresh seeds, the fixture kinds in turn, in every legal order of summation and contract.
+/// `first_seed` > 0. `planted` makes the runs wrong (the random order excepted), to see that this very count
+/// can fail.
 FalseAlarms judge_correct_runs(std::int64_t seeds, std::uint64_t first_seed, const Fault& planted = {});
 
 /// 0 without an alarm, 1 with one, 77 when nothing was judged.

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "fixtures/fixtures.h"
 #include "golden/golden_file.h"
@@ -39,24 +39,29 @@ struct Implementation {
 constexpr Implementation kImplementations[] = {{"grouped_mm", "hf"}, {"eager", "hf_eager"}};
 
 /// The golden that an H200 run of HuggingFace would give.
-void make_predicted(const Problem& problem, const Implementation& implementation, const MakeOptions& options) {
+void make_predicted(const Problem& problem, const Implementation& implementation,
+                    const MakeOptions& options) {
   const auto accumulators = huggingface_accumulators(problem, implementation.contract);
   std::vector<Undetermined> undetermined;
   progress(fmt::format("{}: predicting {}", problem.name, implementation.name));
-  Candidate candidate = predict_forward(problem, find_contract(implementation.contract), accumulators, {}, undetermined);
+  Candidate candidate =
+      predict_forward(problem, find_contract(implementation.contract), accumulators, {}, undetermined);
   candidate.kind = "predicted";
   candidate.producer = fmt::format("huggingface {}", implementation.name);
   candidate.device = "predicted for NVIDIA H200";
   candidate.provenance = {{"assay", version()}, {"experts_implementation", implementation.name}};
   std::string open;
-  for (const auto& [field, elements] : undetermined) open += fmt::format("{}{}: {}", open.empty() ? "" : ", ", name(field), elements);
+  for (const auto& [field, elements] : undetermined)
+    open += fmt::format("{}{}: {}", open.empty() ? "" : ", ", name(field), elements);
   candidate.provenance["undetermined"] = open.empty() ? "none" : open;
   std::string stem = std::filesystem::path(problem.name).filename().string();
   std::ranges::replace(stem, ' ', '_');  // "folder layer 3" of a checkpoint
-  const auto path = std::filesystem::path(options.out) / fmt::format("{}.{}.predicted.h5", stem, implementation.name);
+  const auto path =
+      std::filesystem::path(options.out) / fmt::format("{}.{}.predicted.h5", stem, implementation.name);
   write_golden(path, problem, candidate);
   progress_done();
-  fmt::print("{}: predicted; undetermined elements: {}\n", path.string(), candidate.provenance["undetermined"]);
+  fmt::print("{}: predicted; undetermined elements: {}\n", path.string(),
+             candidate.provenance["undetermined"]);
 }
 
 ExitCode make(const MakeOptions& options) {
@@ -65,21 +70,28 @@ ExitCode make(const MakeOptions& options) {
   if (!options.checkpoint.empty() && options.layer < 0) throw UsageError("--checkpoint needs --layer N");
   if (options.checkpoint.empty() && (options.layer >= 0 || !options.prompt.empty() || !options.input.empty()))
     throw UsageError("--layer, --prompt and --input need --checkpoint DIR");
-  if (options.predicted && !options.prompt.empty()) throw UsageError("--prompt is for the exporter: leave out --predicted, or give --input FILE");
-  if (!options.predicted && !options.input.empty()) throw UsageError("--input needs --predicted; the exporter takes --prompt FILE");
+  if (options.predicted && !options.prompt.empty())
+    throw UsageError("--prompt is for the exporter: leave out --predicted, or give --input FILE");
+  if (!options.predicted && !options.input.empty())
+    throw UsageError("--input needs --predicted; the exporter takes --prompt FILE");
   const auto names = matching_fixtures(options.fixtures);
-  if (!options.predicted) return run_exporter({names, options.implementation, options.out, options.checkpoint, options.layer, options.prompt});
+  if (!options.predicted)
+    return run_exporter(
+        {names, options.implementation, options.out, options.checkpoint, options.layer, options.prompt});
   for (const auto& implementation : kImplementations) {
     if (options.implementation != "both" && options.implementation != implementation.name) continue;
     for (const auto& name : names) make_predicted(load_fixture(name), implementation, options);
     if (!options.checkpoint.empty())
-      make_predicted(load_checkpoint(options.checkpoint, options.layer, options.input, options.tokens, options.seed), implementation, options);
+      make_predicted(
+          load_checkpoint(options.checkpoint, options.layer, options.input, options.tokens, options.seed),
+          implementation, options);
   }
   return ExitCode::Passed;
 }
 
 /// Hashes, provenance, the intervals, and the float64 oracle where the file has one.
-ExitCode check(const std::vector<std::string>& paths, const OutputOptions& output, const std::string& command_line) {
+ExitCode check(const std::vector<std::string>& paths, const OutputOptions& output,
+               const std::string& command_line) {
   Report report = start_report("assay golden check", command_line);
   for (const auto& path : paths) {
     CaseResult result;
@@ -122,8 +134,9 @@ ExitCode list(const std::string& directory) {
   for (const auto& path : paths) {
     try {
       const GoldenFile file = load_file(path);
-      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", path.string(), file.candidate.kind, file.candidate.producer,
-                 file.candidate.contract, file.candidate.device, file.problem.sizes().tokens);
+      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", path.string(), file.candidate.kind,
+                 file.candidate.producer, file.candidate.contract, file.candidate.device,
+                 file.problem.sizes().tokens);
     } catch (const InputError& problem) {
       broken = true;
       fmt::print("{:<52} {}\n", path.string(), problem.what());
@@ -140,16 +153,25 @@ void add_golden(CLI::App& app, Program& program) {
   command->require_subcommand(1);
 
   auto options = std::make_shared<MakeOptions>();
-  auto* maker = command->add_subcommand("make", "run HuggingFace's module and write goldens; with --predicted, without Python and GPU");
+  auto* maker = command->add_subcommand(
+      "make", "run HuggingFace's module and write goldens; with --predicted, without Python and GPU");
   maker->add_option("--fixture", options->fixtures, "named problems, * and ? match")->type_name("GLOB...");
-  maker->add_option("--implementation", options->implementation, "grouped_mm, eager or both")->check(CLI::IsMember({"grouped_mm", "eager", "both"}));
+  maker->add_option("--implementation", options->implementation, "grouped_mm, eager or both")
+      ->check(CLI::IsMember({"grouped_mm", "eager", "both"}));
   maker->add_option("--out", options->out, "folder for the files")->type_name("DIR");
-  maker->add_flag("--predicted", options->predicted, "compute on the CPU what an H200 run would give, bit for bit");
-  maker->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")->type_name("DIR");
+  maker->add_flag("--predicted", options->predicted,
+                  "compute on the CPU what an H200 run would give, bit for bit");
+  maker->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")
+      ->type_name("DIR");
   maker->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
-  maker->add_option("--prompt", options->prompt, "text whose hidden states are the layer's input (exporter)")->type_name("FILE");
-  maker->add_option("--input", options->input, "file whose input_hidden_states are the layer's input (--predicted)")->type_name("FILE");
-  maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)")->check(CLI::Range(0, 1 << 24));
+  maker->add_option("--prompt", options->prompt, "text whose hidden states are the layer's input (exporter)")
+      ->type_name("FILE");
+  maker
+      ->add_option("--input", options->input,
+                   "file whose input_hidden_states are the layer's input (--predicted)")
+      ->type_name("FILE");
+  maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)")
+      ->check(CLI::Range(0, 1 << 24));
   add_seed_option(*maker, options->seed);
   maker->callback([options, &program] { program.selected = [options] { return make(*options); }; });
 
@@ -158,11 +180,14 @@ void add_golden(CLI::App& app, Program& program) {
     OutputOptions output;
   };
   auto checked = std::make_shared<CheckOptions>();
-  auto* checker = command->add_subcommand("check", "re-verify hashes, provenance, and the golden against float64");
+  auto* checker =
+      command->add_subcommand("check", "re-verify hashes, provenance, and the golden against float64");
   checker->add_option("FILE", checked->paths, "golden files")->required()->type_name("FILE...");
   add_output_options(*checker, checked->output);
   checker->callback([checked, &program] {
-    program.selected = [checked, &program] { return check(checked->paths, checked->output, program.command_line); };
+    program.selected = [checked, &program] {
+      return check(checked->paths, checked->output, program.command_line);
+    };
   });
 
   auto directory = std::make_shared<std::string>("golden/data");

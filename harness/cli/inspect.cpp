@@ -1,6 +1,6 @@
 // assay inspect: what a golden or dump holds.
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "golden/golden_file.h"
 #include "harness/cli/commands.h"
@@ -8,7 +8,8 @@
 namespace assay::cli {
 
 void add_inspect(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("inspect", "print what an HDF5 file holds: attributes, datasets, ranges, hashes");
+  auto* command =
+      app.add_subcommand("inspect", "print what an HDF5 file holds: attributes, datasets, ranges, hashes");
   auto path = std::make_shared<std::string>();
   command->add_option("FILE", *path, "golden, dump or any HDF5 file")->required();
   command->callback([path, &program] {

@@ -1,5 +1,5 @@
-// Statistics and vacuity on whole layers: silent on every legal run, loud on errors that hide inside the intervals, above all
-// where a kernel gives its final output only.
+// Statistics and vacuity on whole layers: silent on every legal run, loud on errors that hide inside the
+// intervals, above all where a kernel gives its final output only.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -19,7 +19,9 @@ namespace {
 
 /// What a fused kernel shows: routing and output. Nothing is declared and no GPU named.
 Candidate output_only(Candidate candidate) {
-  for (const Field gone : {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::hidden_states_unpermute}) candidate.fields.erase(gone);
+  for (const Field gone :
+       {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::hidden_states_unpermute})
+    candidate.fields.erase(gone);
   candidate.accumulators = {};
   candidate.compute_capability = "";
   return candidate;
@@ -29,17 +31,26 @@ Candidate output_only(Candidate candidate) {
 class ChangedReference final : public Reference {
  public:
   using Change = void (*)(Field field, Interval& x);
-  ChangedReference(std::unique_ptr<Reference> real, Change change) : real_(std::move(real)), change_(change) {}
+  ChangedReference(std::unique_ptr<Reference> real, Change change)
+      : real_(std::move(real)), change_(change) {}
   LargeVector<Interval> bounded(Field field, Mode mode) override {
     auto values = real_->bounded(field, mode);
     for (auto& x : values) change_(field, x);
     return values;
   }
-  LargeVector<PredictedBits> predicted(Field field, Mode mode) override { return real_->predicted(field, mode); }
-  std::vector<std::int32_t> expected_integers(Field field) override { return real_->expected_integers(field); }
-  std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& flags) override { return real_->predicted_selection(mode, flags); }
+  LargeVector<PredictedBits> predicted(Field field, Mode mode) override {
+    return real_->predicted(field, mode);
+  }
+  std::vector<std::int32_t> expected_integers(Field field) override {
+    return real_->expected_integers(field);
+  }
+  std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& flags) override {
+    return real_->predicted_selection(mode, flags);
+  }
   Store store(Field field) const override { return real_->store(field); }
-  BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> at) override { return real_->bound_account(field, mode, at); }
+  BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> at) override {
+    return real_->bound_account(field, mode, at);
+  }
   bool same_in_both_modes(Field field) const override { return real_->same_in_both_modes(field); }
   std::string isolated_from(Field field) const override { return real_->isolated_from(field); }
   const Routing& routing() const override { return real_->routing(); }
@@ -52,8 +63,10 @@ class ChangedReference final : public Reference {
 };
 
 ReferenceFactory changed(ChangedReference::Change change) {
-  return [change](const Problem& problem, const Upstream& upstream, const PrecisionContract& contract, const Accumulators& accumulators, bool predict) {
-    return std::unique_ptr<Reference>(std::make_unique<ChangedReference>(make_reference(problem, upstream, contract, accumulators, predict), change));
+  return [change](const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
+                  const Accumulators& accumulators, bool predict) {
+    return std::unique_ptr<Reference>(std::make_unique<ChangedReference>(
+        make_reference(problem, upstream, contract, accumulators, predict), change));
   };
 }
 
@@ -79,12 +92,16 @@ void off(Field field, Interval& x) {
 
 TEST_SUITE("judge_statistics") {
   TEST_CASE("legal runs that show their output only are not suspected, whatever their order of summation") {
-    for (const char* name : {"tiny", "odd", "one_sign", "wide", "cancellation", "ties", "hot_expert", "one_token", "all_experts"}) {
+    for (const char* name : {"tiny", "odd", "one_sign", "wide", "cancellation", "ties", "hot_expert",
+                             "one_token", "all_experts"}) {
       const Problem problem = load_fixture(name);
       for (const auto contract : kKernelContracts)
-        for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
-                                         Accumulator{AccumulatorKind::Hopper, {}}, Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
-          const Candidate candidate = output_only(predict_forward(problem, find_contract(contract), {order, order, order}));
+        for (const Accumulator& order :
+             {Accumulator{AccumulatorKind::Fp32Sequential, {}},
+              Accumulator{AccumulatorKind::Fp32Pairwise, {}}, Accumulator{AccumulatorKind::Hopper, {}},
+              Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
+          const Candidate candidate =
+              output_only(predict_forward(problem, find_contract(contract), {order, order, order}));
           const auto result = judged(problem, candidate);
           CAPTURE(name);
           CAPTURE(contract);
@@ -98,7 +115,8 @@ TEST_SUITE("judge_statistics") {
 
   TEST_CASE("errors before the output are seen in the output alone") {
     const auto output_of = [](const Ground& ground, const char* id) {
-      const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)), "", changed(unchanged));
+      const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)),
+                                 "", changed(unchanged));
       CAPTURE(id);
       CAPTURE(result.headline);
       const auto& output = of(result, Field::hidden_states);
@@ -109,22 +127,32 @@ TEST_SUITE("judge_statistics") {
       return output;
     };
     const Ground small = make_ground("odd", "hf");
-    for (const char* id : {"down_sums_in_bf16", "second_gemm_truncated", "first_gemm_truncated", "silu_scaled"}) output_of(small, id);
+    for (const char* id :
+         {"down_sums_in_bf16", "second_gemm_truncated", "first_gemm_truncated", "silu_scaled"})
+      output_of(small, id);
   }
 
-  TEST_CASE("at full width the worst case admits every element of a truncated product: the statistics of the output alone see it") {
+  TEST_CASE(
+      "at full width the worst case admits every element of a truncated product: the statistics of the "
+      "output alone see it") {
     const Ground wide = make_ground("qwen3_30b_a3b", "hf");
-    for (const char* id : {"down_sums_in_bf16", "first_gemm_truncated", "intermediate_truncated", "second_gemm_truncated"}) {
-      const auto result = judged(wide.problem, output_only(faulty_candidate(find_fault(id).fault, wide)), "", changed(unchanged));
+    for (const char* id :
+         {"down_sums_in_bf16", "first_gemm_truncated", "intermediate_truncated", "second_gemm_truncated"}) {
+      const auto result = judged(wide.problem, output_only(faulty_candidate(find_fault(id).fault, wide)), "",
+                                 changed(unchanged));
       const auto& output = of(result, Field::hidden_states);
       CAPTURE(id);
       CHECK(output.isolated.rejected == 0);
       CHECK(output.verdict == Verdict::Suspect);
       CHECK(result.first_own_error == Field::hidden_states);
     }
-    for (const auto kind : {AccumulatorKind::Hopper, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
+    for (const auto kind :
+         {AccumulatorKind::Hopper, AccumulatorKind::Fp32Sequential, AccumulatorKind::Fp32Pairwise}) {
       const Accumulator order{kind, {}};
-      const auto result = judged(wide.problem, output_only(predict_forward(wide.problem, find_contract("hf"), {order, order, order})), "", changed(unchanged));
+      const auto result =
+          judged(wide.problem,
+                 output_only(predict_forward(wide.problem, find_contract("hf"), {order, order, order})), "",
+                 changed(unchanged));
       CAPTURE(to_string(order));
       CHECK(result.verdict == Verdict::Passed);
     }
@@ -148,14 +176,17 @@ TEST_SUITE("judge_statistics") {
     const Ground ground = make_ground("odd", "hf");
     Candidate candidate = ground.right;
     CHECK(judged(ground.problem, candidate, "", changed(lax)).verdict == Verdict::Passed);
-    for (const auto& check : of(judged(ground.problem, candidate, "", changed(lax)), Field::second_gemm).vacuity) CHECK(check.reason == "predicted bits");
+    for (const auto& check :
+         of(judged(ground.problem, candidate, "", changed(lax)), Field::second_gemm).vacuity)
+      CHECK(check.reason == "predicted bits");
     candidate.accumulators = {};
     candidate.compute_capability = "";
     const auto result = judged(ground.problem, candidate, "", changed(lax));
     CHECK(result.verdict == Verdict::Mistrusted);
     CHECK(of(result, Field::second_gemm).verdict == Verdict::Mistrusted);
     CHECK(of(result, Field::second_gemm).notes.back() ==
-          "wrong copies of the reference (zeros, rows rotated by one, half-scaled, columns shifted by one) would have passed this very check");
+          "wrong copies of the reference (zeros, rows rotated by one, half-scaled, columns shifted by one) "
+          "would have passed this very check");
     CHECK(of(result, Field::gather_indices).verdict == Verdict::Passed);
     CHECK(result.headline.find("could not have failed") != std::string::npos);
   }
@@ -163,9 +194,11 @@ TEST_SUITE("judge_statistics") {
   TEST_CASE("data that tell nothing are listed, not mistrusted") {
     const auto result = judged(load_fixture("zeros"), make_ground("zeros", "hf").reference);
     CHECK(result.verdict == Verdict::Passed);
-    for (const auto& check : of(result, Field::first_gemm).vacuity) CHECK(check.reason == "equals the reference");
+    for (const auto& check : of(result, Field::first_gemm).vacuity)
+      CHECK(check.reason == "equals the reference");
     const auto tied = judged(load_fixture("all_tied"), make_ground("all_tied", "hf").reference);
     CHECK(tied.verdict == Verdict::Passed);
-    for (const auto& check : of(tied, Field::selected_experts).vacuity) CHECK(check.outcome != VacuityOutcome::WouldPass);
+    for (const auto& check : of(tied, Field::selected_experts).vacuity)
+      CHECK(check.outcome != VacuityOutcome::WouldPass);
   }
 }

@@ -1,4 +1,5 @@
-// The judge on whole layers: correct results pass, and every planted error turns the right stage red and no earlier one.
+// The judge on whole layers: correct results pass, and every planted error turns the right stage red and no
+// earlier one.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -23,9 +24,11 @@ Candidate predicted(const Problem& problem, std::string_view contract) {
   return candidate;
 }
 
-constexpr Field kForward[] = {Field::router_logits, Field::selected_experts, Field::topk_weights, Field::token_counts_by_expert,
-                              Field::gather_indices, Field::first_gemm, Field::intermediate, Field::second_gemm,
-                              Field::hidden_states_unpermute, Field::hidden_states};
+constexpr Field kForward[] = {
+    Field::router_logits,          Field::selected_experts, Field::topk_weights,
+    Field::token_counts_by_expert, Field::gather_indices,   Field::first_gemm,
+    Field::intermediate,           Field::second_gemm,      Field::hidden_states_unpermute,
+    Field::hidden_states};
 
 /// One wrong bit in one element. Selections exchange two neighbours' places, which is one wrong index.
 void flip(Tensor& tensor, Field field, std::size_t at) {
@@ -68,7 +71,8 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("both bounds of every rounded field are in the result: worked by hand for one row of ones") {
-    // One token, one expert: 32 terms, all 1 but the last, which is 2^-60. Steps of 16 leave 16 and 31; the largest addends are 1 and 16.
+    // One token, one expert: 32 terms, all 1 but the last, which is 2^-60. Steps of 16 leave 16 and 31; the
+    // largest addends are 1 and 16.
     Problem problem;
     problem.name = "ones";
     problem.config = {32, 1, 1, 1, true};
@@ -81,7 +85,8 @@ TEST_SUITE("judge") {
     problem.input = ones({1, 32});
     problem.input.as<Bf16>()[31] = round_to_bf16(0x1p-60);
     problem.gate = ones({1, 32});
-    problem.experts = stored_experts(std::make_shared<Tensor>(ones({1, 2, 32})), std::make_shared<Tensor>(ones({1, 32, 1})));
+    problem.experts = stored_experts(std::make_shared<Tensor>(ones({1, 2, 32})),
+                                     std::make_shared<Tensor>(ones({1, 32, 1})));
     const auto near = [](double expected) { return doctest::Approx(expected).epsilon(1e-4); };
     Candidate candidate = predicted(problem, "hf");
     const CaseResult declared = judged(problem, candidate);
@@ -118,7 +123,9 @@ TEST_SUITE("judge") {
           const Element& e = *judgement->worst;
           const double smaller = e.running > 0.0 ? std::min(e.a_priori, e.running) : e.a_priori;
           if (e.delta > 0.0) CHECK(e.delta == doctest::Approx(smaller).epsilon(1e-3));
-          const bool product = row(field.field).stage == Stage::Router || row(field.field).stage == Stage::GateUp || row(field.field).stage == Stage::Down;
+          const bool product = row(field.field).stage == Stage::Router ||
+                               row(field.field).stage == Stage::GateUp ||
+                               row(field.field).stage == Stage::Down;
           CHECK((judgement->bounds.sampled + judgement->bounds.exact > 0) == product);
           if (product && field.field != Field::second_gemm) CHECK(judgement->bounds.typical > 1.0);
         }
@@ -139,7 +146,8 @@ TEST_SUITE("judge") {
     CHECK(of(judged(problem, wrong), Field::first_gemm).verdict == Verdict::WrongShape);
     CHECK(of(judged(problem, wrong), Field::intermediate).upstream == "first_gemm");
     wrong = right;
-    wrong.fields.set(Field::topk_weights, Tensor(DType::Float64, right.fields.at(Field::topk_weights).shape()));
+    wrong.fields.set(Field::topk_weights,
+                     Tensor(DType::Float64, right.fields.at(Field::topk_weights).shape()));
     CHECK(of(judged(problem, wrong), Field::topk_weights).verdict == Verdict::WrongDtype);
     wrong = right;
     wrong.fields.at(Field::selected_experts).as<std::int32_t>()[4] = 7;  // E = 7: one beyond
@@ -147,7 +155,9 @@ TEST_SUITE("judge") {
     CHECK(of(result, Field::selected_experts).verdict == Verdict::Failed);
     CHECK(*result.first_own_error == Field::selected_experts);
     wrong = right;
-    for (const Field gone : {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::gather_indices}) wrong.fields.erase(gone);
+    for (const Field gone :
+         {Field::first_gemm, Field::intermediate, Field::second_gemm, Field::gather_indices})
+      wrong.fields.erase(gone);
     CHECK(judged(problem, wrong).verdict == Verdict::Passed);
     Candidate nothing;
     CHECK(judged(problem, nothing).verdict == Verdict::NotMaterialised);
@@ -168,7 +178,9 @@ TEST_SUITE("judge") {
       lost.fields.at(Field::hidden_states).as<Bf16>()[0] = Bf16{};
       CHECK(of(judged(problem, lost), Field::hidden_states).isolated.verdict == Verdict::Failed);
       Candidate spread = right;  // the NaN reaches another token
-      spread.fields.at(Field::hidden_states).as<Bf16>()[static_cast<std::size_t>(problem.config.hidden_size) * 3].bits = 0x7fc0;
+      spread.fields.at(Field::hidden_states)
+          .as<Bf16>()[static_cast<std::size_t>(problem.config.hidden_size) * 3]
+          .bits = 0x7fc0;
       CHECK(of(judged(problem, spread), Field::hidden_states).isolated.verdict == Verdict::NonFinite);
     }
   }
@@ -211,7 +223,8 @@ TEST_SUITE("judge") {
         permuted.fields.at(field).as<Bf16>()[i] = values[(i + width) % values.size()];
         halved.fields.at(field).as<Bf16>()[i] = round_to_bf16(0.5f * to_float(values[i]));
       }
-      for (const auto* wrong : {&zeros, &permuted, &halved}) CHECK(of(judged(problem, *wrong), field).isolated.verdict == Verdict::Failed);
+      for (const auto* wrong : {&zeros, &permuted, &halved})
+        CHECK(of(judged(problem, *wrong), field).isolated.verdict == Verdict::Failed);
     }
   }
 
@@ -232,8 +245,10 @@ TEST_SUITE("judge") {
   TEST_CASE("legal orders of summation pass: sequential, pairwise, the tensor core, split in four") {
     for (const char* name : {"tiny", "odd", "one_sign", "cancellation", "wide"}) {
       const Problem problem = load_fixture(name);
-      for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
-                                       Accumulator{AccumulatorKind::Hopper, {}}, Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
+      for (const Accumulator& order :
+           {Accumulator{AccumulatorKind::Fp32Sequential, {}}, Accumulator{AccumulatorKind::Fp32Pairwise, {}},
+            Accumulator{AccumulatorKind::Hopper, {}},
+            Accumulator{AccumulatorKind::Hopper, {16, 16, 16, 16}}}) {
         Candidate candidate = predict_forward(problem, find_contract("hf"), {order, order, order});
         candidate.accumulators = {};  // judged by bounds alone
         CAPTURE(name);
@@ -247,7 +262,8 @@ TEST_SUITE("judge") {
 TEST_SUITE("goldens") {
   constexpr const char* kGoldens[] = {"tiny", "odd", "qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"};
 
-  TEST_CASE("HuggingFace's runs on an H200 pass under their own contract, and no bit differs from the prediction") {
+  TEST_CASE(
+      "HuggingFace's runs on an H200 pass under their own contract, and no bit differs from the prediction") {
     for (const std::string name : kGoldens)
       for (const std::string implementation : {"grouped_mm", "eager"}) {
         const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
@@ -258,16 +274,20 @@ TEST_SUITE("goldens") {
           for (const auto* bits : {&field.isolated_bits, &field.chained_bits}) {
             CHECK(bits->differing == 0);
             CHECK(bits->undetermined == 0);
-            const bool exact = row(field.field).match == Match::Exact && row(field.field).dtype == DType::Int32;
-            if (!exact) CHECK(bits->as_predicted == element_count(expected_shape(field.field, file.problem.sizes())));
+            const bool exact =
+                row(field.field).match == Match::Exact && row(field.field).dtype == DType::Int32;
+            if (!exact)
+              CHECK(bits->as_predicted == element_count(expected_shape(field.field, file.problem.sizes())));
           }
       }
   }
 
   TEST_CASE("the wrong contract is detected in hidden_states, and nowhere else") {
     for (const std::string name : kGoldens) {
-      for (const auto& [implementation, wrong] : {std::pair("grouped_mm", "hf_eager"), std::pair("eager", "hf")}) {
-        if (name.starts_with("qwen3") && implementation == std::string_view("eager")) continue;  // once each: they take seconds
+      for (const auto& [implementation, wrong] :
+           {std::pair("grouped_mm", "hf_eager"), std::pair("eager", "hf")}) {
+        if (name.starts_with("qwen3") && implementation == std::string_view("eager"))
+          continue;  // once each: they take seconds
         const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
         const auto result = judged(file.problem, file.candidate, wrong);
         CAPTURE(file.candidate.name);
@@ -278,9 +298,12 @@ TEST_SUITE("goldens") {
     }
   }
 
-  TEST_CASE("the predicted golden equals the captured one, field for field, bit for bit, the order of ties included") {
+  TEST_CASE(
+      "the predicted golden equals the captured one, field for field, bit for bit, the order of ties "
+      "included") {
     for (const std::string name : kGoldens)
-      for (const auto& [implementation, contract] : {std::pair("grouped_mm", "hf"), std::pair("eager", "hf_eager")}) {
+      for (const auto& [implementation, contract] :
+           {std::pair("grouped_mm", "hf"), std::pair("eager", "hf_eager")}) {
         const auto file = load_file("golden/data/" + name + "." + implementation + ".h5");
         const Candidate made = run_pipeline("predicted", file.problem, {contract});
         for (const Field field : kForward) {

@@ -9,7 +9,8 @@
 namespace assay::cli {
 
 /// Judges with the real reference, or with `factory`'s; an empty contract is the candidate's own.
-inline CaseResult judged(const Problem& problem, const Candidate& candidate, std::string_view contract = "", ReferenceFactory factory = make_reference) {
+inline CaseResult judged(const Problem& problem, const Candidate& candidate, std::string_view contract = "",
+                         ReferenceFactory factory = make_reference) {
   JudgeOptions options;
   options.reference = std::move(factory);
   options.contract = contract;

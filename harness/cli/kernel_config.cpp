@@ -14,14 +14,15 @@ namespace {
 template <class Value>
 struct Key {
   std::string_view name;
-  Value KernelConfigForward::*member;
+  Value KernelConfigForward::* member;
 };
-constexpr Key<std::string> kWords[] = {{"variant", &KernelConfigForward::variant}, {"tiles", &KernelConfigForward::tiles}};
+constexpr Key<std::string> kWords[] = {{"variant", &KernelConfigForward::variant},
+                                       {"tiles", &KernelConfigForward::tiles}};
 constexpr Key<int> kNumbers[] = {{"pipeline_depth_gate_up", &KernelConfigForward::pipeline_depth_gate_up},
-                         {"pipeline_depth_down", &KernelConfigForward::pipeline_depth_down},
-                         {"raster_rows", &KernelConfigForward::raster_rows},
-                         {"persistent_blocks", &KernelConfigForward::persistent_blocks},
-                         {"cluster", &KernelConfigForward::cluster}};
+                                 {"pipeline_depth_down", &KernelConfigForward::pipeline_depth_down},
+                                 {"raster_rows", &KernelConfigForward::raster_rows},
+                                 {"persistent_blocks", &KernelConfigForward::persistent_blocks},
+                                 {"cluster", &KernelConfigForward::cluster}};
 
 void set(KernelConfigForward& config, std::string_view key, std::string_view value) {
   std::string valid;
@@ -37,10 +38,12 @@ void set(KernelConfigForward& config, std::string_view key, std::string_view val
     if (one.name != key) continue;
     const auto end = value.data() + value.size();
     const auto parsed = std::from_chars(value.data(), end, config.*one.member);
-    if (parsed.ec != std::errc{} || parsed.ptr != end) throw UsageError(fmt::format("--kernel-config: expected an integer for {}, found '{}'", key, value));
+    if (parsed.ec != std::errc{} || parsed.ptr != end)
+      throw UsageError(fmt::format("--kernel-config: expected an integer for {}, found '{}'", key, value));
     return;
   }
-  throw UsageError(fmt::format("--kernel-config: unknown key '{}'; valid: {}or the word {}", key, valid, kAutotune));
+  throw UsageError(
+      fmt::format("--kernel-config: unknown key '{}'; valid: {}or the word {}", key, valid, kAutotune));
 }
 
 }  // namespace
@@ -51,7 +54,9 @@ KernelConfigForward parse_kernel_config(std::string_view text) {
     const auto comma = text.find(',');
     const auto pair = text.substr(0, comma);
     const auto equals = pair.find('=');
-    if (equals == std::string_view::npos) throw UsageError(fmt::format("--kernel-config: expected key=value,... or {}, found '{}'", kAutotune, pair));
+    if (equals == std::string_view::npos)
+      throw UsageError(
+          fmt::format("--kernel-config: expected key=value,... or {}, found '{}'", kAutotune, pair));
     set(config, pair.substr(0, equals), pair.substr(equals + 1));
     text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
   }

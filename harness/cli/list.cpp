@@ -1,10 +1,10 @@
 // assay list: what there is, as text or JSON.
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "fixtures/fixtures.h"
 #include "fixtures/faults.h"
+#include "fixtures/fixtures.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/pipelines.h"
 #include "harness/contract.h"
@@ -28,15 +28,18 @@ std::string shape_text(const FieldRow& field) {
 Listing fields() {
   Listing listing{{"field", "group", "stage", "shape", "dtype", "match", "HuggingFace"}, {}};
   for (const auto& field : kFields)
-    listing.rows.push_back({std::string(field.name), std::string(name(field.group)), std::string(name(field.stage)), shape_text(field),
-                            std::string(row(field.dtype).name), std::string(name(field.match)), std::string(field.alias)});
+    listing.rows.push_back({std::string(field.name), std::string(name(field.group)),
+                            std::string(name(field.stage)), shape_text(field),
+                            std::string(row(field.dtype).name), std::string(name(field.match)),
+                            std::string(field.alias)});
   return listing;
 }
 
 Listing stages() {
   Listing listing{{"stage", "fields"}, {}};
   for (const auto& field : kFields) {
-    if (listing.rows.empty() || listing.rows.back()[0] != name(field.stage)) listing.rows.push_back({std::string(name(field.stage)), ""});
+    if (listing.rows.empty() || listing.rows.back()[0] != name(field.stage))
+      listing.rows.push_back({std::string(name(field.stage)), ""});
     listing.rows.back()[1] += fmt::format("{}{}", listing.rows.back()[1].empty() ? "" : ", ", field.name);
   }
   return listing;
@@ -45,7 +48,8 @@ Listing stages() {
 Listing fixture_rows() {
   Listing listing{{"fixture", "model", "tokens", "routing", "seed", "golden", "why"}, {}};
   for (const auto& f : fixtures())
-    listing.rows.push_back({std::string(f.name), std::string(f.model), fmt::format("{}x{}", f.batch, f.sequence), std::string(f.routing),
+    listing.rows.push_back({std::string(f.name), std::string(f.model),
+                            fmt::format("{}x{}", f.batch, f.sequence), std::string(f.routing),
                             fmt::format("{}", f.seed), f.golden ? "yes" : "", std::string(f.why)});
   return listing;
 }
@@ -66,7 +70,9 @@ Listing contracts() {
 
 Listing fault_rows() {
   Listing listing{{"fault", "shows in", "catalogue", "what is planted"}, {}};
-  for (const auto& f : faults()) listing.rows.push_back({std::string(f.id), std::string(name(f.shows_in())), fmt::format("{}", f.number), std::string(f.sentence)});
+  for (const auto& f : faults())
+    listing.rows.push_back({std::string(f.id), std::string(name(f.shows_in())), fmt::format("{}", f.number),
+                            std::string(f.sentence)});
   return listing;
 }
 
@@ -74,7 +80,7 @@ struct What {
   const char* name;
   Listing (*rows)();
 };
-constexpr What kWhat[] = {{"fields", fields},       {"stages", stages},         {"fixtures", fixture_rows},
+constexpr What kWhat[] = {{"fields", fields},           {"stages", stages},       {"fixtures", fixture_rows},
                           {"pipelines", pipeline_rows}, {"contracts", contracts}, {"faults", fault_rows}};
 
 void print(const Listing& listing) {
@@ -106,7 +112,8 @@ std::string to_json(const Listing& listing) {
 }  // namespace
 
 void add_list(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("list", "what there is: fields, stages, fixtures, pipelines, contracts, faults, hashes");
+  auto* command = app.add_subcommand(
+      "list", "what there is: fields, stages, fixtures, pipelines, contracts, faults, hashes");
   command->require_subcommand(1);
   add_list_hashes(*command, program);
   for (const auto& what : kWhat) {
@@ -116,9 +123,12 @@ void add_list(CLI::App& app, Program& program) {
     one->callback([&what, json, &program] {
       program.selected = [&what, json] {
         // The exporter reads this one: everything needed to make the same problems.
-        if (*json && std::string_view(what.name) == "fixtures") fmt::print("{}\n", fixtures_json());
-        else if (*json) fmt::print("{}\n", to_json(what.rows()));
-        else print(what.rows());
+        if (*json && std::string_view(what.name) == "fixtures")
+          fmt::print("{}\n", fixtures_json());
+        else if (*json)
+          fmt::print("{}\n", to_json(what.rows()));
+        else
+          print(what.rows());
         return ExitCode::Passed;
       };
     });

@@ -4,11 +4,11 @@
 #include <iostream>
 #include <system_error>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
-#include "harness/cli/commands.h"
 #include "harness/cli/command_words.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/error.h"
 
@@ -18,13 +18,17 @@ constexpr const char* kAbout =
     "Proves, field by field, that a kernel for the Qwen3 MoE layer computes what HuggingFace computes;\n"
     "names the first stage that does not, how far off it is and why.\n\n"
     "  assay verify --golden golden/data/*.h5 --html report.html     judge recorded HuggingFace runs\n"
-    "  assay verify --golden G.h5 --pipeline dump:mine.h5            judge your kernel's dump on a golden's inputs\n"
-    "  assay verify --fixture tiny --pipeline plugin:./libmine.so    judge your layer in a library (harness/plugin.h)\n"
+    "  assay verify --golden G.h5 --pipeline dump:mine.h5            judge your kernel's dump on a golden's "
+    "inputs\n"
+    "  assay verify --fixture tiny --pipeline plugin:./libmine.so    judge your layer in a library "
+    "(harness/plugin.h)\n"
     "  assay regress --baseline before.h5 --candidate after.h5       what a kernel change changed\n"
-    "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without a GPU\n";
+    "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without "
+    "a GPU\n";
 
 constexpr const char* kExitCodes =
-    "Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device),\n"
+    "Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, "
+    "device),\n"
     "4 suspect or mistrusted only, 77 nothing was compared.";
 
 constexpr const char* kRefusal = "assay: {}\nRun '{} --help' for what is valid.\n";
@@ -33,7 +37,8 @@ int code(assay::ExitCode exit_code) { return static_cast<int>(exit_code); }
 
 /// Output that went nowhere (a full disk, a closed stream) must not end as a success.
 void require_stdout() {
-  if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw assay::InputError("could not write to stdout");
+  if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    throw assay::InputError("could not write to stdout");
 }
 
 }  // namespace
@@ -45,7 +50,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", assay::cli::version());
   app.get_formatter()->column_width(34);
   assay::cli::Program program;
-  for (int i = 0; i < argc; ++i) program.command_line += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "assay" : argv[i]);
+  for (int i = 0; i < argc; ++i)
+    program.command_line += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "assay" : argv[i]);
   assay::cli::add_verify(app, program);
   assay::cli::add_regress(app, program);
   assay::cli::add_golden(app, program);
@@ -69,7 +75,8 @@ int main(int argc, char** argv) {
     return code(result);
   } catch (const CLI::RequiredError& error) {
     const bool command = std::string_view(error.what()).find("subcommand") != std::string_view::npos;
-    fmt::print(stderr, kRefusal, command ? assay::cli::missing_command(app) : error.what(), assay::cli::command_words(app));
+    fmt::print(stderr, kRefusal, command ? assay::cli::missing_command(app) : error.what(),
+               assay::cli::command_words(app));
     return code(assay::ExitCode::Usage);
   } catch (const CLI::ExtrasError&) {
     fmt::print(stderr, kRefusal, assay::cli::unexpected_words(app), assay::cli::command_words(app));

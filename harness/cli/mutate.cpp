@@ -1,9 +1,10 @@
-// assay mutate: plant every catalogued fault in the predicted arithmetic and see whether the judge names the right stage.
+// assay mutate: plant every catalogued fault in the predicted arithmetic and see whether the judge names the
+// right stage.
 #include <algorithm>
 #include <exception>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "harness/atomic_file.h"
 #include "harness/cli/commands.h"
@@ -22,7 +23,8 @@ namespace {
 
 /// The one that harness/SENSITIVITY.md is written by, wherever it is written to.
 constexpr const char* kDocumentCommand =
-    "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json golden/recorded/false_alarms.json "
+    "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json "
+    "golden/recorded/false_alarms.json "
     "golden/recorded/mutate_contracts.json golden/recorded/mutate_full_width.json";
 constexpr std::string_view kFullWidth = "qwen3_30b_a3b";
 constexpr std::int64_t kFullWidthTokens = 4;
@@ -48,13 +50,16 @@ std::vector<std::string> fixtures_of(const FaultRow& fault, const Options& optio
 struct Planting {
   FaultRow fault;
   std::string fixture, contract;
-  bool same_ground(const Planting& other) const { return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil; }
+  bool same_ground(const Planting& other) const {
+    return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil;
+  }
 };
 
 std::vector<Planting> plantings(const Options& options) {
   std::vector<Planting> all;
   for (const auto& fault : faults()) {
-    if (!options.faults.empty() && std::ranges::find(options.faults, fault.id) == options.faults.end()) continue;
+    if (!options.faults.empty() && std::ranges::find(options.faults, fault.id) == options.faults.end())
+      continue;
     if (options.full_width && !reached_by_ordinary_values(fault, kFullWidthTokens)) continue;
     for (const auto& contract : options.contracts)
       for (const auto& fixture : fixtures_of(fault, options)) all.push_back({fault, fixture, contract});
@@ -62,7 +67,8 @@ std::vector<Planting> plantings(const Options& options) {
   return all;
 }
 
-/// Ground by ground, so that weights are held once; the faults of one in parallel, one thread each. In the order of the plantings.
+/// Ground by ground, so that weights are held once; the faults of one in parallel, one thread each. In the
+/// order of the plantings.
 std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options& options) {
   std::vector<Mutation> mutations(all.size());
   std::vector<bool> planted(all.size());
@@ -70,7 +76,8 @@ std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options&
   std::exception_ptr error;
   for (std::size_t first = 0; first < all.size(); ++first) {
     if (planted[first]) continue;
-    const Ground ground = make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0, options.full_width ? kFullWidthTokens : 0);
+    const Ground ground = make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0,
+                                      options.full_width ? kFullWidthTokens : 0);
     std::vector<std::size_t> here;
     for (std::size_t i = first; i < all.size(); ++i)
       if (all[i].same_ground(all[first])) here.push_back(i), planted[i] = true;
@@ -79,7 +86,8 @@ std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options&
       try {
         FaultRow fault = all[i].fault;
         // Of many experts most have no row: what strikes one of the row's problem strikes one that is used.
-        if (options.full_width) fault.fault.expert = ground.right.fields.at(Field::selected_experts).as<std::int32_t>()[0];
+        if (options.full_width)
+          fault.fault.expert = ground.right.fields.at(Field::selected_experts).as<std::int32_t>()[0];
         mutations[i] = plant(fault, ground, all[i].fixture);
       } catch (...) {
 #pragma omp critical
@@ -103,11 +111,17 @@ ExitCode run(const Options& options, const std::string& command) {
   if (!options.quiet) fmt::print("{}", totals_text(mutations));
   if (!options.json.empty()) write_file_atomically(options.json, mutations_json(mutations, command));
   if (!options.scores.empty()) {
-    const std::string problems = options.full_width ? fmt::format("{}, {} tokens", kFullWidth, kFullWidthTokens) : std::string(kProblemsOfTable);
+    const std::string problems = options.full_width
+                                     ? fmt::format("{}, {} tokens", kFullWidth, kFullWidthTokens)
+                                     : std::string(kProblemsOfTable);
     write_file_atomically(options.scores, scores_json(scores_by_contract(mutations, problems), command));
   }
-  if (!options.html.empty()) write_file_atomically(options.html, render_sensitivity_html(sensitivity(mutations, options.evidence, command)));
-  if (!options.markdown.empty()) write_file_atomically(options.markdown, render_sensitivity_markdown(sensitivity(mutations, options.evidence, kDocumentCommand)));
+  if (!options.html.empty())
+    write_file_atomically(options.html,
+                          render_sensitivity_html(sensitivity(mutations, options.evidence, command)));
+  if (!options.markdown.empty())
+    write_file_atomically(options.markdown, render_sensitivity_markdown(
+                                                sensitivity(mutations, options.evidence, kDocumentCommand)));
   return exit_code(score(mutations));
 }
 
@@ -126,7 +140,8 @@ ExitCode run_curves(const Options& options, const std::string& command) {
 }
 
 ExitCode write_dump(const Options& options) {
-  if (options.fixtures.size() != 1 || options.faults.size() != 1) throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
+  if (options.fixtures.size() != 1 || options.faults.size() != 1)
+    throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
   const auto& fault = find_fault(options.faults.front());
   const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil);
   Candidate candidate = faulty_candidate(fault.fault, ground);
@@ -139,32 +154,64 @@ ExitCode write_dump(const Options& options) {
 }  // namespace
 
 void add_mutate(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("mutate", "plant every catalogued fault; print which are found, in which stage, by what");
+  auto* command = app.add_subcommand(
+      "mutate", "plant every catalogued fault; print which are found, in which stage, by what");
   auto options = std::make_shared<Options>();
   command->add_option("FAULT", options->faults, "only these (assay list faults)");
-  command->add_option("--fixture", options->fixtures, "on these problems, not on those of the table")->type_name("NAME");
-  command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")->type_name("NAME");
+  command->add_option("--fixture", options->fixtures, "on these problems, not on those of the table")
+      ->type_name("NAME");
+  command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")
+      ->type_name("NAME");
   command->add_flag("--quick", options->quick, "one problem per fault");
-  command->add_flag("--full-width", options->full_width, fmt::format("on {} tokens of {} instead: every fault that ordinary values reach", kFullWidthTokens, kFullWidth))->excludes("--fixture");
-  command->add_option("--scores", options->scores, "write the totals by contract as JSON, to be shown as --evidence")->type_name("FILE");
+  command
+      ->add_flag("--full-width", options->full_width,
+                 fmt::format("on {} tokens of {} instead: every fault that ordinary values reach",
+                             kFullWidthTokens, kFullWidth))
+      ->excludes("--fixture");
+  command
+      ->add_option("--scores", options->scores,
+                   "write the totals by contract as JSON, to be shown as --evidence")
+      ->type_name("FILE");
   command->add_option("--json", options->json, "write the score as JSON")->type_name("FILE");
-  command->add_option("--correct", options->correct, "judge correct runs instead: N seeds in every legal order of summation and contract; an alarm is an error")
-      ->type_name("N")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
-  command->add_option("--curves", options->curves, "plant the scalable faults in every size instead, on N seeds each: from which size on is each found, and by whom")
-      ->type_name("N")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
-  command->add_option("--family", options->families, "only these scalable faults: output_scale, down_zeros, output_flip, gate_up_tail")->type_name("NAME")->needs("--curves");
-  command->add_option("--seed", options->seed, "the first seed of --correct and --curves")->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 62));
-  command->add_option("--html", options->html, "write who catches what as a single-file HTML page")->type_name("FILE");
-  command->add_option("--markdown", options->markdown, "write who catches what as a document")->type_name("FILE");
-  command->add_option("--evidence", options->evidence, "JSON of --curves, --correct and --scores, to be shown in --html and --markdown")->type_name("FILE");
-  command->add_option("--dump", options->dump, "write the faulty candidate of one FAULT on --fixture, to try other tools on")->type_name("FILE");
+  command
+      ->add_option("--correct", options->correct,
+                   "judge correct runs instead: N seeds in every legal order of summation and contract; an "
+                   "alarm is an error")
+      ->type_name("N")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command
+      ->add_option("--curves", options->curves,
+                   "plant the scalable faults in every size instead, on N seeds each: from which size on is "
+                   "each found, and by whom")
+      ->type_name("N")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command
+      ->add_option("--family", options->families,
+                   "only these scalable faults: output_scale, down_zeros, output_flip, gate_up_tail")
+      ->type_name("NAME")
+      ->needs("--curves");
+  command->add_option("--seed", options->seed, "the first seed of --correct and --curves")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 62));
+  command->add_option("--html", options->html, "write who catches what as a single-file HTML page")
+      ->type_name("FILE");
+  command->add_option("--markdown", options->markdown, "write who catches what as a document")
+      ->type_name("FILE");
+  command
+      ->add_option("--evidence", options->evidence,
+                   "JSON of --curves, --correct and --scores, to be shown in --html and --markdown")
+      ->type_name("FILE");
+  command
+      ->add_option("--dump", options->dump,
+                   "write the faulty candidate of one FAULT on --fixture, to try other tools on")
+      ->type_name("FILE");
   command->add_flag("-q,--quiet", options->quiet, "no text on stdout");
   command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");
   command->callback([=, &program] {
     program.selected = [=, &program] {
       for (const auto& id : options->faults) find_fault(id);
       for (const auto& contract : options->contracts) find_contract(contract);
-      options->fixtures = options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
+      options->fixtures =
+          options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
       for (const auto& id : options->families) find_fault_family(id);
       if (options->curves > 0) return run_curves(*options, program.command_line);
       if (options->correct > 0) return run_correct(*options, program.command_line);

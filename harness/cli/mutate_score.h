@@ -12,8 +12,8 @@ namespace assay::cli {
 
 struct MutationScore {
   std::int64_t planted = 0;
-  std::int64_t equivalent = 0;   // legal under the contract: excluded
-  std::int64_t unreached = 0;    // changed no bit: an error of the table
+  std::int64_t equivalent = 0;  // legal under the contract: excluded
+  std::int64_t unreached = 0;   // changed no bit: an error of the table
   std::int64_t scored = 0;
   std::int64_t killed = 0;
   std::int64_t right_stage = 0;

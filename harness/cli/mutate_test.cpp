@@ -63,7 +63,8 @@ TEST_SUITE("mutate") {
   }
 
   TEST_CASE("a fault that changes no bit is an error of the table") {
-    const auto mutation = plant(find_fault("output_swallows_nan"), make_ground("odd", "hf"), "odd");  // there is no NaN to swallow
+    const auto mutation = plant(find_fault("output_swallows_nan"), make_ground("odd", "hf"),
+                                "odd");  // there is no NaN to swallow
     CHECK(mutation.outcome == Outcome::Unreached);
     CHECK(exit_code(score(std::span(&mutation, 1))) == ExitCode::Failed);
     CHECK(exit_code(score({})) == ExitCode::NothingCompared);
@@ -93,7 +94,10 @@ TEST_SUITE("mutate") {
 
 TEST_SUITE("mutate-curves") {
   TEST_CASE("a fault is found from the smallest size on from which every larger one is found") {
-    DetectionCurve curve{"family", "sentence", "n", {1, 2, 4, 8}, 10, {{"steady", {0, 5, 10, 10}}, {"lucky", {10, 0, 10, 9}}, {"blind", {0, 0, 0, 0}}}};
+    DetectionCurve curve{
+        "family", "sentence",
+        "n",      {1, 2, 4, 8},
+        10,       {{"steady", {0, 5, 10, 10}}, {"lucky", {10, 0, 10, 9}}, {"blind", {0, 0, 0, 0}}}};
     CHECK(detected_from(curve, curve.rules[0], 0.5) == 2.0);
     CHECK(detected_from(curve, curve.rules[0], 0.99) == 4.0);
     CHECK(detected_from(curve, curve.rules[1], 0.5) == 4.0);  // that it was found at 1 is luck
@@ -131,17 +135,20 @@ TEST_SUITE("mutate-curves") {
   }
 
   TEST_CASE("the page and the document show every fault and what each rule made of it") {
-    const std::vector<Mutation> mutations = {planted(find_fault("output_bit_flipped"), "odd"), planted(find_fault("count_plus_one"), "odd")};
+    const std::vector<Mutation> mutations = {planted(find_fault("output_bit_flipped"), "odd"),
+                                             planted(find_fault("count_plus_one"), "odd")};
     const auto all = sensitivity(mutations, {}, "a <command>");
     REQUIRE(all.faults.size() == 2);
     const auto document = render_sensitivity_markdown(all), page = render_sensitivity_html(all);
     // In the order of the rules: five detectors, assay with nothing declared, assay, six rules of thumb.
-    CHECK(document.find("| count_plus_one: one expert's count is one too high | token_counts_by_expert | - | - | - | - | yes | yes | yes | - | - | - | - | - | - |") != std::string::npos);
+    CHECK(document.find("| count_plus_one: one expert's count is one too high | token_counts_by_expert | - | "
+                        "- | - | - | yes | yes | yes | - | - | - | - | - | - |") != std::string::npos);
     CHECK(document.find("1e-2 \\|ref\\|") != std::string::npos);  // a bar would end the cell
     CHECK(page.find("output_bit_flipped") != std::string::npos);
     CHECK(page.find("a &lt;command&gt;") != std::string::npos);
     CHECK(page.find("default-src 'none'") != std::string::npos);
-    for (const char* outside : {"<script", "src=", "href=\"http", "url("}) CHECK(page.find(outside) == std::string::npos);
+    for (const char* outside : {"<script", "src=", "href=\"http", "url("})
+      CHECK(page.find(outside) == std::string::npos);
   }
 }
 

@@ -20,7 +20,8 @@ Detectors detectors(const CaseResult& result) {
   Detectors by;
   for (const auto& field : result.fields) {
     const auto& what = row(field.field);
-    const bool wrong = failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype;
+    const bool wrong = failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape ||
+                       field.verdict == Verdict::WrongDtype;
     by.bits = by.bits || (field.isolated_bits.binding && field.isolated_bits.differing > 0);
     if (what.match == Match::Selection) {
       by.selection = by.selection || wrong;
@@ -31,7 +32,8 @@ Detectors detectors(const CaseResult& result) {
       by.chained = by.chained || failed(field.chained.verdict);
     }
     for (const auto* judgement : {&field.isolated, &field.chained})
-      by.statistics = by.statistics || (!judgement->statistics.suspicion.empty() && !judgement->statistics.explained);
+      by.statistics =
+          by.statistics || (!judgement->statistics.suspicion.empty() && !judgement->statistics.explained);
   }
   return by;
 }
@@ -48,7 +50,8 @@ Sentence sentence(const CaseResult& result, Field expected) {
   return said;
 }
 
-/// The stage that must show a fault in `planted`: itself, or the first one after it that the candidate stores.
+/// The stage that must show a fault in `planted`: itself, or the first one after it that the candidate
+/// stores.
 Field expected_stage(Field planted, const Candidate& candidate) {
   for (auto at = static_cast<std::size_t>(planted); at < kFieldCount; ++at)
     if (candidate.fields.has(static_cast<Field>(at))) return static_cast<Field>(at);
@@ -75,7 +78,8 @@ CaseResult judged(const Ground& ground, const Candidate& candidate, bool causes)
 
 std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
 
-Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed, std::int64_t tokens) {
+Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed,
+                   std::int64_t tokens) {
   Ground ground;
   Fixture row = find_fixture(fixture);
   if (seed != 0) row.seed = seed;
@@ -90,13 +94,15 @@ Ground make_ground(std::string_view fixture, std::string_view contract, Spoil sp
 }
 
 Candidate faulty_candidate(const Fault& fault, const Ground& ground) {
-  return predict_forward(ground.problem, find_contract(ground.contract), huggingface_accumulators(ground.problem, ground.contract), fault);
+  return predict_forward(ground.problem, find_contract(ground.contract),
+                         huggingface_accumulators(ground.problem, ground.contract), fault);
 }
 
 bool same_bits(const Candidate& a, const Candidate& b) {
   return std::ranges::all_of(kFields, [&](const FieldRow& what) {
     if (a.fields.has(what.id) != b.fields.has(what.id)) return false;
-    return !a.fields.has(what.id) || std::ranges::equal(a.fields.at(what.id).bytes(), b.fields.at(what.id).bytes());
+    return !a.fields.has(what.id) ||
+           std::ranges::equal(a.fields.at(what.id).bytes(), b.fields.at(what.id).bytes());
   });
 }
 
@@ -133,13 +139,15 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
   mutation.declared = judge_declared(ground, candidate, mutation.expected, &result);
   mutation.open = judge_open(ground, candidate, mutation.expected);
   for (const auto& field : result.fields)
-    if (field.field == mutation.expected && !field.causes.empty()) mutation.hint = field.causes.front().hypothesis;
+    if (field.field == mutation.expected && !field.causes.empty())
+      mutation.hint = field.causes.front().hypothesis;
   mutation.hint_right = !mutation.hint.empty() && listed(fault.hint, mutation.hint);
-  mutation.missed_by = accepting_rivals(candidate.fields.at(Field::hidden_states), ground.reference.fields.at(Field::hidden_states));
-  mutation.outcome = equivalent                        ? Outcome::Equivalent
-                     : !mutation.declared.killed       ? Outcome::Survived
-                     : !mutation.declared.right_stage  ? Outcome::WrongStage
-                                                       : Outcome::Killed;
+  mutation.missed_by = accepting_rivals(candidate.fields.at(Field::hidden_states),
+                                        ground.reference.fields.at(Field::hidden_states));
+  mutation.outcome = equivalent                       ? Outcome::Equivalent
+                     : !mutation.declared.killed      ? Outcome::Survived
+                     : !mutation.declared.right_stage ? Outcome::WrongStage
+                                                      : Outcome::Killed;
   return mutation;
 }
 

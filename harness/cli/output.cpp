@@ -3,10 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include "harness/atomic_file.h"
 #include "harness/cli/environment.h"
@@ -26,7 +26,8 @@ bool set(const char* variable) {
 
 int terminal_width() {
   winsize size{};
-  if (isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 60) return std::min<int>(size.ws_col, 140);
+  if (isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 60)
+    return std::min<int>(size.ws_col, 140);
   return 110;
 }
 
@@ -44,7 +45,8 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
   command.add_option("--json", options.json, "write the report as JSON; '-' for stdout")->type_name("FILE");
   command.add_option("--junit", options.junit, "write JUnit XML")->type_name("FILE");
   command.add_option("--color", options.colour, "colours: auto, always or never")
-      ->check(CLI::IsMember({"auto", "always", "never"}))->type_name("WHEN");
+      ->check(CLI::IsMember({"auto", "always", "never"}))
+      ->type_name("WHEN");
   command.add_flag("-q,--quiet", options.quiet, "no text on stdout");
   command.add_flag("-v,--verbose", options.verbose, "tables and worst elements of passing cases too");
 }
@@ -65,7 +67,12 @@ ExitCode emit(const Report& report, const OutputOptions& options, std::span<cons
   const bool json_on_stdout = options.json == "-";
   if (options.quiet) {  // why nothing could be judged is no mere text
     for (const auto& one : report.cases)
-      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported) fmt::print(stderr, "assay: {}{}\n", one.headline.find(one.problem) == std::string::npos ? fmt::format("{}, {}: ", one.problem, one.candidate) : "", one.headline);
+      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported)
+        fmt::print(stderr, "assay: {}{}\n",
+                   one.headline.find(one.problem) == std::string::npos
+                       ? fmt::format("{}, {}: ", one.problem, one.candidate)
+                       : "",
+                   one.headline);
   }
   if (!options.quiet) {
     std::FILE* stream = json_on_stdout ? stderr : stdout;

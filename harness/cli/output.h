@@ -20,8 +20,8 @@ struct OutputOptions {
   bool verbose = false;
 };
 
-/// Whether to colour what goes to the stream: --color beats the environment (NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR), which beats
-/// the terminal.
+/// Whether to colour what goes to the stream: --color beats the environment (NO_COLOR, CLICOLOR_FORCE,
+/// FORCE_COLOR), which beats the terminal.
 bool wants_colour(const std::string& choice, int stream);
 
 void add_output_options(CLI::App& command, OutputOptions& options);
@@ -29,7 +29,8 @@ void add_output_options(CLI::App& command, OutputOptions& options);
 /// Title, command, date and environment of a new report.
 Report start_report(const std::string& title, const std::string& command_line);
 
-/// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML page.
+/// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML
+/// page.
 ExitCode emit(const Report& report, const OutputOptions& options, std::span<const Report> history = {});
 
 }  // namespace assay::cli

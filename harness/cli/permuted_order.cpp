@@ -44,9 +44,11 @@ Order twice(const Order& order) {
 
 }  // namespace
 
-Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract, std::uint64_t seed) {
+Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract,
+                                  std::uint64_t seed) {
   std::mt19937_64 random(seed);
-  const Order hidden = random_order(problem.config.hidden_size, random), middle = random_order(problem.config.moe_intermediate_size, random);
+  const Order hidden = random_order(problem.config.hidden_size, random),
+              middle = random_order(problem.config.moe_intermediate_size, random);
   Problem permuted = problem;
   permuted.input = with_columns(problem.input, hidden);
   permuted.gate = with_columns(problem.gate, hidden);
@@ -58,7 +60,9 @@ Candidate predict_in_random_order(const Problem& problem, const PrecisionContrac
     } else {
       const Order rows = twice(middle);
       const std::size_t width = hidden.size();
-      for (std::size_t r = 0; r < rows.size(); ++r) gather_columns(from.values.subspan(rows[r] * width, width), hidden, std::span(*to).subspan(r * width, width));
+      for (std::size_t r = 0; r < rows.size(); ++r)
+        gather_columns(from.values.subspan(rows[r] * width, width), hidden,
+                       std::span(*to).subspan(r * width, width));
     }
     return ExpertMatrix{*to, to};
   };

@@ -8,7 +8,9 @@
 
 namespace assay::cli {
 
-/// The predicted run of the problem with H and I permuted wherever a product sums over them; its fields are put back in place.
-Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract, std::uint64_t seed);
+/// The predicted run of the problem with H and I permuted wherever a product sums over them; its fields are
+/// put back in place.
+Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract,
+                                  std::uint64_t seed);
 
 }  // namespace assay::cli

@@ -15,7 +15,9 @@
 namespace assay::cli {
 namespace {
 
-std::string_view contract_or_hf(const PipelineOptions& options) { return options.contract.empty() ? "hf" : std::string_view(options.contract); }
+std::string_view contract_or_hf(const PipelineOptions& options) {
+  return options.contract.empty() ? "hf" : std::string_view(options.contract);
+}
 
 Candidate run_reference(const Problem& problem, const PipelineOptions& options) {
   return forward(problem, find_contract(contract_or_hf(options)));
@@ -34,8 +36,12 @@ GpuOptions gpu_options(const PipelineOptions& options) {
   return gpu;
 }
 
-Candidate run_cublas(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas(problem, gpu_options(options)); }
-Candidate run_cublas_grouped(const Problem& problem, const PipelineOptions& options) { return run_gpu_cublas_grouped(problem, gpu_options(options)); }
+Candidate run_cublas(const Problem& problem, const PipelineOptions& options) {
+  return run_gpu_cublas(problem, gpu_options(options));
+}
+Candidate run_cublas_grouped(const Problem& problem, const PipelineOptions& options) {
+  return run_gpu_cublas_grouped(problem, gpu_options(options));
+}
 
 Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
   GpuOptions gpu = gpu_options(options);
@@ -49,27 +55,32 @@ Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
   Candidate candidate = forward(problem, find_contract(contract_or_hf(options)));
   constexpr std::int64_t kProducts = 3;  // router, gate_up, down
   if (problem.sizes().tokens > 0 && taken_by_engine().products != kProducts)
-    throw InputError(fmt::format("expected the GPU to compute the {} products of contract {}, found that it has the arithmetic of {}",
-                                 kProducts, contract_or_hf(options), taken_by_engine().products));
+    throw InputError(fmt::format(
+        "expected the GPU to compute the {} products of contract {}, found that it has the arithmetic of {}",
+        kProducts, contract_or_hf(options), taken_by_engine().products));
   candidate.device = engine_in_force()->name;
   candidate.producer = "gpu_fp64";
   return candidate;
 }
 
 constexpr PipelineRow kPipelines[] = {
-    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust", run_reference, TieRule::LowestIndex},
+    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust",
+     run_reference, TieRule::LowestIndex},
     {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted, TieRule::Any},
     {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},
-    {"gpu_cublas_grouped", "the same with one grouped cuBLAS call for all experts of a product", run_cublas_grouped, TieRule::LowestIndex},
+    {"gpu_cublas_grouped", "the same with one grouped cuBLAS call for all experts of a product",
+     run_cublas_grouped, TieRule::LowestIndex},
     {"gpu_fused", "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
-    {kGpuFp64, "the reference with its products on the GPU, in float64; judged by the CPU", run_fp64, TieRule::LowestIndex},
+    {kGpuFp64, "the reference with its products on the GPU, in float64; judged by the CPU", run_fp64,
+     TieRule::LowestIndex},
 };
 
 }  // namespace
 
 std::span<const PipelineRow> pipelines() { return kPipelines; }
 
-std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
+std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem,
+                                           const PipelineOptions& options) {
   if (!name.starts_with(kPlugin)) return {run_pipeline(name, problem, options)};
   auto results = run_plugin(std::string(name.substr(kPlugin.size())), problem);
   for (auto& candidate : results) candidate.name = name;
@@ -83,9 +94,11 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
     const std::string path(name.substr(kDump.size()));
     GoldenFile file = load_file(path);
     if (file.problem.config != problem.config || file.problem.sizes().tokens != problem.sizes().tokens)
-      throw InputError(fmt::format("{} holds another problem: expected the config and {} tokens of {}, found {} tokens, hidden size {}",
-                                   path, problem.sizes().tokens, problem.name, file.problem.sizes().tokens,
-                                   file.problem.config.hidden_size));
+      throw InputError(
+          fmt::format("{} holds another problem: expected the config and {} tokens of {}, found {} tokens, "
+                      "hidden size {}",
+                      path, problem.sizes().tokens, problem.name, file.problem.sizes().tokens,
+                      file.problem.config.hidden_size));
     file.candidate.name = name;
     return std::move(file.candidate);
   }
@@ -101,12 +114,15 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
     return candidate;
   }
   const std::string file = name.ends_with(".h5") ? fmt::format("; a file is named dump:{}", name) : "";
-  throw UsageError(fmt::format("unknown pipeline '{}'{}; valid: {}, dump:FILE.h5, plugin:PATH.so", name, file, valid));
+  throw UsageError(
+      fmt::format("unknown pipeline '{}'{}; valid: {}, dump:FILE.h5, plugin:PATH.so", name, file, valid));
 }
 
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract) {
   const bool per_expert_cublas = contract == "hf_eager";
-  const auto of = [&](Field field) { return measured_split(field, problem.config, problem.sizes().tokens, per_expert_cublas); };
+  const auto of = [&](Field field) {
+    return measured_split(field, problem.config, problem.sizes().tokens, per_expert_cublas);
+  };
   return {of(Field::router_logits), of(Field::first_gemm), of(Field::second_gemm), true};
 }
 

@@ -15,7 +15,8 @@ struct PipelineOptions {
   std::string contract;    // the contract to compute under; "" = hf
   bool permute_x = true;   // gpu_fused: gather the tokens' rows in the first product's prologue
   bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
-  std::string kernel_config = {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
+  std::string kernel_config =
+      {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
@@ -31,14 +32,17 @@ struct PipelineRow {
 
 std::span<const PipelineRow> pipelines();
 
-/// Runs the pipeline of that name, reads `dump:FILE.h5` or runs `plugin:PATH.so`. Throws UsageError listing the valid names,
-/// InputError when the pipeline cannot run here, CandidateError when it did what no implementation may.
+/// Runs the pipeline of that name, reads `dump:FILE.h5` or runs `plugin:PATH.so`. Throws UsageError listing
+/// the valid names, InputError when the pipeline cannot run here, CandidateError when it did what no
+/// implementation may.
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
 
 /// The same with every result there is to judge: of a plugin two, where two runs on the same inputs differ.
-std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
+std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem,
+                                           const PipelineOptions& options);
 
-/// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to make.
+/// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to
+/// make.
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract);
 
 }  // namespace assay::cli

@@ -5,14 +5,17 @@
 namespace assay::cli {
 namespace {
 
-bool wrong(const Judgement& judgement) { return judgement.verdict > Verdict::Passed && judgement.worst.has_value(); }
+bool wrong(const Judgement& judgement) {
+  return judgement.verdict > Verdict::Passed && judgement.worst.has_value();
+}
 bool wrong(const Prediction& bits) { return bits.binding && bits.differing > 0 && bits.first.has_value(); }
 
 }  // namespace
 
 std::string explain_words(const CaseResult& result, const std::string& source) {
   for (const auto& field : result.fields) {
-    if (result.first_own_error ? field.field != *result.first_own_error : field.verdict <= Verdict::Passed) continue;
+    if (result.first_own_error ? field.field != *result.first_own_error : field.verdict <= Verdict::Passed)
+      continue;
     const Element* element = nullptr;
     bool chained = false;
     if (wrong(field.isolated))
@@ -25,8 +28,10 @@ std::string explain_words(const CaseResult& result, const std::string& source) {
       element = &*field.chained_bits.first;
     if (element == nullptr) return "";
     std::string at;
-    for (const auto& [axis, index] : element->at) at += fmt::format("{}{}={}", at.empty() ? "" : ",", axis, index);
-    return fmt::format("assay explain {} --field {} --at {}{}", source, name(field.field), at, chained ? " --mode chained" : "");
+    for (const auto& [axis, index] : element->at)
+      at += fmt::format("{}{}={}", at.empty() ? "" : ",", axis, index);
+    return fmt::format("assay explain {} --field {} --at {}{}", source, name(field.field), at,
+                       chained ? " --mode chained" : "");
   }
   return "";
 }

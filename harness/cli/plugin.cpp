@@ -33,10 +33,12 @@ std::vector<Field> listed_fields(const std::string& path, const char* words) {
   for (std::string word; names >> word;) {
     const auto field = find_field(word);
     if (!field || row(*field).group != Group::Forward)
-      throw InputError(fmt::format("expected {} to list forward fields (assay list fields), found '{}'", path, word));
+      throw InputError(
+          fmt::format("expected {} to list forward fields (assay list fields), found '{}'", path, word));
     fields.push_back(*field);
   }
-  if (fields.empty()) throw InputError(fmt::format("expected {} to list the fields it writes, found none", path));
+  if (fields.empty())
+    throw InputError(fmt::format("expected {} to list the fields it writes, found none", path));
   return fields;
 }
 
@@ -61,21 +63,31 @@ Candidate described(const Plugin& plugin) {
 
 /// A library that is loaded stays: it may have threads, or a CUDA context.
 Plugin load(const std::string& path) {
-  if (!std::filesystem::is_regular_file(path)) throw InputError(fmt::format("expected a shared library at {}, found no such file", path));
+  if (!std::filesystem::is_regular_file(path))
+    throw InputError(fmt::format("expected a shared library at {}, found no such file", path));
   void* library = dlopen(std::filesystem::absolute(path).c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw InputError(fmt::format("{} cannot be loaded as a shared library: {}", path, dlerror()));
+  if (library == nullptr)
+    throw InputError(fmt::format("{} cannot be loaded as a shared library: {}", path, dlerror()));
   const auto entry = reinterpret_cast<decltype(&assay_plugin)>(dlsym(library, "assay_plugin"));
-  if (entry == nullptr) throw InputError(fmt::format("expected {} to export assay_plugin (harness/plugin.h), found no such symbol", path));
+  if (entry == nullptr)
+    throw InputError(
+        fmt::format("expected {} to export assay_plugin (harness/plugin.h), found no such symbol", path));
   Plugin plugin{entry(), path, {}, {}};
-  if (plugin.row == nullptr) throw InputError(fmt::format("expected assay_plugin() of {} to return its row, found null", path));
+  if (plugin.row == nullptr)
+    throw InputError(fmt::format("expected assay_plugin() of {} to return its row, found null", path));
   const assay_plugin_row& row = *plugin.row;
   if (row.interface != ASSAY_PLUGIN_INTERFACE)
-    throw InputError(fmt::format("expected {} to be built for plugin interface {}, found {}", path, ASSAY_PLUGIN_INTERFACE, row.interface));
+    throw InputError(fmt::format("expected {} to be built for plugin interface {}, found {}", path,
+                                 ASSAY_PLUGIN_INTERFACE, row.interface));
   if (row.memory != ASSAY_HOST && row.memory != ASSAY_DEVICE)
-    throw InputError(fmt::format("expected memory of {} to be ASSAY_HOST or ASSAY_DEVICE, found {}", path, row.memory));
+    throw InputError(
+        fmt::format("expected memory of {} to be ASSAY_HOST or ASSAY_DEVICE, found {}", path, row.memory));
   for (const char* word : {row.name, row.fields, row.contract, row.accumulators, row.ties})
-    if (word == nullptr) throw InputError(fmt::format("expected name, fields, contract, accumulators and ties of {} to be set, found a null", path));
-  if (row.forward == nullptr) throw InputError(fmt::format("expected {} to have a forward function, found null", path));
+    if (word == nullptr)
+      throw InputError(fmt::format(
+          "expected name, fields, contract, accumulators and ties of {} to be set, found a null", path));
+  if (row.forward == nullptr)
+    throw InputError(fmt::format("expected {} to have a forward function, found null", path));
   plugin.fields = listed_fields(path, row.fields);
   plugin.described = described(plugin);
   return plugin;
@@ -85,10 +97,15 @@ Plugin load(const std::string& path) {
 class PluginRuns {
  public:
   PluginRuns(const Plugin& plugin, const Problem& problem)
-      : plugin_(plugin), problem_(problem), sizes_(problem.sizes()),
+      : plugin_(plugin),
+        problem_(problem),
+        sizes_(problem.sizes()),
         memory_(plugin.row->memory == ASSAY_DEVICE ? device_foreign_memory() : host_foreign_memory()) {
     const auto& c = sizes_.config;
-    call_ = {sizes_.tokens, c.hidden_size, c.moe_intermediate_size, c.num_experts, c.top_k, c.norm_topk_prob ? 1 : 0, nullptr, nullptr, nullptr, nullptr};
+    call_ = {sizes_.tokens, c.hidden_size, c.moe_intermediate_size,
+             c.num_experts, c.top_k,       c.norm_topk_prob ? 1 : 0,
+             nullptr,       nullptr,       nullptr,
+             nullptr};
     call_.input_hidden_states = tensor_room(Field::input_hidden_states, problem.input);
     call_.gate = tensor_room(Field::gate, problem.gate);
     call_.gate_up_proj = expert_room(Field::gate_up_proj);
@@ -103,15 +120,21 @@ class PluginRuns {
 
   FieldSet run(const std::string& words, std::span<const Bf16> input) {
     memory_->write(const_cast<std::uint16_t*>(call_.input_hidden_states), input.data(), input.size_bytes());
-    for (const Field field : plugin_.fields) memory_->poison(result(field), results_.at(field).bytes().size());
+    for (const Field field : plugin_.fields)
+      memory_->poison(result(field), results_.at(field).bytes().size());
     std::vector<char> why(1024, '\0');
     const int status = forward(words, why);
     why.back() = '\0';
-    if (status == ASSAY_UNSUPPORTED) throw InputError(fmt::format("{} does not support this problem: {}", plugin_.path, why.data()));
-    if (status != ASSAY_OK) throw CandidateError(fmt::format("{} failed {}: {}", plugin_.path, words, why[0] == '\0' ? fmt::format("status {}, no sentence", status) : why.data()));
+    if (status == ASSAY_UNSUPPORTED)
+      throw InputError(fmt::format("{} does not support this problem: {}", plugin_.path, why.data()));
+    if (status != ASSAY_OK)
+      throw CandidateError(
+          fmt::format("{} failed {}: {}", plugin_.path, words,
+                      why[0] == '\0' ? fmt::format("status {}, no sentence", status) : why.data()));
     rules([&] { memory_->finish(); });
     rules([&] { memory_->verify_guards(); });
-    for (const Field field : plugin_.fields) memory_->read(results_.at(field).bytes().data(), result(field), results_.at(field).bytes().size());
+    for (const Field field : plugin_.fields)
+      memory_->read(results_.at(field).bytes().data(), result(field), results_.at(field).bytes().size());
     return results_;
   }
 
@@ -119,8 +142,10 @@ class PluginRuns {
   void verify_inputs(std::span<const Bf16> input) {
     verify(call_.input_hidden_states, input, Field::input_hidden_states, 0);
     verify(call_.gate, problem_.gate.as<Bf16>(), Field::gate, 0);
-    for (const auto& [field, room] : {std::pair(Field::gate_up_proj, call_.gate_up_proj), std::pair(Field::down_proj, call_.down_proj)})
-      for (std::int64_t e = 0; e < sizes_.config.num_experts; ++e) verify(room, problem_.experts(field, e).values, field, e);
+    for (const auto& [field, room] :
+         {std::pair(Field::gate_up_proj, call_.gate_up_proj), std::pair(Field::down_proj, call_.down_proj)})
+      for (std::int64_t e = 0; e < sizes_.config.num_experts; ++e)
+        verify(room, problem_.experts(field, e).values, field, e);
   }
 
  private:
@@ -153,7 +178,8 @@ class PluginRuns {
   const std::uint16_t* expert_room(Field field) {
     const Shape shape = expected_shape(field, sizes_);
     const std::int64_t each = shape[1] * shape[2];
-    auto* room = static_cast<std::uint16_t*>(memory_->room(std::string(name(field)), static_cast<std::size_t>(shape[0] * each) * sizeof(Bf16)));
+    auto* room = static_cast<std::uint16_t*>(
+        memory_->room(std::string(name(field)), static_cast<std::size_t>(shape[0] * each) * sizeof(Bf16)));
     for (std::int64_t e = 0; e < shape[0]; ++e) {
       const ExpertMatrix matrix = problem_.experts(field, e);
       memory_->write(room + e * each, matrix.values.data(), matrix.values.size_bytes());
@@ -163,16 +189,19 @@ class PluginRuns {
 
   void verify(const std::uint16_t* room, std::span<const Bf16> written, Field field, std::int64_t part) {
     seen_.resize(written.size());
-    memory_->read(seen_.data(), room + part * static_cast<std::int64_t>(written.size()), written.size_bytes());
+    memory_->read(seen_.data(), room + part * static_cast<std::int64_t>(written.size()),
+                  written.size_bytes());
     if (!written.empty() && std::memcmp(seen_.data(), written.data(), written.size_bytes()) != 0)
-      throw CandidateError(fmt::format("expected {} to leave its inputs alone, found {} changed", plugin_.path, name(field)));
+      throw CandidateError(
+          fmt::format("expected {} to leave its inputs alone, found {} changed", plugin_.path, name(field)));
   }
 
   void*& result(Field field) { return rooms_[static_cast<std::size_t>(field) - kFirst]; }
 
   static constexpr std::size_t kFirst = static_cast<std::size_t>(Field::router_logits);
   static constexpr std::size_t kResults = static_cast<std::size_t>(Field::hidden_states) - kFirst + 1;
-  static_assert(sizeof(assay_results) == kResults * sizeof(void*), "assay_results has one pointer per forward field, in the table's order");
+  static_assert(sizeof(assay_results) == kResults * sizeof(void*),
+                "assay_results has one pointer per forward field, in the table's order");
 
   const Plugin& plugin_;
   const Problem& problem_;
@@ -193,7 +222,9 @@ std::string differences(const std::vector<Field>& fields, const FieldSet& first,
     const std::size_t width = a.empty() ? 1 : a.size() / static_cast<std::size_t>(first.at(field).size());
     std::int64_t differing = 0;
     for (std::size_t i = 0; i < a.size(); i += width) differing += std::memcmp(&a[i], &b[i], width) != 0;
-    if (differing > 0) words += fmt::format("{}{} of {} elements of {}", words.empty() ? "" : ", ", differing, first.at(field).size(), name(field));
+    if (differing > 0)
+      words += fmt::format("{}{} of {} elements of {}", words.empty() ? "" : ", ", differing,
+                           first.at(field).size(), name(field));
   }
   return words;
 }
@@ -219,13 +250,18 @@ std::vector<Candidate> run_plugin(const std::string& path, const Problem& proble
   const std::string words = differences(plugin.fields, first.fields, candidate.fields);
   std::vector<Candidate> runs;
   if (words.empty()) {
-    candidate.remarks.push_back("ran on the problem, on its tokens in reverse and on the problem again: the same bytes, and nothing written beside the results");
+    candidate.remarks.push_back(
+        "ran on the problem, on its tokens in reverse and on the problem again: the same bytes, and nothing "
+        "written beside the results");
     runs.push_back(std::move(candidate));
     return runs;
   }
   for (auto* run : {&candidate, &first}) {
-    run->remarks.push_back(fmt::format("two runs on the problem differ (in between, its tokens in reverse): {}. State left over, a read of what was not written, "
-                                       "or sums in an order that changes; this is the {} run, the other is judged beside it", words, run == &first ? "first" : "second"));
+    run->remarks.push_back(
+        fmt::format("two runs on the problem differ (in between, its tokens in reverse): {}. State left "
+                    "over, a read of what was not written, "
+                    "or sums in an order that changes; this is the {} run, the other is judged beside it",
+                    words, run == &first ? "first" : "second"));
     runs.push_back(std::move(*run));
   }
   return runs;

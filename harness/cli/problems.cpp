@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "fixtures/fill.h"
 #include "fixtures/fixtures.h"
@@ -22,11 +22,14 @@ constexpr std::size_t kExpertCacheBytes = std::size_t{2} << 30;
 }  // namespace
 
 Regenerators regenerators() {
-  // The exporter names a checkpoint's weights instead of storing them; where that folder is now, the file cannot know.
+  // The exporter names a checkpoint's weights instead of storing them; where that folder is now, the file
+  // cannot know.
   const auto refuse_checkpoint = [](const Generator& generator) {
     if (generator.fill == kCheckpoint)
-      throw InputError(fmt::format("the weights are those of layer {} of a checkpoint, which the file does not hold; judge it with "
-                                   "--checkpoint DIR --layer {} --input FILE --pipeline dump:FILE", generator.stream, generator.stream));
+      throw InputError(fmt::format(
+          "the weights are those of layer {} of a checkpoint, which the file does not hold; judge it with "
+          "--checkpoint DIR --layer {} --input FILE --pipeline dump:FILE",
+          generator.stream, generator.stream));
   };
   return {.tensor =
               [=](const Generator& generator) {
@@ -72,20 +75,22 @@ std::vector<std::string> matching_fixtures(const std::vector<std::string>& patte
   return names;
 }
 
-Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer, const std::filesystem::path& input,
-                        std::int64_t tokens, std::uint64_t seed) {
+Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
+                        const std::filesystem::path& input, std::int64_t tokens, std::uint64_t seed) {
   const auto config = extract_hf_weights(directory, layer).config;
   Tensor hidden;
   std::optional<Generator> generator;
   if (!input.empty()) {
     const auto file = load_file(input);
     if (file.problem.config.hidden_size != config.hidden_size)
-      throw InputError(fmt::format("{}: expected an input of hidden size {}, found {}", input.string(), config.hidden_size,
-                                   file.problem.config.hidden_size));
+      throw InputError(fmt::format("{}: expected an input of hidden size {}, found {}", input.string(),
+                                   config.hidden_size, file.problem.config.hidden_size));
     hidden = file.problem.input;
   } else {
     // Standard deviation 1: the sum of four uniform 16-bit lanes has 37837.2...
-    generator = Generator{"gaussian", "natural", seed, stream_of(Field::input_hidden_states), {tokens, config.hidden_size}, 1.0 / 37837.227};
+    generator = Generator{
+        "gaussian",     "natural", seed, stream_of(Field::input_hidden_states), {tokens, config.hidden_size},
+        1.0 / 37837.227};
     hidden = materialise(*generator);
   }
   Problem problem = from_hf(directory, layer, std::move(hidden));

@@ -1,4 +1,5 @@
-// Where problems come from: fixtures, golden files and checkpoints, with the generators of `fixtures` wired in.
+// Where problems come from: fixtures, golden files and checkpoints, with the generators of `fixtures` wired
+// in.
 #pragma once
 
 #include <filesystem>
@@ -14,7 +15,8 @@ class App;
 
 namespace assay::cli {
 
-/// --seed of a seeded input. Refuses what is not in 0 .. 2^64 - 1: the library lets -1 wrap and 2^64 saturate.
+/// --seed of a seeded input. Refuses what is not in 0 .. 2^64 - 1: the library lets -1 wrap and 2^64
+/// saturate.
 void add_seed_option(CLI::App& command, std::uint64_t& seed);
 
 /// The generators of `fixtures`, for files that name their inputs and weights instead of storing them.
@@ -29,9 +31,9 @@ Problem load_fixture(std::string_view name);
 /// Names of the fixtures that match any of the patterns, each once.
 std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns);
 
-/// Layer `layer` of the checkpoint in `directory` on a seeded gaussian input of `tokens` tokens, or on the input_hidden_states
-/// of the file `input` if it is not empty.
-Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer, const std::filesystem::path& input,
-                        std::int64_t tokens, std::uint64_t seed);
+/// Layer `layer` of the checkpoint in `directory` on a seeded gaussian input of `tokens` tokens, or on the
+/// input_hidden_states of the file `input` if it is not empty.
+Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
+                        const std::filesystem::path& input, std::int64_t tokens, std::uint64_t seed);
 
 }  // namespace assay::cli

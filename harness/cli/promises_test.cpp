@@ -11,8 +11,11 @@ using namespace assay;
 using namespace assay::cli;
 
 TEST_SUITE("promises") {
-  TEST_CASE("declared products bind their own bits; those of exponentials and sums bind a candidate that promises torch's") {
-    // One argument in some ten thousand of them has two legal values: an exponential is known to 2 ulps of fp32.
+  TEST_CASE(
+      "declared products bind their own bits; those of exponentials and sums bind a candidate that promises "
+      "torch's") {
+    // One argument in some ten thousand of them has two legal values: an exponential is known to 2 ulps of
+    // fp32.
     Problem problem;
     Candidate candidate;
     std::size_t moved = 0;
@@ -20,11 +23,13 @@ TEST_SUITE("promises") {
       const Ground ground = make_ground("odd", "hf", Spoil::Nothing, seed);
       problem = ground.problem;
       candidate = run_pipeline("predicted", problem, {"hf"});
-      for (const Field later : {Field::second_gemm, Field::hidden_states_unpermute, Field::hidden_states}) candidate.fields.erase(later);
+      for (const Field later : {Field::second_gemm, Field::hidden_states_unpermute, Field::hidden_states})
+        candidate.fields.erase(later);
       Upstream upstream;
       upstream.fields = &candidate.fields;
       upstream.usable.fill(true);
-      const auto intervals = make_reference(problem, upstream, find_contract("hf"), {}, false)->bounded(Field::intermediate, Mode::Isolated);
+      const auto intervals = make_reference(problem, upstream, find_contract("hf"), {}, false)
+                                 ->bounded(Field::intermediate, Mode::Isolated);
       auto values = candidate.fields.at(Field::intermediate).as<Bf16>();
       for (std::size_t i = 0; moved == 0 && i < values.size(); ++i) {
         const Bf16 low = round_to_bf16(intervals[i].low), high = round_to_bf16(intervals[i].high);

@@ -3,8 +3,8 @@
 #include <fstream>
 #include <sstream>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/output.h"
@@ -30,8 +30,13 @@ void add_report(CLI::App& app, Program& program) {
     OutputOptions output;
   };
   auto options = std::make_shared<Options>();
-  command->add_option("RESULT", options->results, "JSON files written by verify --json")->required()->type_name("RESULT.json...");
-  command->add_option("--history", options->history, "folder of earlier JSON results: the page shows what changed since")->type_name("DIR");
+  command->add_option("RESULT", options->results, "JSON files written by verify --json")
+      ->required()
+      ->type_name("RESULT.json...");
+  command
+      ->add_option("--history", options->history,
+                   "folder of earlier JSON results: the page shows what changed since")
+      ->type_name("DIR");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
     program.selected = [options] {

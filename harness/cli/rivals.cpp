@@ -7,7 +7,9 @@ namespace {
 
 bool every_within_hundredth(const Agreement& a) { return a.within_hundredth == a.elements; }
 bool every_within_torch(const Agreement& a) { return a.within_torch == a.elements; }
-bool most_within_hundredth(const Agreement& a) { return static_cast<double>(a.within_hundredth) >= 0.95 * static_cast<double>(a.elements); }
+bool most_within_hundredth(const Agreement& a) {
+  return static_cast<double>(a.within_hundredth) >= 0.95 * static_cast<double>(a.elements);
+}
 
 /// DeepGEMM, deep_gemm/testing/numeric.py. Two outputs of zeros agree.
 double calc_diff(const Agreement& a) {
@@ -17,13 +19,18 @@ double calc_diff(const Agreement& a) {
 bool calc_diff_1e3(const Agreement& a) { return calc_diff(a) < 1e-3; }
 bool calc_diff_1e5(const Agreement& a) { return calc_diff(a) < 1e-5; }
 
-bool cosine(const Agreement& a) { return a.out_energy + a.ref_energy == 0.0 || a.dot / std::sqrt(a.out_energy * a.ref_energy) > 0.997; }
+bool cosine(const Agreement& a) {
+  return a.out_energy + a.ref_energy == 0.0 || a.dot / std::sqrt(a.out_energy * a.ref_energy) > 0.997;
+}
 
 // Every comparison is false for NaN, as it is in the tools the rules come from.
 constexpr Rival kRivals[] = {
-    {"allclose_1e-2", "every element within 1e-2 + 1e-2 |ref| (flashinfer-bench, KernelBench)", true, every_within_hundredth},
-    {"allclose_torch", "every element within 1e-5 + 1.6e-2 |ref| (torch.testing's default for bf16)", false, every_within_torch},
-    {"matched_95", "95 % of the elements within 1e-2 + 1e-2 |ref| (flashinfer-bench for MoE)", true, most_within_hundredth},
+    {"allclose_1e-2", "every element within 1e-2 + 1e-2 |ref| (flashinfer-bench, KernelBench)", true,
+     every_within_hundredth},
+    {"allclose_torch", "every element within 1e-5 + 1.6e-2 |ref| (torch.testing's default for bf16)", false,
+     every_within_torch},
+    {"matched_95", "95 % of the elements within 1e-2 + 1e-2 |ref| (flashinfer-bench for MoE)", true,
+     most_within_hundredth},
     {"calc_diff_1e-3", "1 - 2 sum xy / sum (x^2 + y^2) below 1e-3 (DeepGEMM, fp8)", false, calc_diff_1e3},
     {"calc_diff_1e-5", "1 - 2 sum xy / sum (x^2 + y^2) below 1e-5 (DeepGEMM, bf16)", false, calc_diff_1e5},
     {"cosine_0.997", "cosine above 0.997 (Polygraphy)", true, cosine},

@@ -1,4 +1,5 @@
-// The rules of thumb by which kernels are usually accepted: the final output against a rounded reference, one number for all.
+// The rules of thumb by which kernels are usually accepted: the final output against a rounded reference, one
+// number for all.
 #pragma once
 
 #include <span>

@@ -11,8 +11,9 @@
 
 namespace assay::cli {
 
-/// Mutations of one contract, and recorded evidence: JSON files of `--curves`, `--correct` and `--scores`, told apart by what they hold.
-/// Throws InputError naming a file that is neither.
-Sensitivity sensitivity(std::span<const Mutation> mutations, const std::vector<std::filesystem::path>& evidence, const std::string& command);
+/// Mutations of one contract, and recorded evidence: JSON files of `--curves`, `--correct` and `--scores`,
+/// told apart by what they hold. Throws InputError naming a file that is neither.
+Sensitivity sensitivity(std::span<const Mutation> mutations,
+                        const std::vector<std::filesystem::path>& evidence, const std::string& command);
 
 }  // namespace assay::cli

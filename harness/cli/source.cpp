@@ -23,43 +23,58 @@ void spoil_input(Problem& problem, const SourceOptions& options) {
   if (!options.fault.empty()) spoil(problem, find_fault(options.fault).spoil);
 }
 
-std::string quoted(const std::string& word) { return word.find_first_of(" ()'*?") == std::string::npos ? word : fmt::format("'{}'", word); }
+std::string quoted(const std::string& word) {
+  return word.find_first_of(" ()'*?") == std::string::npos ? word : fmt::format("'{}'", word);
+}
 
 }  // namespace
 
 void add_source_options(CLI::App& command, SourceOptions& options) {
-  command.add_option("--golden", options.golden, "golden or dump; without --pipeline it is the candidate itself")->type_name("FILE");
+  command
+      .add_option("--golden", options.golden, "golden or dump; without --pipeline it is the candidate itself")
+      ->type_name("FILE");
   command.add_option("--fixture", options.fixture, "named problem (assay list fixtures)")->type_name("NAME");
   command
       .add_option("--pipeline", options.pipeline,
-                  "the candidate: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so; default of a fixture: predicted")
+                  "the candidate: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so; default of "
+                  "a fixture: predicted")
       ->type_name("P");
-  command.add_option("--fault", options.fault, "plant this fault (assay list faults) in the predicted pipeline")->type_name("ID");
-  command.add_option("--contract", options.contract, "precision contract; default: as the candidate declares")->type_name("C");
-  command.add_option("--accumulator", options.accumulator, "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")
+  command
+      .add_option("--fault", options.fault, "plant this fault (assay list faults) in the predicted pipeline")
+      ->type_name("ID");
+  command
+      .add_option("--contract", options.contract, "precision contract; default: as the candidate declares")
+      ->type_name("C");
+  command
+      .add_option("--accumulator", options.accumulator,
+                  "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")
       ->type_name("A");
 }
 
 Candidate run_again(const SourceOptions& options, const Problem& problem, const std::string& contract) {
-  if (options.fault.empty()) return run_pipeline(options.pipeline.empty() ? "predicted" : options.pipeline, problem, {contract});
+  if (options.fault.empty())
+    return run_pipeline(options.pipeline.empty() ? "predicted" : options.pipeline, problem, {contract});
   const auto& fault = find_fault(options.fault);
   const std::string_view under = contract.empty() ? "hf" : std::string_view(contract);
-  Candidate candidate = predict_forward(problem, find_contract(under), huggingface_accumulators(problem, under), fault.fault);
+  Candidate candidate =
+      predict_forward(problem, find_contract(under), huggingface_accumulators(problem, under), fault.fault);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";
   return candidate;
 }
 
 Source load_source(const SourceOptions& options) {
-  if (options.golden.empty() == options.fixture.empty()) throw UsageError("expected either --golden FILE or --fixture NAME");
+  if (options.golden.empty() == options.fixture.empty())
+    throw UsageError("expected either --golden FILE or --fixture NAME");
   if (!options.fault.empty() && !options.pipeline.empty() && options.pipeline != "predicted")
-    throw UsageError(fmt::format("--fault is planted in the predicted pipeline, not in {}", options.pipeline));
+    throw UsageError(
+        fmt::format("--fault is planted in the predicted pipeline, not in {}", options.pipeline));
   if (!options.fault.empty()) find_fault(options.fault);
   if (!options.contract.empty()) find_contract(options.contract);
   Source source;
   std::string contract = options.contract;
-  source.words =
-      options.golden.empty() ? fmt::format("--fixture {}", quoted(options.fixture)) : fmt::format("--golden {}", quoted(options.golden));
+  source.words = options.golden.empty() ? fmt::format("--fixture {}", quoted(options.fixture))
+                                        : fmt::format("--golden {}", quoted(options.golden));
   source.reruns = !options.pipeline.starts_with(kDump);
   if (options.golden.empty()) {
     source.problem = load_fixture(options.fixture);
@@ -68,8 +83,9 @@ Source load_source(const SourceOptions& options) {
   } else {
     GoldenFile file = load_file(options.golden);
     if (!file.has_inputs)
-      throw InputError(fmt::format("{} has no inputs and weights, or names none; name it as --pipeline dump:{} beside its problem",
-                                   options.golden, options.golden));
+      throw InputError(fmt::format(
+          "{} has no inputs and weights, or names none; name it as --pipeline dump:{} beside its problem",
+          options.golden, options.golden));
     if (contract.empty() && file.candidate.contract != "auto") contract = file.candidate.contract;
     source.problem = std::move(file.problem);
     spoil_input(source.problem, options);
@@ -80,7 +96,8 @@ Source load_source(const SourceOptions& options) {
   if (!options.pipeline.empty()) source.words += fmt::format(" --pipeline {}", quoted(options.pipeline));
   if (!options.fault.empty()) source.words += fmt::format(" --fault {}", options.fault);
   if (!options.contract.empty()) source.words += fmt::format(" --contract {}", options.contract);
-  if (!options.accumulator.empty()) source.words += fmt::format(" --accumulator {}", quoted(options.accumulator));
+  if (!options.accumulator.empty())
+    source.words += fmt::format(" --accumulator {}", quoted(options.accumulator));
 
   const std::string name = !options.contract.empty()             ? options.contract
                            : source.candidate.contract == "auto" ? "hf"
@@ -95,7 +112,8 @@ Source load_source(const SourceOptions& options) {
   source.contract.product_slack = product_slack(source.candidate, accumulators);
   source.declared = accumulators;
   source.predict = declared(accumulators) || source.candidate.from_hopper();
-  source.accumulators = {assumed(accumulators.router), assumed(accumulators.gate_up), assumed(accumulators.down)};
+  source.accumulators = {assumed(accumulators.router), assumed(accumulators.gate_up),
+                         assumed(accumulators.down)};
   return source;
 }
 

@@ -1,4 +1,5 @@
-// What one-problem commands work on: a golden, a fixture or a dump beside one of them, and the candidate under a contract.
+// What one-problem commands work on: a golden, a fixture or a dump beside one of them, and the candidate
+// under a contract.
 #pragma once
 
 #include <optional>
@@ -22,7 +23,8 @@ struct SourceOptions {
 /// --golden, --fixture, --pipeline, --fault, --contract, --accumulator.
 void add_source_options(CLI::App& command, SourceOptions& options);
 
-/// A problem and how a candidate is made for it; the candidate can be made again for another problem unless it comes from a file.
+/// A problem and how a candidate is made for it; the candidate can be made again for another problem unless
+/// it comes from a file.
 struct Source {
   Problem problem;
   Candidate candidate;
@@ -37,7 +39,8 @@ struct Source {
 /// Throws UsageError for a wrong combination, InputError for a file that cannot be read.
 Source load_source(const SourceOptions& options);
 
-/// The candidate of the source's kind on another problem. Throws UsageError when the source's candidate is a file's.
+/// The candidate of the source's kind on another problem. Throws UsageError when the source's candidate is a
+/// file's.
 Candidate run_again(const SourceOptions& options, const Problem& problem, const std::string& contract);
 
 }  // namespace assay::cli

@@ -30,9 +30,11 @@ std::optional<std::filesystem::path> folder() {
 std::string tuning_key(const Problem& problem, const GpuOptions& options, const std::string& machine) {
   const Sizes sizes = problem.sizes();
   const auto& config = sizes.config;
-  return fmt::format("{}; hidden {}, intermediate {}, experts {}, top_k {}, tokens {}; contract {}, permute_x {}, permute_y {}", machine,
-                     config.hidden_size, config.moe_intermediate_size, config.num_experts, config.top_k, sizes.tokens, options.contract,
-                     options.permute_x, options.permute_y);
+  return fmt::format(
+      "{}; hidden {}, intermediate {}, experts {}, top_k {}, tokens {}; contract {}, permute_x {}, permute_y "
+      "{}",
+      machine, config.hidden_size, config.moe_intermediate_size, config.num_experts, config.top_k,
+      sizes.tokens, options.contract, options.permute_x, options.permute_y);
 }
 
 std::optional<std::filesystem::path> tuning_path(const std::string& key) {
@@ -49,9 +51,12 @@ std::optional<KernelConfigForward> load_tuning(const std::string& key) {
   try {
     std::ifstream file(*path);
     const auto json = nlohmann::json::parse(file);
-    if (json.at("schema") != "assay-autotune" || json.at("version") != 1) why = "it has another schema";
-    else if (json.at("key") != key) why = "it was tuned for something else";
-    else return parse_kernel_config(json.at("config").get<std::string>());
+    if (json.at("schema") != "assay-autotune" || json.at("version") != 1)
+      why = "it has another schema";
+    else if (json.at("key") != key)
+      why = "it was tuned for something else";
+    else
+      return parse_kernel_config(json.at("config").get<std::string>());
   } catch (const std::exception& error) {
     why = error.what();
   }
@@ -62,14 +67,20 @@ std::optional<KernelConfigForward> load_tuning(const std::string& key) {
 void store_tuning(const std::string& key, const Tuning& tuning) {
   const auto path = tuning_path(key);
   if (!path) {
-    fmt::print(stderr, "assay: the tuning is not kept: none of ASSAY_CACHE, XDG_CACHE_HOME and HOME is set\n");
+    fmt::print(stderr,
+               "assay: the tuning is not kept: none of ASSAY_CACHE, XDG_CACHE_HOME and HOME is set\n");
     return;
   }
   auto trials = nlohmann::ordered_json::array();
   for (const auto& trial : tuning.trials)
-    trials.push_back({{"config", describe(trial.config)}, {"equal_bits", trial.equal_bits}, {"median_us", trial.median_us}, {"gain_us", trial.gain_us}, {"spread_us", trial.spread_us}});
-  const nlohmann::ordered_json json = {{"schema", "assay-autotune"}, {"version", 1}, {"key", key}, {"config", describe(tuning.best)},
-                                       {"reason", tuning.reason}, {"trials", trials}};
+    trials.push_back({{"config", describe(trial.config)},
+                      {"equal_bits", trial.equal_bits},
+                      {"median_us", trial.median_us},
+                      {"gain_us", trial.gain_us},
+                      {"spread_us", trial.spread_us}});
+  const nlohmann::ordered_json json = {
+      {"schema", "assay-autotune"}, {"version", 1},    {"key", key}, {"config", describe(tuning.best)},
+      {"reason", tuning.reason},    {"trials", trials}};
   try {
     std::filesystem::create_directories(path->parent_path());
     write_file_atomically(*path, json.dump(2) + "\n");

@@ -1,5 +1,6 @@
-// Tuned kernel configs on disk: one JSON file per machine, kernels' sources, shape and options, under $ASSAY_CACHE, else
-// $XDG_CACHE_HOME/assay, else ~/.cache/assay. A cache that cannot be used costs a sentence on stderr and a new measurement.
+// Tuned kernel configs on disk: one JSON file per machine, kernels' sources, shape and options, under
+// $ASSAY_CACHE, else $XDG_CACHE_HOME/assay, else ~/.cache/assay. A cache that cannot be used costs a sentence
+// on stderr and a new measurement.
 #pragma once
 
 #include <filesystem>
@@ -17,7 +18,8 @@ std::string tuning_key(const Problem& problem, const GpuOptions& options, const 
 /// Where the tuning of that key is kept, or nothing where no folder is known.
 std::optional<std::filesystem::path> tuning_path(const std::string& key);
 
-/// The config kept under that key; nothing when there is none, and with a sentence when it is damaged or of another key.
+/// The config kept under that key; nothing when there is none, and with a sentence when it is damaged or of
+/// another key.
 std::optional<KernelConfigForward> load_tuning(const std::string& key);
 
 /// Keeps the tuning's choice with its measurements.

@@ -56,15 +56,18 @@ TEST_SUITE("tuning") {
     CHECK(config.raster_rows == 8);
     CHECK(config.pipeline_depth_gate_up == KernelConfigForward{}.pipeline_depth_gate_up);
     CHECK(parse_kernel_config("tiles=wide").tiles == "wide");
-    for (const auto& one : tuning_space(kSizes)) CHECK(describe(parse_kernel_config(describe(one))) == describe(one));
+    for (const auto& one : tuning_space(kSizes))
+      CHECK(describe(parse_kernel_config(describe(one))) == describe(one));
   }
 
   TEST_CASE("a kernel config that cannot run is refused with the reason") {
-    CHECK(refusal("raster=8").find("unknown key 'raster'; valid: variant, tiles, pipeline_depth_gate_up") != std::string::npos);
+    CHECK(refusal("raster=8").find("unknown key 'raster'; valid: variant, tiles, pipeline_depth_gate_up") !=
+          std::string::npos);
     CHECK(refusal("cluster=two").find("expected an integer for cluster, found 'two'") != std::string::npos);
     CHECK(refusal("cluster").find("expected key=value") != std::string::npos);
     CHECK(refusal("pipeline_depth_down=4").find("found 4") != std::string::npos);
-    CHECK(refusal("tiles=square").find("expected tiles to be auto, tall, wide or narrow, found square") != std::string::npos);
+    CHECK(refusal("tiles=square").find("expected tiles to be auto, tall, wide or narrow, found square") !=
+          std::string::npos);
     CHECK(refusal("tiles=narrow,cluster=2").find("cluster 0 or 1 with tiles=narrow") != std::string::npos);
     CHECK(refusal("cluster=2,persistent_blocks=3").find("multiple of cluster 2") != std::string::npos);
   }
@@ -84,10 +87,12 @@ TEST_SUITE("tuning") {
     std::string reason;
     KernelConfigForward other;
     other.raster_rows = 16;
-    const auto chosen = [&](TuningTrial trial) { return choose({{{}, true, 100.0, 0.0, 0.0}, trial}, reason).raster_rows; };
+    const auto chosen = [&](TuningTrial trial) {
+      return choose({{{}, true, 100.0, 0.0, 0.0}, trial}, reason).raster_rows;
+    };
     CHECK(chosen({other, true, 97.0, 3.0, 1.0}) == 16);
     CHECK(reason.find("raster_rows=16") != std::string::npos);
-    CHECK(chosen({other, true, 97.0, 3.0, 3.0}) == 4);   // no more than the spread
+    CHECK(chosen({other, true, 97.0, 3.0, 3.0}) == 4);  // no more than the spread
     CHECK(chosen({other, true, 103.0, -3.0, 0.1}) == 4);
     CHECK(chosen({other, false, 50.0, 50.0, 1.0}) == 4);  // other bits: never
     CHECK(chosen({other, true, std::nan(""), std::nan(""), 1.0}) == 4);
@@ -110,7 +115,8 @@ TEST_SUITE("tuning") {
     store_tuning("here", tuned());
     std::ofstream(*tuning_path("here")) << "{\"schema\": \"assay-au";
     CHECK_FALSE(load_tuning("here").has_value());
-    std::ofstream(*tuning_path("here")) << R"({"schema": "assay-autotune", "version": 1, "key": "here", "config": "pipeline_depth_down=9"})";
+    std::ofstream(*tuning_path("here"))
+        << R"({"schema": "assay-autotune", "version": 1, "key": "here", "config": "pipeline_depth_down=9"})";
     CHECK_FALSE(load_tuning("here").has_value());
     setenv("ASSAY_CACHE", "/proc/no-such-folder", 1);
     CHECK_NOTHROW(store_tuning("here", tuned()));
