@@ -14,9 +14,11 @@ from .philox import centred_lane_sums, words
 _CHUNK = 1 << 16  # words at a time: half a MiB, inside the second-level cache
 _LARGEST_SUM = 131070
 ONE = np.uint16(0x3F80)
+FOUR = np.uint16(0x4080)
 SIXTEEN = np.uint16(0x4180)
 TO_17 = np.uint16(0x4800)  # 2^17
 _GROUPS = 8  # of tokens with equal experts, in the exact problems
+_COUNTED_ROWS = (33, 0, 17, 1, 16, 32, 15, 6)  # of each expert: 40 tokens with 3 experts each
 _GATE_UP_STREAM = 3
 PLUS_64 = np.uint16(0x4280)
 MINUS_64 = np.uint16(0xC280)
@@ -128,6 +130,11 @@ def _equal_logits(top_k):
     return shape
 
 
+def _lift_diagonal(gate):
+    side = gate[: len(_COUNTED_ROWS), : len(_COUNTED_ROWS)]
+    side[:] = np.where(np.arange(side.shape[0])[:, None] == np.arange(side.shape[1]), FOUR, np.uint16(0))
+
+
 def _first_column_one(tokens):
     tokens[:, 0] = ONE
 
@@ -136,6 +143,14 @@ def _name_groups(tokens):
     groups = min(_GROUPS, tokens.shape[1] - 1)
     tokens[:, 0] = SIXTEEN
     tokens[:, 1 : 1 + groups] = np.where(np.arange(len(tokens))[:, None] % _GROUPS == np.arange(groups), ONE, np.uint16(0))
+
+
+def _name_counted_experts(tokens):
+    """Rows are dealt to the tokens in turn, one expert after the other: column e is 1 where the token takes expert e."""
+    begin = 0
+    for expert, rows in enumerate(_COUNTED_ROWS[: tokens.shape[1]]):
+        tokens[:, expert] = np.where((np.arange(len(tokens)) - begin) % len(tokens) < rows, ONE, np.uint16(0))
+        begin += rows
 
 
 # Routing: what happens to gate [E, H], and to the input as [T, H].
@@ -148,6 +163,7 @@ ROUTINGS = {
     "saturated": (_times_256, None),
     "equal_4": (_equal_logits(4), _name_groups),
     "equal_8": (_equal_logits(8), _name_groups),
+    "counted": (_lift_diagonal, _name_counted_experts),
 }
 
 

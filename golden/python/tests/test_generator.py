@@ -122,6 +122,14 @@ class Routings(unittest.TestCase):
             np.testing.assert_array_equal((gate == 2.0**17).sum(axis=0), [0] + [top_k] * 8)
             np.testing.assert_array_equal(np.nonzero(gate[:, 2] == 2.0**17)[0], sorted((3 + j) % 7 for j in range(top_k)))
 
+    def test_counted_rows(self):
+        """40 tokens with three experts each; every expert is named as often as it has rows."""
+        tokens = widen(materialise(generator(routing="counted", shape=(2, 20, 48)), "input_hidden_states")).reshape(40, 48)
+        self.assertEqual(list(tokens[:, :8].sum(axis=0)), [33, 0, 17, 1, 16, 32, 15, 6])
+        self.assertTrue((tokens[:, :8].sum(axis=1) == 3).all())
+        gate = widen(materialise(generator(routing="counted", shape=(8, 48)), "gate"))
+        np.testing.assert_array_equal(gate[:, :8], 4 * np.eye(8))
+
 
 if __name__ == "__main__":
     unittest.main()
