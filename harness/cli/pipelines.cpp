@@ -9,6 +9,7 @@
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
+#include "reference_cpu/eigen/plain_candidate.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/split_search.h"
 
@@ -20,7 +21,7 @@ std::string_view contract_or_hf(const PipelineOptions& options) {
 }
 
 Candidate run_reference(const Problem& problem, const PipelineOptions& options) {
-  return forward(problem, find_contract(contract_or_hf(options)));
+  return plain::run_plain_layer(problem, find_contract(contract_or_hf(options)));
 }
 
 Candidate run_predicted(const Problem& problem, const PipelineOptions& options) {
@@ -64,7 +65,7 @@ Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
 }
 
 constexpr PipelineRow kPipelines[] = {
-    {"reference_cpu", "float64, rounded once where the contract stores a field: the root of trust",
+    {"reference_cpu", "the layer in plain Eigen, float64, rounded where the contract says: the root of trust",
      run_reference, TieRule::LowestIndex},
     {"predicted", "the bits an H200 will give, computed on the CPU", run_predicted, TieRule::Any},
     {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},

@@ -1,0 +1,154 @@
+#include "reference_cpu/eigen/plain_layer.h"
+
+namespace assay::plain {
+
+/// HuggingFace's, from h200-bits section 2: eager adds the experts' dX in the order in which autograd gives
+/// them back, the last expert first.
+BackwardRounding backward_rounding(const PrecisionContract& contract) {
+  BackwardRounding rounding{contract.output, contract.weighted, contract.silu, SlotSum::Exact};
+  if (contract.d_input_combine == Combine::Bf16ByExpert)
+    rounding.slots =
+        contract.combine == Combine::Bf16ByExpert ? SlotSum::Bf16Descending : SlotSum::Bf16Ascending;
+  return rounding;
+}
+
+PlainGradients backward(const Problem& problem, const PrecisionContract& contract,
+                        const ForwardResult& result, const Matrix& d_hidden_states) {
+  const MoeConfig& config = problem.config;
+  const auto& [counts, gather, topk_weights, first_gemm, intermediate, second_gemm, unpermuted, output] =
+      result.grouped;
+  const BackwardRounding rounding = backward_rounding(contract);
+  const Store stored = rounding.stored;
+  const IndexVector token_of_row = gather / static_cast<std::int32_t>(config.top_k);
+  const Eigen::VectorXd weight_of_row = topk_weights.reshaped<Eigen::RowMajor>()(gather);
+  PlainGradients d;
+
+  d.d_second_gemm =
+      rounded(d_hidden_states(token_of_row, Eigen::all).array().colwise() * weight_of_row.array(), stored);
+  d.d_topk_weights = d_weights(d_hidden_states, unpermuted, rounding);
+
+  d.d_intermediate.resize(gather.size(), config.moe_intermediate_size);
+  d.d_first_gemm.resize(gather.size(), 2 * config.moe_intermediate_size);
+  d.d_permuted_hidden_states.resize(gather.size(), config.hidden_size);
+  for_each_expert(config.num_experts, [&](std::int64_t e) {
+    const auto [begin, rows] = rows_of(counts, e);
+    if (rows == 0) return;
+    const Matrix d_second = d.d_second_gemm.middleRows(begin, rows);
+    const auto down_proj = problem.experts(Field::down_proj, e);
+    const Matrix d_hidden = rounded(times(d_second, down_proj.values, config.moe_intermediate_size), stored);
+    const Matrix d_first = d_act_and_mul(first_gemm.middleRows(begin, rows), d_hidden, contract, rounding);
+    const auto gate_up_proj = problem.experts(Field::gate_up_proj, e);
+    d.d_intermediate.middleRows(begin, rows) = d_hidden;
+    d.d_first_gemm.middleRows(begin, rows) = d_first;
+    d.d_permuted_hidden_states.middleRows(begin, rows) =
+        rounded(times(d_first, gate_up_proj.values, config.hidden_size), stored);
+  });
+
+  d.d_router_logits = d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
+                               config.norm_topk_prob, rounding);
+  d.d_gate = rounded(d.d_router_logits.transpose() * widened(problem.input), stored);
+
+  Matrix slots(gather.size(), config.hidden_size);
+  slots(gather, Eigen::all) = d.d_permuted_hidden_states;
+  d.d_experts_hidden_states = d_experts(slots, result.selected_experts, rounding);
+  const Matrix d_router = rounded(d.d_router_logits * widened(problem.gate), stored);
+  d.d_input_hidden_states = rounded(d.d_experts_hidden_states + d_router, stored);
+  return d;
+}
+
+ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
+                                 const ForwardResult& result, const PlainGradients& gradients,
+                                 std::int64_t expert) {
+  const auto& of = result.grouped;
+  const auto [begin, rows] = rows_of(of.token_counts_by_expert, expert);
+  const IndexVector slots = of.gather_indices.segment(begin, rows);
+  const Matrix x = widened(problem.input, slots / static_cast<std::int32_t>(problem.config.top_k));
+  const Store stored = backward_rounding(contract).stored;
+  return {rounded(gradients.d_first_gemm.middleRows(begin, rows).transpose() * x, stored),
+          rounded(gradients.d_second_gemm.middleRows(begin, rows).transpose() *
+                      of.intermediate.middleRows(begin, rows),
+                  stored)};
+}
+
+ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
+                                 const Indices& selected_experts, const Matrix& d_hidden_states,
+                                 std::int64_t expert) {
+  const MoeConfig& config = problem.config;
+  const BackwardRounding rounding = backward_rounding(contract);
+  const auto [counts, gather] = get_token_counts_and_gather_indices(selected_experts, config.num_experts);
+  const auto [begin, rows] = rows_of(counts, expert);
+  const IndexVector tokens = gather.segment(begin, rows) / static_cast<std::int32_t>(config.top_k);
+  const Matrix x = widened(problem.input, tokens);
+  const Matrix topk_weights =
+      run_router(x, widened(problem.gate), config, contract, Indices(selected_experts(tokens, Eigen::all)))
+          .topk_weights;
+  Eigen::VectorXd weight_of_row(rows);
+  for (std::int64_t r = 0; r < rows; ++r)
+    weight_of_row[r] = topk_weights(r, gather[begin + r] % config.top_k);
+
+  const auto gate_up_proj = problem.experts(Field::gate_up_proj, expert);
+  const auto down_proj = problem.experts(Field::down_proj, expert);
+  const Matrix first = rounded(times_transposed(x, gate_up_proj.values), contract.first_gemm);
+  const Matrix d_second =
+      rounded(d_hidden_states(tokens, Eigen::all).array().colwise() * weight_of_row.array(), rounding.stored);
+  const Matrix d_hidden =
+      rounded(times(d_second, down_proj.values, config.moe_intermediate_size), rounding.stored);
+  const Matrix d_first = d_act_and_mul(first, d_hidden, contract, rounding);
+  return {rounded(d_first.transpose() * x, rounding.stored),
+          rounded(d_second.transpose() * act_and_mul(first, contract), rounding.stored)};
+}
+
+Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,
+                 const BackwardRounding& rounding) {
+  const std::int64_t tokens = d_hidden_states.rows(),
+                     top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
+  Matrix out(tokens, top_k);
+  for (std::int64_t t = 0; t < tokens; ++t)
+    for (std::int64_t j = 0; j < top_k; ++j) {
+      const auto y = hidden_states_unpermute.row(t * top_k + j).array();
+      out(t, j) = rounded(d_hidden_states.row(t).array() * y, rounding.weight_product).sum();
+    }
+  return rounded(out, rounding.stored);
+}
+
+Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
+                     const PrecisionContract& contract, const BackwardRounding& rounding) {
+  const std::int64_t width = d_intermediate.cols();
+  const auto gate = first_gemm.leftCols(width).array(), up = first_gemm.rightCols(width).array();
+  const Matrix sigmoid = 1.0 / (1.0 + exponential(-gate));
+  const Matrix silu = rounded(gate * sigmoid.array(), contract.silu);
+  const Matrix d_silu = rounded(d_intermediate.array() * up, rounding.d_silu);
+  Matrix d_first(first_gemm.rows(), 2 * width);
+  d_first << d_silu.array() * sigmoid.array() * (1.0 + gate * (1.0 - sigmoid.array())),
+      d_intermediate.array() * silu.array();
+  return rounded(d_first, rounding.stored);
+}
+
+Matrix d_logits(const Matrix& router_logits, const Indices& selected_experts, const Matrix& d_topk_weights,
+                bool norm_topk_prob, const BackwardRounding& rounding) {
+  const Matrix probabilities = softmax(router_logits);
+  Matrix out(router_logits.rows(), router_logits.cols());
+  for (std::int64_t t = 0; t < out.rows(); ++t) {
+    const RowVector p = probabilities.row(t), chosen = p(selected_experts.row(t));
+    RowVector g = d_topk_weights.row(t);
+    if (norm_topk_prob) {  // of chosen / sum: the quotient's own part, and the sum's, common to all
+      const double sum = chosen.sum();
+      g = g.array() / sum - g.dot(chosen) / (sum * sum);
+    }
+    RowVector d_p = RowVector::Zero(p.size());
+    for (std::int64_t j = 0; j < g.size(); ++j) d_p[selected_experts(t, j)] += g[j];
+    out.row(t) = p.array() * (d_p.array() - d_p.dot(p));
+  }
+  return rounded(out, rounding.stored);
+}
+
+Matrix d_experts(const Matrix& d_slots, const Indices& selected_experts, const BackwardRounding& rounding) {
+  const std::int64_t tokens = selected_experts.rows(), top_k = selected_experts.cols();
+  Matrix out(tokens, d_slots.cols());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t t = 0; t < tokens; ++t)
+    out.row(t) = sum_of_slots(d_slots.middleRows(t * top_k, top_k), selected_experts.row(t), rounding.slots);
+  return rounded(out, rounding.stored);
+}
+
+}  // namespace assay::plain

@@ -1,0 +1,53 @@
+#include "reference_cpu/eigen/plain_matrix.h"
+
+#include <algorithm>
+
+namespace assay::plain {
+namespace {
+
+constexpr std::int64_t kRowsAtOnce = 32;  // of a weight matrix: as doubles they stay in the second cache
+
+/// Rows [begin, begin + rows) of a bf16 matrix with k columns.
+Matrix widened(std::span<const Bf16> w, std::int64_t begin, std::int64_t rows, std::int64_t k) {
+  Matrix out(rows, k);
+  const Bf16* from = w.data() + begin * k;
+  std::transform(from, from + rows * k, out.data(), [](Bf16 x) -> double { return to_float(x); });
+  return out;
+}
+
+}  // namespace
+
+Matrix widened(const Tensor& tensor) {
+  const std::int64_t rows = tensor.shape().at(0), columns = tensor.shape().at(1);
+  if (tensor.dtype() == DType::BFloat16) return widened(tensor.as<Bf16>(), 0, rows, columns);
+  return Eigen::Map<const Matrix>(tensor.as<double>().data(), rows, columns);
+}
+
+Matrix widened(const Tensor& tensor, const IndexVector& rows) {
+  if (tensor.dtype() != DType::BFloat16) return widened(tensor)(rows, Eigen::all);
+  const std::int64_t columns = tensor.shape().at(1);
+  Matrix out(rows.size(), columns);
+  for (std::int64_t r = 0; r < rows.size(); ++r) out.row(r) = widened(tensor.as<Bf16>(), rows[r], 1, columns);
+  return out;
+}
+
+Matrix times_transposed(const Matrix& x, std::span<const Bf16> w) {
+  const std::int64_t k = x.cols(), n = static_cast<std::int64_t>(w.size()) / k;
+  Matrix out(x.rows(), n);
+  for (std::int64_t i = 0; i < n; i += kRowsAtOnce) {
+    const std::int64_t rows = std::min(kRowsAtOnce, n - i);
+    out.middleCols(i, rows).noalias() = x * widened(w, i, rows, k).transpose();
+  }
+  return out;
+}
+
+Matrix times(const Matrix& x, std::span<const Bf16> w, std::int64_t k) {
+  Matrix out = Matrix::Zero(x.rows(), k);
+  for (std::int64_t i = 0; i < x.cols(); i += kRowsAtOnce) {
+    const std::int64_t rows = std::min(kRowsAtOnce, x.cols() - i);
+    out.noalias() += x.middleCols(i, rows) * widened(w, i, rows, k);
+  }
+  return out;
+}
+
+}  // namespace assay::plain
