@@ -9,7 +9,7 @@
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
 #include "harness/error.h"
-#include "reference_cpu/eigen/plain_candidate.h"
+#include "reference_cpu/eigen/plain_fields.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/split_search.h"
 

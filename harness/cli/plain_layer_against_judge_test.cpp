@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "harness/cli/problems.h"
-#include "reference_cpu/eigen/plain_candidate.h"
+#include "reference_cpu/eigen/plain_fields.h"
 #include "reference_cpu/qwen3_moe.h"
 
 using namespace assay;
