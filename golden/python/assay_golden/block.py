@@ -71,16 +71,22 @@ def expert_matrix(block, name, expert):
 
 
 def expert_gradient(block, name):
-    """Gradient of all experts as one tensor; None is zero: transformers 4 leaves it where an expert had no token."""
+    """(gradient of all experts as one tensor, whether all of it is torch's own): transformers 4 leaves None where an expert had no token."""
+    missing = []
 
     def of(weight):
-        return torch.zeros_like(weight) if weight.grad is None else weight.grad
+        if weight.grad is None:
+            missing.append(weight)
+            return torch.zeros_like(weight)
+        return weight.grad
 
     if is_fused(block):
-        return of(getattr(block.experts, name))
-    if name == "down_proj":
-        return torch.stack([of(module.down_proj.weight) for module in block.experts])
-    return torch.stack([torch.cat([of(module.gate_proj.weight), of(module.up_proj.weight)]) for module in block.experts])
+        whole = of(getattr(block.experts, name))
+    elif name == "down_proj":
+        whole = torch.stack([of(module.down_proj.weight) for module in block.experts])
+    else:
+        whole = torch.stack([torch.cat([of(module.gate_proj.weight), of(module.up_proj.weight)]) for module in block.experts])
+    return whole, not missing
 
 
 def _fill_expert(block, name, expert, matrix):

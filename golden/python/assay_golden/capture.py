@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .block import expert_gradient, is_fused
+from .block import EXPERT_WEIGHTS, expert_gradient, is_fused
 from .errors import InputError
 from .watch import Watch, keep_gradient
 
@@ -162,14 +162,17 @@ def run(block, hidden, implementation, top_k, d_output=None, replayed=None):
     if backward and not is_fused(block):
         # Two products where the schema means one: what they add up to was rounded between them.
         result.fields.pop("d_permuted_hidden_states")
-        result.notes["left_out"] = "d_permuted_hidden_states, d_input_hidden_states: gate_proj and up_proj are separate products"
+        result.notes["left_out"] = "d_permuted_hidden_states, d_experts_hidden_states, d_input_hidden_states: gate_proj and up_proj are separate products"
     if backward:
-        result.captured(
-            d_topk_weights=_gradient(weights), d_router_logits=_gradient(logits), d_gate=_gradient(block.gate.weight),
-            d_gate_up_proj=expert_gradient(block, "gate_up_proj"), d_down_proj=expert_gradient(block, "down_proj"),
-        )  # fmt: skip
+        result.captured(d_topk_weights=_gradient(weights), d_router_logits=_gradient(logits), d_gate=_gradient(block.gate.weight))
+        for name in EXPERT_WEIGHTS:
+            gradient, own = expert_gradient(block, name)
+            (result.captured if own else result.derived)(**{f"d_{name}": gradient})
     if backward and is_fused(block):
-        result.captured(d_input_hidden_states=_gradient(hidden).reshape(rows.shape))
+        result.captured(
+            d_experts_hidden_states=_gradient(seen["experts_input"]).reshape(rows.shape),
+            d_input_hidden_states=_gradient(hidden).reshape(rows.shape),
+        )
     return result
 
 
@@ -181,13 +184,15 @@ def _expert_fields(result, block, hidden, gather, counts, top_k, grouped_seen, w
         pieces = {name: [(where, tensor)] for name, tensor in tensors.items()}
     else:
         pieces = _by_expert(_expert_products(block, watched), hidden, gather, counts, top_k, widths)
+    moved = any((np.diff(where) != 1).any() for where, _ in pieces["permuted"])
+    add = result.derived if moved else result.captured
     for name, width in widths.items():
         if name != "permuted":
             value = _assemble(pieces[name], len(gather), width, hidden, lambda v: _side_by_side(v, torch.Tensor.detach))
-            result.captured(**{name: value})
+            add(**{name: value})
         if backward:
             value = _assemble(pieces[name], len(gather), width, hidden, lambda v: _side_by_side(v, _gradient))
-            result.captured(**{GRADIENT_OF[name]: value})
+            add(**{GRADIENT_OF[name]: value})
 
 
 def expert_width(block):
@@ -219,9 +224,13 @@ class _hooks:
             self.module, self.linear = moe, moe._grouped_linear
             moe._grouped_linear = self._linear
             self.block.experts._apply_gate = self._apply_gate
+        # The input serves the router and the experts. A view of their own lets the experts' part be seen before the router's is added.
+        self.input_handle = self.block.experts.register_forward_pre_hook(self._experts_input) if is_fused(self.block) else None
 
     def __exit__(self, *_):
         self.handle.remove()
+        if self.input_handle is not None:
+            self.input_handle.remove()
         if self.grouped:
             self.module._grouped_linear = self.linear
             del self.block.experts._apply_gate
@@ -230,6 +239,10 @@ class _hooks:
         self.seen["router"] = output
         for tensor in output[:2] if isinstance(output, tuple) else (output,):
             keep_gradient(tensor)
+
+    def _experts_input(self, module, inputs):
+        self.seen["experts_input"] = keep_gradient(inputs[0].view_as(inputs[0]))
+        return self.seen["experts_input"], *inputs[1:]
 
     def _linear(self, rows, *args, **kwargs):
         out = self.linear(rows, *args, **kwargs)

@@ -23,6 +23,7 @@ def _parser():
     export.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     export.add_argument("--compress", type=int, choices=range(5), default=4, help="deflate level, 0 = none (default: 4)")
     export.add_argument("--threads", type=int, metavar="N", help="threads that generate weights (default: all cores)")
+    export.add_argument("--largest", type=int, default=1 << 62, metavar="BYTES", help="a larger field is held by its hashes, unless weights are stored")
     export.add_argument("--revision", default="", help="git revision to record (default: that of this source)")
     hashes = commands.add_parser("hash", help="print fixture, field and SHA-256 of every generated tensor, per expert for weights")
     _add_source(hashes)
@@ -30,7 +31,7 @@ def _parser():
     check = commands.add_parser("check", help="re-read files and check every hash they state")
     check.add_argument("files", nargs="+", metavar="FILE")
     peer = commands.add_parser("peer", help="run another project's MoE layer on a golden's problem and write a candidate", epilog=EPILOG)
-    peer.add_argument("--peer", required=True, choices=("unsloth", "liger", "scattermoe"), help="whose layer")
+    peer.add_argument("--peer", required=True, choices=("unsloth", "unsloth_torch", "liger", "sonicmoe", "scattermoe"), help="whose layer")
     peer.add_argument("--golden", required=True, metavar="FILE", help="whose input, weights and routing; a fixture's: assay golden make --predicted")
     peer.add_argument("--out", required=True, metavar="FILE", help="the candidate, for assay verify --golden GOLDEN --pipeline dump:FILE")
     peer.add_argument("--path", metavar="DIR", help="the peer's sources, the folder that holds its package; default: as installed")
@@ -89,7 +90,7 @@ def _options(arguments):
         raise InputError(f"cannot make the folder {arguments.out}: {error}")
     return Options(
         arguments.out, choose_device(arguments.device), arguments.implementation, arguments.compress, arguments.threads,
-        gather(switches, arguments.revision),
+        gather(switches, arguments.revision), arguments.largest,
     )  # fmt: skip
 
 

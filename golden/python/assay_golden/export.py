@@ -13,8 +13,9 @@ from .block import EXPERT_WEIGHTS, expert_matrix, fill, is_fused, new_block, to_
 from .errors import InputError
 from .fields import FIELDS, file_shape
 from .fills import materialise
+from .held import hold, is_held, policy
 from .provenance import compute_capability, device_name
-from .schema import File, Regenerated, Stored, array_hash, write
+from .schema import FORWARD_PRODUCTS, PRODUCTS, File, Regenerated, Stored, array_hash, write
 
 CONTRACT = {"grouped_mm": "hf", "eager": "hf_eager"}
 
@@ -27,6 +28,7 @@ class Options:
     compress: int = 4
     threads: int | None = None
     provenance: dict = field(default_factory=dict)
+    largest: int = 1 << 62  # bytes of a field; a larger one of a problem whose weights are not stored is held by its hashes
 
 
 def chosen(implementation, block):
@@ -52,12 +54,28 @@ def grouped_kernel(block):
     return "torch.nn.functional.grouped_mm" if hasattr(torch.nn.functional, "grouped_mm") else "torch._grouped_mm"
 
 
-def accumulators(implementation, device, kernel):
-    """Declared only where it was measured: Hopper's tensor cores; cuBLAS may split K, torch's grouped kernel does not."""
+def grouped_backend(kernel):
+    """Whose kernels torch runs for a grouped product on a GPU: "cutlass", "cublaslt", or "" where that is not known.
+
+    cuBLASLt came with a switch, in a release after 2.12; before it there was only CUTLASS.
+    """
+    if kernel == "fallback loop" or not torch.cuda.is_available():
+        return ""
+    switch = getattr(torch.backends.cuda.matmul, "prefer_cublaslt_grouped_gemm", None)
+    if switch is not None:
+        return "cublaslt" if switch else "cutlass"
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    return "cutlass" if release <= (2, 12) else ""
+
+
+def accumulators(implementation, device, kernel, backend):
+    """Declared only where it was measured: Hopper's tensor cores; cuBLAS may split K, CUTLASS's grouped kernels do not."""
     if not compute_capability(device).startswith("9."):
-        return dict.fromkeys(("router", "gate_up", "down"), "unknown")
-    experts = "hopper" if implementation == "grouped_mm" and kernel != "fallback loop" else "hopper_any_split"
-    return {"router": "hopper_any_split", "gate_up": experts, "down": experts}
+        return dict.fromkeys(FORWARD_PRODUCTS, "unknown")
+    experts = "hopper_any_split"
+    if implementation == "grouped_mm" and kernel != "fallback loop":
+        experts = "hopper" if backend == "cutlass" else "unknown"
+    return {product: "hopper_any_split" if product.startswith("router") else experts for product in PRODUCTS}
 
 
 def stored(name, tensor, origin, problem):
@@ -73,9 +91,13 @@ def stored(name, tensor, origin, problem):
     return Stored(data.reshape(file_shape(name, problem)), dtype, origin)
 
 
-def _add_run(file, run):
+def _add_run(file, run, rule, threads):
     for name, tensor in run.fields.items():
-        file.tensors[FIELDS[name].group, name] = stored(name, tensor, run.origins[name], file)
+        key, origin = (FIELDS[name].group, name), run.origins[name]
+        if is_held(rule, name, tensor):
+            file.tensors[key] = hold(name, tensor, origin, run.fields["token_counts_by_expert"], rule.rows, file, threads)
+        else:
+            file.tensors[key] = stored(name, tensor, origin, file)
 
 
 def add_oracle(file, block, hidden, d_output, run):
@@ -97,26 +119,32 @@ def run_and_write(options, file, block, hidden, d_output, name, with_oracle):
     given, about = dict(file.tensors), dict(file.provenance)
     for implementation in chosen(options.implementation, block):
         file.tensors = dict(given)
-        kernel = grouped_kernel(block) if implementation == "grouped_mm" and is_fused(block) else "torch.nn.functional.linear"
+        grouped = implementation == "grouped_mm" and is_fused(block)
+        kernel = grouped_kernel(block) if grouped else "torch.nn.functional.linear"
+        backend = grouped_backend(kernel) if grouped and options.device.type == "cuda" else ""
         try:
             run = capture.run(block, hidden, implementation, file.config.top_k, d_output)
             if with_oracle:
                 add_oracle(file, block, hidden, d_output, run)
         except RuntimeError as error:  # torch's word for unsupported sizes and a full device
             raise InputError(f"{name}: {implementation} does not run on {options.device.type}: {' '.join(str(error).split())}")
-        _add_run(file, run)
+        stores_weights = isinstance(given["weights", "down_proj"], Stored)
+        _add_run(file, run, policy(implementation, stores_weights, options.largest), options.threads)
         file.contract = CONTRACT[implementation]
         file.producer = f"huggingface {implementation}"
         file.device, file.compute_capability = device_name(options.device), compute_capability(options.device)
-        file.accumulators = accumulators(implementation, options.device, kernel)
-        file.provenance = {**options.provenance, **about, **run.notes, "experts_implementation": implementation, "experts_kernel": kernel}
+        file.accumulators = accumulators(implementation, options.device, kernel, backend)
+        kernels = {"experts_implementation": implementation, "experts_kernel": kernel, "grouped_backend": backend}
+        file.provenance = {**options.provenance, **about, **run.notes, **{key: value for key, value in kernels.items() if value}}
         del run
+        block.zero_grad(set_to_none=True)  # as large as the weights
         path = os.path.join(options.out, f"{name}.{implementation}.h5")
         yield path, write(path, file, options.compress)
 
 
 def export_fixture(fixture, options):
-    """Writes the fixture's goldens. Small fixtures store everything, also backward and float64; others name their weights.
+    """Writes the fixture's goldens, forward and backward. Small fixtures store everything, also float64; others name their weights and hold
+    the largest gradients by their hashes.
 
     Yields (path, content hash) as files are finished. Raises InputError.
     """
@@ -125,7 +153,7 @@ def export_fixture(fixture, options):
     file = File(fixture.config, fixture.batch, fixture.sequence, fixture=fixture.name, seed=fixture.seed)
     inputs = {}
     for name in ("input_hidden_states", "d_hidden_states"):
-        if name in fixture.generators and (name == "input_hidden_states" or fixture.store_weights):
+        if name in fixture.generators:
             inputs[name] = materialise(fixture.generators[name], name)
             _add_given(file, fixture, name, inputs[name], [array_hash(inputs[name])])
     for name in ("gate", *EXPERT_WEIGHTS):

@@ -40,12 +40,21 @@ FIELDS = {
         Field("d_gate_up_proj", "backward", ("E", "2I", "H"), "bfloat16"),
         Field("d_router_logits", "backward", ("T", "E"), "bfloat16"),
         Field("d_gate", "backward", ("E", "H"), "bfloat16"),
+        Field("d_experts_hidden_states", "backward", ("T", "H"), "bfloat16"),
         Field("d_input_hidden_states", "backward", ("T", "H"), "bfloat16"),
     )
 }
 
+# Implementations that never form them leave them out.
+OPTIONAL = ("d_experts_hidden_states",)
+
 # These two stand in files as [B, L, H], as the layer takes and returns them.
 BATCHED = ("input_hidden_states", "hidden_states")
+
+
+def is_by_expert(name):
+    """Whether a field's first axis is the expert: its parts are hashed one by one."""
+    return FIELDS[name].shape[0] == "E"
 
 
 def find_field(name):

@@ -12,6 +12,9 @@ from .progress import Progress
 from .writer import Candidate
 
 
+LARGEST_STORED = 1 << 21  # elements of a weight's gradient; a larger one is held by its hashes
+
+
 def load_problem(golden, file, device, threads=None):
     """The golden's input, weights (stored, or generated anew and checked by their hashes) and routing, on the device."""
     hidden = _small(golden, file, "inputs", "input_hidden_states", device)
@@ -24,6 +27,7 @@ def load_problem(golden, file, device, threads=None):
     return Problem(
         file.config, hidden.reshape(file.batch, file.sequence, file.config.hidden_size), _small(golden, file, "weights", "gate", device),
         *experts, torch.from_numpy(routing[0].astype("int64")).to(device), to_tensor(routing[1]).to(device),
+        _small(golden, file, "inputs", "d_hidden_states", device) if ("inputs", "d_hidden_states") in file.tensors else None,
     )  # fmt: skip
 
 
@@ -86,7 +90,9 @@ def write_peer(peer, golden, out, device, path=None, threads=None, version="", p
     candidate = Candidate.like(golden, f"{peer.name} {version}".strip(), peer.contract, provenance=about)
     problem = load_problem(golden, file, device, threads)
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(problem.d_output is not None):
+            for leaf in problem.leaves() if problem.d_output is not None else ():
+                leaf.requires_grad_(True)
             fields = peer.run(layer, problem)
         if device.type == "cuda":
             torch.cuda.synchronize()  # a kernel's fault is reported here
@@ -94,7 +100,10 @@ def write_peer(peer, golden, out, device, path=None, threads=None, version="", p
             fields = {"selected_experts": problem.selected, "topk_weights": problem.weights, **fields}
         for name in (name for name in FIELDS if name in fields):
             value = fields[name]
-            candidate.add(name, value.reshape(-1, value.shape[-1]) if name == "hidden_states" else value)
+            if value.dim() == 3 and value.numel() > LARGEST_STORED:
+                candidate.hold(name, value, fields["token_counts_by_expert"])
+            else:
+                candidate.add(name, value.reshape(-1, value.shape[-1]) if name.endswith("hidden_states") else value)
     except AssayError as error:
         raise InputError(f"peer {peer.name} on {golden}: {error}")
     except Exception as error:  # a foreign layer may raise anything

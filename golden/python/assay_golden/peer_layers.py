@@ -25,6 +25,11 @@ class Problem:
     down_proj: torch.Tensor  # [E, H, I]
     selected: torch.Tensor  # [T, K] int64
     weights: torch.Tensor  # [T, K]
+    d_output: torch.Tensor | None = None  # [B, L, H]; with it a peer's backward pass runs, too
+
+    def leaves(self):
+        """The tensors that gradients are wanted of."""
+        return self.hidden, self.gate, self.gate_up_proj, self.down_proj, self.weights
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,21 @@ def in_expert_order(slots, counts, **rows):
     return {"token_counts_by_expert": counts, "gather_indices": slots[order], **moved}
 
 
+def keep_gradients(problem, *tensors):
+    """Before the backward pass, where there is one: the gradients of these results will be looked at."""
+    if problem.d_output is not None:
+        for tensor in tensors:
+            tensor.retain_grad()
+
+
+def gradients_of(problem, names, output):
+    """Runs the backward pass, where there is one. names: field -> the tensor whose gradient it is, or a function that gives the field."""
+    if problem.d_output is None:
+        return {}
+    output.backward(problem.d_output.reshape(output.shape))
+    return {name: value() if callable(value) else value.grad for name, value in names.items()}
+
+
 # Unsloth: torch's router, SwiGLU and merge around its own grouped product, which rounds to bf16 once: what HuggingFace's grouped_mm does.
 
 
@@ -101,19 +121,24 @@ def _unsloth_unsuitable(config):
     return "" if _unsloth_block_k(config) else "hidden_size and moe_intermediate_size must be multiples of 16"
 
 
-def _run_unsloth(layer, problem):
-    """The fused block with both permutations inside its products; the second product once more without, for its rows in expert order."""
-    config = problem.config
-    settings = types.SimpleNamespace(
+def _unsloth_settings(config):
+    return types.SimpleNamespace(
         hidden_size=config.hidden_size, moe_intermediate_size=config.moe_intermediate_size, num_experts=config.num_experts,
         num_experts_per_tok=config.top_k, norm_topk_prob=config.norm_topk_prob, hidden_act="silu",
     )  # fmt: skip
+
+
+def _run_unsloth(layer, problem):
+    """The fused block with both permutations inside its products; the second product once more without, for its rows in expert order."""
+    config = problem.config
     # One fixed size in place of its search over 108. 64 rows and 4 warps: one warpgroup of Hopper's tensor cores.
     sizes = dict(BLOCK_SIZE_M=64, BLOCK_SIZE_N=64, BLOCK_SIZE_K=_unsloth_block_k(config), num_warps=4, num_stages=3)
+    # Backward, the columns of the weights are summed over or stored whole: its kernels ask for a size that divides both.
+    backward = {**sizes, "BLOCK_SIZE_N": next(n for n in (64, 32, 16) if config.hidden_size % n == 0 and 2 * config.moe_intermediate_size % n == 0)}
     block = layer.Qwen3MoeFusedGroupedGEMMBlock(
-        settings, problem.gate, problem.gate_up_proj, problem.down_proj, permute_x=True, permute_y=True, autotune=False,
+        _unsloth_settings(config), problem.gate, problem.gate_up_proj, problem.down_proj, permute_x=True, permute_y=True, autotune=False,
         kernel_config_fwd=layer.KernelConfigForward(**sizes),
-        kernel_config_bwd_dW=layer.KernelConfigBackward_dW(**sizes), kernel_config_bwd_dX=layer.KernelConfigBackward_dX(**sizes),
+        kernel_config_bwd_dW=layer.KernelConfigBackward_dW(**backward), kernel_config_bwd_dX=layer.KernelConfigBackward_dX(**backward),
     )  # fmt: skip
     with (
         watched(block, "run_router") as router, watched(block, "get_token_counts_and_gather_indices") as order,
@@ -123,16 +148,54 @@ def _run_unsloth(layer, problem):
     _, weights, selected = router[0][2]
     counts, gather = order[0][2]
     (_, _, first), (arguments, keywords, unpermuted) = products
+    act = activation[0][2]
+    with torch.no_grad():
+        second = layer.grouped_gemm(*arguments, **{**keywords, "permute_y": False})
+    keep_gradients(problem, logits, weights, first, act, unpermuted)
     return {
         "router_logits": logits, "selected_experts": selected, "topk_weights": weights,
-        "token_counts_by_expert": counts, "gather_indices": gather, "first_gemm": first, "intermediate": activation[0][2],
-        "second_gemm": layer.grouped_gemm(*arguments, **{**keywords, "permute_y": False}),
-        "hidden_states_unpermute": unpermuted, "hidden_states": output,
+        "token_counts_by_expert": counts, "gather_indices": gather, "first_gemm": first, "intermediate": act,
+        "second_gemm": second, "hidden_states_unpermute": unpermuted, "hidden_states": output,
+        **gradients_of(problem, {
+            "d_second_gemm": lambda: unpermuted.grad[gather.long()], "d_topk_weights": weights, "d_intermediate": act,
+            "d_down_proj": block.down_proj, "d_first_gemm": first, "d_gate_up_proj": block.gate_up_proj, "d_router_logits": logits,
+            "d_gate": block.gate, "d_input_hidden_states": problem.hidden,
+        }, output),
+    }  # fmt: skip
+
+
+def _run_unsloth_torch(layer, problem):
+    """Its reference in plain torch, one product an expert."""
+    block = layer.Qwen3MoeGroupedGEMMBlock(_unsloth_settings(problem.config), problem.gate, problem.gate_up_proj, problem.down_proj)
+    with watched(block, "run_router") as router, watched(layer, "permute") as permuted:
+        result, logits = block(problem.hidden)
+    names = (
+        "token_counts_by_expert", "gather_indices", "topk_weights", "first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute",
+        "hidden_states",
+    )  # fmt: skip
+    fields = {name: getattr(result, name) for name in names}
+    rows = permuted[0][2]
+    keep_gradients(problem, logits, rows, *(fields[name] for name in names[2:6]))
+    return {
+        "router_logits": logits, "selected_experts": router[0][2][2], **fields,
+        **gradients_of(problem, {
+            **{f"d_{name}": fields[name] for name in ("second_gemm", "topk_weights", "intermediate", "first_gemm")},
+            "d_down_proj": block.down_proj, "d_permuted_hidden_states": rows, "d_gate_up_proj": block.gate_up_proj,
+            "d_router_logits": logits, "d_gate": block.gate, "d_input_hidden_states": problem.hidden,
+        }, fields["hidden_states"]),
     }  # fmt: skip
 
 
 # Liger: SwiGLU on the first product's fp32 sums, and weights times rows summed in fp32. Its stored copy of first_gemm is for the backward
 # pass: nothing of the forward pass is computed from it, so it is no field of the candidate.
+
+
+def _given_routing(problem):
+    """Gradients of a layer that is given its routing: the input's is the experts' part alone."""
+    return {
+        "d_experts_hidden_states": lambda: problem.hidden.grad.reshape(-1, problem.config.hidden_size), "d_topk_weights": problem.weights,
+        "d_gate_up_proj": problem.gate_up_proj, "d_down_proj": problem.down_proj,
+    }  # fmt: skip
 
 
 def _run_liger(layer, problem):
@@ -142,7 +205,12 @@ def _run_liger(layer, problem):
     counts, _, _, slots = routing[0][2][:4]
     # The launch is (post_act, down_proj, expert_start, tile_row_start, tile_expert, Y).
     rows = {"intermediate": down[0][0], "second_gemm": down[0][5]}
-    return {**in_expert_order(slots, counts, **rows), "hidden_states": output}
+    # Backward, d_first_gemm is the tenth argument of one launch, the slots' dX the sixth of another.
+    with watched_kernel(layer, "_moe_bwd_down_proj_kernel") as swiglu, watched_kernel(layer, "_moe_bwd_dX_expanded_kernel") as slot_dx:
+        gradients = gradients_of(problem, _given_routing(problem), output)
+    if gradients:
+        rows |= {"d_first_gemm": swiglu[0][9], "d_permuted_hidden_states": slot_dx[0][5]}
+    return {**in_expert_order(slots, counts, **rows), "hidden_states": output, **gradients}
 
 
 # ScatterMoE: torch's SwiGLU with silu rounded, as HuggingFace; but the merge is one bf16 product weights @ rows, summed in fp32.
@@ -157,8 +225,10 @@ def _run_scattermoe(layer, problem):
     def swapped(halves):  # its first half is up, its second gate
         return torch.cat([halves[..., width:], halves[..., :width]], dim=-1)
 
-    mlp.experts.weight = torch.nn.Parameter(swapped(problem.gate_up_proj.transpose(1, 2)).transpose(1, 2).contiguous(), requires_grad=False)
-    mlp.output_experts.weight = torch.nn.Parameter(problem.down_proj, requires_grad=False)
+    backward = problem.d_output is not None
+    first_weight = swapped(problem.gate_up_proj.detach().transpose(1, 2)).transpose(1, 2).contiguous()
+    mlp.experts.weight = torch.nn.Parameter(first_weight, requires_grad=backward)
+    mlp.output_experts.weight = torch.nn.Parameter(problem.down_proj.detach(), requires_grad=backward)
     hidden = problem.hidden.reshape(-1, config.hidden_size)
     kernels = importlib.import_module(layer.__name__.rpartition(".")[0] + ".kernels.ops")
     # Its sort and count are under torch.compile, which takes longer than the layer and changes no bit of them.
@@ -168,8 +238,61 @@ def _run_scattermoe(layer, problem):
     _, _, _, slots, ends = experts[0][0]  # (x, k, sorted_expert_idxs, sorted_scattered_idxs, expert_offsets)
     counts = torch.diff(ends, prepend=ends.new_zeros(1))
     (_, _, first), (_, second, unpermuted) = products
-    rows = {"first_gemm": swapped(first), "intermediate": second["X"]}
-    return {**in_expert_order(slots, counts, **rows), "hidden_states_unpermute": unpermuted, "hidden_states": output}
+    first = experts[0][2]
+    rows = {"first_gemm": swapped(first.detach()), "intermediate": second["X"]}
+    unpermuted = unpermuted.clone()  # its backward pass uses the buffer again
+    keep_gradients(problem, first)
+    with watched(kernels, "scatter2scatter") as products, watched(kernels, "group") as gathers:
+        gradients = gradients_of(problem, {
+            "d_experts_hidden_states": lambda: problem.hidden.grad.reshape(-1, config.hidden_size), "d_topk_weights": problem.weights,
+            "d_gate_up_proj": lambda: swapped(mlp.experts.weight.grad.transpose(1, 2)).transpose(1, 2),
+            "d_down_proj": mlp.output_experts.weight,
+        }, output)  # fmt: skip
+    if gradients:
+        slot_dx = products[1][2].reshape(len(slots), -1)
+        rows |= {
+            "d_second_gemm": gathers[0][2], "d_intermediate": products[0][2], "d_first_gemm": swapped(first.grad),
+            "d_permuted_hidden_states": slot_dx[slots],
+        }  # fmt: skip
+    return {**in_expert_order(slots, counts, **rows), "hidden_states_unpermute": unpermuted, "hidden_states": output, **gradients}
+
+
+# SonicMoE: products and SwiGLU by quack's kernels, fp32 in registers. Its stored copy of first_gemm serves the backward pass alone.
+
+
+def _run_sonicmoe(layer, problem):
+    config = problem.config
+    tokens, top_k = problem.selected.shape
+
+    def interleaved(halves):  # its rows are gate 0, up 0, gate 1, ...
+        gate, up = halves.chunk(2, dim=1)
+        return torch.stack([gate, up], dim=2).reshape(halves.shape)
+
+    def apart(rows):
+        return torch.cat([rows[:, 0::2], rows[:, 1::2]], dim=1)
+
+    backward = problem.d_output is not None
+    first_weight = interleaved(problem.gate_up_proj.detach()).contiguous().requires_grad_(backward)
+    token = torch.arange(tokens, dtype=torch.int32, device=problem.selected.device).repeat_interleave(top_k)
+    scores = problem.weights.reshape(-1).float()
+    with (
+        watched(layer, "general_routing_router_metadata_triton") as routing, watched(layer, "_up_projection_forward") as up,
+        watched(layer, "_down_projection_forward") as down,
+    ):  # fmt: skip
+        output, _ = layer.moe_general_routing_inputs(
+            problem.hidden.reshape(-1, config.hidden_size), scores, token, problem.selected.reshape(-1).int(),
+            first_weight.permute(1, 2, 0), None, problem.down_proj.permute(1, 2, 0), None, config.num_experts,
+            torch.cuda.current_stream().cuda_stream, layer.ActivationType.SWIGLU,
+        )  # fmt: skip
+    counts, slots = routing[0][0][4], routing[0][0][7]
+    rows = {"intermediate": up[0][1]["a"], "second_gemm": down[0][1]["y"]}
+    with watched(layer, "_down_projection_backward_act") as swiglu, watched(layer, "_up_projection_backward_act") as slot_dx:
+        gradients = gradients_of(problem, {
+            **_given_routing(problem), "d_gate_up_proj": lambda: torch.cat([first_weight.grad[:, 0::2], first_weight.grad[:, 1::2]], dim=1),
+        }, output)  # fmt: skip
+    if gradients:
+        rows |= {"d_first_gemm": apart(swiglu[0][1]["dh"]), "d_permuted_hidden_states": slot_dx[0][1]["dx_expanded"]}
+    return {**in_expert_order(slots, counts, **rows), "hidden_states": output, **gradients}
 
 
 def _any_size(config):
@@ -180,7 +303,10 @@ def _any_size(config):
 PEERS = {peer.name: peer for peer in (
     Peer("unsloth", "unsloth.kernels.moe.grouped_gemm.reference.layers.qwen3_moe", "unsloth", "grouped_gemm.reference.layers.qwen3_moe",
          "hf", True, _unsloth_unsuitable, _run_unsloth),
+    Peer("unsloth_torch", "unsloth.kernels.moe.grouped_gemm.reference.layers.qwen3_moe", "unsloth", "grouped_gemm.reference.layers.qwen3_moe",
+         "hf", True, _any_size, _run_unsloth_torch),
     Peer("liger", "liger_kernel.ops.fused_moe", "liger-kernel", "liger_kernel.ops.fused_moe", "fused_fp32", False, _any_size, _run_liger),
+    Peer("sonicmoe", "sonicmoe.functional", "sonic-moe", "sonicmoe.functional", "fused_fp32", False, _any_size, _run_sonicmoe),
     Peer("scattermoe", "scattermoe.mlp", "scattermoe", "scattermoe.mlp", "hf_fp32_merge", False, _any_size, _run_scattermoe),
 )}
 # fmt: on
@@ -194,7 +320,7 @@ def import_layer(peer, path=None):
         if not os.path.isdir(os.path.join(path, top)):
             raise InputError(f"peer {peer.name}: expected a folder {top} in {path}, found none")
         sys.path.insert(0, os.fspath(path))
-        if peer.name == "unsloth" and "unsloth" not in sys.modules:
+        if peer.name.startswith("unsloth") and "unsloth" not in sys.modules:
             # Its kernels ask the whole package for one constant; this is all of it that they use.
             sys.modules["unsloth"] = types.ModuleType("unsloth")
             sys.modules["unsloth"].DEVICE_TYPE = "cuda"

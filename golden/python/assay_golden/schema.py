@@ -9,15 +9,17 @@ import numpy as np
 
 from . import hdf5
 from .errors import InputError
-from .fields import FIELDS, file_shape
+from .fields import FIELDS, file_shape, is_by_expert
 from .fixture import Config, Generator, config_from
 
-VERSION = "1.0"
+VERSION = "1.1"
 GROUPS = ("inputs", "weights", "forward", "backward", "oracle")
 HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
     "producer", "device", "compute_capability", "ties", "config", "provenance",
 )  # fmt: skip
+FORWARD_PRODUCTS = ("router", "gate_up", "down")
+PRODUCTS = (*FORWARD_PRODUCTS, "down_dx", "down_dw", "gate_up_dx", "gate_up_dw", "router_dx", "router_dw")
 CONTRACTS = ("hf", "hf_eager", "hf_fp32_merge", "fused_fp32", "fp64", "auto")
 
 
@@ -40,11 +42,26 @@ class Regenerated:
 
 
 @dataclass
+class Held:
+    """A tensor too large to store. `hashes` has one SHA-256 per expert where the first axis is the expert, else one.
+
+    first_rows: (first, count) of the stored rows, ascending, of the tensor seen as [rows, columns] with its leading axes flattened.
+    """
+
+    dtype: str
+    shape: tuple
+    hashes: list
+    first_rows: list
+    rows: np.ndarray  # [sum of counts, columns]
+    origin: str = "computed"
+
+
+@dataclass
 class File:
     config: Config
     batch: int
     sequence: int
-    tensors: dict = field(default_factory=dict)  # (group, field name) -> Stored | Regenerated
+    tensors: dict = field(default_factory=dict)  # (group, field name) -> Stored | Regenerated | Held
     kind: str = "golden"
     fixture: str = ""
     seed: int | None = None
@@ -74,7 +91,7 @@ def _json(value):
 def root_strings(file):
     strings = {
         "schema": "assay", "schema_version": VERSION, "kind": file.kind, "fixture": file.fixture, "contract": file.contract,
-        "accumulators": _json(dict.fromkeys(("router", "gate_up", "down"), "unknown") | file.accumulators),
+        "accumulators": _json(dict.fromkeys(FORWARD_PRODUCTS, "unknown") | file.accumulators),
         "producer": file.producer, "device": file.device, "compute_capability": file.compute_capability,
         "config": _json(asdict(file.config)), "provenance": _json(file.provenance),
     }  # fmt: skip
@@ -87,6 +104,11 @@ def generator_hash(generator, hashes_text):
     return sha256(
         f"{generator.fill} {generator.routing} {generator.seed} {generator.stream} {shape} {generator.scale:.17g} {hashes_text}"
     )
+
+
+def held_hash(dtype, shape, hashes_text, rows_text, rows_hash):
+    """A held tensor's part in the content hash."""
+    return sha256(f"{dtype} [{', '.join(map(str, shape))}] {hashes_text} {rows_text} {rows_hash}")
 
 
 def content_hash(hashes):
@@ -107,11 +129,44 @@ def _check_tensor(file, group, name, tensor):
     expected = file_shape(name, file)
     if isinstance(tensor, Regenerated):
         return
+    if isinstance(tensor, Held):
+        _check_held(path, group, name, tensor, expected)
+        return
     dtype = "float64" if group == "oracle" else FIELDS[name].dtype
     if tensor.dtype != dtype or tensor.data.dtype != hdf5.STORED[dtype]:
         raise InputError(f"{path}: expected {dtype}, found {tensor.dtype} held as {tensor.data.dtype}")
     if tensor.data.shape != expected:
         raise InputError(f"{path}: expected shape {list(expected)}, found {list(tensor.data.shape)}")
+
+
+def _check_held(path, group, name, tensor, expected):
+    parts = expected[0] if is_by_expert(name) else 1
+    rows = int(np.prod(expected[:-1], dtype=np.int64))
+    if group not in ("forward", "backward") or tensor.dtype != FIELDS[name].dtype or tensor.rows.dtype != hdf5.STORED[tensor.dtype]:
+        raise InputError(f"{path}: only computed fields of {FIELDS[name].dtype} are held, found {tensor.dtype} in {group}")
+    if tuple(tensor.shape) != expected or len(tensor.hashes) != parts:
+        raise InputError(f"{path}: expected {parts} hashes of shape {list(expected)}, found {len(tensor.hashes)} of {list(tensor.shape)}")
+    end = 0
+    for first, count in tensor.first_rows:
+        if first < end or count < 1 or first + count > rows:
+            raise InputError(f"{path}: first_rows must ascend within {rows} rows, found {tensor.first_rows}")
+        end = first + count
+    if tensor.rows.shape != (sum(count for _, count in tensor.first_rows), expected[-1]):
+        raise InputError(f"{path}: {list(tensor.rows.shape)} is not the shape of the rows {tensor.first_rows}")
+
+
+def _write_held(parent, name, tensor, compress):
+    group = hdf5.create_group(parent, name)
+    hashes_text, rows_text = _json(tensor.hashes), _json([list(pair) for pair in tensor.first_rows])
+    for key, value in (
+        ("dtype", tensor.dtype), ("shape", tuple(tensor.shape)), ("origin", tensor.origin), ("sha256", hashes_text), ("first_rows", rows_text),
+    ):  # fmt: skip
+        hdf5.write_attribute(group, key, value)
+    rows = hdf5.write_dataset(group, "rows", tensor.rows, tensor.dtype, compress)
+    digest = array_hash(tensor.rows)
+    for key, value in (("dtype", tensor.dtype), ("origin", tensor.origin), ("sha256", digest)):
+        hdf5.write_attribute(rows, key, value)
+    return held_hash(tensor.dtype, tensor.shape, hashes_text, rows_text, digest)
 
 
 def _write_regenerated(parent, name, tensor):
@@ -147,6 +202,9 @@ def _write_open(handle, file, compress):
             if isinstance(tensor, Regenerated):
                 hashes[path] = _write_regenerated(parent, name, tensor)
                 continue
+            if isinstance(tensor, Held):
+                hashes[path] = _write_held(parent, name, tensor, compress)
+                continue
             dataset = hdf5.write_dataset(parent, name, tensor.data, tensor.dtype, compress)
             hashes[path] = array_hash(tensor.data)
             for key, value in (("dtype", tensor.dtype), ("origin", tensor.origin), ("sha256", hashes[path])):
@@ -154,6 +212,14 @@ def _write_open(handle, file, compress):
     digest = content_hash(hashes)
     hdf5.write_attribute(handle, "content_sha256", digest)
     return digest
+
+
+def _same(tensor, back):
+    """Whether what was read back has every stored bit. Generators are attributes: the content hash covers them."""
+    if isinstance(tensor, Regenerated):
+        return True
+    ours, theirs = (item.rows if isinstance(item, Held) else item.data for item in (tensor, back))
+    return np.array_equal(ours.reshape(-1).view(np.uint8), theirs.reshape(-1).view(np.uint8))
 
 
 def write(path, file, compress=4):
@@ -174,9 +240,7 @@ def write(path, file, compress=4):
                 handle.close()
             back = read(temporary)
             for key, tensor in file.tensors.items():
-                if isinstance(tensor, Stored) and not np.array_equal(
-                    tensor.data.reshape(-1).view(np.uint8), back.tensors[key].data.reshape(-1).view(np.uint8)
-                ):
+                if not _same(tensor, back.tensors[key]):
                     raise InputError(f"{path}: /{'/'.join(key)} read back differs from what was written")
             os.replace(temporary, path)
         except (OSError, RuntimeError, ValueError) as error:
@@ -187,8 +251,28 @@ def write(path, file, compress=4):
     return digest
 
 
+def _read_held(path, group, attributes, hashes):
+    """A group /forward/<field> or /backward/<field>, its rows checked against their hash."""
+    for key in ("dtype", "shape", "sha256", "first_rows"):
+        if key not in attributes:
+            raise InputError(f"{path} is a group and lacks the attribute '{key}' of a tensor held by its hashes")
+    members = dict(hdf5.children(group))
+    if "rows" not in members:
+        raise InputError(f"{path} is a group without a dataset rows")
+    own = {}
+    rows = _read_object(f"{path}/rows", members["rows"], hdf5.read_attributes(members["rows"]), own)
+    texts = attributes["sha256"], attributes["first_rows"]
+    hashes[path] = held_hash(attributes["dtype"], tuple(attributes["shape"]), *texts, own[f"{path}/rows"])
+    return Held(
+        attributes["dtype"], tuple(attributes["shape"]), json.loads(texts[0]), [tuple(pair) for pair in json.loads(texts[1])],
+        rows.data, attributes.get("origin", ""),
+    )  # fmt: skip
+
+
 def _read_object(path, item, attributes, hashes):
     """One tensor of an open file with its attributes, checked against its own hash."""
+    if isinstance(item, hdf5.h5g.GroupID) and path.split("/")[1] in ("forward", "backward"):
+        return _read_held(path, item, attributes, hashes)
     if isinstance(item, hdf5.h5g.GroupID):
         try:
             generator = Generator(
@@ -243,6 +327,8 @@ def _read_open(path, handle):
         for name, item in hdf5.children(members):
             place = f"/{group}/{name}"
             file.tensors[group, name] = _read_object(place, item, hdf5.read_attributes(item), hashes)
+            if isinstance(file.tensors[group, name], Held):
+                _check_tensor(file, group, name, file.tensors[group, name])
     if "content_sha256" in attributes and attributes["content_sha256"] != content_hash(hashes):
         raise InputError(f"{path}: the content hash is {content_hash(hashes)}, the file says {attributes['content_sha256']}")
     return file

@@ -15,7 +15,7 @@ from . import schema
 from .errors import InputError, UsageError
 from .fields import BATCHED, file_shape, find_field
 
-PRODUCTS = ("router", "gate_up", "down")
+PRODUCTS = schema.PRODUCTS
 _ACCUMULATOR = re.compile(
     r"unknown|fp32_sequential|fp32_pairwise|ampere|hopper|hopper_any_split|hopper_split\(\d+(, ?\d+)*\)|hopper_descending\(\d+\)|hopper_interleaved\(\d+, ?\d+\)"
 )
@@ -35,7 +35,7 @@ class Candidate:
     def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any"):
         """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
 
-        accumulators: {"router"|"gate_up"|"down": "hopper", ...}, only what the kernel is known to do; absent means unknown.
+        accumulators: {"router"|"gate_up"|"down"|"down_dx"|...: "hopper", ...}, only what the kernel is known to do; absent means unknown.
             "rest": "torch" promises that softmax, expf and the sums over slots are bit for bit those of torch's CUDA kernels.
         ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
         """
@@ -74,6 +74,20 @@ class Candidate:
         self._file.tensors[field.group, name] = schema.Stored(data.reshape(expected), field.dtype, "computed")
         return self
 
+    def hold(self, name, tensor, counts, rows=32):
+        """A gradient too large to store, torch.bfloat16: a hash of every expert's part, and the first rows of the fullest expert and of one
+        without rows. counts [E]: rows of every expert. Returns self."""
+        from .held import hold  # needs torch
+
+        field = find_field(name)
+        expected = file_shape(name, self._file)
+        if field.group != "backward" or tuple(tensor.shape) != expected:
+            raise UsageError(f"{name}: expected a gradient of shape {_shape(expected)}, found {_shape(tensor.shape)}")
+        self._note_device(sys.modules["torch"], tensor)
+        counts = counts.cpu().numpy() if hasattr(counts, "cpu") else np.asarray(counts)
+        self._file.tensors[field.group, name] = hold(name, tensor, "computed", counts, rows, self._file)
+        return self
+
     def write(self, path, compress=4):
         """Writes the file whole or not at all. Returns its content hash."""
         if not any(group in ("forward", "backward") for group, _ in self._file.tensors):
@@ -91,10 +105,13 @@ class Candidate:
             return array.astype("<u2")
         return _as_int32(name, array)
 
-    def _from_torch(self, torch, name, dtype, tensor):
+    def _note_device(self, torch, tensor):
         if tensor.is_cuda and not self._file.device:
             self._file.device = torch.cuda.get_device_name(tensor.device)
             self._file.compute_capability = "{}.{}".format(*torch.cuda.get_device_capability(tensor.device))
+
+    def _from_torch(self, torch, name, dtype, tensor):
+        self._note_device(torch, tensor)
         if dtype == "int32":
             return _as_int32(name, tensor.cpu().numpy() if not tensor.is_floating_point() else np.empty(0, np.float32))
         if tensor.dtype != torch.bfloat16:

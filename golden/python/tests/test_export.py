@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -17,7 +18,7 @@ from assay_golden import capture, schema
 from assay_golden.bits import widen
 from assay_golden.block import to_tensor
 from assay_golden.errors import InputError
-from assay_golden.export import Options, accumulators, export_fixture
+from assay_golden.export import Options, accumulators, export_fixture, grouped_backend
 from tests.problems import make_fixture, odd_fixture
 
 CPU = torch.device("cpu")
@@ -44,13 +45,17 @@ class Folder(unittest.TestCase):
 @unittest.skipUnless(has_grouped(), "grouped_mm needs transformers 5")
 class Export(Folder):
     def test_fields_are_captured_or_derived_as_specified(self):
-        derived = {"token_counts_by_expert", "gather_indices", "hidden_states_unpermute"}
+        """Eager walks an expert's rows slot by slot: brought into expert order, they are derived. torch.sort may do the same on a processor."""
+        never_formed = {"token_counts_by_expert", "gather_indices", "hidden_states_unpermute"}
+        rows = {"first_gemm", "intermediate", "second_gemm", "d_second_gemm", "d_intermediate", "d_first_gemm", "d_permuted_hidden_states"}
         for fixture in (make_fixture(), odd_fixture()):
             for file, contract in zip(export(fixture, self.folder), ("hf", "hf_eager")):
-                forward = {name: tensor.origin for (group, name), tensor in file.tensors.items() if group == "forward"}
-                self.assertEqual(len(forward), 10)
-                self.assertEqual({name for name, origin in forward.items() if origin == "derived"}, derived)
-                self.assertEqual({origin for name, origin in forward.items() if name not in derived}, {"captured"})
+                computed = {name: tensor.origin for (group, name), tensor in file.tensors.items() if group in ("forward", "backward")}
+                self.assertEqual(set(computed), {name for name, field in schema.FIELDS.items() if field.group in ("forward", "backward")})
+                derived = {name for name, origin in computed.items() if origin == "derived"}
+                self.assertLessEqual(never_formed, derived)
+                self.assertIn(derived - never_formed, (rows,) if contract == "hf_eager" else (rows, set()))
+                self.assertEqual({origin for name, origin in computed.items() if name not in derived}, {"captured"})
                 self.assertEqual((file.contract, file.device, file.compute_capability), (contract, "cpu", ""))
                 self.assertEqual(set(file.accumulators.values()), {"unknown"})
 
@@ -149,7 +154,51 @@ class Export(Folder):
         self.assertEqual(weight.hashes, [schema.array_hash(matrix) for matrix in stored])
         self.assertEqual(weight.generator, make_fixture().generators["gate_up_proj"])
         np.testing.assert_array_equal(small.tensors["forward", "hidden_states"].data, large.tensors["forward", "hidden_states"].data)
-        self.assertFalse([key for key in large.tensors if key[0] in ("backward", "oracle")])
+        self.assertFalse([key for key in large.tensors if key[0] == "oracle"])
+
+    def test_large_gradients_are_held_by_hashes_with_some_rows(self):
+        """grouped_mm's file stores what has a row per slot or token, eager's nothing of backward; both hash what the small file stores."""
+        small, large = export(make_fixture(), self.folder), export(make_fixture("named", store=False), self.folder)
+        for stored, file in zip(small, large):
+            held = {name for (group, name), tensor in file.tensors.items() if isinstance(tensor, schema.Held)}
+            backward = {name for group, name in file.tensors if group == "backward"}
+            self.assertEqual(held, backward if file.contract == "hf_eager" else {"d_gate", "d_gate_up_proj", "d_down_proj"})
+            counts = stored.tensors["forward", "token_counts_by_expert"].data
+            for name in backward:
+                whole, tensor = stored.tensors["backward", name].data, file.tensors["backward", name]
+                if name not in held:
+                    np.testing.assert_array_equal(tensor.data, whole)
+                    continue
+                parts = whole if name in ("d_gate", "d_gate_up_proj", "d_down_proj") else [whole]
+                self.assertEqual(tensor.hashes, [schema.array_hash(part) for part in parts], name)
+                flat = whole.reshape(-1, whole.shape[-1])
+                np.testing.assert_array_equal(tensor.rows, np.concatenate([flat[at : at + count] for at, count in tensor.first_rows]))
+                if whole.ndim == 3:
+                    self.assertIn(int(counts.argmax()), [first // whole.shape[1] for first, _ in tensor.first_rows])
+
+    def test_an_expert_without_rows_is_held_with_zeros(self):
+        file = export(make_fixture("empty", routing="empty_experts", sizes=(64, 32, 7, 3), store=False), self.folder)[0]
+        for name in ("d_gate_up_proj", "d_down_proj"):
+            tensor = file.tensors["backward", name]
+            ((first, count),) = [pair for pair in tensor.first_rows if pair[0] // tensor.shape[1] == 1]
+            at = sum(c for f, c in tensor.first_rows if f < first)
+            self.assertFalse(tensor.rows[at : at + count].any())
+            self.assertEqual(tensor.hashes[1], schema.array_hash(np.zeros(tensor.shape[1:], "<u2")))
+
+    def test_the_experts_part_and_the_router_s_make_the_input_s_gradient(self):
+        for file in export(odd_fixture(), self.folder):
+            d_logits, gate, experts, whole = (
+                to_tensor(file.tensors[group, name].data)
+                for group, name in (("backward", "d_router_logits"), ("weights", "gate"), ("backward", "d_experts_hidden_states"), ("backward", "d_input_hidden_states"))
+            )  # fmt: skip
+            self.assertTrue(torch.equal(whole, experts + d_logits @ gate))
+
+    def test_large_fields_are_held_where_a_limit_is_given(self):
+        file = export(make_fixture("named", store=False), self.folder, implementation="grouped_mm", largest=2000)[0]
+        held = {name for (group, name), tensor in file.tensors.items() if isinstance(tensor, schema.Held)}
+        self.assertIn("second_gemm", held)  # 24 rows of 64
+        self.assertNotIn("router_logits", held)  # 12 rows of 8
+        self.assertNotIn("hidden_states", held)  # 12 rows of 64, 1,536 bytes: what is not larger is stored
 
     def test_no_tokens_one_token_and_one_expert_for_all(self):
         for fixture in (make_fixture("none", sequence=0), make_fixture("one", batch=1, sequence=1), make_fixture("hot", routing="hot_expert")):
@@ -167,12 +216,28 @@ class Export(Folder):
 
     def test_accumulators_are_declared_on_hopper_alone(self):
         with mock.patch("assay_golden.export.compute_capability", lambda device: "9.0"):
-            grouped = {"router": "hopper_any_split", "gate_up": "hopper", "down": "hopper"}
-            self.assertEqual(accumulators("grouped_mm", CPU, "torch.nn.functional.grouped_mm"), grouped)
-            self.assertEqual(set(accumulators("eager", CPU, "").values()), {"hopper_any_split"})
-            self.assertEqual(set(accumulators("grouped_mm", CPU, "fallback loop").values()), {"hopper_any_split"})
+            found = accumulators("grouped_mm", CPU, "torch.nn.functional.grouped_mm", "cutlass")
+            self.assertEqual(set(found), set(schema.PRODUCTS))
+            for product, accumulator in found.items():
+                self.assertEqual(accumulator, "hopper_any_split" if product.startswith("router") else "hopper", product)
+            other = accumulators("grouped_mm", CPU, "torch.nn.functional.grouped_mm", "cublaslt")
+            self.assertEqual((other["gate_up_dw"], other["router_dw"]), ("unknown", "hopper_any_split"))
+            self.assertEqual(set(accumulators("eager", CPU, "", "").values()), {"hopper_any_split"})
+            self.assertEqual(set(accumulators("grouped_mm", CPU, "fallback loop", "").values()), {"hopper_any_split"})
         with mock.patch("assay_golden.export.compute_capability", lambda device: "8.0"):
-            self.assertEqual(set(accumulators("grouped_mm", CPU, "").values()), {"unknown"})
+            self.assertEqual(set(accumulators("grouped_mm", CPU, "", "cutlass").values()), {"unknown"})
+
+    def test_the_grouped_backend_is_named(self):
+        matmul = types.SimpleNamespace()
+        with mock.patch("torch.cuda.is_available", lambda: True), mock.patch.object(torch.backends.cuda, "matmul", matmul):
+            for release, switch, backend in (("2.11.0", None, "cutlass"), ("2.14.0", False, "cutlass"), ("2.14.0", True, "cublaslt"), ("2.20.0", None, "")):
+                if switch is not None:
+                    matmul.prefer_cublaslt_grouped_gemm = switch
+                elif hasattr(matmul, "prefer_cublaslt_grouped_gemm"):
+                    del matmul.prefer_cublaslt_grouped_gemm
+                with mock.patch.object(torch, "__version__", release):
+                    self.assertEqual(grouped_backend("torch.nn.functional.grouped_mm"), backend)
+            self.assertEqual(grouped_backend("fallback loop"), "")
 
 
 class Refusals(Folder):

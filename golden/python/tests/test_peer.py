@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from assay_golden import InputError, schema
+from assay_golden.bits import widen
 from assay_golden.cli import main
 from assay_golden.export import Options, export_fixture
 from assay_golden.peer import write_peer
-from assay_golden.peer_layers import PEERS, Peer, import_layer, in_expert_order, watched, watched_kernel
+from assay_golden.peer_layers import PEERS, Peer, gradients_of, import_layer, in_expert_order, watched, watched_kernel
 from tests.problems import odd_fixture
 
 PROGRAM = os.environ.get("ASSAY", "")
@@ -81,6 +82,35 @@ class Written(WithGolden):
         })  # fmt: skip
         for name, data in first.items():
             np.testing.assert_array_equal(data, second[name])
+
+    def test_a_layer_s_gradients_are_those_of_autograd(self):
+        """A peer whose layer is float32 autograd: what it is given and what is taken from it, against the golden's own oracle."""
+        golden = self.goldens[True]
+
+        def run(_, problem):
+            config, hidden = problem.config, problem.hidden.reshape(-1, problem.config.hidden_size)
+            output = []
+            for token, experts in enumerate(problem.selected):
+                rows = [problem.down_proj[e].float() @ swiglu(problem.gate_up_proj[e].float() @ hidden[token].float()) for e in experts]
+                output.append((torch.stack(rows) * problem.weights[token, :, None].float()).sum(0))
+            output = torch.stack(output).bfloat16().reshape(problem.hidden.shape)
+            return {"hidden_states": output, **gradients_of(problem, {
+                "d_experts_hidden_states": lambda: problem.hidden.grad.reshape(-1, config.hidden_size), "d_topk_weights": problem.weights,
+                "d_gate_up_proj": problem.gate_up_proj, "d_down_proj": problem.down_proj,
+            }, output)}  # fmt: skip
+
+        def swiglu(row):
+            gate, up = row.chunk(2)
+            return torch.nn.functional.silu(gate) * up
+
+        path = self.folder / "gradients.h5"
+        write_peer(stand_in(run), golden, path, CPU, threads=1)
+        mine, source = schema.read(path), schema.read(golden)
+        names = {name for group, name in mine.tensors if group == "backward"}
+        self.assertEqual(names, {"d_experts_hidden_states", "d_topk_weights", "d_gate_up_proj", "d_down_proj"})
+        for name in names:
+            exact = source.tensors["oracle", name].data
+            self.assertLess(np.abs(widen(mine.tensors["backward", name].data) - exact).max(), 0.03 * np.abs(exact).max(), name)
 
     @unittest.skipUnless(PROGRAM and os.access(PROGRAM, os.X_OK), "needs the built program in $ASSAY")
     def test_the_program_passes_the_right_layer_and_names_a_wrong_one(self):

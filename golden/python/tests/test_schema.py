@@ -9,7 +9,7 @@ import numpy as np
 
 from assay_golden import schema
 from assay_golden.errors import InputError
-from assay_golden.fields import FIELDS
+from assay_golden.fields import FIELDS, OPTIONAL
 from assay_golden.fills import materialise
 from tests.problems import odd_fixture
 
@@ -23,6 +23,7 @@ def sample():
         file.tensors["weights", name] = schema.Stored(materialise(fixture.generators[name], name), "bfloat16", "regenerated")
     file.tensors["weights", "down_proj"] = schema.Regenerated(fixture.generators["down_proj"], ["0" * 64] * 7, {"checkpoint": "x"})
     file.tensors["forward", "gather_indices"] = schema.Stored(np.arange(39, dtype="<i4"), "int32", "derived")
+    file.tensors["backward", "d_gate"] = schema.Held("bfloat16", (7, 72), ["1" * 64] * 7, [(0, 2), (5, 1)], np.arange(3 * 72, dtype="<u2").reshape(3, 72), "captured")
     file.tensors["oracle", "topk_weights"] = schema.Stored(np.linspace(0, 1, 39).reshape(13, 3), "float64")
     return file
 
@@ -36,7 +37,7 @@ class Schema(unittest.TestCase):
 
     def test_the_field_table_is_the_documents(self):
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[([^\]]*)\] \| (\w+) \|", SCHEMA_MD.read_text(), re.M)
-        self.assertEqual(rows, [(f.name, f.group, ", ".join(f.shape), f.dtype) for f in FIELDS.values()])
+        self.assertEqual(rows, [(f.name, f.group, ", ".join(f.shape), f.dtype) for f in FIELDS.values() if f.name not in OPTIONAL])
 
     def test_what_is_written_is_read(self):
         file = sample()
@@ -49,6 +50,10 @@ class Schema(unittest.TestCase):
             if isinstance(tensor, schema.Stored):
                 np.testing.assert_array_equal(back.tensors[key].data, tensor.data)
                 self.assertEqual((back.tensors[key].dtype, back.tensors[key].origin), (tensor.dtype, tensor.origin))
+            elif isinstance(tensor, schema.Held):
+                np.testing.assert_array_equal(back.tensors[key].rows, tensor.rows)
+                for name in ("dtype", "shape", "hashes", "first_rows", "origin"):
+                    self.assertEqual(getattr(back.tensors[key], name), getattr(tensor, name))
             else:
                 self.assertEqual(back.tensors[key], tensor)
 
@@ -76,8 +81,14 @@ class Schema(unittest.TestCase):
                 lines["@" + name] = schema.sha256(str(int(file.attrs[name])))
 
             def visit(path, item):
+                if path.endswith("/rows"):
+                    return
                 if isinstance(item, h5py.Dataset):
                     lines["/" + path] = item.attrs["sha256"]
+                elif "first_rows" in item.attrs:
+                    a = item.attrs
+                    shape = ", ".join(str(int(extent)) for extent in a["shape"])
+                    lines["/" + path] = schema.sha256(f"{a['dtype']} [{shape}] {a['sha256']} {a['first_rows']} {item['rows'].attrs['sha256']}")
                 elif "generator" in item.attrs:
                     a = item.attrs
                     shape = ", ".join(str(int(extent)) for extent in a["shape"])
@@ -88,6 +99,33 @@ class Schema(unittest.TestCase):
             file.visititems(visit)
             self.assertEqual(file.attrs["content_sha256"], digest)
         self.assertEqual(digest, schema.sha256("".join(f"{key} {lines[key]}\n" for key in sorted(lines))))
+
+    def test_what_is_held_is_checked_when_it_is_written_and_when_it_is_read(self):
+        for change, message in (
+            ({"hashes": ["1" * 64] * 6}, "expected 7 hashes"),
+            ({"shape": (7, 71)}, r"of \[7, 71\]"),
+            ({"first_rows": [(5, 1), (0, 2)]}, "first_rows must ascend"),
+            ({"first_rows": [(0, 2), (7, 1)]}, "within 7 rows"),
+            ({"first_rows": [(0, 2)]}, r"\[3, 72\] is not the shape"),
+        ):
+            file = sample()
+            for name, value in change.items():
+                setattr(file.tensors["backward", "d_gate"], name, value)
+            with self.assertRaisesRegex(InputError, message):
+                schema.write(self.path, file)
+        for attribute, value, message in (("first_rows", None, "lacks the attribute 'first_rows'"), ("sha256", '["' + "2" * 64 + '"]', "expected 7 hashes")):
+            schema.write(self.path, sample())
+            with h5py.File(self.path, "r+") as file:
+                del file["backward/d_gate"].attrs[attribute]
+                if value is not None:
+                    file["backward/d_gate"].attrs[attribute] = value
+            with self.assertRaisesRegex(InputError, message):
+                schema.read(self.path)
+        schema.write(self.path, sample())
+        with h5py.File(self.path, "r+") as file:
+            file["backward/d_gate"].attrs["sha256"] = file["backward/d_gate"].attrs["sha256"].replace("1", "3")
+        with self.assertRaisesRegex(InputError, "content hash"):
+            schema.read(self.path)
 
     def test_empty_tensors_are_legal(self):
         file = schema.File(odd_fixture().config, 1, 0)

@@ -31,12 +31,25 @@ class Writer(unittest.TestCase):
         golden, mine = schema.read(self.golden), schema.read(self.path)
         self.assertEqual((mine.kind, mine.contract, mine.producer, mine.fixture), ("candidate", "fused_fp32", "my kernel", "odd"))
         self.assertEqual(mine.accumulators, {"router": "unknown", "gate_up": "unknown", "down": "hopper_split(32, 8)", "rest": "torch"})
-        for key in (("inputs", "input_hidden_states"), ("weights", "gate"), ("weights", "gate_up_proj"), ("weights", "down_proj")):
+        for key in (("inputs", "input_hidden_states"), ("inputs", "d_hidden_states"), ("weights", "gate"), ("weights", "gate_up_proj"), ("weights", "down_proj")):
             self.assertEqual(mine.tensors[key], golden.tensors[key])
         stored = mine.tensors["forward", "hidden_states"]
         self.assertEqual((stored.data.shape, stored.origin), ((1, 13, 72), "computed"))
         np.testing.assert_array_equal(stored.data.reshape(13, 72), output.view(torch.int16).numpy().view("<u2"))
         self.assertEqual({name for group, name in mine.tensors if group == "forward"}, {"hidden_states", "selected_experts", "topk_weights"})
+
+    def test_a_large_gradient_is_held_by_a_hash_of_every_expert(self):
+        gradient = torch.randn(7, 80, 72).bfloat16()
+        counts = np.array([3, 0, 20, 1, 5, 5, 5])
+        self.candidate().hold("d_gate_up_proj", gradient, counts, rows=4).write(self.path)
+        held = schema.read(self.path).tensors["backward", "d_gate_up_proj"]
+        bits = gradient.view(torch.int16).numpy().view("<u2")
+        self.assertEqual(held.hashes, [schema.array_hash(part) for part in bits])
+        self.assertEqual(held.first_rows, [(80, 4), (160, 4)])
+        np.testing.assert_array_equal(held.rows, np.concatenate([bits[1, :4], bits[2, :4]]))
+        for name, tensor in (("d_gate_up_proj", gradient[:6]), ("first_gemm", gradient)):
+            with self.assertRaisesRegex(UsageError, f"{name}: expected a gradient of shape"):
+                self.candidate().hold(name, tensor, counts)
 
     def test_wrong_tensors_are_refused_in_one_sentence(self):
         bf16 = torch.zeros(13, 72, dtype=torch.bfloat16)
