@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "harness/cli/problems.h"
+#include "harness/subproblem.h"
 #include "reference_cpu/eigen/plain_fields.h"
 
 using namespace assay;
@@ -110,5 +111,37 @@ TEST_SUITE("plain_layer") {
     CHECK(differing(Field::d_first_gemm, plain_run(file, "fused_fp32"), file.candidate.fields) > 0);
     file.problem.config.norm_topk_prob = !file.problem.config.norm_topk_prob;
     CHECK(differing(Field::d_router_logits, plain_run(file, "hf_eager"), file.candidate.fields) > 0);
+  }
+
+  TEST_CASE("some tokens, and one expert, are computed alone: the rows of the whole layer") {
+    const GoldenFile file = load_file("golden/data/odd.grouped_mm.h5");
+    const FieldSet& fields = file.candidate.fields;
+    const auto selected = fields.at(Field::selected_experts).as<std::int32_t>();
+    const auto& contract = find_contract("hf");
+    const FieldSet all = plain_run(file, "hf");
+    const std::vector<std::int64_t> tokens = {2, 5, 11};
+    const auto rows = rows_of_tokens(selected, file.problem.config.top_k, tokens);
+    const FieldSet some =
+        plain::run_tokens(file.problem, contract, selected, fields.at(Field::d_hidden_states), tokens);
+    const auto row_of = [&](const Tensor& tensor, std::int64_t row) {
+      const auto columns = static_cast<std::size_t>(tensor.shape().back());
+      return tensor.as<double>().subspan(static_cast<std::size_t>(row) * columns, columns);
+    };
+    for (const auto& [field, of_whole] :
+         {std::pair(Field::d_first_gemm, rows), std::pair(Field::second_gemm, rows),
+          std::pair(Field::d_input_hidden_states, tokens)})
+      for (std::size_t r = 0; r < of_whole.size(); ++r)
+        CHECK(std::ranges::equal(row_of(some.at(field), static_cast<std::int64_t>(r)),
+                                 row_of(all.at(field), of_whole[r])));
+    CHECK_FALSE(some.has(Field::d_gate));
+
+    const std::int64_t expert = selected.front();
+    const FieldSet one =
+        plain::run_expert(file.problem, contract, selected, fields.at(Field::d_hidden_states), expert);
+    for (const Field field : {Field::d_gate_up_proj, Field::d_down_proj}) {
+      const auto alone = one.at(field).as<double>();
+      CHECK(std::ranges::equal(alone, all.at(field).as<double>().subspan(
+                                          static_cast<std::size_t>(expert) * alone.size(), alone.size())));
+    }
   }
 }

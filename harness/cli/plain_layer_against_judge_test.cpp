@@ -30,8 +30,8 @@ std::string differing(const FieldSet& a, const FieldSet& b) {
 TEST_SUITE("plain_layer") {
   TEST_CASE("the plain layer and the judge's float64 reference give the same bits in every field") {
     for (const char* fixture :
-         {"tiny", "odd", "no_renormalisation", "empty_experts", "one_expert", "all_experts", "one_token",
-          "no_tokens", "ties", "saturated", "cancellation"}) {
+         {"tiny", "odd", "integers", "integers", "no_renormalisation", "empty_experts", "one_expert",
+          "all_experts", "one_token", "no_tokens", "ties", "saturated", "cancellation"}) {
       const Problem problem = load_fixture(fixture);
       for (const char* contract : {"hf", "hf_eager", "hf_fp32_merge", "fused_fp32"}) {
         CAPTURE(fixture);

@@ -71,7 +71,7 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
 }
 
 ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
-                                 const Indices& selected_experts, const Matrix& d_hidden_states,
+                                 const IndexMatrix& selected_experts, const Matrix& d_hidden_states,
                                  std::int64_t expert) {
   const MoeConfig& config = problem.config;
   const BackwardRounding rounding = backward_rounding(contract);
@@ -79,9 +79,9 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const auto [begin, rows] = rows_of(counts, expert);
   const IndexVector tokens = gather.segment(begin, rows) / static_cast<std::int32_t>(config.top_k);
   const Matrix x = widened(problem.input, tokens);
-  const Matrix topk_weights =
-      run_router(x, widened(problem.gate), config, contract, Indices(selected_experts(tokens, Eigen::all)))
-          .topk_weights;
+  const Matrix topk_weights = run_router(x, widened(problem.gate), config, contract,
+                                         IndexMatrix(selected_experts(tokens, Eigen::all)))
+                                  .topk_weights;
   Eigen::VectorXd weight_of_row(rows);
   for (std::int64_t r = 0; r < rows; ++r)
     weight_of_row[r] = topk_weights(r, gather[begin + r] % config.top_k);
@@ -103,6 +103,7 @@ Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpe
   const std::int64_t tokens = d_hidden_states.rows(),
                      top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
   Matrix out(tokens, top_k);
+#pragma omp parallel for schedule(static)
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
       const auto y = hidden_states_unpermute.row(t * top_k + j).array();
@@ -114,18 +115,18 @@ Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpe
 Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
                      const PrecisionContract& contract, const BackwardRounding& rounding) {
   const std::int64_t width = d_intermediate.cols();
-  const auto gate = first_gemm.leftCols(width).array(), up = first_gemm.rightCols(width).array();
-  const Matrix sigmoid = 1.0 / (1.0 + exponential(-gate));
-  const Matrix silu = rounded(gate * sigmoid.array(), contract.silu);
-  const Matrix d_silu = rounded(d_intermediate.array() * up, rounding.d_silu);
+  const Matrix gate = first_gemm.leftCols(width), up = first_gemm.rightCols(width);
+  const Matrix s = sigmoid(gate, contract);
+  const Matrix silu = rounded(gate.cwiseProduct(s), contract.silu);
+  const Matrix d_silu = rounded(d_intermediate.cwiseProduct(up), rounding.d_silu);
   Matrix d_first(first_gemm.rows(), 2 * width);
-  d_first << d_silu.array() * sigmoid.array() * (1.0 + gate * (1.0 - sigmoid.array())),
-      d_intermediate.array() * silu.array();
+  d_first.leftCols(width) = d_silu.array() * s.array() * (1.0 + gate.array() * (1.0 - s.array()));
+  d_first.rightCols(width) = d_intermediate.cwiseProduct(silu);
   return rounded(d_first, rounding.stored);
 }
 
-Matrix d_logits(const Matrix& router_logits, const Indices& selected_experts, const Matrix& d_topk_weights,
-                bool norm_topk_prob, const BackwardRounding& rounding) {
+Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts,
+                const Matrix& d_topk_weights, bool norm_topk_prob, const BackwardRounding& rounding) {
   const Matrix probabilities = softmax(router_logits);
   Matrix out(router_logits.rows(), router_logits.cols());
   for (std::int64_t t = 0; t < out.rows(); ++t) {
@@ -142,7 +143,8 @@ Matrix d_logits(const Matrix& router_logits, const Indices& selected_experts, co
   return rounded(out, rounding.stored);
 }
 
-Matrix d_experts(const Matrix& d_slots, const Indices& selected_experts, const BackwardRounding& rounding) {
+Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
+                 const BackwardRounding& rounding) {
   const std::int64_t tokens = selected_experts.rows(), top_k = selected_experts.cols();
   Matrix out(tokens, d_slots.cols());
 #pragma omp parallel for schedule(static)

@@ -197,7 +197,7 @@ TEST_SUITE("eigen-backward") {
 
   TEST_CASE("experts without rows have gradients of zeros, all others have none") {
     const auto p = eighths(kRenormalised, 4, 3);
-    const Indices routing{{0, 3}, {3, 0}, {0, 3}, {0, 3}};
+    const IndexMatrix routing{{0, 3}, {3, 0}, {0, 3}, {0, 3}};
     const auto& hf = find_contract("hf");
     const auto result = forward(p.problem, hf, routing);
     const auto d = backward(p.problem, hf, result, p.d_hidden_states);
@@ -244,7 +244,7 @@ TEST_SUITE("eigen-backward") {
 
   TEST_CASE("hf adds the slots' dX in ascending order of experts, hf_eager in descending order") {
     const Matrix slots{{1}, {0x1p-8}, {0x1p-8}};
-    const Indices experts{{4, 7, 9}};
+    const IndexMatrix experts{{4, 7, 9}};
     const auto sum = [&](std::string_view contract) {
       return d_experts(slots, experts, backward_rounding(find_contract(contract)))(0, 0);
     };

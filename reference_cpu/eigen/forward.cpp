@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -9,7 +12,7 @@
 namespace assay::plain {
 
 ForwardResult forward(const Problem& problem, const PrecisionContract& contract,
-                      const std::optional<Indices>& replayed) {
+                      const std::optional<IndexMatrix>& replayed) {
   const MoeConfig& config = problem.config;
   const Matrix input = widened(problem.input);
   auto [router_logits, topk_weights, selected] =
@@ -44,10 +47,10 @@ ForwardResult forward(const Problem& problem, const PrecisionContract& contract,
 }
 
 RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const MoeConfig& config,
-                        const PrecisionContract& contract, const std::optional<Indices>& replayed) {
+                        const PrecisionContract& contract, const std::optional<IndexMatrix>& replayed) {
   Matrix logits = rounded(hidden_states * gate.transpose(), contract.logits);
   // Softmax is monotone: the largest logits have the largest probabilities, and none of them merge.
-  Indices selected = replayed ? *replayed : largest(logits, config.top_k);
+  IndexMatrix selected = replayed ? *replayed : largest(logits, config.top_k);
   if (selected.rows() != logits.rows() || selected.cols() != config.top_k)
     throw InputError(fmt::format("selected_experts: expected [{}, {}], found [{}, {}]", logits.rows(),
                                  config.top_k, selected.rows(), selected.cols()));
@@ -60,12 +63,13 @@ RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const M
 
 Matrix softmax(const Matrix& logits) {
   const Eigen::VectorXd top = logits.rowwise().maxCoeff();
-  const Matrix e = exponential((logits.colwise() - top).array());
+  // Eigen's own exp clamps its argument and may lose a NaN.
+  const Matrix e = (logits.colwise() - top).unaryExpr([](double x) { return std::exp(x); });
   return e.array().colwise() / e.rowwise().sum().array();
 }
 
-Indices largest(const Matrix& values, std::int64_t top_k) {
-  Indices chosen(values.rows(), top_k);
+IndexMatrix largest(const Matrix& values, std::int64_t top_k) {
+  IndexMatrix chosen(values.rows(), top_k);
   for (std::int64_t t = 0; t < values.rows(); ++t) {
     // NaN counts as largest, as in torch.
     const RowVector keys =
@@ -78,7 +82,7 @@ Indices largest(const Matrix& values, std::int64_t top_k) {
   return chosen;
 }
 
-Matrix weights_of(const Matrix& router_logits, const Indices& selected_experts, bool norm_topk_prob,
+Matrix weights_of(const Matrix& router_logits, const IndexMatrix& selected_experts, bool norm_topk_prob,
                   const PrecisionContract& contract) {
   const Matrix probabilities = softmax(router_logits);
   Matrix weights(selected_experts.rows(), selected_experts.cols());
@@ -88,7 +92,8 @@ Matrix weights_of(const Matrix& router_logits, const Indices& selected_experts, 
   return rounded(weights, contract.weights);
 }
 
-ExpertOrder get_token_counts_and_gather_indices(const Indices& selected_experts, std::int64_t num_experts) {
+ExpertOrder get_token_counts_and_gather_indices(const IndexMatrix& selected_experts,
+                                                std::int64_t num_experts) {
   const auto flat = selected_experts.reshaped<Eigen::RowMajor>();
   ExpertOrder order{IndexVector::Zero(num_experts), IndexVector(flat.size())};
   for (const auto e : flat) ++order.counts[e];
@@ -101,15 +106,23 @@ ExpertRows rows_of(const IndexVector& counts, std::int64_t expert) {
   return {counts.head(expert).cast<std::int64_t>().sum(), counts[expert]};
 }
 
+Matrix sigmoid(const Matrix& gate, const PrecisionContract& contract) {
+  const double lost = contract.unit_roundoff == kFp32UnitRoundoff ? 0.5 * kFp32UnitRoundoff : 0.0;
+  return gate.unaryExpr([lost](double a) {
+    const double e = std::exp(-a);
+    return e < lost ? 1.0 : 1.0 / (1.0 + e);
+  });
+}
+
 Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) {
-  const auto gate = first_gemm.leftCols(first_gemm.cols() / 2).array();
-  const auto up = first_gemm.rightCols(first_gemm.cols() / 2).array();
-  const Matrix silu = rounded(gate / (1.0 + exponential(-gate)), contract.silu);
-  return rounded(silu.array() * up, contract.intermediate);
+  const Matrix gate = first_gemm.leftCols(first_gemm.cols() / 2);
+  const auto up = first_gemm.rightCols(first_gemm.cols() / 2);
+  const Matrix silu = rounded(gate.cwiseProduct(sigmoid(gate, contract)), contract.silu);
+  return rounded(silu.cwiseProduct(up), contract.intermediate);
 }
 
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
-             const Indices& selected_experts, const PrecisionContract& contract) {
+             const IndexMatrix& selected_experts, const PrecisionContract& contract) {
   const std::int64_t tokens = topk_weights.rows(), top_k = topk_weights.cols();
   const auto sum = contract.combine == Combine::Fp32Sum ? SlotSum::Exact : SlotSum::Bf16Ascending;
   Matrix hidden_states(tokens, hidden_states_unpermute.cols());

@@ -18,7 +18,7 @@ TEST_SUITE("eigen-forward") {
       const auto result = forward(example.problem, contract);
       const auto& of = result.grouped;
       CHECK(result.router_logits == Matrix{{1, 1}});
-      CHECK(result.selected_experts == Indices{{0, 1}});
+      CHECK(result.selected_experts == IndexMatrix{{0, 1}});
       CHECK(of.token_counts_by_expert == IndexVector{{1, 1}});
       CHECK(of.gather_indices == IndexVector{{0, 1}});
       CHECK(of.topk_weights == Matrix{{0.5, 0.5}});
@@ -31,7 +31,7 @@ TEST_SUITE("eigen-forward") {
   }
 
   TEST_CASE("tokens keep their order within an expert, and indices are flat slots") {
-    const auto order = get_token_counts_and_gather_indices(Indices{{2, 0}, {0, 3}, {2, 0}}, 4);
+    const auto order = get_token_counts_and_gather_indices(IndexMatrix{{2, 0}, {0, 3}, {2, 0}}, 4);
     CHECK(order.counts == IndexVector{{3, 0, 2, 1}});
     CHECK(order.gather_indices == IndexVector{{1, 2, 5, 0, 4, 3}});
     CHECK(rows_of(order.counts, 2).begin == 3);
@@ -39,17 +39,17 @@ TEST_SUITE("eigen-forward") {
   }
 
   TEST_CASE("the largest come first, the lowest index among equals, NaN before everything") {
-    CHECK(largest(Matrix{{1, 3, 3, 2, 3}}, 3) == Indices{{1, 2, 4}});
-    CHECK(largest(Matrix{{1, 2, std::nan("")}}, 2) == Indices{{2, 1}});
+    CHECK(largest(Matrix{{1, 3, 3, 2, 3}}, 3) == IndexMatrix{{1, 2, 4}});
+    CHECK(largest(Matrix{{1, 2, std::nan("")}}, 2) == IndexMatrix{{2, 1}});
   }
 
   TEST_CASE("weights are shares of all experts, or of the chosen ones") {
     const Matrix logits{{std::log(1.0), std::log(2.0), std::log(5.0)}};
     const auto& fp64 = find_contract("fp64");
-    const Matrix of_all = weights_of(logits, Indices{{2, 1}}, false, fp64);
+    const Matrix of_all = weights_of(logits, IndexMatrix{{2, 1}}, false, fp64);
     CHECK(of_all(0, 0) == doctest::Approx(0.625));
     CHECK(of_all(0, 1) == doctest::Approx(0.25));
-    const Matrix of_chosen = weights_of(logits, Indices{{2, 1}}, true, fp64);
+    const Matrix of_chosen = weights_of(logits, IndexMatrix{{2, 1}}, true, fp64);
     CHECK(of_chosen(0, 0) == doctest::Approx(5.0 / 7.0));
     CHECK(of_chosen.sum() == doctest::Approx(1.0));
   }
@@ -71,6 +71,14 @@ TEST_SUITE("eigen-forward") {
     CHECK(act_and_mul(first, find_contract("hf"))(0, 0) == twice);
   }
 
+  TEST_CASE("in fp32 silu of a large number is the number itself, and a tie of rounding goes to even") {
+    // 21 * 1.875 = 39.375 lies halfway between 39.25 and 39.5; less a billionth of it, below.
+    const Matrix first{{21, 1.875}};
+    CHECK(act_and_mul(first, find_contract("fused_fp32"))(0, 0) == 39.5);
+    CHECK(act_and_mul(first, find_contract("fp64"))(0, 0) < 39.375);
+    CHECK(sigmoid(Matrix{{-INFINITY, INFINITY}}, find_contract("hf")) == Matrix{{0, 1}});
+  }
+
   TEST_CASE("slots are summed once, or by bf16 additions in order of their experts") {
     // 1 + 2^-8 is a tie and goes to 1, twice; 2^-8 + 2^-8 is 2^-7, which 1 takes.
     const Matrix slots{{1}, {0x1p-8}, {0x1p-8}};
@@ -86,7 +94,7 @@ TEST_SUITE("eigen-forward") {
 
   TEST_CASE("hf rounds weight times row, hf_fp32_merge does not") {
     const Matrix slots{{1 + 0x1p-7}, {-1 - 0x1p-6}}, weights{{1 + 0x1p-7, 1}};
-    const Indices experts{{0, 1}};
+    const IndexMatrix experts{{0, 1}};
     CHECK(merge(slots, weights, experts, find_contract("hf"))(0, 0) == 0);
     CHECK(merge(slots, weights, experts, find_contract("hf_fp32_merge"))(0, 0) == 0x1p-14);
   }
@@ -94,12 +102,12 @@ TEST_SUITE("eigen-forward") {
   TEST_CASE("routing is replayed when given, and refused when it names no expert") {
     const auto p = eighths({5, 3, 4, 2, true}, 3, 1);
     const auto& hf = find_contract("hf");
-    const Indices routing{{3, 0}, {1, 2}, {0, 1}};
+    const IndexMatrix routing{{3, 0}, {1, 2}, {0, 1}};
     const auto result = forward(p.problem, hf, routing);
     CHECK(result.selected_experts == routing);
     CHECK(result.grouped.token_counts_by_expert == IndexVector{{2, 2, 1, 1}});
-    CHECK_THROWS_AS(forward(p.problem, hf, Indices{{3, 0}, {1, 4}, {0, 1}}), InputError);
-    CHECK_THROWS_AS(forward(p.problem, hf, Indices{{3, 0}}), InputError);
+    CHECK_THROWS_AS(forward(p.problem, hf, IndexMatrix{{3, 0}, {1, 4}, {0, 1}}), InputError);
+    CHECK_THROWS_AS(forward(p.problem, hf, IndexMatrix{{3, 0}}), InputError);
   }
 
   TEST_CASE("an expert that cannot be loaded is an error, from whichever thread") {

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
+#include "harness/error.h"
+#include "harness/subproblem.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {
@@ -22,6 +26,7 @@ constexpr ForwardRow kForwardRows[] = {
     {Field::hidden_states, &GroupedGemmResult::hidden_states, &PrecisionContract::output},
 };
 
+/// Those with a row per token or slot.
 struct BackwardRow {
   Field field;
   Matrix PlainGradients::* matrix;
@@ -33,7 +38,6 @@ constexpr BackwardRow kBackwardRows[] = {
     {Field::d_first_gemm, &PlainGradients::d_first_gemm},
     {Field::d_permuted_hidden_states, &PlainGradients::d_permuted_hidden_states},
     {Field::d_router_logits, &PlainGradients::d_router_logits},
-    {Field::d_gate, &PlainGradients::d_gate},
     {Field::d_input_hidden_states, &PlainGradients::d_input_hidden_states},
 };
 
@@ -69,6 +73,35 @@ void keep_integers(const ForwardResult& result, const Sizes& sizes, FieldSet& fi
   keep(Field::gather_indices, result.grouped.gather_indices);
 }
 
+IndexMatrix as_indices(std::span<const std::int32_t> selected, const Sizes& sizes) {
+  if (static_cast<std::int64_t>(selected.size()) != sizes.slots())
+    throw InputError(fmt::format("selected_experts: expected {} of {} tokens, found {}", sizes.slots(),
+                                 sizes.tokens, selected.size()));
+  return Eigen::Map<const IndexMatrix>(selected.data(), sizes.tokens, sizes.config.top_k);
+}
+
+struct BothPasses {
+  ForwardResult result;
+  PlainGradients gradients;
+};
+BothPasses both_passes(const Problem& problem, const PrecisionContract& contract, const IndexMatrix& selected,
+                       const Matrix& d_hidden_states) {
+  ForwardResult result = forward(problem, contract, selected);
+  PlainGradients gradients = backward(problem, contract, result, d_hidden_states);
+  return {std::move(result), std::move(gradients)};
+}
+
+FieldSet rows_of_fields(const ForwardResult& result, const PlainGradients& gradients, const Sizes& sizes) {
+  FieldSet fields;
+  const auto keep = [&](Field field, const Matrix& values) {
+    fields.set(field, float64(values, expected_shape(field, sizes)));
+  };
+  keep(Field::router_logits, result.router_logits);
+  for (const auto& row : kForwardRows) keep(row.field, result.grouped.*row.matrix);
+  for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix);
+  return fields;
+}
+
 }  // namespace
 
 Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contract) {
@@ -90,30 +123,46 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
 
 FieldSet run_both_passes(const Problem& problem, const PrecisionContract& contract,
                          std::span<const std::int32_t> selected, const Tensor& d_hidden_states) {
-  const MoeConfig& config = problem.config;
-  const Indices replayed = Eigen::Map<const Indices>(
-      selected.data(), static_cast<std::int64_t>(selected.size()) / config.top_k, config.top_k);
-  const ForwardResult result = forward(problem, contract, replayed);
-  const PlainGradients gradients = backward(problem, contract, result, widened(d_hidden_states));
-  FieldSet fields;
-  keep_integers(result, problem.sizes(), fields);
-  const auto keep = [&](Field field, const Matrix& values) {
-    fields.set(field, float64(values, expected_shape(field, problem.sizes())));
-  };
-  keep(Field::router_logits, result.router_logits);
-  for (const auto& row : kForwardRows) keep(row.field, result.grouped.*row.matrix);
-  for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix);
+  const Sizes sizes = problem.sizes();
+  const auto [result, gradients] =
+      both_passes(problem, contract, as_indices(selected, sizes), widened(d_hidden_states));
+  FieldSet fields = rows_of_fields(result, gradients, sizes);
+  keep_integers(result, sizes, fields);
+  fields.set(Field::d_gate, float64(gradients.d_gate, expected_shape(Field::d_gate, sizes)));
 
-  const std::int64_t experts = config.num_experts, hidden = config.hidden_size,
-                     width = config.moe_intermediate_size;
+  const auto [hidden, width, experts, top_k, norm] = problem.config;
   Matrix d_gate_up_proj(experts * 2 * width, hidden), d_down_proj(experts * hidden, width);
   for_each_expert(experts, [&](std::int64_t e) {
     const auto one = expert_gradients(problem, contract, result, gradients, e);
     d_gate_up_proj.middleRows(e * 2 * width, 2 * width) = one.d_gate_up_proj;
     d_down_proj.middleRows(e * hidden, hidden) = one.d_down_proj;
   });
-  keep(Field::d_gate_up_proj, d_gate_up_proj);
-  keep(Field::d_down_proj, d_down_proj);
+  fields.set(Field::d_gate_up_proj, float64(d_gate_up_proj, expected_shape(Field::d_gate_up_proj, sizes)));
+  fields.set(Field::d_down_proj, float64(d_down_proj, expected_shape(Field::d_down_proj, sizes)));
+  return fields;
+}
+
+FieldSet run_tokens(const Problem& problem, const PrecisionContract& contract,
+                    std::span<const std::int32_t> selected, const Tensor& d_hidden_states,
+                    std::span<const std::int64_t> tokens) {
+  Part part = whole(problem.sizes());
+  part.tokens.assign(tokens.begin(), tokens.end());
+  const Problem some = subproblem(problem, part);
+  const IndexMatrix routing = as_indices(selected, problem.sizes())(part.tokens, Eigen::all);
+  const auto [result, gradients] =
+      both_passes(some, contract, routing, widened(d_hidden_states)(part.tokens, Eigen::all));
+  return rows_of_fields(result, gradients, some.sizes());
+}
+
+FieldSet run_expert(const Problem& problem, const PrecisionContract& contract,
+                    std::span<const std::int32_t> selected, const Tensor& d_hidden_states,
+                    std::int64_t expert) {
+  const auto [hidden, width, experts, top_k, norm] = problem.config;
+  const auto one = expert_gradients(problem, contract, as_indices(selected, problem.sizes()),
+                                    widened(d_hidden_states), expert);
+  FieldSet fields;
+  fields.set(Field::d_gate_up_proj, float64(one.d_gate_up_proj, {2 * width, hidden}));
+  fields.set(Field::d_down_proj, float64(one.d_down_proj, {hidden, width}));
   return fields;
 }
 

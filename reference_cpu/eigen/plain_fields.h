@@ -17,4 +17,17 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
 FieldSet run_both_passes(const Problem& problem, const PrecisionContract& contract,
                          std::span<const std::int32_t> selected, const Tensor& d_hidden_states);
 
+/// Some tokens of a problem of any size: every field with a row per token or slot. Their rows stand in the
+/// order of `tokens`, ascending, rows in expert order in that of `rows_of_tokens` (harness/subproblem.h);
+/// what sums over tokens is absent.
+FieldSet run_tokens(const Problem& problem, const PrecisionContract& contract,
+                    std::span<const std::int32_t> selected, const Tensor& d_hidden_states,
+                    std::span<const std::int64_t> tokens);
+
+/// One expert of a problem of any size: d_gate_up_proj [2I, H] and d_down_proj [H, I], from the tokens that
+/// chose it.
+FieldSet run_expert(const Problem& problem, const PrecisionContract& contract,
+                    std::span<const std::int32_t> selected, const Tensor& d_hidden_states,
+                    std::int64_t expert);
+
 }  // namespace assay::plain

@@ -29,41 +29,42 @@ struct GroupedGemmResult {
 };
 
 struct RouterResult {
-  Matrix router_logits;      // [T, E]
-  Matrix topk_weights;       // [T, K]
-  Indices selected_experts;  // [T, K]
+  Matrix router_logits;          // [T, E]
+  Matrix topk_weights;           // [T, K]
+  IndexMatrix selected_experts;  // [T, K]
 };
 
 struct ForwardResult {
   GroupedGemmResult grouped;
-  Matrix router_logits;      // [T, E]
-  Indices selected_experts;  // [T, K]
+  Matrix router_logits;          // [T, E]
+  IndexMatrix selected_experts;  // [T, K]
 };
 
 /// The whole forward pass. `replayed` [T, K] is the routing to follow; without it the layer chooses.
 /// Throws InputError when it names an expert that is none or has another shape.
 ForwardResult forward(const Problem& problem, const PrecisionContract& contract,
-                      const std::optional<Indices>& replayed = {});
+                      const std::optional<IndexMatrix>& replayed = {});
 
 /// router_logits = X Gᵀ; topk_weights = the chosen probabilities, over their sum if `norm_topk_prob`.
 RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const MoeConfig& config,
-                        const PrecisionContract& contract, const std::optional<Indices>& replayed = {});
+                        const PrecisionContract& contract, const std::optional<IndexMatrix>& replayed = {});
 
 /// Every row's exponentials over their sum.
 Matrix softmax(const Matrix& logits);
 
 /// The `top_k` largest of every row, descending; the lowest index first among equals.
-Indices largest(const Matrix& values, std::int64_t top_k);
+IndexMatrix largest(const Matrix& values, std::int64_t top_k);
 
 /// topk_weights [T, K] of the chosen experts.
-Matrix weights_of(const Matrix& router_logits, const Indices& selected_experts, bool norm_topk_prob,
+Matrix weights_of(const Matrix& router_logits, const IndexMatrix& selected_experts, bool norm_topk_prob,
                   const PrecisionContract& contract);
 
 struct ExpertOrder {
   IndexVector counts;          // token_counts_by_expert [E]
   IndexVector gather_indices;  // [S]
 };
-ExpertOrder get_token_counts_and_gather_indices(const Indices& selected_experts, std::int64_t num_experts);
+ExpertOrder get_token_counts_and_gather_indices(const IndexMatrix& selected_experts,
+                                                std::int64_t num_experts);
 
 /// The rows of one expert, in expert order.
 struct ExpertRows {
@@ -71,12 +72,16 @@ struct ExpertRows {
 };
 ExpertRows rows_of(const IndexVector& counts, std::int64_t expert);
 
+/// 1 / (1 + e^-a). Beside 1, fp32 loses an e^-a below 2^-25: a layer that is not in float64 has exactly 1
+/// there, and silu(a) is a, on which ties of rounding depend.
+Matrix sigmoid(const Matrix& gate, const PrecisionContract& contract);
+
 /// intermediate = silu(gate half) * up half.
 Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract);
 
 /// hidden_states [T, H] = sum over the slots of weight times row.
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
-             const Indices& selected_experts, const PrecisionContract& contract);
+             const IndexMatrix& selected_experts, const PrecisionContract& contract);
 
 /// How the rows of a token's slots are added up.
 enum class SlotSum { Exact, Bf16Ascending, Bf16Descending };
@@ -125,7 +130,7 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
 
 /// The same from the inputs alone: both passes over the rows of that expert and no others.
 ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
-                                 const Indices& selected_experts, const Matrix& d_hidden_states,
+                                 const IndexMatrix& selected_experts, const Matrix& d_hidden_states,
                                  std::int64_t expert);
 
 /// d_topk_weights = <d_hidden_states, row> of every slot.
@@ -138,10 +143,11 @@ Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
 
 /// d_router_logits: through the division by the chosen ones' sum, if `norm_topk_prob`, and the softmax over
 /// all experts.
-Matrix d_logits(const Matrix& router_logits, const Indices& selected_experts, const Matrix& d_topk_weights,
-                bool norm_topk_prob, const BackwardRounding& rounding);
+Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts,
+                const Matrix& d_topk_weights, bool norm_topk_prob, const BackwardRounding& rounding);
 
 /// d_experts_hidden_states [T, H]: a token's slots [S, H] added up, the router's part not yet among them.
-Matrix d_experts(const Matrix& d_slots, const Indices& selected_experts, const BackwardRounding& rounding);
+Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
+                 const BackwardRounding& rounding);
 
 }  // namespace assay::plain

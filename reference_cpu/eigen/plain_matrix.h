@@ -1,7 +1,6 @@
 // Matrices of the plain layer: doubles, the contract's one rounding, and products with an expert's weights.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <span>
@@ -16,7 +15,7 @@ namespace assay::plain {
 
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using RowVector = Eigen::RowVectorXd;
-using Indices = Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using IndexMatrix = Eigen::Matrix<std::int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using IndexVector = Eigen::Matrix<std::int32_t, Eigen::Dynamic, 1>;
 
 /// What a stage hands to the next: rounded to bf16 once, or as it is.
@@ -24,12 +23,6 @@ template <class Expression>
 Matrix rounded(const Eigen::DenseBase<Expression>& values, Store store) {
   if (store == Store::Unrounded) return values.derived();
   return values.unaryExpr([](double x) -> double { return to_float(round_to_bf16(x)); });
-}
-
-/// exp of every element. Eigen's own clamps its argument and may lose a NaN.
-template <class Expression>
-auto exponential(const Eigen::ArrayBase<Expression>& values) {
-  return values.unaryExpr([](double x) { return std::exp(x); });
 }
 
 /// A bf16 or float64 tensor [rows, columns] as doubles, exactly.
