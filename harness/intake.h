@@ -15,8 +15,6 @@ class Intake {
   Upstream upstream;
 
  private:
-  bool in_range(Field field, const Tensor& tensor, FieldResult& result);
-
   Sizes sizes_;
   const FieldSet& fields_;
 };

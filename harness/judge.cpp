@@ -12,7 +12,7 @@
 #include "harness/headline.h"
 #include "harness/intake.h"
 #include "harness/phase_timer.h"
-#include "harness/selection.h"
+#include "harness/selection_flips.h"
 #include "harness/statistics.h"
 #include "harness/vacuity.h"
 

@@ -2,25 +2,14 @@
 #pragma once
 
 #include <span>
-#include <string>
 #include <vector>
 
 #include "harness/exit_code.h"
 #include "harness/field_set.h"
+#include "harness/finding.h"
 #include "harness/report.h"
 
 namespace assay {
-
-enum class Severity {
-  Same,        // information: nothing that is judged changed
-  Legal,       // changed, and still what the contract allows
-  Regression,  // newly failing, further off, or missing
-};
-
-struct Finding {
-  Severity severity = Severity::Same;
-  std::string sentence;
-};
 
 /// Errors have grown when the largest ratio did by this factor and by this much: below, other random inputs
 /// would do the same.

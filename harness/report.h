@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "harness/cause.h"
 #include "harness/field.h"
 #include "harness/verdict.h"
 
@@ -100,15 +101,6 @@ struct Prediction {
   std::string accumulator;       // what was assumed: "hopper", "hopper_split(2048, 2048)"
   std::optional<Element> first;  // the first differing element; `ref` is the predicted value
   std::string cause;             // why it differs, when one hypothesis explains it
-};
-
-/// One hypothesis about what went wrong, fitted to the error.
-struct Cause {
-  std::string hypothesis;  // short id: "k_block_dropped", "bf16_accumulation"
-  std::string sentence;    // "the last 64 of K are missing for expert 17"
-  double explained =
-      0.0;  // 1 - sum (out - hypothesis)^2 / sum (out - ref)^2 over the elements looked at; at most 1
-  bool every_bit = false;  // it gives every bit of the elements looked at
 };
 
 /// A wrong copy of the reference, shown to the checks of this very field: a check that accepts it proves

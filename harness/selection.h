@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "harness/compare.h"
 #include "harness/contract.h"
 #include "harness/reference.h"
 #include "harness/report.h"
@@ -18,10 +17,6 @@ struct LogitModel {
       bound;  // ends that the worst-case bound allows; `noise` is the rms error after storing
   std::vector<Interval> probable;  // ends within 6 times the noise, and within the bound
 };
-
-/// From reference values before storing. Where the noise is not modelled, it is infinite and the probable
-/// ends are the bound's.
-LogitModel model_logits(std::span<const Interval> reference, Store store);
 
 /// Logits known exactly: the candidate's own.
 LogitModel exact_logits(std::span<const Bf16> own);
@@ -42,18 +37,5 @@ struct SelectionCheck {
 /// values alone (ties), by the probable ends, by the bound, or not at all.
 SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract,
                                const LogitModel& logits, std::span<const std::int32_t> selected);
-
-/// Flips that are no exact ties, and those of them that are suspicious, against how many are expected: a
-/// token's set can only change where an expert inside exceeds one outside by a gap g that both errors
-/// together bridge, of chance at most (noise_i + noise_j)^2 / g^2 (Chebyshev, whatever their dependence),
-/// nothing beyond the bound. Tokens with equal logits count once. `log_share`: natural logarithm of the
-/// false-alarm probability of both tests together.
-Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
-                           std::span<const RoutingFlip> flips, double log_share);
-
-/// Predicted [T, K] against found, index by index; tokens flagged as undetermined are counted as such.
-Prediction compare_predicted_selection(const CompareContext& context, std::span<const std::int32_t> selected,
-                                       std::span<const std::int32_t> predicted,
-                                       const std::vector<bool>& undetermined_tokens);
 
 }  // namespace assay

@@ -1,4 +1,5 @@
-// How many tokens may change their experts for no other reason than the noise of their logits.
+#include "harness/selection_flips.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,7 +9,6 @@
 #include <fmt/format.h>
 
 #include "harness/deviation.h"
-#include "harness/selection.h"
 #include "harness/statistics.h"
 
 namespace assay {
@@ -74,13 +74,6 @@ LogitModel model_logits(std::span<const Interval> reference, Store store) {
   return model;
 }
 
-LogitModel exact_logits(std::span<const Bf16> own) {
-  LogitModel model;
-  for (const Bf16 l : own) model.bound.push_back({to_float(l), to_float(l), to_float(l), 0.0});
-  model.probable = model.bound;
-  return model;
-}
-
 Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
                            std::span<const RoutingFlip> flips, double log_share) {
   Statistics result;
@@ -123,6 +116,28 @@ Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
           "legal order of summation",
           100.0 * test.observed, 100.0 * test.limit);
   return result;
+}
+
+Prediction compare_predicted_selection(const CompareContext& context, std::span<const std::int32_t> selected,
+                                       std::span<const std::int32_t> predicted,
+                                       const std::vector<bool>& undetermined_tokens) {
+  Prediction bits;
+  bits.available = true;
+  bits.elements = static_cast<std::int64_t>(selected.size());
+  for (std::size_t i = 0; i < selected.size(); ++i) {
+    const bool unsure = undetermined_tokens[i / static_cast<std::size_t>(context.sizes.config.top_k)];
+    const bool differs = !unsure && predicted[i] != selected[i];
+    bits.undetermined += unsure;
+    bits.differing += differs;
+    if (!differs || bits.first) continue;
+    Element e;
+    e.at = locate(context, static_cast<std::int64_t>(i));
+    e.out = selected[i];
+    e.ref = e.low = e.high = predicted[i];
+    bits.first = e;
+  }
+  bits.as_predicted = bits.elements - bits.undetermined - bits.differing;
+  return bits;
 }
 
 }  // namespace assay

@@ -208,7 +208,7 @@ std::string filled(std::string_view page,
 
 }  // namespace
 
-std::string render_html(const Report& report, std::span<const Report> history) {
+std::string render_html(const Report& report, const History& history) {
   const std::string title =
       fmt::format("{} {}: {}", sign(mark(report.verdict())), verdict_in_words(report), escaped(report.title));
   const std::string body = hero(report);

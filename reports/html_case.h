@@ -46,7 +46,7 @@ std::string flips_table(const CaseResult& result);
 
 /// What changed since the last of `history`, and the worst error of every case over time; "" without a
 /// history.
-std::string trend_section(const Report& report, std::span<const Report> history);
+std::string trend_section(const Report& report, const History& history);
 
 /// A command with a button to copy it.
 std::string command_line(std::string_view label, std::string_view command);

@@ -1,8 +1,9 @@
 #include <fmt/format.h>
 #include <algorithm>
 
-#include "harness/regress.h"
+#include "harness/finding.h"
 #include "reports/escape.h"
+#include "reports/html.h"
 #include "reports/html_case.h"
 #include "reports/svg.h"
 #include "reports/wording.h"
@@ -50,9 +51,10 @@ std::string trend_row(const Report& report, std::span<const Report> history, std
 
 }  // namespace
 
-std::string trend_section(const Report& report, std::span<const Report> history) {
+std::string trend_section(const Report& report, const History& earlier) {
+  const auto history = earlier.reports;
   if (history.empty()) return "";
-  auto findings = regress(history.back(), report);
+  auto findings = earlier.since_last;
   std::ranges::stable_sort(findings, std::ranges::greater{}, &Finding::severity);
   std::string out =
       fmt::format("<section id=\"trend\"><h2>Since {}</h2>{}",

@@ -5,10 +5,10 @@
 #include <cmath>
 
 #include "harness/cli/judged.h"
+#include "harness/cli/oracle_check.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract.h"
-#include "reference_cpu/oracle_check.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

@@ -60,7 +60,7 @@ Report start_report(const std::string& title, const std::string& command_line) {
   return report;
 }
 
-ExitCode emit(const Report& report, const OutputOptions& options, std::span<const Report> history) {
+ExitCode emit(const Report& report, const OutputOptions& options, const History& history) {
   if (!options.json.empty() && options.json != "-") write_file_atomically(options.json, to_json(report));
   if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
   if (!options.html.empty()) write_file_atomically(options.html, render_html(report, history));

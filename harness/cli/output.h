@@ -1,11 +1,11 @@
 // Where results go: text on stdout, and the files that were asked for, each written whole or not at all.
 #pragma once
 
-#include <span>
 #include <string>
 
 #include "harness/exit_code.h"
 #include "harness/report.h"
+#include "reports/html.h"
 
 namespace CLI {
 class App;
@@ -31,6 +31,6 @@ Report start_report(const std::string& title, const std::string& command_line);
 
 /// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML
 /// page.
-ExitCode emit(const Report& report, const OutputOptions& options, std::span<const Report> history = {});
+ExitCode emit(const Report& report, const OutputOptions& options, const History& history = {});
 
 }  // namespace assay::cli

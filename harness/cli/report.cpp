@@ -10,6 +10,7 @@
 #include "harness/cli/output.h"
 #include "harness/cli/saved_report.h"
 #include "harness/error.h"
+#include "harness/regress.h"
 #include "reports/json.h"
 
 namespace assay::cli {
@@ -55,7 +56,8 @@ void add_report(CLI::App& app, Program& program) {
         if (error) throw InputError(fmt::format("{}: {}", options->history, error.message()));
         std::ranges::sort(history, {}, &Report::created);
       }
-      return emit(merged, options->output, history);
+      if (history.empty()) return emit(merged, options->output);
+      return emit(merged, options->output, {history, regress(history.back(), merged)});
     };
   });
 }

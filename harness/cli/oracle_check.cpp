@@ -1,4 +1,4 @@
-#include "reference_cpu/oracle_check.h"
+#include "harness/cli/oracle_check.h"
 
 #include <chrono>
 
@@ -8,7 +8,7 @@
 #include "harness/headline.h"
 #include "reference_cpu/reference_run.h"
 
-namespace assay {
+namespace assay::cli {
 
 std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& candidate) {
   const auto start = std::chrono::steady_clock::now();
@@ -67,4 +67,4 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
   return result;
 }
 
-}  // namespace assay
+}  // namespace assay::cli

@@ -7,10 +7,10 @@
 #include "harness/problem.h"
 #include "harness/report.h"
 
-namespace assay {
+namespace assay::cli {
 
 /// Every oracle field recomputed from the oracle's own upstream fields, routing replayed. Nothing if there is
 /// no oracle.
 std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& candidate);
 
-}  // namespace assay
+}  // namespace assay::cli
