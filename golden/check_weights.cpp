@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "golden/checkpoint.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "golden/safetensors.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace assay {
 

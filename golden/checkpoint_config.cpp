@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "golden/checkpoint.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

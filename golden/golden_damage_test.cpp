@@ -11,7 +11,7 @@
 
 #include "golden/golden_file.h"
 #include "golden/test_support.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 using namespace assay;
 using namespace assay::test;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "golden/hdf5_handle.h"
-#include "harness/tensor.h"
+#include "harness/contract/tensor.h"
 
 namespace assay::hdf5 {
 

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "golden/hdf5_attribute.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::hdf5 {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "golden/hdf5_handle.h"
-#include "harness/tensor.h"
+#include "harness/contract/tensor.h"
 
 namespace assay::hdf5 {
 

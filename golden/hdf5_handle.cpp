@@ -6,7 +6,7 @@
 
 #include "golden/hdf5_heap.h"
 #include "golden/mapped_file.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::hdf5 {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::hdf5 {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "golden/hdf5_attribute.h"
 #include "golden/schema.h"
-#include "harness/contract.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/contract/precision_contract.h"
 
 namespace assay {
 namespace {

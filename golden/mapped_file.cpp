@@ -10,7 +10,7 @@
 
 #include <fmt/format.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 

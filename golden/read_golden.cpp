@@ -9,7 +9,7 @@
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "golden/stored_tensor.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

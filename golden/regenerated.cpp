@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "golden/sha256.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "golden/schema.h"
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace assay {
 

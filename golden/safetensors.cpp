@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

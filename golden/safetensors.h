@@ -8,7 +8,7 @@
 #include <string>
 
 #include "golden/mapped_file.h"
-#include "harness/tensor.h"
+#include "harness/contract/tensor.h"
 
 namespace assay {
 

@@ -7,7 +7,7 @@
 
 #include "golden/safetensors.h"
 #include "golden/test_support.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 using namespace assay;
 using namespace assay::test;

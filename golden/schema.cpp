@@ -5,7 +5,7 @@
 
 #include "golden/hdf5_attribute.h"
 #include "golden/sha256.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

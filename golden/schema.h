@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "golden/hdf5_handle.h"
-#include "harness/candidate.h"
-#include "harness/problem.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
 
 namespace assay {
 

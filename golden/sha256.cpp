@@ -4,7 +4,7 @@
 
 #include <openssl/evp.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 

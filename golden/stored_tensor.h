@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "golden/hdf5_dataset.h"
-#include "harness/tensor.h"
+#include "harness/contract/tensor.h"
 
 namespace assay {
 

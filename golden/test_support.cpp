@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::test {
 namespace {

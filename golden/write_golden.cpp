@@ -10,8 +10,8 @@
 #include "golden/regenerated.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
-#include "harness/atomic_file.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
 
 namespace assay {
 namespace {

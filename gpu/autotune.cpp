@@ -4,8 +4,8 @@
 
 #include "gpu/fused_layer.h"
 #include "gpu/graph_timer.h"
-#include "gpu/grouped_gemm.h"
 #include "gpu/kernel_sources.h"
+#include "gpu/kernels/grouped_gemm.h"
 
 namespace assay {
 namespace {

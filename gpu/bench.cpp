@@ -6,7 +6,7 @@
 #include "gpu/cublas.h"
 #include "gpu/fused_layer.h"
 #include "gpu/graph_timer.h"
-#include "gpu/grouped_gemm.h"
+#include "gpu/kernels/grouped_gemm.h"
 
 namespace assay {
 namespace gpu {

@@ -4,7 +4,7 @@
 
 #include <cublas_api.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::gpu {
 

@@ -9,7 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "gpu/buffer.h"
-#include "gpu/kernels.h"
+#include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
 

@@ -5,7 +5,7 @@
 
 #include <cuda_runtime.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::gpu {
 

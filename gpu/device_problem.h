@@ -5,9 +5,9 @@
 #include <cstdint>
 
 #include "gpu/buffer.h"
-#include "gpu/kernels.h"
-#include "harness/candidate.h"
-#include "harness/problem.h"
+#include "gpu/kernels/kernels.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
 
 namespace assay::gpu {
 

@@ -1,6 +1,6 @@
 #include "gpu/fused_layer.h"
 
-#include "gpu/grouped_gemm.h"
+#include "gpu/kernels/grouped_gemm.h"
 
 namespace assay::gpu {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "gpu/bench.h"
 #include "gpu/selfcheck_problem.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace {
 

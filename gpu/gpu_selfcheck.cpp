@@ -9,12 +9,12 @@
 #include <fstream>
 #include <random>
 
-#include "gpu/grouped_gemm.h"
+#include "gpu/engine/tensor_core_model.h"
+#include "gpu/kernels/grouped_gemm.h"
 #include "gpu/pipeline.h"
 #include "gpu/repeat_check.h"
 #include "gpu/selfcheck_problem.h"
-#include "gpu/tensor_core_model.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 
 #include <dlfcn.h>
 
-#include "gpu/kernels.h"
+#include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
 namespace {

@@ -1,7 +1,7 @@
 // Fills the L2 with a buffer nobody else uses, by reading it: no dirty line is left whose write-back the next
 // kernel would pay.
 #include "gpu/cuda_check.h"
-#include "gpu/kernels.h"
+#include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
 namespace {

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "harness/candidate.h"
-#include "harness/problem.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
 
 namespace assay {
 

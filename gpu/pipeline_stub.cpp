@@ -3,9 +3,9 @@
 
 #include "gpu/autotune.h"
 #include "gpu/bench.h"
-#include "gpu/engine.h"
-#include "gpu/foreign_memory.h"
-#include "harness/error.h"
+#include "gpu/device_guards.h"
+#include "gpu/engine/gpu_engine.h"
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 using namespace assay;
 

@@ -4,7 +4,7 @@
 //
 //     nvcc -shared -Xcompiler -fPIC -fmad=false -I. gpu/plugin_example.cu -o example.so
 //     assay verify --fixture tiny --pipeline plugin:./example.so
-#include "harness/plugin.h"
+#include "harness/host/plugin.h"
 
 #include <cstdint>
 #include <cstdio>

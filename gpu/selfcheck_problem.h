@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace assay::gpu {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "gpu/engine_kernels.h"
+#include "gpu/engine/engine_kernels.h"
 
 namespace assay::gpu {
 namespace {

@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "gpu/buffer.h"
-#include "gpu/kernels.h"
-#include "harness/problem.h"
+#include "gpu/kernels/kernels.h"
+#include "harness/contract/problem.h"
 
 namespace assay::gpu {
 
 /// A matrix [n, k] and the granularity of its rows, which are the product's columns
-/// (harness/product_bound.h).
+/// (harness/contract/product_bound.h).
 struct DeviceMatrix {
   Buffer<bf16> values;
   std::vector<double> granularity;  // [n]

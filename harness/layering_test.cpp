@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +19,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kSiblings[] = {"fixtures", "reference_cpu", "gpu", "golden", "reports"};
+// The rooms of harness/: what two sides agree on, what touches the machine, who compares, the program.
+constexpr std::string_view kRooms[] = {"harness/contract", "harness/host", "harness/judge", "harness/cli"};
 constexpr std::size_t kMostLines = 350;
 
 /// Headers of other projects, by how their path starts, and the folders that may include them.
@@ -41,11 +45,23 @@ bool starts_with(const std::string& path, std::string_view folder) {
   return path.starts_with(fmt::format("{}/", folder));
 }
 
-/// The layer a file belongs to: "harness/cli" or its first folder; empty at the root.
+/// The layer a file belongs to: a room of harness/ or its first folder; empty at the root.
 std::string layer_of(const std::string& path) {
-  if (starts_with(path, "harness/cli")) return "harness/cli";
+  for (const auto room : kRooms)
+    if (starts_with(path, room)) return std::string(room);
   const auto slash = path.find('/');
   return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+bool among(std::string_view layer, std::span<const std::string_view> layers) {
+  return std::ranges::find(layers, layer) != layers.end();
+}
+
+/// The arrows of the design: the program may include everybody, the others themselves and what is below them.
+bool may_include(std::string_view layer, std::string_view target) {
+  if (layer == target || layer == "harness/cli") return true;
+  if (target == "harness/contract") return among(layer, kSiblings) || among(layer, kRooms);
+  return target == "harness/host" && (among(layer, kSiblings) || layer == "harness/judge");
 }
 
 /// What is wrong with including `header` from the file at `path`, or nothing.
@@ -57,14 +73,16 @@ std::optional<std::string> wrong_include(const std::string& path, const std::str
         return fmt::format("{} includes <{}>, which belongs to {}", path, header, fmt::join(folders, ", "));
     return std::nullopt;
   }
-  if (layer == "harness/cli" && header == "revision.h")
-    return std::nullopt;  // the build makes it from revision.h.in
+  // The build makes it from revision.h.in.
+  if (layer == "harness/cli" && header == "revision.h") return std::nullopt;
   const auto target = layer_of(header);
-  const bool known = target == "harness" || target == "harness/cli" ||
-                     std::ranges::find(kSiblings, target) != std::end(kSiblings);
-  if (!known) return fmt::format("{} includes \"{}\", which is not written from the root", path, header);
-  if (layer == "harness/cli" || target == layer || target == "harness") return std::nullopt;
-  return fmt::format("{} includes \"{}\": {} may include harness and itself only", path, header, layer);
+  if (!among(target, kSiblings) && !among(target, kRooms))
+    return fmt::format("{} includes \"{}\", which is not written from the root", path, header);
+  if (may_include(layer, target)) return std::nullopt;
+  return fmt::format(
+      "{} includes \"{}\": {} may include itself, harness/contract and, but for that folder "
+      "itself, harness/host only",
+      path, header, layer);
 }
 
 struct Include {
@@ -147,33 +165,56 @@ std::string read(const fs::path& path) {
 
 TEST_SUITE("layering") {
   TEST_CASE("the tree keeps the order of its folders, the length of its files, and speaks of itself alone") {
-    REQUIRE_MESSAGE(fs::exists("harness/field.h"), "run from the root of the source tree");
+    REQUIRE_MESSAGE(fs::exists("harness/contract/field.h"), "run from the root of the source tree");
     const auto files = sources(".");
     REQUIRE(files.size() > 100);
     for (const auto& path : files)
       for (const auto& complaint : complaints(path, read(path))) FAIL_CHECK(complaint);
   }
 
-  TEST_CASE("a sibling's header is refused, harness and the own folder are not") {
+  TEST_CASE("a sibling's header is refused, what is below and the own folder are not") {
     CHECK(complaints("gpu/a.cpp", "#include \"reference_cpu/merge.h\"\n").size() == 1);
     CHECK(complaints("reports/html/a.cpp", "  #  include \"golden/hdf5.h\"\n").size() == 1);
-    CHECK(complaints("fixtures/a.h", "#include \"harness/field.h\"\n#include \"fixtures/fill.h\"\n").empty());
-    CHECK(complaints("golden/a.cpp", "#include \"harness/cli/run.h\"\n").size() == 1);
+    CHECK(complaints("fixtures/a.h",
+                     "#include \"harness/contract/field.h\"\n#include \"fixtures/fill.h\"\n#include "
+                     "\"harness/host/timer.h\"\n")
+              .empty());
+    for (const auto sibling : kSiblings)
+      for (const auto room : {"judge", "cli"}) {
+        const auto line = fmt::format("#include \"harness/{}/a.h\"\n", room);
+        CHECK(complaints(fmt::format("{}/a.cpp", sibling), line).size() == 1);
+      }
   }
 
-  TEST_CASE("harness knows nobody, its program everybody") {
+  TEST_CASE("the judge knows nobody, the program everybody, and nothing is below the contract") {
     for (const auto sibling : kSiblings) {
       const auto line = fmt::format("#include \"{}/a.h\"\n", sibling);
-      CHECK(complaints("harness/compare.cpp", line).size() == 1);
+      for (const auto room : {"contract", "host", "judge"})
+        CHECK(complaints(fmt::format("harness/{}/a.cpp", room), line).size() == 1);
       CHECK(complaints("harness/cli/main.cpp", line).empty());
     }
-    CHECK(complaints("harness/compare.cpp", "#include \"harness/cli/a.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/compare.cpp", "#include \"harness/cli/a.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/compare.cpp", "#include \"harness/contract/field.h\"\n").empty());
+    CHECK(complaints("harness/contract/field.h", "#include \"harness/host/a.h\"\n").size() == 1);
+    CHECK(complaints("harness/contract/field.h", "#include \"harness/judge/a.h\"\n").size() == 1);
+    CHECK(complaints("harness/host/a.h", "#include \"harness/judge/a.h\"\n").size() == 1);
+  }
+
+  TEST_CASE("no two files share a name") {
+    std::map<std::string, std::string> seen;
+    for (const auto& path : sources(".")) {
+      const auto name = fs::path(path).filename().string();
+      if (name == "meson.build" || name == "__init__.py") continue;
+      const auto [first, is_new] = seen.emplace(name, path);
+      if (!is_new) FAIL_CHECK(fmt::format("{} and {} share a name", first->second, path));
+    }
   }
 
   TEST_CASE("includes are written from the root") {
-    CHECK(complaints("harness/a.cpp", "#include \"field.h\"\n").size() == 1);
-    CHECK(complaints("harness/a.cpp", "#include \"../harness/field.h\"\n").size() == 1);
-    CHECK(complaints("harness/a.cpp", "#include \"revision.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/a.cpp", "#include \"field.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/a.cpp", "#include \"../contract/field.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/a.cpp", "#include \"harness/field.h\"\n").size() == 1);
+    CHECK(complaints("harness/judge/a.cpp", "#include \"revision.h\"\n").size() == 1);
     CHECK(complaints("harness/cli/a.cpp", "#include \"revision.h\"\n").empty());
   }
 

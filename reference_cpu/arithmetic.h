@@ -6,12 +6,12 @@
 #include <cmath>
 #include <limits>
 
-#include "harness/bf16.h"
-#include "harness/contract.h"
-#include "harness/grouped_product.h"
-#include "harness/noise.h"
-#include "harness/product_bound.h"
-#include "harness/reference.h"
+#include "harness/contract/bf16.h"
+#include "harness/contract/grouped_product.h"
+#include "harness/contract/noise.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/product_bound.h"
+#include "harness/contract/reference.h"
 
 namespace assay {
 

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "reference_cpu/element_bound.h"
+#include "reference_cpu/product/element_bound.h"
 
 namespace assay {
 namespace {

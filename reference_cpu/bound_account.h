@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "harness/reference.h"
+#include "harness/contract/reference.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {

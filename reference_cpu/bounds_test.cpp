@@ -10,11 +10,11 @@
 
 #include <fmt/format.h>
 
-#include "reference_cpu/element_bound.h"
+#include "reference_cpu/product/element_bound.h"
+#include "reference_cpu/product/test_products.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 #include "reference_cpu/stages.h"
-#include "reference_cpu/test_products.h"
 
 using namespace assay;
 

@@ -7,7 +7,7 @@
 
 #include <zlib.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 // The table travels inside the binary; its provenance stands beside it (data/ex2_sm90.json).
 __asm__(
@@ -34,7 +34,7 @@ std::vector<unsigned char> inflate_table() {
 }
 
 // ex2 at -1, -2, ... -256 times 2^-24 minus the correctly rounded 2^r, recorded with the table
-// (gpu/probe_ex2.cu).
+// (gpu/probe/probe_ex2.cu).
 // clang-format off
 constexpr signed char kBelowZero[] = {
     1, -1, 0, -1, -1, -1, 0, 0, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, 0, -1, 0, -1, -1, -1, 0, -1, 0, -1, -1, -1,

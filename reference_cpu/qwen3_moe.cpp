@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "reference_cpu/planted.h"
+#include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {

@@ -1,10 +1,10 @@
 // The Qwen3 MoE layer as a whole, under the method names of Unsloth's torch reference.
 #pragma once
 
-#include "harness/candidate.h"
-#include "harness/contract.h"
-#include "harness/fault.h"
-#include "harness/problem.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/fault.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/problem.h"
 
 namespace assay {
 

@@ -1,4 +1,5 @@
-// The tensor core's model against results recorded on a GPU (data/mma_sm90.txt, written by gpu/probe_mma.cu).
+// The tensor core's model against results recorded on a GPU (data/mma_sm90.txt, written by
+// gpu/probe/probe_mma.cu).
 #include <doctest/doctest.h>
 
 #include <bit>
@@ -7,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-#include "reference_cpu/test_products.h"
+#include "reference_cpu/product/test_products.h"
 
 using namespace assay;
 

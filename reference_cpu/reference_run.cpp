@@ -4,14 +4,14 @@
 
 #include <fmt/format.h>
 
-#include "harness/error.h"
-#include "harness/phase_timer.h"
-#include "harness/subproblem.h"
-#include "harness/upstream.h"
+#include "harness/contract/error.h"
+#include "harness/contract/subproblem.h"
+#include "harness/contract/upstream.h"
+#include "harness/host/phase_timer.h"
 #include "reference_cpu/bound_account.h"
-#include "reference_cpu/causes.h"
-#include "reference_cpu/product.h"
-#include "reference_cpu/split_search.h"
+#include "reference_cpu/causes/causes.h"
+#include "reference_cpu/product/product.h"
+#include "reference_cpu/product/split_search.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {

@@ -4,13 +4,13 @@
 
 #include <memory>
 
-#include "harness/candidate.h"
-#include "harness/problem.h"
-#include "harness/reference.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/reference.h"
 
 namespace assay {
 
-/// A ReferenceFactory (harness/reference.h).
+/// A ReferenceFactory (harness/contract/reference.h).
 std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream,
                                           const PrecisionContract& contract, const Accumulators& accumulators,
                                           bool predict);

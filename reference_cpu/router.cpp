@@ -1,5 +1,5 @@
-#include "reference_cpu/planted.h"
-#include "reference_cpu/product.h"
+#include "reference_cpu/planted/planted.h"
+#include "reference_cpu/product/product.h"
 #include "reference_cpu/stages.h"
 
 #include <numeric>

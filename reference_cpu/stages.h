@@ -8,12 +8,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "harness/accumulator.h"
-#include "harness/contract.h"
-#include "harness/fault.h"
-#include "harness/large_vector.h"
-#include "harness/problem.h"
-#include "harness/reference.h"
+#include "harness/contract/accumulator.h"
+#include "harness/contract/fault.h"
+#include "harness/contract/large_vector.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/reference.h"
 #include "reference_cpu/arithmetic.h"
 
 namespace assay {

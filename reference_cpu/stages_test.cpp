@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "reference_cpu/expf_sm90.h"
-#include "reference_cpu/split_search.h"
+#include "reference_cpu/product/split_search.h"
 #include "reference_cpu/stages.h"
 #include "reference_cpu/topk_torch.h"
 #include "reference_cpu/warp_sum.h"

@@ -1,4 +1,4 @@
-#include "reference_cpu/planted.h"
+#include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {

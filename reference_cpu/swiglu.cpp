@@ -1,5 +1,5 @@
 #include "reference_cpu/expf_sm90.h"
-#include "reference_cpu/planted.h"
+#include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "reports/derivation.h"
+#include "reports/derivation_report.h"
 
 namespace assay {
 namespace {

@@ -1,11 +1,11 @@
-#include "reports/derivation.h"
+#include "reports/derivation_report.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
 
-#include "harness/bf16.h"
+#include "harness/contract/bf16.h"
 #include "reports/columns.h"
 #include "reports/text_paint.h"
 #include "reports/wording.h"

@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "harness/report.h"
+#include "harness/contract/report.h"
 
 namespace assay {
 

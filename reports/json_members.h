@@ -4,13 +4,13 @@
 #include <concepts>
 #include <type_traits>
 
-#include "harness/report.h"
+#include "harness/contract/report.h"
 
 namespace assay::json {
 
 // `Value` is the struct, const when writing; `visit(name, member)` is called in the order of
-// harness/report.h. A member that came after reports were first written carries `added`, and one that is
-// mostly empty `may_lack`: where a report does not have it, it keeps its default.
+// harness/contract/report.h. A member that came after reports were first written carries `added`, and one
+// that is mostly empty `may_lack`: where a report does not have it, it keeps its default.
 
 struct Added {};
 inline constexpr Added added, may_lack;
@@ -185,7 +185,7 @@ void members(Value& value, Visit&& visit) {
 }
 
 // How many members each struct has. A structured binding must name them all, so a member that is added to
-// harness/report.h and forgotten here does not compile.
+// harness/contract/report.h and forgotten here does not compile.
 inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Prediction& d, FieldResult& e,
                                    RoutingFlip& f, CaseResult& g, Report& h, Cause& i, StatisticalTest& j,
                                    Statistics& k, VacuityCheck& l, BoundsUsed& m) {

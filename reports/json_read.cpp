@@ -3,7 +3,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 #include "reports/json.h"
 #include "reports/json_members.h"
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 #include "reports/sample_report.h"
 
 using namespace assay;

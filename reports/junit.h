@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "harness/report.h"
+#include "harness/contract/report.h"
 
 namespace assay {
 

@@ -2,7 +2,7 @@
 // are invented.
 #pragma once
 
-#include "harness/report.h"
+#include "harness/contract/report.h"
 
 namespace assay::sample {
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "reports/sensitivity.h"
+#include "reports/sensitivity_report.h"
 
 namespace assay {
 namespace {

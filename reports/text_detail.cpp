@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/bf16.h"
+#include "harness/contract/bf16.h"
 #include "reports/columns.h"
 #include "reports/text_paint.h"
 #include "reports/text_statistics.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/bf16.h"
+#include "harness/contract/bf16.h"
 
 namespace assay {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "harness/digits.h"
-#include "harness/report.h"
+#include "harness/contract/digits.h"
+#include "harness/contract/report.h"
 
 namespace assay {
 

@@ -2,8 +2,8 @@
 run.json. Exit code 77, a skip, when they are older.
 
 What counts is the tokens of every kernel source in gpu/ and its rooms, and of the project's headers they include: comments, blanks,
-line breaks (in macros and between the parts of a string, too), include lines and folders may change, so moving or formatting a file
-leaves the evidence as it is."""
+line breaks (in macros and between the parts of a string, too), include lines, names of files and folders may change, so moving or
+formatting a file leaves the evidence as it is."""
 
 import hashlib
 import json
@@ -33,18 +33,17 @@ def tokens(text):
 
 
 def sources(root):
-    """The kernel sources below gpu/ and the headers of other folders they include, sorted by file name."""
+    """The kernel sources below gpu/ and the headers of other folders they include."""
     root = pathlib.Path(root)
     kernels = [path for path in (root / "gpu").rglob("*") if path.suffix in SOURCES and not path.name.endswith(NO_KERNELS)]
     headers = {root / header for path in kernels for header in INCLUDE.findall(path.read_text()) if not header.startswith("gpu/")}
-    return sorted({*kernels, *(header for header in headers if header.is_file())}, key=lambda path: (path.name, str(path)))
+    return {*kernels, *(header for header in headers if header.is_file())}
 
 
 def digest(root):
-    total = hashlib.sha256()
-    for path in sources(root):
-        total.update(f"{path.name} {hashlib.sha256(' '.join(tokens(path.read_text())).encode()).hexdigest()}\n".encode())
-    return total.hexdigest()
+    """Of the files' digests in ascending order: no name of a file or folder matters."""
+    each = sorted(hashlib.sha256(" ".join(tokens(path.read_text())).encode()).hexdigest() for path in sources(root))
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SMALL = ("integers wide one_sign cancellation ties all_tied zeros hot_expert emp
          "saturated no_renormalisation").split()
 MODELS = ["qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"]
 PIPELINES = ["gpu_cublas", "gpu_cublas_grouped", "gpu_fused"]
-# Fault of gpu/planted.h -> stage that must be named first.
+# Fault of gpu/kernels/planted_kernels.h -> stage that must be named first.
 PLANTED = {1: "first_gemm", 2: "first_gemm", 3: "intermediate", 4: "first_gemm", 5: "intermediate", 6: "intermediate", 7: "first_gemm", 8: "first_gemm"}
 
 

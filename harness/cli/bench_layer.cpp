@@ -7,13 +7,13 @@
 #include "fixtures/fixtures.h"
 #include "gpu/autotune.h"
 #include "gpu/bench.h"
-#include "harness/atomic_file.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/kernel_config.h"
 #include "harness/cli/problems.h"
-#include "harness/error.h"
-#include "harness/judge.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
+#include "harness/judge/judge.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay::cli {

@@ -8,12 +8,12 @@
 
 #include <fmt/format.h>
 
-#include "harness/cli/mutation.h"
+#include "harness/cli/mutate/mutation.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
-#include "harness/judge.h"
-#include "reference_cpu/hypotheses.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/judge/judge.h"
+#include "reference_cpu/causes/hypotheses.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

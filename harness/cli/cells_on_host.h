@@ -1,8 +1,8 @@
 // All cells of a field by the CPU's own functions: what an engine must give, and an engine for tests.
 #pragma once
 
-#include "harness/compare.h"
-#include "harness/statistics_sums.h"
+#include "harness/judge/compare.h"
+#include "harness/judge/statistics_sums.h"
 
 namespace assay::cli {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "harness/exit_code.h"
+#include "harness/contract/exit_code.h"
 
 namespace CLI {
 class App;

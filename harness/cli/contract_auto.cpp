@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "harness/contract_fit.h"
+#include "harness/judge/contract_fit.h"
 
 namespace assay::cli {
 namespace {

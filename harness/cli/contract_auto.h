@@ -1,8 +1,8 @@
 // verify --contract auto: the named contract that the data follow, and each rounding point that differs.
 #pragma once
 
-#include "harness/candidate.h"
-#include "harness/judge.h"
+#include "harness/contract/candidate.h"
+#include "harness/judge/judge.h"
 
 namespace assay::cli {
 

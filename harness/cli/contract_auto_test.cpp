@@ -4,7 +4,7 @@
 #include "harness/cli/contract_auto.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/contract_fit.h"
+#include "harness/judge/contract_fit.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

@@ -6,7 +6,7 @@
 #include <array>
 #include <cstring>
 
-#include "harness/exit_code.h"
+#include "harness/contract/exit_code.h"
 
 namespace assay::cli {
 namespace {

@@ -9,12 +9,12 @@
 #include <random>
 #include <string>
 
-#include "harness/cells_by_engine.h"
 #include "harness/cli/cells_on_host.h"
-#include "harness/cli/engine.h"
-#include "harness/compare.h"
-#include "harness/error.h"
-#include "harness/statistics_sums.h"
+#include "harness/cli/engine_choice.h"
+#include "harness/contract/error.h"
+#include "harness/judge/cells_by_engine.h"
+#include "harness/judge/compare.h"
+#include "harness/judge/statistics_sums.h"
 #include "reports/json.h"
 
 namespace assay::cli {

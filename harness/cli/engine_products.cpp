@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "reference_cpu/product.h"
+#include "reference_cpu/product/product.h"
 
 namespace assay::cli {
 namespace {

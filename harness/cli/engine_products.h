@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "harness/engine.h"
+#include "harness/contract/engine.h"
 
 namespace assay::cli {
 

@@ -6,14 +6,14 @@
 #include <cstring>
 #include <limits>
 
-#include "harness/cells_by_engine.h"
 #include "harness/cli/cells_on_host.h"
-#include "harness/cli/engine.h"
+#include "harness/cli/engine_choice.h"
 #include "harness/cli/judged.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/judge/cells_by_engine.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reports/json.h"
 

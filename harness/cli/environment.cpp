@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "reference_cpu/product_kernels.h"
+#include "reference_cpu/product/product_kernels.h"
 #include "revision.h"
 
 namespace assay::cli {

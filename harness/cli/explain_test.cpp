@@ -7,10 +7,10 @@
 
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
-#include "harness/error.h"
-#include "harness/upstream.h"
-#include "reference_cpu/explain.h"
+#include "harness/contract/error.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/upstream.h"
+#include "reference_cpu/explain/explain.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

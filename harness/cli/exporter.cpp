@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "fixtures/fixtures.h"
-#include "harness/atomic_file.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
 #include "revision.h"
 
 namespace assay::cli {

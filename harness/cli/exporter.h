@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/exit_code.h"
+#include "harness/contract/exit_code.h"
 
 namespace assay::cli {
 

@@ -6,9 +6,9 @@
 #include <limits>
 
 #include "harness/cli/judged.h"
-#include "harness/cli/mutation.h"
+#include "harness/cli/mutate/mutation.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
+#include "harness/contract/precision_contract.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

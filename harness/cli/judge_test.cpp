@@ -8,7 +8,7 @@
 #include "harness/cli/oracle_check.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
+#include "harness/contract/precision_contract.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "harness/judge.h"
+#include "harness/judge/judge.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay::cli {

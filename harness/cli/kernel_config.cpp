@@ -6,7 +6,7 @@
 
 #include "gpu/autotune.h"
 #include "harness/cli/tuning_cache.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::cli {
 namespace {

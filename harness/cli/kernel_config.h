@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "gpu/pipeline.h"
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace assay::cli {
 

@@ -10,7 +10,7 @@
 #include "harness/cli/command_words.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace {
 
@@ -21,7 +21,7 @@ constexpr const char* kAbout =
     "  assay verify --golden G.h5 --pipeline dump:mine.h5            judge your kernel's dump on a golden's "
     "inputs\n"
     "  assay verify --fixture tiny --pipeline plugin:./libmine.so    judge your layer in a library "
-    "(harness/plugin.h)\n"
+    "(harness/host/plugin.h)\n"
     "  assay regress --baseline before.h5 --candidate after.h5       what a kernel change changed\n"
     "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without "
     "a GPU\n";

@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "harness/compare.h"
-#include "harness/headline.h"
+#include "harness/judge/compare.h"
+#include "harness/judge/headline.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay::cli {

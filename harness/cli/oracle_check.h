@@ -3,9 +3,9 @@
 
 #include <optional>
 
-#include "harness/candidate.h"
-#include "harness/problem.h"
-#include "harness/report.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/report.h"
 
 namespace assay::cli {
 

@@ -8,10 +8,10 @@
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
-#include "harness/atomic_file.h"
 #include "harness/cli/environment.h"
-#include "harness/error.h"
-#include "reports/html.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
+#include "reports/html/html.h"
 #include "reports/json.h"
 #include "reports/junit.h"
 #include "reports/text.h"

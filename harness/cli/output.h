@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "harness/exit_code.h"
-#include "harness/report.h"
-#include "reports/html.h"
+#include "harness/contract/exit_code.h"
+#include "harness/contract/report.h"
+#include "reports/html/html.h"
 
 namespace CLI {
 class App;

@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 
 #include "gpu/pipeline.h"
-#include "harness/cli/engine.h"
+#include "harness/cli/engine_choice.h"
 #include "harness/cli/kernel_config.h"
-#include "harness/cli/plugin.h"
+#include "harness/cli/plugin_pipeline.h"
 #include "harness/cli/problems.h"
-#include "harness/contract.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/contract/precision_contract.h"
 #include "reference_cpu/eigen/plain_fields.h"
+#include "reference_cpu/product/split_search.h"
 #include "reference_cpu/qwen3_moe.h"
-#include "reference_cpu/split_search.h"
 
 namespace assay::cli {
 namespace {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "harness/candidate.h"
-#include "harness/problem.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
 
 namespace assay::cli {
 
@@ -21,7 +21,7 @@ struct PipelineOptions {
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
 inline constexpr std::string_view kDump = "dump:";      // a file in the schema
-inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/plugin.h)
+inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/host/plugin.h)
 
 struct PipelineRow {
   std::string_view name;

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "harness/cli/problems.h"
-#include "harness/subproblem.h"
+#include "harness/contract/subproblem.h"
 #include "reference_cpu/eigen/plain_fields.h"
 
 using namespace assay;

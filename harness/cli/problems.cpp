@@ -9,7 +9,7 @@
 #include "fixtures/fill.h"
 #include "fixtures/fixtures.h"
 #include "golden/checkpoint.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 namespace assay::cli {
 namespace {

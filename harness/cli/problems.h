@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "golden/golden_file.h"
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace CLI {
 class App;

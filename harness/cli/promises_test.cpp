@@ -2,9 +2,9 @@
 #include <doctest/doctest.h>
 
 #include "harness/cli/judged.h"
-#include "harness/cli/mutation.h"
+#include "harness/cli/mutate/mutation.h"
 #include "harness/cli/pipelines.h"
-#include "harness/contract.h"
+#include "harness/contract/precision_contract.h"
 #include "reference_cpu/reference_run.h"
 
 using namespace assay;

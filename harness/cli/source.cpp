@@ -7,7 +7,7 @@
 #include "golden/golden_file.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 #include "reference_cpu/qwen3_moe.h"
 
 namespace assay::cli {

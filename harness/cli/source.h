@@ -5,10 +5,10 @@
 #include <optional>
 #include <string>
 
-#include "harness/candidate.h"
-#include "harness/contract.h"
-#include "harness/problem.h"
-#include "harness/reference.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/reference.h"
 
 namespace CLI {
 class App;

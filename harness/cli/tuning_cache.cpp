@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "golden/sha256.h"
-#include "harness/atomic_file.h"
 #include "harness/cli/kernel_config.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
 
 namespace assay::cli {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "gpu/autotune.h"
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 
 namespace assay::cli {
 

@@ -8,7 +8,7 @@
 #include "gpu/autotune.h"
 #include "harness/cli/kernel_config.h"
 #include "harness/cli/tuning_cache.h"
-#include "harness/error.h"
+#include "harness/contract/error.h"
 
 using namespace assay;
 using namespace assay::cli;

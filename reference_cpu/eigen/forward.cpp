@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include "harness/error.h"
+#include "harness/contract/error.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {

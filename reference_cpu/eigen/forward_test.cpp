@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "harness/error.h"
-#include "harness/subproblem.h"
+#include "harness/contract/error.h"
+#include "harness/contract/subproblem.h"
 #include "reference_cpu/eigen/plain_problem.h"
 #include "reference_cpu/eigen/worked_example.h"
 

@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "harness/error.h"
-#include "harness/subproblem.h"
+#include "harness/contract/error.h"
+#include "harness/contract/subproblem.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {

@@ -3,8 +3,8 @@
 
 #include <span>
 
-#include "harness/candidate.h"
-#include "harness/problem.h"
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
 
 namespace assay::plain {
 

@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "harness/problem.h"
+#include "harness/contract/problem.h"
 #include "reference_cpu/eigen/plain_matrix.h"
 
 namespace assay::plain {

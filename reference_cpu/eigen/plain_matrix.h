@@ -7,9 +7,9 @@
 
 #include <Eigen/Core>
 
-#include "harness/bf16.h"
-#include "harness/contract.h"
-#include "harness/tensor.h"
+#include "harness/contract/bf16.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/tensor.h"
 
 namespace assay::plain {
 

@@ -12,7 +12,7 @@ def literal(text: str) -> str:
 
 def main() -> None:
     output, *sources = sys.argv[1:]
-    parts = ['#include "reports/html_assets.h"\n\nnamespace assay::html {\n']
+    parts = ['#include "reports/html/html_assets.h"\n\nnamespace assay::html {\n']
     for source in sources:
         name, path = source.split("=", 1)
         with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The field table in Python: the rows of harness/field.h that the writer and the exporter need. Tests hold both to golden/SCHEMA.md."""
+"""The field table in Python: the rows of harness/contract/field.h that the writer and the exporter need. Tests hold both to golden/SCHEMA.md."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 /* The example with a fault that ASSAY_PLUGIN_FAULT names: what test_plugin.py must see told. */
 #define assay_plugin example_plugin
-#include "harness/plugin_example.c"
+#include "harness/host/plugin_example.c"
 #undef assay_plugin
 
 #include <signal.h>

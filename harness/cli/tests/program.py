@@ -18,7 +18,7 @@ FORWARD = (
     "first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute", "hidden_states",
 )  # fmt: skip
 
-# One enum of the program: harness/exit_code.h.
+# One enum of the program: harness/contract/exit_code.h.
 PASSED, FAILED, USAGE, COULD_NOT_JUDGE, SUSPECT, NOTHING_COMPARED = 0, 1, 2, 3, 4, 77
 
 

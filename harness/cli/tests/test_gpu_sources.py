@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "golden" / "recorded"))
 import gpu_sources  # noqa: E402
 
-KERNEL = '#include "harness/bf16.h"\n// adds\n__global__ void add(int* a) { a[0] += 1; }\n'
+KERNEL = '#include "harness/contract/bf16.h"\n// adds\n__global__ void add(int* a) { a[0] += 1; }\n'
 
 
 class Digest(unittest.TestCase):
@@ -17,7 +17,7 @@ class Digest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.root = pathlib.Path(folder.name)
-        self.write("harness/bf16.h", "struct Bf16 { int bits; };\n")
+        self.write("harness/contract/bf16.h", "struct Bf16 { int bits; };\n")
         self.write("gpu/kernels/add.cu", KERNEL)
         self.before = gpu_sources.digest(self.root)
 
@@ -30,7 +30,7 @@ class Digest(unittest.TestCase):
         self.assertNotEqual(gpu_sources.digest(self.root), self.before)
 
     def test_a_token_in_an_included_header_changes_it(self):
-        self.write("harness/bf16.h", "struct Bf16 { short bits; };\n")
+        self.write("harness/contract/bf16.h", "struct Bf16 { short bits; };\n")
         self.assertNotEqual(gpu_sources.digest(self.root), self.before)
 
     def test_a_new_kernel_changes_it(self):
@@ -39,7 +39,7 @@ class Digest(unittest.TestCase):
 
     def test_comments_blanks_and_folders_do_not(self):
         (self.root / "gpu/kernels/add.cu").unlink()
-        (self.root / "harness/bf16.h").unlink()
+        (self.root / "harness/contract/bf16.h").unlink()
         self.write("harness/contract/bf16.h", "struct Bf16 {\n  int bits;  // sixteen\n};\n")
         self.write("gpu/add.cu", '#include "harness/contract/bf16.h"\n__global__ void add(int* a) {\n  a[0] += 1; /* one */\n}\n')
         self.assertEqual(gpu_sources.digest(self.root), self.before)

@@ -1,0 +1,94 @@
+// The device steps of the layer as host functions. Each launches on `stream`, checks its sizes, and never
+// synchronises. T tokens, H hidden_size, I moe_intermediate_size, E num_experts, K top_k, S = T * K routed
+// rows; row r is in expert order, flat slot s = t * K + j. Pointers are device memory.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "gpu/kernels/kernel_limits.h"
+#include "harness/contract/config.h"
+
+namespace assay::gpu {
+
+using bf16 = __nv_bfloat16;
+
+// Most rows of a grouped product's tile: where an expert's rows are cut into full tiles and a rest, and of
+// Hopper's wide tiles, where they are divided evenly.
+inline constexpr int kTileRows = 128;
+inline constexpr int kWideTileRows = 144;
+
+/// One tile of rows of one expert; `first` is a row in expert order.
+struct alignas(16) RowTile {
+  std::int32_t expert;
+  std::int32_t first;
+  std::int32_t rows;     // 1 .. kTileRows or kWideTileRows
+  std::int32_t partner;  // rows of the tile that goes together with this one: the next one, or negative, the
+                         // one before; else 0
+};
+
+/// How tokens are split so that counting and ordering stay stable and parallel.
+struct Chunks {
+  std::int64_t tokens_per_chunk = 0;
+  std::int64_t count = 0;
+};
+Chunks chunks_of(std::int64_t tokens);
+
+/// Upper bound of the number of row tiles, known without looking at the routing.
+std::int64_t max_row_tiles(const Sizes& sizes);
+
+/// Everything later steps need to know about the routing.
+struct Routing {
+  std::int32_t* selected_experts;  // [T, K]
+  bf16* topk_weights;              // [T, K]
+  std::int32_t* chunk_counts;      // [E, chunks]: counts, then exclusive prefixes
+  std::int32_t* counts;            // [E] token_counts_by_expert
+  std::int32_t* gather_indices;    // [S] row -> slot
+  std::int32_t* row_of_slot;       // [S] slot -> row
+  RowTile* tiles;                  // [max_row_tiles]
+  std::int32_t*
+      tile_count;  // [5]: row tiles; then for each of the two grouped products: next tile, finished blocks
+  bool wide;       // the tiles are wide ones
+};
+
+/// logits[t, e] = rb(sum_h x[t, h] gate[e, h]), K walked in ascending steps of 16 without a split. x [T, H],
+/// gate [E, H].
+void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream);
+
+/// fp32 softmax, the K largest probabilities (lowest index first among equals), renormalisation, bf16
+/// weights, counts per chunk. With a single chunk also what order_by_expert does.
+void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
+
+/// counts, gather_indices (stable), row_of_slot and the row tiles from what softmax_topk left, which comes
+/// right before.
+void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream);
+
+/// permuted[r] = x[gather_indices[r] / K]. x [T, H], permuted [S, H].
+void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,
+                  cudaStream_t stream);
+
+/// slots[gather_indices[r]] = rows[r]. Both [S, H].
+void unpermute_rows(const bf16* rows, const std::int32_t* gather_indices, bf16* slots, const Sizes& sizes,
+                    cudaStream_t stream);
+
+/// intermediate = rb(rb(silu(gate half)) * up half). first_gemm [S, 2I], intermediate [S, I].
+void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream);
+
+/// How many finite bf16 arguments get another silu from the quick form than from the exact one: 0 on sm_90.
+/// Synchronises.
+int count_silu_differences();
+
+/// Reads `buffer` (several times the L2, all bytes equal) so that nothing else stays cached; for timing.
+void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
+
+/// out[t] = rb(sum over j of weight * value in fp32), in torch's order: sums of j = 0, 4, ...; 1, 5, ...; 2,
+/// 6, ...; 3, 7, ..., then these four in order. Each product is rounded to bf16 first if `round_products`.
+/// values [S, H] in slot order, or in expert order with `row_of_slot` given.
+void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
+           bool round_products, const Sizes& sizes, cudaStream_t stream);
+
+}  // namespace assay::gpu

@@ -1,0 +1,160 @@
+// The router product. cuBLAS may split K here and would change bits; this one never does. Small problems take
+// small tiles, so that enough blocks stream the gate's rows; for few tokens all of K is fetched at once, and
+// one warp's chain of products is what is left.
+#include <algorithm>
+#include <type_traits>
+
+#include "gpu/cuda_check.h"
+#include "gpu/kernels/kernels.h"
+#include "gpu/kernels/launch.h"
+#include "gpu/kernels/mma_tile.cuh"
+
+namespace assay::gpu {
+namespace {
+
+// Grid: x = tiles of experts, y = tiles of tokens.
+template <class Tile, int kRows, int kColumns>
+__global__ void __launch_bounds__(Tile::kThreads)
+    router_product_kernel(const bf16* x, const bf16* gate, bf16* logits, std::int64_t tokens, int experts,
+                          int hidden) {
+  extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.y) * kRows;
+  const int first_expert = blockIdx.x * kColumns;
+  Tile tile;
+  tile.run(
+      shared, hidden,
+      [&](int row) { return first_token + row < tokens ? x + (first_token + row) * hidden : nullptr; },
+      [&](int row) {
+        return first_expert + row < experts ? gate + static_cast<std::int64_t>(first_expert + row) * hidden
+                                            : nullptr;
+      });
+
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m)
+#pragma unroll
+    for (int n = 0; n < Tile::kN; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const std::int64_t token = first_token + Tile::warp_row() + m * 16 + lane / 4 + i / 2 * 8;
+        const int expert = first_expert + Tile::warp_column() + n * 8 + lane % 4 * 2 + i % 2;
+        if (token < tokens && expert < experts)
+          logits[token * experts + expert] = __float2bfloat16_rn(tile.d[m][n][i]);
+      }
+}
+
+constexpr int kFewTokens = 16;  // rows of one warp-level product
+constexpr int kFewExperts = 8;  // its columns
+constexpr int kFewThreads = 256;
+constexpr int kParts = 4;  // of K: the first are multiplied while the others arrive
+
+constexpr int kBatch = 8;  // steps of 16 whose operands are loaded together; K is padded to them with zeros
+
+__host__ __device__ int few_steps(int hidden) { return (hidden + kBatch * 16 - 1) / (kBatch * 16) * kBatch; }
+// Bytes of a row in shared memory: 16 more than K's, so that eight rows hit all banks.
+__host__ __device__ int few_stride(int hidden) { return few_steps(hidden) * 32 + 16; }
+
+// Grid: blocks of kFewExperts experts. Shared memory: their rows, then the tokens'.
+__global__ void __launch_bounds__(kFewThreads)
+    router_few_kernel(const bf16* x, const bf16* gate, bf16* logits, int tokens, int experts, int hidden) {
+  extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const std::uint32_t base = ptx::shared_address(shared);
+  const int stride = few_stride(hidden);
+  const int first_expert = blockIdx.x * kFewExperts;
+  const int rows = kFewExperts + tokens;
+  const int steps = few_steps(hidden);
+  const int steps_of_part = ((steps + kParts - 1) / kParts + kBatch - 1) / kBatch * kBatch;
+#pragma unroll 1
+  for (int part = 0; part < kParts; ++part) {
+    const int first = part * steps_of_part * 2;  // in chunks of 8 elements
+    const int chunks = min(steps_of_part * 2, steps * 2 - first);
+    for (int row = threadIdx.x / 32; row < rows; row += kFewThreads / 32) {
+      const bool is_token = row >= kFewExperts;
+      const std::int64_t index = is_token ? row - kFewExperts : first_expert + row;
+      const bf16* from = is_token ? x + index * hidden : gate + index * hidden;
+      for (int i = threadIdx.x % 32; i < chunks; i += 32) {
+        const int k = (first + i) * 8;
+        const bool valid = k < hidden && (is_token || index < experts);
+        ptx::cp_async_16(base + row * stride + k * 2, valid ? from + k : x, valid);
+      }
+    }
+    ptx::cp_async_commit();
+  }
+
+  float d[4] = {};
+  const int lane = threadIdx.x % 32;
+  // Rows behind the last token repeat the first: what they give is not stored.
+  const std::uint32_t a_row =
+      base + (kFewExperts + (lane % 16 < tokens ? lane % 16 : 0)) * stride + lane / 16 * 16;
+  const std::uint32_t b_row = base + lane % 8 * stride + lane / 8 * 16;
+  const auto multiply = [&](int first_step, int end) {
+    for (int step = first_step; step < end; step += kBatch) {
+      std::uint32_t a[kBatch][4];
+      std::uint32_t b[kBatch / 2][4];  // of two steps each
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) ptx::ldmatrix_x4(a[i], a_row + (step + i) * 32);
+#pragma unroll
+      for (int i = 0; i < kBatch / 2; ++i) ptx::ldmatrix_x4(b[i], b_row + (step + 2 * i) * 32);
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        ptx::mma_m16n8k16(d, a[i], b[i / 2][i % 2 * 2], b[i / 2][i % 2 * 2 + 1]);
+    }
+  };
+  const auto part_arrived = [&]<int kLater>(std::integral_constant<int, kLater>) {
+    ptx::cp_async_wait<kLater>();
+    __syncthreads();
+    const int first = (kParts - 1 - kLater) * steps_of_part;
+    if (threadIdx.x < 32) multiply(first, min(first + steps_of_part, steps));
+  };
+  static_assert(kParts == 4, "as many waits");
+  part_arrived(std::integral_constant<int, 3>{});
+  part_arrived(std::integral_constant<int, 2>{});
+  part_arrived(std::integral_constant<int, 1>{});
+  part_arrived(std::integral_constant<int, 0>{});
+  if (threadIdx.x >= 32) return;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int token = lane / 4 + i / 2 * 8;
+    const int expert = first_expert + lane % 4 * 2 + i % 2;
+    if (token < tokens && expert < experts)
+      logits[static_cast<std::int64_t>(token) * experts + expert] = __float2bfloat16_rn(d[i]);
+  }
+}
+
+template <int kRows, int kColumns, int kWarpRows, int kWarpColumns>
+void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream) {
+  using Tile = MmaTile<kRows, kColumns, kWarpRows, kWarpColumns>;
+  const auto kernel = router_product_kernel<Tile, kRows, kColumns>;
+  const auto& config = sizes.config;
+  const dim3 grid(static_cast<unsigned>((config.num_experts + kColumns - 1) / kColumns),
+                  static_cast<unsigned>((sizes.tokens + kRows - 1) / kRows));
+  ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
+  launch_kernel(kernel, {grid, Tile::kThreads, Tile::kSharedBytes}, stream, x, gate, logits, sizes.tokens,
+                config.num_experts, config.hidden_size);
+}
+
+}  // namespace
+
+void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  if (sizes.tokens == 0) return;
+  const int few_bytes = (kFewExperts + static_cast<int>(std::min<std::int64_t>(sizes.tokens, kFewTokens))) *
+                        few_stride(static_cast<int>(sizes.config.hidden_size));
+  if (sizes.tokens <= kFewTokens && few_bytes <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin))
+    launch_kernel(router_few_kernel,
+                  {static_cast<unsigned>((sizes.config.num_experts + kFewExperts - 1) / kFewExperts),
+                   kFewThreads, few_bytes},
+                  stream, x, gate, logits, sizes.tokens, sizes.config.num_experts, sizes.config.hidden_size);
+  else if (sizes.tokens <= 2048)
+    launch<32, 32, 16, 16>(x, gate, logits, sizes, stream);
+  else if (sizes.tokens <= 8192)
+    launch<64, 64, 32, 32>(x, gate, logits, sizes, stream);
+  else
+    launch<128, 64, 64, 32>(x, gate, logits, sizes, stream);
+}
+
+}  // namespace assay::gpu

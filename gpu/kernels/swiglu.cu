@@ -1,0 +1,56 @@
+// SwiGLU as a step of its own: thread i of the grid owns one element of [S, I].
+#include "gpu/kernels/swiglu.cuh"
+
+#include "gpu/cuda_check.h"
+#include "gpu/kernels/kernels.h"
+#include "gpu/kernels/launch.h"
+#include "gpu/kernels/ptx.cuh"
+
+namespace assay::gpu {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void swiglu_kernel(const bf16* first_gemm, bf16* intermediate, std::int64_t elements, int width) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  if (i >= elements) return;
+  const std::int64_t gate = i / width * 2 * width + i % width;
+  intermediate[i] =
+      swiglu<true>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
+}
+
+__global__ void compare_silu_kernel(int* differing) {
+  const auto argument =
+      __ushort_as_bfloat16(static_cast<unsigned short>(blockIdx.x * kThreads + threadIdx.x));
+  const float a = __bfloat162float(argument);
+  if (!isfinite(a)) return;
+  if (__bfloat16_as_ushort(__float2bfloat16_rn(silu(a))) !=
+      __bfloat16_as_ushort(__float2bfloat16_rn(silu_sm90(a))))
+    atomicAdd(differing, 1);
+}
+
+}  // namespace
+
+int count_silu_differences() {
+  int* differing = nullptr;
+  int count = 0;
+  ASSAY_CUDA(cudaMalloc(&differing, sizeof *differing));
+  ASSAY_CUDA(cudaMemset(differing, 0, sizeof *differing));
+  compare_silu_kernel<<<65536 / kThreads, kThreads>>>(differing);
+  ASSAY_CUDA(cudaGetLastError());
+  ASSAY_CUDA(cudaMemcpy(&count, differing, sizeof count, cudaMemcpyDeviceToHost));
+  ASSAY_CUDA(cudaFree(differing));
+  return count;
+}
+
+void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream) {
+  const std::int64_t elements = sizes.slots() * sizes.config.moe_intermediate_size;
+  if (elements == 0) return;
+  ASSAY_CHECK(elements < (std::int64_t{1} << 31) * kThreads, "expected the intermediate to fit one grid");
+  launch_kernel(swiglu_kernel, {static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads},
+                stream, first_gemm, intermediate, elements, sizes.config.moe_intermediate_size);
+}
+
+}  // namespace assay::gpu

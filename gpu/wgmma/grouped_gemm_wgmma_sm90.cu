@@ -1,0 +1,243 @@
+// Grouped products for Hopper: tiles of 256 weights and 128 of an expert's rows, K in stages of 64, one
+// persistent block per multiprocessor; other tiles where these do not suit (Layout in wgmma_tiles.cuh).
+// Warpgroup 0 produces: the copy engine brings weights and rows when they are contiguous; gathered rows come
+// by cp.async, one 16-byte chunk per thread and copy. Warpgroups 1 and 2 consume half of the tile each with
+// wgmma and write their own results. Two blocks may form a cluster: where both have rows of one expert, each
+// fetches half of the weights for both. Every element's sum is one chain of wgmma steps, K ascending by 16.
+#include <algorithm>
+
+#include "gpu/cuda_check.h"
+#include "gpu/kernels/grouped_gemm.h"
+#include "gpu/kernels/launch.h"
+#include "gpu/wgmma/wgmma_consumers.cuh"
+#include "gpu/wgmma/wgmma_producers.cuh"
+
+namespace assay::gpu {
+namespace wgmma {
+namespace {
+
+// kFlag: the first product rounds inside, the second scatters.
+template <Product kProduct, bool kGather, bool kFlag, Layout kLayout>
+__global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1)
+    grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ Maps maps) {
+  constexpr int kStaging = Staging<kProduct, kLayout>::kBytes;
+  extern __shared__ char unaligned[];
+  char* const aligned = unaligned + (kAlignment - ptx::shared_address(unaligned) % kAlignment) % kAlignment;
+  char* const staging = aligned + arguments.stages * Shape<kLayout>::kStageBytes;
+  auto* const control = reinterpret_cast<Control*>(staging + kConsumers * kStaging);
+  const std::uint32_t base = ptx::shared_address(aligned);
+
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < arguments.stages; ++stage) {
+      ptx::mbarrier_init(ptx::shared_address(&control->full[stage]), 1 + (kGather ? 128 : 1));
+      ptx::mbarrier_init(ptx::shared_address(&control->empty[stage]), kConsumers * 4 * arguments.cluster);
+    }
+    for (int slot = 0; slot < 2; ++slot) {
+      ptx::mbarrier_init(ptx::shared_address(&control->tile_ready[slot]), 1);
+      ptx::mbarrier_init(ptx::shared_address(&control->tile_taken[slot]),
+                         (kConsumers * 4 + (kGather ? 4 : 2)) * arguments.cluster);  // reading warps
+    }
+    ptx::fence_mbarrier_init();
+    ptx::prefetch_map(&maps.weights);
+    ptx::prefetch_map(&maps.half_weights);
+    ptx::prefetch_map(&maps.out);
+    if constexpr (!kGather) ptx::prefetch_map(&maps.rows);
+  }
+  if (arguments.cluster == 1)
+    __syncthreads();
+  else
+    ptx::cluster_barrier();
+
+  if (threadIdx.x < 128) {
+    if constexpr (kLayout != Layout::Narrow) ptx::give_registers<56>();
+    const int warp = threadIdx.x / 32;
+    // The second product's tiles and weights are fetched while the first one ends, for its blocks have all
+    // waited for the routing before they let this kernel start. Its rows wait, in every block: the next
+    // kernel relies on that.
+    if (kProduct == Product::GateUp || warp == 0) ptx::wait_for_previous();
+    ptx::let_next_start();
+    const auto column_tickets =
+        static_cast<unsigned>((arguments.column_tiles + arguments.cluster - 1) >> (arguments.cluster - 1));
+    const TileFeeder feeder{control,
+                            {static_cast<unsigned>(*arguments.routing.tile_count), column_tickets,
+                             static_cast<unsigned>(arguments.raster_rows)},
+                            &arguments};
+    if constexpr (kGather)
+      gather_rows<kProduct, kLayout>(arguments, feeder, maps, base, control);
+    else if (warp == 0)
+      fetch_rows<kLayout>(arguments, maps, base, control);
+    else if (warp == 1)
+      fetch_weights<kProduct, kLayout>(arguments, maps, base, control);
+    else if (warp == 2)
+      hand_out_tiles(feeder);
+  } else {
+    if constexpr (kLayout != Layout::Narrow) ptx::take_registers<224>();
+    consume<kProduct, kGather, kFlag, kLayout>(arguments, maps, base,
+                                               staging + (threadIdx.x / 128 - 1) * kStaging, control);
+  }
+  if (arguments.cluster != 1) {
+    __syncwarp();
+    ptx::cluster_barrier();  // shared memory outlives what the other block still signals
+  }
+}
+
+// Whether experts have more than `low` and at most `high` rows on average.
+bool rows_between(const Sizes& sizes, std::int64_t low, std::int64_t high) {
+  return sizes.slots() > low * sizes.config.num_experts && sizes.slots() <= high * sizes.config.num_experts;
+}
+
+// Pairs pay where most experts have two wide tiles: with fewer weights lie idle, with more they come from the
+// L2 as fast.
+int cluster_of(const KernelConfigForward& config, const Sizes& sizes) {
+  if (config.cluster != 0) return config.cluster;
+  return rows_between(sizes, kTileRows / 2, 2 * kWideTileRows) && config.persistent_blocks % 2 == 0 ? 2 : 1;
+}
+
+// Narrow tiles wherever they can be, for a token chooses an expert once, so that experts have no more rows
+// than there are tokens; but not where all others run at once already. `columns` of other tiles per expert.
+Layout layout_of(const KernelConfigForward& config, const Sizes& sizes, std::int64_t columns) {
+  if (wide_tiles_wgmma_sm90(config, sizes)) return Layout::Wide;
+  if (config.tiles != "auto") return config.tiles == "narrow" ? Layout::Narrow : Layout::Tall;
+  if (sizes.tokens > kNarrowTileRows || config.cluster == 2) return Layout::Tall;
+  const std::int64_t multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const std::int64_t tiles = max_row_tiles(sizes) * columns;
+  return tiles <= multiprocessors && 2 * tiles > multiprocessors ? Layout::Tall : Layout::Narrow;
+}
+
+using Kernel = void (*)(Arguments, Maps);
+
+template <Product kProduct, Layout kLayout>
+void launch(Kernel kernel, Arguments arguments, const Maps& maps, const Sizes& sizes,
+            const KernelConfigForward& config, cudaStream_t stream) {
+  constexpr int kOutColumns = Shape<kLayout>::kColumns / (kProduct == Product::GateUp ? 2 : 1);
+  const int cluster = arguments.cluster;
+  arguments.column_tiles = (arguments.columns + kOutColumns - 1) / kOutColumns;
+  if (kLayout == Layout::Narrow) arguments.stages = kMaxStages;
+  const std::int64_t tickets = max_row_tiles(sizes) * ((arguments.column_tiles + cluster - 1) / cluster);
+  LaunchShape shape{0, kThreads, shared_bytes<kProduct, kLayout>(arguments.stages), cluster};
+  const int most =
+      config.persistent_blocks > 0 ? config.persistent_blocks / cluster : resident_clusters(kernel, shape);
+  ASSAY_CHECK(tickets + most < (std::int64_t{1} << 30), "expected fewer than 2^30 tiles");
+  shape.grid = dim3(static_cast<unsigned>(std::min<std::int64_t>(most, tickets) * cluster));
+  launch_kernel(kernel, shape, stream, arguments, maps);
+}
+
+template <Layout kLayout>
+void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& sizes,
+             const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  // Eight gate rows, then the eight up rows that belong to them, and so on: an axis of its own brings the
+  // halves together.
+  const auto weights = [&](int columns) {
+    const MapAxis axes[] = {{hidden, 1, kBoxDepth},
+                            {8, hidden, 8},
+                            {2, inter * hidden, 2},
+                            {inter / 8, 8 * hidden, columns / 16},
+                            {sizes.config.num_experts, 2 * inter * hidden, 1}};
+    return tensor_map(product.gate_up_proj, axes, 5);
+  };
+  const auto rows = [&](int box) {
+    return product.gather ? CUtensorMap{} : matrix_map(product.x, sizes.slots(), hidden, box);
+  };
+  const auto out = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
+  constexpr int kColumns = Shape<kLayout>::kColumns;
+  const Maps maps{rows(Shape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
+                  out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
+  const auto kernel =
+      product.gather ? (product.round_inner ? grouped_gemm_kernel<Product::GateUp, true, true, kLayout>
+                                            : grouped_gemm_kernel<Product::GateUp, true, false, kLayout>)
+                     : (product.round_inner ? grouped_gemm_kernel<Product::GateUp, false, true, kLayout>
+                                            : grouped_gemm_kernel<Product::GateUp, false, false, kLayout>);
+  launch<Product::GateUp, kLayout>(kernel, arguments, maps, sizes, config, stream);
+}
+
+template <Layout kLayout>
+void down(const Down& product, const Arguments& arguments, const Sizes& sizes,
+          const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  const auto weights = [&](int columns) {
+    const MapAxis axes[] = {
+        {inter, 1, kBoxDepth}, {hidden, inter, columns}, {sizes.config.num_experts, hidden * inter, 1}};
+    return tensor_map(product.down_proj, axes, 3);
+  };
+  const auto rows = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
+  const auto out = [&](int box) { return matrix_map(product.out, sizes.slots(), hidden, box); };
+  constexpr int kColumns = Shape<kLayout>::kColumns;
+  const Maps maps{rows(Shape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
+                  out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
+  const auto kernel = product.scatter ? grouped_gemm_kernel<Product::Down, false, true, kLayout>
+                                      : grouped_gemm_kernel<Product::Down, false, false, kLayout>;
+  launch<Product::Down, kLayout>(kernel, arguments, maps, sizes, config, stream);
+}
+
+}  // namespace
+}  // namespace wgmma
+
+// Experts of half a tall tile to four of them: there too many of the rows would be padding.
+bool wide_tiles_wgmma_sm90(const KernelConfigForward& config, const Sizes& sizes) {
+  if (config.tiles != "auto") return config.tiles == "wide";
+  return wgmma::rows_between(sizes, kTileRows / 2, 4 * kTileRows);
+}
+
+bool has_wgmma_sm90() {
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+         device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+}
+
+void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Sizes& sizes,
+                        const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  ASSAY_CHECK(hidden % 8 == 0 && inter % 8 == 0, "expected sizes to be multiples of 8");
+  ASSAY_CHECK(sizes.tokens * hidden / 8 < (std::int64_t{1} << 32),
+              "expected an input below 64 GiB: its 16-byte chunks are counted in 32 bits");
+  if (sizes.slots() == 0) return;
+  const wgmma::Arguments arguments{.routing = routing,
+                                   .tickets = routing.tile_count + 1,
+                                   .x = product.x,
+                                   .out = product.intermediate,
+                                   .first_gemm = product.first_gemm,
+                                   .rows = sizes.slots(),
+                                   .depth = static_cast<int>(hidden),
+                                   .columns = static_cast<int>(inter),
+                                   .column_tiles = 0,  // launch knows
+                                   .top_k = static_cast<int>(sizes.config.top_k),
+                                   .stages = config.pipeline_depth_gate_up,
+                                   .raster_rows = config.raster_rows,
+                                   .cluster = wgmma::cluster_of(config, sizes)};
+  const auto layout = wgmma::layout_of(config, sizes, (inter + 127) / 128);
+  const auto run = layout == wgmma::Layout::Wide     ? wgmma::gate_up<wgmma::Layout::Wide>
+                   : layout == wgmma::Layout::Narrow ? wgmma::gate_up<wgmma::Layout::Narrow>
+                                                     : wgmma::gate_up<wgmma::Layout::Tall>;
+  run(product, arguments, sizes, config, stream);
+}
+
+void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& sizes,
+                     const KernelConfigForward& config, cudaStream_t stream) {
+  const std::int64_t hidden = sizes.config.hidden_size;
+  const std::int64_t inter = sizes.config.moe_intermediate_size;
+  ASSAY_CHECK(hidden % 8 == 0 && inter % 8 == 0, "expected sizes to be multiples of 8");
+  if (sizes.slots() == 0) return;
+  const wgmma::Arguments arguments{.routing = routing,
+                                   .tickets = routing.tile_count + 3,
+                                   .x = product.intermediate,
+                                   .out = product.out,
+                                   .first_gemm = nullptr,
+                                   .rows = sizes.slots(),
+                                   .depth = static_cast<int>(inter),
+                                   .columns = static_cast<int>(hidden),
+                                   .column_tiles = 0,
+                                   .top_k = static_cast<int>(sizes.config.top_k),
+                                   .stages = config.pipeline_depth_down,
+                                   .raster_rows = config.raster_rows,
+                                   .cluster = wgmma::cluster_of(config, sizes)};
+  const auto layout = wgmma::layout_of(config, sizes, (hidden + 255) / 256);
+  const auto run = layout == wgmma::Layout::Wide     ? wgmma::down<wgmma::Layout::Wide>
+                   : layout == wgmma::Layout::Narrow ? wgmma::down<wgmma::Layout::Narrow>
+                                                     : wgmma::down<wgmma::Layout::Tall>;
+  run(product, arguments, sizes, config, stream);
+}
+
+}  // namespace assay::gpu

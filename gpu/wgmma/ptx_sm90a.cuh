@@ -1,0 +1,99 @@
+// PTX of Hopper alone: the tensor copy engine and warpgroup products. Needs compute_90a.
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/kernels/ptx.cuh"
+
+namespace assay::gpu::ptx {
+
+// --- tensor copies: a box of a tensor map to or from shared memory ---
+
+__device__ inline void tensor_load_2d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
+      "%4}], [%2];" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1)
+      : "memory");
+}
+__device__ inline void tensor_load_3d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
+      "%5}], [%2];" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+__device__ inline void tensor_load_5d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1, int c2, int c3, int c4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
+      "%5, %6, %7}], [%2];" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
+}
+/// To the same place in every block of the cluster whose bit is set in `blocks`; each block's barrier counts
+/// its own bytes.
+__device__ inline void tensor_multicast_3d(std::uint32_t shared, const CUtensorMap* map,
+                                           std::uint32_t barrier, std::uint16_t blocks, int c0, int c1,
+                                           int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(shared),
+      "l"(map), "r"(barrier), "h"(blocks), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+__device__ inline void tensor_multicast_5d(std::uint32_t shared, const CUtensorMap* map,
+                                           std::uint32_t barrier, std::uint16_t blocks, int c0, int c1,
+                                           int c2, int c3, int c4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%4, %5, %6, %7, %8}], "
+      "[%2], %3;" ::"r"(shared),
+      "l"(map), "r"(barrier), "h"(blocks), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
+}
+__device__ inline void tensor_store_2d(const CUtensorMap* map, std::uint32_t shared, int c0, int c1) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+               "r"(shared), "r"(c0), "r"(c1)
+               : "memory");
+}
+__device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Until the copy engine has read the shared memory of all committed stores but the last kPending.
+template <int kPending>
+__device__ inline void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/// Adds 1 and gives what was there. An increment up to a bound that is never reached: an addition the
+/// compiler makes one for all lanes, and waits to divide the result among them, while here the thread goes on
+/// until it looks at the result.
+__device__ inline unsigned draw(int* counter) {
+  unsigned before;
+  asm volatile("atom.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+}
+
+// --- warpgroup products ---
+
+__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending>
+__device__ inline void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+/// Descriptor of a K-major tile of 128-byte rows in the 128-byte swizzle, starting at a multiple of 1024
+/// bytes: groups of eight rows are 1024 bytes apart. Its low half counts places in 16 bytes: 16 elements
+/// further along K are 2.
+__device__ inline std::uint32_t tile_place(std::uint32_t shared) { return shared >> 4 | 1u << 16; }
+__device__ inline std::uint64_t tile_descriptor(std::uint32_t place) {
+  constexpr std::uint32_t kSwizzle128 = 1u << 30, kRowGroups = 1024 >> 4;
+  return static_cast<std::uint64_t>(kSwizzle128 | kRowGroups) << 32 | place;
+}
+
+}  // namespace assay::gpu::ptx

@@ -1,0 +1,201 @@
+// From a consumer's accumulators to device memory: SwiGLU or not, rounding, shared memory, then whole boxes
+// by the copy engine and everything else by 16-byte stores. A thread's registers run along the columns of
+// tall tiles, and along the rows of the others.
+#pragma once
+
+#include "gpu/kernels/planted_kernels.h"
+#include "gpu/kernels/swiglu.cuh"
+#include "gpu/wgmma/wgmma_tiles.cuh"
+
+namespace assay::gpu::wgmma {
+
+__device__ inline std::uint32_t bits_of(__nv_bfloat162 pair) {
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+/// Two neighbouring intermediates. Blocks of 8 gate weights alternate with blocks of 8 up weights: a thread
+/// has both halves of its elements, `to_up` registers apart.
+template <bool kRoundInner, int kRegisters>
+__device__ std::uint32_t swiglu_of(const float (&d)[kRegisters], int i, int to_up) {
+  if constexpr (kPlanted == Planted::GateUpSwapped)
+    return bits_of(swiglu_pair_sm90(d[i + to_up], d[i + to_up + 1], d[i], d[i + 1]));
+  if constexpr (kRoundInner) return bits_of(swiglu_pair_sm90(d[i], d[i + 1], d[i + to_up], d[i + to_up + 1]));
+  return bits_of(
+      __nv_bfloat162(swiglu<false>(d[i], d[i + to_up]), swiglu<false>(d[i + 1], d[i + to_up + 1])));
+}
+
+/// Two neighbouring results of the product itself.
+template <int kRegisters>
+__device__ std::uint32_t rounded(const float (&d)[kRegisters], int i) {
+  return bits_of(__floats2bfloat162_rn(d[i], d[i + 1]));
+}
+
+/// Tall: all 64 rows of a consumer. Register 4 b + 2 h + i is row lane / 4 + 8 h of the warp's 16, column 8 b
+/// + 2 (lane mod 4) + i.
+template <Product kProduct, bool kFlag>
+__device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
+  using Out = Staging<kProduct, Layout::Tall>;
+  const int lane = threadIdx.x % 32;
+  const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+  for (int b = 0; b < Out::kColumns / 8; b += 2) {
+    const auto at = [&](int block, int h) {
+      return kProduct == Product::GateUp ? swiglu_of<kFlag>(d, block * 8 + h * 2, 4)
+                                         : rounded(d, block * 4 + h * 2);
+    };
+    const std::uint32_t four[4] = {at(b, 0), at(b, 1), at(b + 1, 0), at(b + 1, 1)};
+    const int chunk = b + lane / 16;
+    ptx::stmatrix_x4(buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8), four);
+  }
+}
+
+/// Others: the 16 rows from 8 (first + b) on, to the buffer's rows 8 b and on. Register 4 b + 2 h + i of a
+/// part is row 8 b + 2 (lane mod 4)
+/// + i, weight lane / 4 + 8 h of the warp's 16.
+template <Product kProduct, bool kFlag, Layout kLayout>
+__device__ void stage_blocks(const Sums<kLayout>& d, std::uint32_t buffer, int first, int b) {
+  using Out = Staging<kProduct, kLayout>;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x % 128 / 32;
+  const int i = (first + b) * 4;
+  const auto at = [&](int row, int chunk) {
+    return buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8);
+  };
+  if constexpr (kProduct == Product::Down) {
+#pragma unroll
+    for (int part = 0; part < Shape<kLayout>::kParts; ++part) {
+      const std::uint32_t four[4] = {rounded(d[part], i), rounded(d[part], i + 2), rounded(d[part], i + 4),
+                                     rounded(d[part], i + 6)};
+      ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, part * 8 + warp * 2 + lane / 8 % 2), four);
+    }
+  } else if constexpr (Shape<kLayout>::kParts == 1) {
+    const std::uint32_t two[2] = {swiglu_of<kFlag>(d[0], i, 2), swiglu_of<kFlag>(d[0], i + 4, 2)};
+    ptx::stmatrix_transposed(at((b + lane / 8 % 2) * 8 + lane % 8, warp), two);
+  } else {
+    const std::uint32_t four[4] = {swiglu_of<kFlag>(d[0], i, 2), swiglu_of<kFlag>(d[1], i, 2),
+                                   swiglu_of<kFlag>(d[0], i + 4, 2), swiglu_of<kFlag>(d[1], i + 4, 2)};
+    ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, lane / 8 % 2 * 4 + warp), four);
+  }
+}
+
+/// Stores what contract hf would have stored of the first product; straight from registers, for verification
+/// runs.
+template <Layout kLayout>
+__device__ void write_first_gemm(const Arguments& arguments, const Sums<kLayout>& d, const Tile& tile,
+                                 int first_row, int first_column) {
+  constexpr bool kTall = kLayout == Layout::Tall;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x % 128 / 32;
+  const auto store = [&](int row, int column, float gate, float up) {
+    if (row >= tile.rows || column >= arguments.columns) return;
+    bf16* stored =
+        arguments.first_gemm + static_cast<std::int64_t>(tile.first + row) * 2 * arguments.columns + column;
+    stored[0] = __float2bfloat16_rn(gate);
+    stored[arguments.columns] = __float2bfloat16_rn(up);
+  };
+#pragma unroll
+  for (int part = 0; part < Shape<kLayout>::kParts; ++part)
+#pragma unroll
+    for (int b = 0; b < Shape<kLayout>::kRegisters / (kTall ? 8 : 4); ++b)
+#pragma unroll
+      for (int h = 0; h < (kTall ? 2 : 1); ++h)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int at = b * (kTall ? 8 : 4) + h * 2 + i;
+          const float gate = d[part][at];
+          const float up = d[part][at + (kTall ? 4 : 2)];
+          if constexpr (kTall)
+            store(first_row + warp * 16 + lane / 4 + h * 8, first_column + b * 8 + lane % 4 * 2 + i, gate,
+                  up);
+          else
+            store(b * 8 + lane % 4 * 2 + i, first_column + part * 32 + warp * 8 + lane / 4, gate, up);
+        }
+}
+
+/// Rows [first, end) of a pass by 16-byte stores; row 0 of the pass is row `pass_row` of the tile.
+template <class Out, bool kScatter>
+__device__ void store_rows(const Arguments& arguments, const char* buffer, int first_column,
+                           std::int64_t pass_row, int first, int end) {
+  constexpr int kChunks = Out::kColumns / 8;
+  const int thread = threadIdx.x % 128;
+  const int chunk = thread % kChunks;
+  const int column = first_column + chunk * 8;
+  if (column >= arguments.columns) return;
+  for (int row = first + thread / kChunks; row < end; row += 128 / kChunks) {
+    const std::int64_t target = kScatter ? arguments.routing.gather_indices[pass_row + row] : pass_row + row;
+    *reinterpret_cast<uint4*>(arguments.out + target * arguments.columns + column) =
+        *reinterpret_cast<const uint4*>(buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8));
+  }
+}
+
+/// Rows [0, end) of a pass, whole granules, by the copy engine: kLanes lanes of different warps take the
+/// boxes in turn. A group of its own, even if it is empty.
+template <class Out, int kBoxRows, int kLanes>
+__device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::uint32_t buffer,
+                            int first_column, int pass_row, int end) {
+  const int boxes = (end + kBoxRows - 1) / kBoxRows * Out::kBoxes;
+  for (int i = threadIdx.x % 128 / 32; i < boxes; i += kLanes) {
+    const int box = i % Out::kBoxes;
+    const int first = i / Out::kBoxes * kBoxRows;
+    const int column = first_column + box * 64;
+    const std::uint32_t from = buffer + box * Out::kBoxBytes;
+    if (column >= arguments.columns) continue;
+    if (first + kBoxRows <= end)
+      ptx::tensor_store_2d(&maps.out, from + first * 128, column, pass_row + first);
+    else
+      for (int row = first; row < end; row += kGranule)
+        ptx::tensor_store_2d(&maps.few_out, from + row * 128, column, pass_row + row);
+  }
+  ptx::bulk_commit();
+}
+
+/// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kFlag: the first
+/// product rounds inside, the second scatters its rows to their slots.
+template <Product kProduct, bool kFlag, Layout kLayout>
+__device__ void write_tile(const Arguments& arguments, const Maps& maps, const Sums<kLayout>& d,
+                           char* staging, int& turn, const Tile& tile, int consumer) {
+  using Out = Staging<kProduct, kLayout>;
+  constexpr bool kTall = kLayout == Layout::Tall;
+  constexpr bool kScatter = kProduct == Product::Down && kFlag;
+  const bool storing = threadIdx.x % (kTall ? 128 : 32) == 0;
+  const int barrier = 1 + consumer;
+  const int first_row = kTall ? consumer * 64 : 0;
+  const int first_column =
+      (kTall ? tile.column_tile : tile.column_tile * kConsumers + consumer) * Out::kColumns;
+#pragma unroll
+  for (int pass = 0; pass < Out::kPasses; ++pass) {
+    const int first = first_row + pass * Out::kRows;
+    if (first >= tile.rows) break;
+    char* const buffer = staging + turn * (Out::kBoxes * Out::kBoxBytes);
+    turn = turn + 1 == Out::kBuffers ? 0 : turn + 1;
+    if (storing) ptx::bulk_wait_read<Out::kBuffers - 1>();
+    ptx::named_barrier(barrier, 128);  // the buffer is free again
+    if constexpr (kTall) {
+      stage_tall<kProduct, kFlag>(d[0], ptx::shared_address(buffer));
+    } else {
+#pragma unroll
+      for (int b = 0; b < Out::kRows / 8; b += 2)
+        if (first + b * 8 < tile.rows)
+          stage_blocks<kProduct, kFlag, kLayout>(d, ptx::shared_address(buffer), pass * (Out::kRows / 8), b);
+    }
+    if constexpr (kPlanted != Planted::MissingFence) ptx::fence_proxy_async();
+    ptx::named_barrier(barrier, 128);
+
+    const int rows = min(tile.rows - first, Out::kRows);
+    const int whole =
+        kScatter || kLayout == Layout::Narrow || (kTall && rows < 64) ? 0 : rows / kGranule * kGranule;
+    const int pass_row = tile.first + first;
+    const auto behind =
+        static_cast<int>(min(arguments.rows - pass_row, static_cast<std::int64_t>(Out::kRows)));
+    if (storing)
+      store_boxes<Out, Shape<kLayout>::kOutBoxRows, kTall ? 1 : 4>(
+          arguments, maps, ptx::shared_address(buffer), first_column, pass_row, whole);
+    store_rows<Out, kScatter>(arguments, buffer, first_column, pass_row, whole,
+                              kPlanted == Planted::TailNotPredicated ? behind : rows);
+  }
+  if constexpr (kProduct == Product::GateUp)
+    if (arguments.first_gemm != nullptr)
+      write_first_gemm<kLayout>(arguments, d, tile, first_row, first_column);
+}
+
+}  // namespace assay::gpu::wgmma

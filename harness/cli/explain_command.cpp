@@ -1,0 +1,96 @@
+// assay explain: one element, derived completely.
+#include <cstdio>
+#include <limits>
+
+#include <fmt/format.h>
+#include <unistd.h>
+#include <CLI/CLI.hpp>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/output.h"
+#include "harness/cli/source.h"
+#include "harness/contract/error.h"
+#include "harness/contract/place.h"
+#include "harness/host/atomic_file.h"
+#include "reference_cpu/explain/explain.h"
+#include "reports/derivation_report.h"
+
+namespace assay::cli {
+namespace {
+
+struct ExplainOptions {
+  SourceOptions source;
+  std::string field, at, json, mode = "isolated", colour = "auto";
+  std::size_t terms = 8;
+  bool all = false;
+};
+
+Field forward_field(const std::string& text) {
+  const auto field = find_field(text);
+  if (field && row(*field).group == Group::Forward) return *field;
+  std::string valid;
+  for (const auto& what : kFields)
+    if (what.group == Group::Forward) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", what.name);
+  throw UsageError(fmt::format("unknown field '{}'; valid: {}", text, valid));
+}
+
+ExitCode run(const ExplainOptions& options) {
+  Question question;
+  question.field = forward_field(options.field);
+  question.at = parse_place(options.at);
+  question.mode = options.mode == "chained" ? Mode::Chained : Mode::Isolated;
+  question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
+  const Source source = load_source(options.source);
+  question.declared = source.declared;
+  const Derivation derivation = explain(source.problem, source.candidate, source.contract,
+                                        source.accumulators, source.predict, question);
+  const bool json_on_stdout = options.json == "-";
+  if (!options.json.empty() && !json_on_stdout) write_file_atomically(options.json, to_json(derivation));
+  if (json_on_stdout) {
+    fmt::print("{}", to_json(derivation));
+  } else {
+    TextOptions text;
+    text.colour = wants_colour(options.colour, STDOUT_FILENO);
+    text.verbose = options.all;
+    fmt::print("{}", render_text(derivation, text));
+  }
+  return exit_code(derivation.verdict);
+}
+
+}  // namespace
+
+void add_explain(CLI::App& app, Program& program) {
+  auto* command =
+      app.add_subcommand("explain", "one element: its terms, sums, bound, and what would have been accepted");
+  auto options = std::make_shared<ExplainOptions>();
+  add_source_options(*command, options->source);
+  command->add_option("--field", options->field, "a forward field (assay list fields)")
+      ->required()
+      ->type_name("F");
+  command
+      ->add_option("--at", options->at,
+                   "where: row, token, slot, expert in any sufficient combination, and col")
+      ->required()
+      ->type_name("AXIS=N,...");
+  command
+      ->add_option("--mode", options->mode,
+                   "isolated: from the candidate's own upstream fields; chained: from the inputs")
+      ->check(CLI::IsMember({"isolated", "chained"}));
+  command->add_option("--terms", options->terms, "how many of a product's largest terms")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("N");
+  command->add_flag("--all", options->all, "all terms and all partial sums");
+  command->add_option("--json", options->json, "write the derivation as JSON; '-' for stdout")
+      ->type_name("FILE");
+  command->add_option("--color", options->colour, "colours: auto, always or never")
+      ->check(CLI::IsMember({"auto", "always", "never"}))
+      ->type_name("WHEN");
+  command->footer(
+      "Example: assay explain --golden golden/data/odd.grouped_mm.h5 --field first_gemm --at "
+      "token=0,expert=3,col=59\n"
+      "Exit codes: 0 accepted, 1 rejected, 4 accepted but not the bits that the declared accumulator gives, "
+      "77 no such field.");
+  command->callback([options, &program] { program.selected = [options] { return run(*options); }; });
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,154 @@
+#include "harness/cli/mutate/mutation.h"
+
+#include <algorithm>
+
+#include "fixtures/fixtures.h"
+#include "harness/cli/mutate/rivals.h"
+#include "harness/cli/pipelines.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/judge/judge.h"
+#include "reference_cpu/qwen3_moe.h"
+#include "reference_cpu/reference_run.h"
+
+namespace assay::cli {
+namespace {
+
+constexpr std::string_view kOutcomes[] = {"killed", "SURVIVED", "WRONG STAGE", "equivalent", "UNREACHED"};
+constexpr std::size_t kExpertCacheBytes = std::size_t{1} << 30;
+
+Detectors detectors(const CaseResult& result) {
+  Detectors by;
+  for (const auto& field : result.fields) {
+    const auto& what = row(field.field);
+    const bool wrong = failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape ||
+                       field.verdict == Verdict::WrongDtype;
+    by.bits = by.bits || (field.isolated_bits.binding && field.isolated_bits.differing > 0);
+    if (what.match == Match::Selection) {
+      by.selection = by.selection || wrong;
+    } else if (what.dtype == DType::Int32) {
+      by.integers = by.integers || wrong;
+    } else {
+      by.isolated = by.isolated || wrong;
+      by.chained = by.chained || failed(field.chained.verdict);
+    }
+    for (const auto* judgement : {&field.isolated, &field.chained})
+      by.statistics =
+          by.statistics || (!judgement->statistics.suspicion.empty() && !judgement->statistics.explained);
+  }
+  return by;
+}
+
+Sentence sentence(const CaseResult& result, Field expected) {
+  Sentence said;
+  said.verdict = result.verdict;
+  said.killed = result.verdict >= Verdict::Suspect;
+  said.right_stage = result.first_own_error == expected;
+  for (const auto& field : result.fields)
+    if (field.field < expected && field.verdict >= Verdict::Suspect) said.right_stage = false;
+  said.by = detectors(result);
+  said.headline = result.headline;
+  return said;
+}
+
+/// The stage that must show a fault in `planted`: itself, or the first one after it that the candidate
+/// stores.
+Field expected_stage(Field planted, const Candidate& candidate) {
+  for (auto at = static_cast<std::size_t>(planted); at < kFieldCount; ++at)
+    if (candidate.fields.has(static_cast<Field>(at))) return static_cast<Field>(at);
+  return planted;
+}
+
+bool listed(std::string_view alternatives, std::string_view wanted) {
+  while (!alternatives.empty()) {
+    const auto end = std::min(alternatives.find('|'), alternatives.size());
+    if (alternatives.substr(0, end) == wanted) return true;
+    alternatives.remove_prefix(std::min(end + 1, alternatives.size()));
+  }
+  return false;
+}
+
+CaseResult judged(const Ground& ground, const Candidate& candidate, bool causes) {
+  JudgeOptions options;
+  options.reference = make_reference;
+  options.causes = causes;
+  return judge(ground.problem, candidate, options);
+}
+
+}  // namespace
+
+std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
+
+Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed,
+                   std::int64_t tokens) {
+  Ground ground;
+  Fixture row = find_fixture(fixture);
+  if (seed != 0) row.seed = seed;
+  if (tokens != 0) row.batch = 1, row.sequence = tokens;
+  ground.problem = make_problem(row);
+  ground.problem.experts = cached_experts(ground.problem.experts, kExpertCacheBytes);
+  ground.contract = contract;
+  spoil(ground.problem, spoilt);
+  ground.right = faulty_candidate({}, ground);
+  ground.reference = forward(ground.problem, find_contract(contract));
+  return ground;
+}
+
+Candidate faulty_candidate(const Fault& fault, const Ground& ground) {
+  return predict_forward(ground.problem, find_contract(ground.contract),
+                         huggingface_accumulators(ground.problem, ground.contract), fault);
+}
+
+bool same_bits(const Candidate& a, const Candidate& b) {
+  return std::ranges::all_of(kFields, [&](const FieldRow& what) {
+    if (a.fields.has(what.id) != b.fields.has(what.id)) return false;
+    return !a.fields.has(what.id) ||
+           std::ranges::equal(a.fields.at(what.id).bytes(), b.fields.at(what.id).bytes());
+  });
+}
+
+Sentence judge_declared(const Ground& ground, const Candidate& candidate, Field expected, CaseResult* whole) {
+  Candidate hopper = candidate;
+  hopper.compute_capability = "9.0";
+  auto result = judged(ground, hopper, whole != nullptr);
+  const auto said = sentence(result, expected);
+  if (whole != nullptr) *whole = std::move(result);
+  return said;
+}
+
+Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected) {
+  Candidate unknown = candidate;
+  unknown.accumulators = {};
+  unknown.compute_capability = "";
+  return sentence(judged(ground, unknown, false), expected);
+}
+
+Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fixture) {
+  Mutation mutation;
+  mutation.fault = fault.id;
+  mutation.fixture = fixture;
+  mutation.contract = ground.contract;
+  mutation.hint_expected = fault.hint;
+  const Candidate candidate = faulty_candidate(fault.fault, ground);
+  mutation.expected = expected_stage(fault.shows_in(), candidate);
+  const bool equivalent = std::ranges::find(fault.equivalent, ground.contract) != fault.equivalent.end();
+  if (same_bits(candidate, ground.right)) {
+    mutation.outcome = equivalent ? Outcome::Equivalent : Outcome::Unreached;
+    return mutation;
+  }
+  CaseResult result;
+  mutation.declared = judge_declared(ground, candidate, mutation.expected, &result);
+  mutation.open = judge_open(ground, candidate, mutation.expected);
+  for (const auto& field : result.fields)
+    if (field.field == mutation.expected && !field.causes.empty())
+      mutation.hint = field.causes.front().hypothesis;
+  mutation.hint_right = !mutation.hint.empty() && listed(fault.hint, mutation.hint);
+  mutation.missed_by = accepting_rivals(candidate.fields.at(Field::hidden_states),
+                                        ground.reference.fields.at(Field::hidden_states));
+  mutation.outcome = equivalent                       ? Outcome::Equivalent
+                     : !mutation.declared.killed      ? Outcome::Survived
+                     : !mutation.declared.right_stage ? Outcome::WrongStage
+                                                      : Outcome::Killed;
+  return mutation;
+}
+
+}  // namespace assay::cli

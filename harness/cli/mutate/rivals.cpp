@@ -1,0 +1,68 @@
+#include "harness/cli/mutate/rivals.h"
+
+#include <cmath>
+
+namespace assay::cli {
+namespace {
+
+bool every_within_hundredth(const Agreement& a) { return a.within_hundredth == a.elements; }
+bool every_within_torch(const Agreement& a) { return a.within_torch == a.elements; }
+bool most_within_hundredth(const Agreement& a) {
+  return static_cast<double>(a.within_hundredth) >= 0.95 * static_cast<double>(a.elements);
+}
+
+/// DeepGEMM, deep_gemm/testing/numeric.py. Two outputs of zeros agree.
+double calc_diff(const Agreement& a) {
+  const double energy = a.out_energy + a.ref_energy;
+  return energy == 0.0 ? 0.0 : 1.0 - 2.0 * a.dot / energy;
+}
+bool calc_diff_1e3(const Agreement& a) { return calc_diff(a) < 1e-3; }
+bool calc_diff_1e5(const Agreement& a) { return calc_diff(a) < 1e-5; }
+
+bool cosine(const Agreement& a) {
+  return a.out_energy + a.ref_energy == 0.0 || a.dot / std::sqrt(a.out_energy * a.ref_energy) > 0.997;
+}
+
+// Every comparison is false for NaN, as it is in the tools the rules come from.
+constexpr Rival kRivals[] = {
+    {"allclose_1e-2", "every element within 1e-2 + 1e-2 |ref| (flashinfer-bench, KernelBench)", true,
+     every_within_hundredth},
+    {"allclose_torch", "every element within 1e-5 + 1.6e-2 |ref| (torch.testing's default for bf16)", false,
+     every_within_torch},
+    {"matched_95", "95 % of the elements within 1e-2 + 1e-2 |ref| (flashinfer-bench for MoE)", true,
+     most_within_hundredth},
+    {"calc_diff_1e-3", "1 - 2 sum xy / sum (x^2 + y^2) below 1e-3 (DeepGEMM, fp8)", false, calc_diff_1e3},
+    {"calc_diff_1e-5", "1 - 2 sum xy / sum (x^2 + y^2) below 1e-5 (DeepGEMM, bf16)", false, calc_diff_1e5},
+    {"cosine_0.997", "cosine above 0.997 (Polygraphy)", true, cosine},
+};
+
+}  // namespace
+
+std::span<const Rival> rivals() { return kRivals; }
+
+Agreement agreement(const Tensor& out, const Tensor& reference) {
+  Agreement a;
+  const auto x = out.as<Bf16>(), y = reference.as<Bf16>();
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (is_nan(x[i]) && is_nan(y[i])) continue;
+    const double value = to_float(x[i]), ref = to_float(y[i]);
+    const double error = value == ref ? 0.0 : std::fabs(value - ref);  // equal infinities agree
+    ++a.elements;
+    a.within_hundredth += error <= 1e-2 + 1e-2 * std::fabs(ref);
+    a.within_torch += error <= 1e-5 + 1.6e-2 * std::fabs(ref);
+    a.dot += value * ref;
+    a.out_energy += value * value;
+    a.ref_energy += ref * ref;
+  }
+  return a;
+}
+
+std::vector<std::string_view> accepting_rivals(const Tensor& out, const Tensor& reference) {
+  const Agreement sums = agreement(out, reference);
+  std::vector<std::string_view> accepting;
+  for (const auto& rival : kRivals)
+    if (rival.accepts(sums)) accepting.push_back(rival.id);
+  return accepting;
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,110 @@
+// assay regress: what changed between two runs, in sentences.
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/output.h"
+#include "harness/cli/problems.h"
+#include "harness/cli/saved_report.h"
+#include "harness/contract/error.h"
+#include "harness/host/atomic_file.h"
+#include "harness/judge/judge.h"
+#include "harness/judge/regress.h"
+#include "reference_cpu/reference_run.h"
+
+namespace assay::cli {
+namespace {
+
+/// One side: a saved report, or a dump that is judged now.
+struct Side {
+  std::optional<Report> report;
+  std::optional<GoldenFile> file;
+};
+
+Side load_side(const std::string& path, const Problem* problem_of_other) {
+  Side side;
+  if (path.ends_with(".json")) {
+    side.report = read_report(path);
+    return side;
+  }
+  side.file = load_file(path);
+  const Problem* problem = side.file->has_inputs ? &side.file->problem : problem_of_other;
+  if (problem == nullptr)
+    throw InputError(
+        fmt::format("{} has no inputs and weights: at least one of the two dumps must carry them, or name "
+                    "their generators",
+                    path));
+  side.report = start_report("assay regress", "");
+  JudgeOptions options;
+  options.reference = make_reference;
+  side.report->cases.push_back(judge(*problem, side.file->candidate, options));
+  return side;
+}
+
+std::string_view name(Severity severity) {
+  constexpr std::string_view names[] = {"same", "legal", "REGRESSION"};
+  return names[static_cast<int>(severity)];
+}
+
+std::string to_json(const std::vector<Finding>& findings) {
+  auto array = nlohmann::ordered_json::array();
+  for (const auto& finding : findings)
+    array.push_back({{"severity", name(finding.severity)}, {"sentence", finding.sentence}});
+  return nlohmann::ordered_json{{"schema", "assay-regress"},
+                                {"version", 1},
+                                {"severity", name(worst(findings))},
+                                {"findings", array}}
+             .dump(2) +
+         "\n";
+}
+
+}  // namespace
+
+void add_regress(CLI::App& app, Program& program) {
+  auto* command =
+      app.add_subcommand("regress", "compare two reports or two dumps: verdicts, error ratios, bits, time");
+  struct Options {
+    std::string baseline, candidate, json;
+  };
+  auto options = std::make_shared<Options>();
+  command->add_option("--baseline", options->baseline, "JSON report or HDF5 dump of before")
+      ->required()
+      ->type_name("A");
+  command->add_option("--candidate", options->candidate, "the same of after")->required()->type_name("B");
+  command->add_option("--json", options->json, "write the findings as JSON; '-' for stdout")
+      ->type_name("FILE");
+  command->footer("Exit codes: 0 same, 4 legal change, 1 regression.");
+  command->callback([options, &program] {
+    program.selected = [options] {
+      const bool reports = options->baseline.ends_with(".json");
+      if (reports != options->candidate.ends_with(".json"))
+        throw UsageError("regress compares two reports (.json) or two dumps (.h5), not one of each");
+      Side before, after;
+      if (reports) {
+        before = load_side(options->baseline, nullptr);
+        after = load_side(options->candidate, nullptr);
+      } else {
+        const GoldenFile other = load_file(options->candidate);
+        before = load_side(options->baseline, other.has_inputs ? &other.problem : nullptr);
+        after = load_side(options->candidate, before.file->has_inputs ? &before.file->problem : nullptr);
+        // Two names of one problem: the comparison pairs cases by problem and candidate.
+        after.report->cases.front().problem = before.report->cases.front().problem;
+        after.report->cases.front().candidate = before.report->cases.front().candidate;
+      }
+      const auto findings =
+          regress(&*before.report, &*after.report, before.file ? &before.file->candidate.fields : nullptr,
+                  after.file ? &after.file->candidate.fields : nullptr);
+      if (options->json == "-")
+        fmt::print("{}", to_json(findings));
+      else
+        for (const auto& finding : findings)
+          fmt::print("{:<10}  {}\n", name(finding.severity), finding.sentence);
+      if (!options->json.empty() && options->json != "-")
+        write_file_atomically(options->json, to_json(findings));
+      return exit_code(worst(findings));
+    };
+  });
+}
+
+}  // namespace assay::cli

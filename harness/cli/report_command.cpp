@@ -1,0 +1,65 @@
+// assay report: render saved results again, several of them in one page.
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/output.h"
+#include "harness/cli/saved_report.h"
+#include "harness/contract/error.h"
+#include "harness/judge/regress.h"
+#include "reports/json.h"
+
+namespace assay::cli {
+
+Report read_report(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw InputError(fmt::format("{}: expected a JSON report, but the file cannot be opened", path));
+  std::ostringstream text;
+  text << in.rdbuf();
+  return report_from_json(text.str(), path);
+}
+
+void add_report(CLI::App& app, Program& program) {
+  auto* command = app.add_subcommand("report", "render saved JSON results as text, HTML or JUnit");
+  struct Options {
+    std::vector<std::string> results;
+    std::string history;
+    OutputOptions output;
+  };
+  auto options = std::make_shared<Options>();
+  command->add_option("RESULT", options->results, "JSON files written by verify --json")
+      ->required()
+      ->type_name("RESULT.json...");
+  command
+      ->add_option("--history", options->history,
+                   "folder of earlier JSON results: the page shows what changed since")
+      ->type_name("DIR");
+  add_output_options(*command, options->output);
+  command->callback([options, &program] {
+    program.selected = [options] {
+      Report merged = read_report(options->results.front());
+      for (std::size_t i = 1; i < options->results.size(); ++i) {
+        Report next = read_report(options->results[i]);
+        merged.seconds += next.seconds;
+        merged.peak_memory_bytes = std::max(merged.peak_memory_bytes, next.peak_memory_bytes);
+        std::ranges::move(next.cases, std::back_inserter(merged.cases));
+      }
+      std::vector<Report> history;
+      if (!options->history.empty()) {
+        std::error_code error;
+        for (const auto& entry : std::filesystem::directory_iterator(options->history, error))
+          if (entry.path().extension() == ".json") history.push_back(read_report(entry.path().string()));
+        if (error) throw InputError(fmt::format("{}: {}", options->history, error.message()));
+        std::ranges::sort(history, {}, &Report::created);
+      }
+      if (history.empty()) return emit(merged, options->output);
+      return emit(merged, options->output, {history, regress(history.back(), merged)});
+    };
+  });
+}
+
+}  // namespace assay::cli

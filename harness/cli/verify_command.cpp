@@ -1,0 +1,308 @@
+// assay verify: judge goldens, pipelines and dumps.
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "golden/golden_file.h"
+#include "harness/cli/commands.h"
+#include "harness/cli/contract_auto.h"
+#include "harness/cli/engine_choice.h"
+#include "harness/cli/environment.h"
+#include "harness/cli/kernel_config.h"
+#include "harness/cli/output.h"
+#include "harness/cli/pipelines.h"
+#include "harness/cli/place_words.h"
+#include "harness/cli/plugin_pipeline.h"
+#include "harness/cli/problems.h"
+#include "harness/contract/error.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/host/phase_timer.h"
+#include "harness/judge/judge.h"
+#include "reference_cpu/reference_run.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace assay::cli {
+namespace {
+
+struct VerifyOptions {
+  std::vector<std::string> goldens, fixtures, pipelines;
+  std::string checkpoint, input, contract, accumulator, stage, dump, engine = std::string(kEngineAuto);
+  std::int64_t layer = -1, tokens = 16;
+  std::uint64_t seed = 1;
+  double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
+  std::size_t cases = 1;
+  std::string kernel_config;
+  bool permute_x = true, permute_y = false, timings = false;
+  OutputOptions output;
+};
+
+JudgeOptions judge_options(const VerifyOptions& options) {
+  JudgeOptions judge;
+  judge.contract = options.contract;
+  judge.reference = make_reference;
+  judge.false_alarm = options.false_alarm / static_cast<double>(std::max<std::size_t>(options.cases, 1));
+  if (!options.accumulator.empty()) {
+    const Accumulator all = parse_accumulator(options.accumulator);
+    judge.accumulators = Accumulators{all, all, all};
+  }
+  if (!options.stage.empty()) {
+    judge.only = find_stage(options.stage);
+    if (!judge.only) {
+      std::string valid;
+      for (const auto& field : kFields)
+        if (field.group == Group::Forward && valid.find(name(field.stage)) == std::string::npos)
+          valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
+      throw UsageError(fmt::format("unknown stage '{}'; valid: {}", options.stage, valid));
+    }
+  }
+  return judge;
+}
+
+/// A case that could not be judged: its sentence, and exit code 3 unless something failed as well.
+CaseResult could_not_judge(const std::string& problem, const std::string& candidate, Verdict verdict,
+                           const std::string& why) {
+  CaseResult result;
+  result.problem = problem;
+  result.candidate = candidate;
+  result.verdict = verdict;
+  result.headline = why;
+  return result;
+}
+
+class Verification {
+ public:
+  Verification(const VerifyOptions& options, const std::string& command_line)
+      : options_(options),
+        judge_(judge_options(options)),
+        engine_(make_engine(options.engine)),
+        report_(start_report("assay verify", command_line)) {
+    if (!options.contract.empty() && options.contract != kContractAuto) find_contract(options.contract);
+  }
+
+  ExitCode run() {
+    const auto start = std::chrono::steady_clock::now();
+    for (const auto& path : options_.goldens) golden(path);
+    for (const auto& name : matching_fixtures(options_.fixtures)) {
+      progress(fmt::format("making fixture {}", name));
+      const Problem problem = [&] {
+        const PhaseTimer timer("make the problem");
+        return load_fixture(name);
+      }();
+      pipelines(problem, "", fmt::format("--fixture {}", name));
+    }
+    if (!options_.checkpoint.empty()) {
+      const auto from = options_.input.empty()
+                            ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
+                            : fmt::format("--input {}", options_.input);
+      pipelines(load_checkpoint(options_.checkpoint, options_.layer, options_.input, options_.tokens,
+                                options_.seed),
+                "", fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
+    }
+    progress_done();
+    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report_.peak_memory_bytes = peak_memory_bytes();
+    if (options_.timings)
+      for (const auto& [phase, seconds] : phase_seconds())
+        fmt::print(stderr, "{:>9.3f} s  {}\n", seconds, phase);
+    const ExitCode code = emit(report_, options_.output);
+    if (!options_.output.quiet)
+      for (const auto& line : explain_)
+        fmt::print(options_.output.json == "-" ? stderr : stdout, "  explain: {}\n", line);
+    return code;
+  }
+
+ private:
+  void golden(const std::string& path) {
+    progress(fmt::format("reading {}", path));
+    try {
+      const GoldenFile file = load_file(path);
+      if (!file.has_inputs)
+        throw InputError(fmt::format(
+            "{} has no inputs and weights, or names none; judge it with --golden G --pipeline dump:{}", path,
+            path));
+      if (options_.pipelines.empty()) {
+        judge_one(file.problem, file.candidate, fmt::format("--golden {}", path), &file.origins);
+      } else {
+        pipelines(file.problem, file.candidate.contract, fmt::format("--golden {}", path));
+      }
+    } catch (const InputError& error) {
+      report_.cases.push_back(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
+    }
+  }
+
+  void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
+    for (const auto& name : options_.pipelines) {
+      progress(fmt::format("{}: running {}", problem.name, name));
+      const PipelineOptions pipeline{
+          options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract,
+          options_.permute_x, options_.permute_y, options_.kernel_config};
+      std::vector<Candidate> candidates;
+      try {
+        const PhaseTimer timer(fmt::format("run {}", name));
+        candidates = results_of_pipeline(name, problem, pipeline);
+      } catch (const CandidateError& error) {
+        report_.cases.push_back(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
+        continue;
+      } catch (const InputError& error) {
+        const auto verdict = name.starts_with(kDump) ? Verdict::MissingGolden : Verdict::Unsupported;
+        report_.cases.push_back(not_judged(problem, name, pipeline, verdict, error.what()));
+        continue;
+      }
+      // A dump that cannot be written ends the command: it is what was asked for.
+      if (!options_.dump.empty()) write_golden(options_.dump, problem, candidates.front());
+      for (const auto& candidate : candidates)
+        judge_one(problem, candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
+    }
+  }
+
+  static CaseResult not_judged(const Problem& problem, const std::string& name,
+                               const PipelineOptions& pipeline, Verdict verdict, const std::string& why) {
+    CaseResult result = could_not_judge(problem.name, name, verdict, why);
+    result.config = problem.config;
+    result.tokens = problem.sizes().tokens;
+    result.seed = problem.seed;
+    result.contract = pipeline.contract;
+    return result;
+  }
+
+  void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
+                 const std::map<Field, std::string>* origins) {
+    progress(fmt::format("{}: judging {}", problem.name, candidate.name));
+    const PhaseTimer timer("judge");
+    // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
+    const bool on_cpu = candidate.name == kGpuFp64 && options_.engine == kEngineAuto;
+    const EngineScope scope(on_cpu ? std::nullopt : engine_);
+    const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
+    CaseResult result =
+        fitted ? judge_best_contract(problem, candidate, judge_) : judge(problem, candidate, judge_);
+    if (const TakenOver taken = taken_by_engine(); taken.products + taken.comparisons > 0)
+      result.remarks.push_back(
+          fmt::format("{} products of the reference and {} comparisons ran on {}; sampled rows and cells of "
+                      "each equal the CPU's",
+                      taken.products, taken.comparisons, engine_in_force()->name));
+    result.replay = fmt::format("assay verify {}", replay);
+    if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
+    if (!options_.permute_x) result.replay += " --permute-x false";
+    if (options_.permute_y) result.replay += " --permute-y true";
+    if (!options_.kernel_config.empty())
+      result.replay += fmt::format(" --kernel-config {}", options_.kernel_config);
+    if (!options_.accumulator.empty())
+      result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
+    if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
+    if (judge_.false_alarm != JudgeOptions{}.false_alarm)
+      result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
+    if (const auto line = explain_line(result, replay); !line.empty()) explain_.push_back(line);
+    for (auto& field : result.fields) {
+      field.origin = candidate.fields.has(field.field) ? "computed" : "";
+      if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
+    }
+    report_.cases.push_back(std::move(result));
+  }
+
+  /// The worst element of a case that did not pass, as explain takes it: a contract with a name, no
+  /// checkpoint, and no other order of rows than the pipeline's own.
+  std::string explain_line(const CaseResult& result, std::string source) const {
+    if (source.find("--checkpoint") != std::string::npos || !options_.permute_x || options_.permute_y)
+      return "";
+    if (std::ranges::find(kContracts, result.contract, &PrecisionContract::name) == kContracts.end())
+      return "";
+    if (!options_.contract.empty()) source += fmt::format(" --contract {}", result.contract);
+    if (!options_.accumulator.empty()) source += fmt::format(" --accumulator '{}'", options_.accumulator);
+    return explain_words(result, source);
+  }
+
+  const VerifyOptions& options_;
+  JudgeOptions judge_;
+  std::optional<Engine> engine_;
+  Report report_;
+  std::vector<std::string> explain_;
+};
+
+}  // namespace
+
+void add_verify(CLI::App& app, Program& program) {
+  auto* command = app.add_subcommand("verify", "judge goldens, pipelines and dumps, field by field");
+  auto options = std::make_shared<VerifyOptions>();
+  command->add_option("--golden", options->goldens, "golden files; without --pipeline each is judged itself")
+      ->type_name("FILE...");
+  command->add_option("--fixture", options->fixtures, "named problems, * and ? match (assay list fixtures)")
+      ->type_name("GLOB...");
+  command->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")
+      ->type_name("DIR");
+  command->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
+  command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")
+      ->type_name("FILE");
+  command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")
+      ->check(CLI::Range(0, 1 << 24));
+  add_seed_option(*command, options->seed);
+  command
+      ->add_option("--pipeline", options->pipelines,
+                   "what to judge: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so")
+      ->type_name("P...");
+  command
+      ->add_option("--contract", options->contract,
+                   "precision contract, or auto: the one the data follow; default: as the candidate declares")
+      ->type_name("C");
+  command
+      ->add_option("--accumulator", options->accumulator,
+                   "accumulator of all products: " + accumulator_forms())
+      ->type_name("A");
+  command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
+  command
+      ->add_option("--false-alarm", options->false_alarm,
+                   "chance that statistics suspect a legal run, all cases together (default 1e-6)")
+      ->type_name("P");
+  command
+      ->add_option("--permute-x", options->permute_x,
+                   "gpu_fused: gather rows inside the first product (default true)")
+      ->type_name("BOOL");
+  command
+      ->add_option("--permute-y", options->permute_y,
+                   "gpu_fused: the second product writes slot order (default false)")
+      ->type_name("BOOL");
+  command
+      ->add_option("--kernel-config", options->kernel_config,
+                   "gpu_fused: key=value,... or autotune (default: chosen by size)")
+      ->type_name("C");
+  command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")
+      ->type_name("FILE");
+  command
+      ->add_option("--engine", options->engine,
+                   "who computes the reference's products and compares fields: cpu, gpu, or auto (default): "
+                   "a GPU, if there is one, the large ones")
+      ->type_name("E")
+      ->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
+  command->add_flag("--timings", options->timings, "print where the time went, on stderr");
+  add_output_options(*command, options->output);
+  command->callback([options, &program] {
+    program.selected = [options, &program] {
+      if (options->goldens.empty() && options->fixtures.empty() && options->checkpoint.empty())
+        throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
+      if (!(options->fixtures.empty() && options->checkpoint.empty()) && options->pipelines.empty())
+        throw UsageError(
+            "--fixture and --checkpoint need --pipeline: a name (assay list pipelines), dump:FILE.h5 or "
+            "plugin:PATH.so");
+      if (!options->checkpoint.empty() && options->layer < 0)
+        throw UsageError("--checkpoint needs --layer N");
+      if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty()))
+        throw UsageError("--layer and --input need --checkpoint DIR");
+      if (!(options->false_alarm > 0.0 && options->false_alarm < 1.0))
+        throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}",
+                                     options->false_alarm));
+      for (const auto& name : options->pipelines)
+        if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()));
+      if (options->kernel_config != kAutotune)
+        parse_kernel_config(options->kernel_config);  // refused before anything is judged
+      const auto judged =
+          options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() +
+                                       !options->checkpoint.empty());
+      options->cases = judged + (options->pipelines.empty() ? options->goldens.size() : 0);
+      if (!options->dump.empty() && judged != 1)
+        throw UsageError("--dump needs exactly one problem and one pipeline");
+      return Verification(*options, program.command_line).run();
+    };
+  });
+}
+
+}  // namespace assay::cli

@@ -1,0 +1,59 @@
+// A set of results to be judged, and what its producer says about itself.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "harness/contract/accumulator.h"
+#include "harness/contract/field_set.h"
+#include "harness/contract/precision_contract.h"
+
+namespace assay {
+
+/// Results of one run of one implementation, with its provenance. What dumps and goldens store beside a
+/// Problem.
+struct Candidate {
+  std::string name;                // pipeline or file, for reports
+  std::string kind = "candidate";  // "golden", "candidate", "predicted"
+  std::string contract = "hf";     // name of a PrecisionContract, or "auto"
+  Accumulators accumulators;
+  TieRule ties = TieRule::Any;                    // how it chooses and orders equal probabilities
+  std::string producer;                           // "huggingface grouped_mm", "gpu_fused", ...
+  std::string device;                             // "NVIDIA H200", "cpu"
+  std::string compute_capability;                 // "9.0"; empty without a GPU
+  std::map<std::string, std::string> provenance;  // versions, determinism flags, revision, command line
+  FieldSet fields;
+  FieldSet oracle;  // float64 results of the same problem, where the file has them
+  std::vector<std::string>
+      remarks;  // what the reader must tell: "no hashes", "float32 with zero low halves", ...
+
+  bool from_hopper() const { return compute_capability.starts_with("9."); }
+};
+
+inline bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
+inline bool declared(const Accumulators& all) {
+  return declared(all.router) && declared(all.gate_up) && declared(all.down);
+}
+
+/// Whether every bit of a field is promised: by its accumulator, where nothing but a product stands between
+/// the field and stored fields it is computed from; else by a candidate that promises the rest as well.
+inline bool promises_bits(const Accumulators& accumulators, Field field, bool from_stored_fields) {
+  if (!declared(accumulators)) return false;
+  if (accumulators.rest_as_torch || field == Field::router_logits) return true;
+  return from_stored_fields && (field == Field::first_gemm || field == Field::second_gemm ||
+                                field == Field::hidden_states_unpermute);
+}
+
+/// What the a-priori bound of products is multiplied by. Tensor cores before Hopper align 8 products with 24
+/// fractional bits, a step of the same 5 * 2^-23 for half as many products: 1.25 n u where Hopper comes to
+/// 0.625 n u (NUMERICS, Products). 2 covers it.
+inline double product_slack(const Candidate& candidate, const Accumulators& accumulators) {
+  for (const auto* one : {&accumulators.router, &accumulators.gate_up, &accumulators.down})
+    if (one->kind == AccumulatorKind::Ampere) return 2.0;
+  const auto& capability = candidate.compute_capability;
+  const bool gpu_of_unknown_kind =
+      capability.empty() && !candidate.device.empty() && !candidate.device.starts_with("cpu");
+  return gpu_of_unknown_kind || capability.starts_with("7.") || capability.starts_with("8.") ? 2.0 : 1.0;
+}
+
+}  // namespace assay

@@ -1,0 +1,38 @@
+// Grouped matrix products: rows in expert order against one weight matrix per expert, as stages describe them
+// to whoever computes them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "harness/contract/accumulator.h"
+#include "harness/contract/fault.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/reference.h"
+
+namespace assay {
+
+/// fp32 value as computed on the GPU; `undetermined` outside what was measured.
+struct PredictedValue {
+  float value = 0.0f;
+  bool undetermined = false;
+};
+
+/// out[r, n] = sum_k left[source[r], k] * W_g[n, k] for the rows r of group g.
+template <class Value>
+struct GroupedProduct {
+  std::span<const Value> left;            // [left_rows, k]
+  std::span<const std::int32_t> source;   // [rows]: row of `left` that row r reads
+  std::span<const std::int64_t> offsets;  // [groups + 1]
+  std::int64_t k = 0;
+  std::int64_t n = 0;
+  std::function<ExpertMatrix(std::int64_t group)> weights;  // [n, k]
+  Accumulator accumulator;  // predicted: how it sums; bounded: the running bound, where declared
+  double unit_roundoff = kFp32UnitRoundoff;  // bounded arithmetic only
+  bool a_priori_only = false;                // bounded: neither the running bound nor proofs of exactness
+  Fault fault;  // predicted arithmetic only; its `field` has been matched by the caller
+};
+
+}  // namespace assay

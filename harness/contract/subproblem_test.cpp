@@ -1,0 +1,173 @@
+// Parts of a small problem, and places in it: every element holds a number of its own.
+#include "harness/contract/subproblem.h"
+
+#include <algorithm>
+
+#include <doctest/doctest.h>
+
+#include "harness/contract/error.h"
+#include "harness/contract/place.h"
+
+using namespace assay;
+
+namespace {
+
+using Indices = std::vector<std::int64_t>;
+
+/// T = 3, H = 4, I = 2, E = 4, K = 2; token t takes experts t and t + 1. Every element holds a number of its
+/// own.
+struct Small {
+  Problem problem;
+  FieldSet fields;
+  std::vector<std::int32_t> selected = {1, 0, 1, 2, 2, 3};
+
+  Small() {
+    problem.config = {4, 2, 4, 2, true};
+    problem.sequence = 3;
+    const auto numbered = [](Shape shape, int first) {
+      Tensor tensor(DType::BFloat16, std::move(shape));
+      for (std::size_t i = 0; i < tensor.as<Bf16>().size(); ++i)
+        tensor.as<Bf16>()[i] = Bf16{static_cast<std::uint16_t>(first + static_cast<int>(i))};
+      return tensor;
+    };
+    problem.input = numbered({3, 4}, 100);
+    problem.gate = numbered({4, 4}, 200);
+    problem.experts = stored_experts(std::make_shared<Tensor>(numbered({4, 4, 4}, 1000)),
+                                     std::make_shared<Tensor>(numbered({4, 4, 2}, 2000)));
+    Tensor experts(DType::Int32, {3, 2}), gather(DType::Int32, {6}), counts(DType::Int32, {4});
+    std::ranges::copy(selected, experts.as<std::int32_t>().begin());
+    std::ranges::copy(Indices{1, 0, 2, 3, 4, 5},
+                      gather.as<std::int32_t>().begin());  // expert 0, 1, 1, 2, 2, 3
+    std::ranges::copy(Indices{1, 2, 2, 1}, counts.as<std::int32_t>().begin());
+    fields.set(Field::selected_experts, experts);
+    fields.set(Field::gather_indices, gather);
+    fields.set(Field::token_counts_by_expert, counts);
+    fields.set(Field::router_logits, numbered({3, 4}, 300));
+    fields.set(Field::first_gemm, numbered({6, 4}, 400));
+    fields.set(Field::hidden_states_unpermute, numbered({6, 4}, 500));
+  }
+};
+
+template <class T>
+Indices bits(std::span<const T> values) {
+  Indices out;
+  for (const auto& v : values) {
+    if constexpr (std::is_same_v<T, Bf16>)
+      out.push_back(v.bits);
+    else
+      out.push_back(v);
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_SUITE("subproblem") {
+  TEST_CASE("kept tokens and experts keep their values, and slots, rows and experts are renumbered") {
+    const Small s;
+    Part part = whole(s.problem.sizes());
+    part.tokens = {1, 2};
+    part.experts = {1, 2, 3};
+    const auto sub = subproblem(s.problem, part);
+    CHECK(bits(sub.input.as<Bf16>()) == Indices{104, 105, 106, 107, 108, 109, 110, 111});
+    CHECK(bits(sub.gate.as<Bf16>()).front() == 204);
+    CHECK(sub.experts(Field::down_proj, 0).values[0].bits == 2008);
+    const auto fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    REQUIRE(fields);
+    CHECK(bits(fields->at(Field::selected_experts).as<std::int32_t>()) == Indices{0, 1, 1, 2});
+    CHECK(bits(fields->at(Field::gather_indices).as<std::int32_t>()) == Indices{0, 1, 2, 3});
+    CHECK(bits(fields->at(Field::token_counts_by_expert).as<std::int32_t>()) == Indices{1, 2, 1});
+    CHECK(bits(fields->at(Field::router_logits).as<Bf16>()) == Indices{305, 306, 307, 309, 310, 311});
+    CHECK(bits(fields->at(Field::first_gemm).as<Bf16>()).front() == 408);  // row 2: token 1 at expert 1
+    CHECK(bits(fields->at(Field::hidden_states_unpermute).as<Bf16>()).front() == 508);  // slot 2
+  }
+
+  TEST_CASE("columns are cut in both halves of the first product and on both sides of the second") {
+    const Small s;
+    Part part = whole(s.problem.sizes());
+    part.hidden = {1, 2};
+    part.intermediate = {1, 1};
+    const auto sub = subproblem(s.problem, part);
+    CHECK(sub.config == MoeConfig{2, 1, 4, 2, true});
+    CHECK(bits(sub.input.as<Bf16>()) == Indices{101, 102, 105, 106, 109, 110});
+    // Expert 1's gate_up rows are 1016.. of four each; gate row 1 and up row 1 (of the second half) stay,
+    // columns 1 and 2.
+    CHECK(bits(sub.experts(Field::gate_up_proj, 1).values) == Indices{1021, 1022, 1029, 1030});
+    CHECK(bits(sub.experts(Field::down_proj, 1).values) == Indices{2011, 2013});
+    CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
+  }
+
+  TEST_CASE("a kept token's expert cannot be dropped, and a wrong count stays as wrong") {
+    Small s;
+    Part part = whole(s.problem.sizes());
+    part.experts = {0, 1, 2};
+    CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
+    part = whole(s.problem.sizes());
+    part.tokens = {0};
+    s.fields.at(Field::token_counts_by_expert).as<std::int32_t>()[2] += 5;
+    const auto fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    CHECK(bits(fields->at(Field::token_counts_by_expert).as<std::int32_t>()) == Indices{1, 1, 5, 0});
+  }
+
+  TEST_CASE("a row that reads a dropped token cannot be cut out") {
+    Small s;
+    s.fields.at(Field::gather_indices).as<std::int32_t>()[0] = 5;  // token 0's row reads token 2
+    Part part = whole(s.problem.sizes());
+    part.tokens = {0, 1};
+    CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
+  }
+}
+
+TEST_SUITE("place") {
+  TEST_CASE("any sufficient set of axes finds the element") {
+    const Small s;
+    Routing routing;
+    routing.selected = s.selected;
+    routing.gather = {1, 0, 2, 3, 4, 5};
+    routing.offsets = {0, 1, 3, 5, 6};
+    const auto sizes = s.problem.sizes();
+    const auto at = [&](Field field, const char* text) {
+      return find_place(field, sizes, routing, parse_place(text));
+    };
+    CHECK(at(Field::first_gemm, "row=2,col=3").index == 11);
+    CHECK(at(Field::first_gemm, "token=1, expert=1, col=3").index == 11);
+    CHECK(at(Field::first_gemm, "row 2, col 3, expert 1, token 1").index == 11);  // as reports print it
+    CHECK(at(Field::first_gemm, "token=1,slot=0,col=3").index == 11);
+    CHECK(at(Field::first_gemm, "expert=3,col=0").row == 5);
+    CHECK(at(Field::hidden_states_unpermute, "token=0,expert=0,col=1").index == 5);  // slot 1 of token 0
+    CHECK(at(Field::router_logits, "token=2,expert=3").index == 11);
+    CHECK(at(Field::topk_weights, "token=2,expert=3").index == 5);
+    CHECK(at(Field::hidden_states, "token=1,col=2").index == 6);
+    CHECK(at(Field::gather_indices, "token=0,slot=1").index == 0);
+  }
+
+  TEST_CASE("what is missing, ambiguous, contradictory or out of range is said") {
+    const Small s;
+    Routing routing;
+    routing.selected = s.selected;
+    routing.gather = {1, 0, 2, 3, 4, 5};
+    const auto sizes = s.problem.sizes();
+    const auto at = [&](Field field, const char* text) {
+      return find_place(field, sizes, routing, parse_place(text));
+    };
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=1"),
+                         "first_gemm needs a column as well: col=0 to col=3", UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,col=0"),
+                         "2 places of first_gemm fit: row=2,token=1,slot=0,expert=1; "
+                         "row=3,token=1,slot=1,expert=2; say more of row, token, slot, expert, col",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=3,col=0"),
+                         "no element of first_gemm lies there; this token has row=2,token=1,slot=0,expert=1; "
+                         "row=3,token=1,slot=1,expert=2",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=6,col=0"), "first_gemm has row 0 to 5, found row=6",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=0,col=4"), "first_gemm has columns 0 to 3, found col=4",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::hidden_states, "slot=0,col=0"),
+                         "hidden_states has no axis 'slot'; valid: token, col", UsageError);
+    for (const char* wrong : {"token", "token=", "=3", "token=x", "token=-1", "token=1=2"})
+      CHECK_THROWS_AS(parse_place(wrong), UsageError);
+    CHECK_THROWS_AS(parse_place("col=1,col=2"), UsageError);
+  }
+}

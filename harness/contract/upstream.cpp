@@ -1,0 +1,50 @@
+#include "harness/contract/upstream.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace assay {
+namespace {
+
+/// One past the largest legal entry of an index field; nothing for fields that hold no indices.
+std::optional<std::int64_t> index_limit(Field field, const Sizes& sizes) {
+  if (field == Field::selected_experts) return sizes.config.num_experts;
+  if (field == Field::gather_indices) return sizes.slots();
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes) {
+  const Shape expected = expected_shape(field, sizes);
+  if (tensor.shape() != expected)
+    return Unusable{Verdict::WrongShape, fmt::format("expected shape {}, found {}", to_string(expected),
+                                                     to_string(tensor.shape()))};
+  const DType dtype = row(field).dtype;
+  if (tensor.dtype() != dtype)
+    return Unusable{Verdict::WrongDtype,
+                    fmt::format("expected {}, found {}", row(dtype).name, row(tensor.dtype()).name)};
+  const auto limit = index_limit(field, sizes);
+  if (!limit) return std::nullopt;
+  const auto values = tensor.as<std::int32_t>();
+  const auto out_of_range = [&](std::int32_t v) { return v < 0 || v >= *limit; };
+  const auto bad = std::ranges::find_if(values, out_of_range);
+  if (bad == values.end()) return std::nullopt;
+  return Unusable{Verdict::Failed,
+                  fmt::format("element {} is {}, expected 0..{}; later stages use the reference's routing",
+                              bad - values.begin(), *bad, *limit - 1),
+                  std::ranges::count_if(values, out_of_range)};
+}
+
+Upstream usable_upstream(const Problem& problem, const FieldSet& fields) {
+  Upstream upstream;
+  upstream.fields = &fields;
+  for (const auto& what : kFields)
+    upstream.usable[static_cast<std::size_t>(what.id)] =
+        what.group == Group::Forward && fields.has(what.id) &&
+        !unusable(what.id, fields.at(what.id), problem.sizes());
+  return upstream;
+}
+
+}  // namespace assay

@@ -1,0 +1,25 @@
+// What of a candidate may feed the isolated checks: fields of right shape, dtype and index range.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "harness/contract/reference.h"
+
+namespace assay {
+
+/// Why later stages cannot read a field.
+struct Unusable {
+  Verdict verdict;
+  std::string sentence;
+  std::int64_t rejected = 0;  // entries out of range
+};
+
+/// What is wrong with the shape, the dtype or the range of indices of `tensor`; nothing where it can be read.
+std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes);
+
+/// The forward fields that can be read. `fields` must outlive the result.
+Upstream usable_upstream(const Problem& problem, const FieldSet& fields);
+
+}  // namespace assay

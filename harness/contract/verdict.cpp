@@ -1,0 +1,24 @@
+#include "harness/contract/verdict.h"
+
+namespace assay {
+
+std::string_view name(Verdict verdict) {
+  constexpr std::string_view names[] = {"NotMaterialised", "Unsupported",   "Passed", "Mistrusted",
+                                        "Suspect",         "MissingGolden", "Failed", "NonFinite",
+                                        "WrongDtype",      "WrongShape"};
+  static_assert(std::size(names) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
+  return names[static_cast<std::size_t>(verdict)];
+}
+
+ExitCode exit_code(Verdict worst_verdict) {
+  if (failed(worst_verdict)) return ExitCode::Failed;
+  switch (worst_verdict) {
+    case Verdict::Passed: return ExitCode::Passed;
+    case Verdict::Suspect:
+    case Verdict::Mistrusted: return ExitCode::Suspect;
+    case Verdict::MissingGolden: return ExitCode::CouldNotJudge;
+    default: return ExitCode::NothingCompared;
+  }
+}
+
+}  // namespace assay

@@ -1,0 +1,76 @@
+/* Your layer as a pipeline of assay. Build a shared library that exports `assay_plugin`, and run
+
+       assay verify --fixture tiny --pipeline plugin:./libmine.so
+
+   C, nothing else needed: this file can be copied. harness/host/plugin_example.c and gpu/plugin_example.cu
+   are whole plugins. */
+#ifndef ASSAY_PLUGIN_H
+#define ASSAY_PLUGIN_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ASSAY_PLUGIN_INTERFACE 1
+
+enum {
+  ASSAY_HOST = 0,
+  ASSAY_DEVICE = 1
+}; /* where pointers point: host memory, or the current CUDA device's */
+enum {
+  ASSAY_OK = 0,
+  ASSAY_UNSUPPORTED = 1,
+  ASSAY_FAILED = 2
+}; /* what forward returns; a sentence in `why` goes with the last two */
+
+/* The problem. Everything is row-major; bf16 values are their 16 bits. T tokens, H hidden_size, I
+   moe_intermediate_size, E num_experts, K top_k. T may be 0. Not to be written to. */
+typedef struct {
+  int64_t tokens, hidden_size, moe_intermediate_size, num_experts, top_k;
+  int32_t norm_topk_prob;              /* whether the K weights of a token are divided by their sum */
+  const uint16_t* input_hidden_states; /* [T, H] */
+  const uint16_t* gate;                /* [E, H] */
+  const uint16_t* gate_up_proj;        /* [E, 2I, H], gate rows before up rows */
+  const uint16_t* down_proj;           /* [E, H, I] */
+} assay_problem;
+
+/* The results, S = T * K rows. Null for fields that the plugin does not list. Every byte is poisoned before a
+ * run. */
+typedef struct {
+  uint16_t* router_logits;           /* [T, E] */
+  int32_t* selected_experts;         /* [T, K], best first */
+  uint16_t* topk_weights;            /* [T, K] */
+  int32_t* token_counts_by_expert;   /* [E] */
+  int32_t* gather_indices;           /* [S]: flat slot t * K + j of each row, rows sorted by expert, stably */
+  uint16_t* first_gemm;              /* [S, 2I], rows sorted by expert */
+  uint16_t* intermediate;            /* [S, I] */
+  uint16_t* second_gemm;             /* [S, H] */
+  uint16_t* hidden_states_unpermute; /* [S, H], rows in slot order */
+  uint16_t* hidden_states;           /* [T, H] */
+} assay_results;
+
+typedef struct {
+  int32_t interface; /* ASSAY_PLUGIN_INTERFACE */
+  int32_t memory;    /* ASSAY_HOST or ASSAY_DEVICE */
+  const char* name;  /* for reports: "my fused kernel" */
+  const char*
+      fields; /* what forward writes, separated by blanks: "router_logits selected_experts hidden_states" */
+  const char*
+      contract; /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
+  const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
+                               promised */
+  const char* ties;         /* among equal probabilities: "lowest_index", or "any" */
+  /* Runs the layer once. Called several times, on problems of one size; each call must leave its results
+     complete when assay synchronises the device behind it. `why` has room for why_size bytes. */
+  int32_t (*forward)(const assay_problem* problem, const assay_results* results, char* why, int64_t why_size);
+} assay_plugin_row;
+
+/* The one symbol the library exports. */
+const assay_plugin_row* assay_plugin(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,119 @@
+#include "harness/judge/cells_by_engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "harness/contract/engine.h"
+#include "harness/contract/error.h"
+#include "harness/host/phase_timer.h"
+#include "harness/judge/statistics_sums.h"
+
+namespace assay {
+namespace {
+
+constexpr std::int64_t kSampledBlocks =
+    8;  // kTaskRows rows of one tile each, from the first to the last of either
+
+/// Every comparison is one that a NaN fails.
+bool sound(const Cell& cell, int width) {
+  const CellTest& t = cell.test;
+  const CellSums& s = cell.sums;
+  for (const std::int32_t count : {t.rejected, t.mismatched})
+    if (count < 0 || count > width) return false;
+  const auto beyond = [&](int half) {
+    return width >= 64 * (half + 1) ? 0 : s.flipped[half] >> std::max(0, width - 64 * half);
+  };
+  return t.non_finite >= 0 && t.non_finite <= t.rejected && t.max_ratio >= 0.0 && s.flips_expected >= 0.0 &&
+         s.flips_expected <= width && s.excess_expected >= 0.0 && s.excess_expected <= width * kExcessCap &&
+         std::isfinite(s.excess) && s.z2 >= 0.0 && std::isfinite(s.z2) && s.z2_of_rounding >= 0.0 &&
+         std::isfinite(s.z2_of_rounding) && s.max_contract_ulps >= 0.0 && beyond(0) == 0 && beyond(1) == 0;
+}
+
+/// A block of cells and the column sums over it, made here.
+bool block_is_ours(const FieldRows& field, const FieldCells& cells, std::int64_t task, std::int64_t tile) {
+  double columns[kCellColumns] = {};
+  std::vector<ClassSums> classes(field.classes.empty() ? 0 : kClasses);
+  const int width = field.cell_width(tile);
+  for (std::int64_t r = task * kTaskRows; r < std::min(field.rows, (task + 1) * kTaskRows); ++r) {
+    const Cell& theirs = cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)];
+    const std::int64_t at = r * field.width + tile * kCellColumns;
+    if (!(theirs == Cell{test_cell(field.out.data() + at, field.reference.data() + at, width),
+                         sum_cell(field, r, tile, columns, classes)}))
+      return false;
+  }
+  return std::equal(columns, columns + width,
+                    cells.column_flips_expected.begin() + task * field.width + tile * kCellColumns);
+}
+
+/// Sums by class add up to those by cell: of n terms, each rounded up by less than 1 / kFixedPoint, and n
+/// roundings of their sum.
+bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
+  ClassSums all;
+  for (const ClassSums& c : cells.classes) {
+    if (c.flips_expected < 0 || c.excess_expected < 0 || c.elements < 0) return false;
+    all.flips_expected += c.flips_expected;
+    all.excess_expected += c.excess_expected;
+    all.elements += c.elements;
+  }
+  double flips = 0.0, excess = 0.0;
+  for (const Cell& cell : cells.cells) {
+    flips += cell.sums.flips_expected;
+    excess += cell.sums.excess_expected;
+  }
+  const double n = static_cast<double>(field.out.size());
+  const auto agrees = [n](std::int64_t by_class, double by_cell) {
+    return std::fabs(static_cast<double>(by_class) / kFixedPoint - by_cell) <=
+           n / kFixedPoint + 2.0 * n * 0x1p-53 * by_cell;
+  };
+  return all.elements == static_cast<std::int64_t>(field.out.size()) && agrees(all.flips_expected, flips) &&
+         agrees(all.excess_expected, excess);
+}
+
+void verify(const FieldRows& field, const FieldCells& cells, std::string_view name) {
+  std::int64_t unsound = 0, wrong = 0;
+#pragma omp parallel for schedule(static) reduction(+ : unsound)
+  for (std::int64_t r = 0; r < field.rows; ++r)
+    for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
+      unsound += !sound(cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)],
+                        field.cell_width(tile));
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : wrong)
+  for (std::int64_t i = 0; i < kSampledBlocks; ++i)
+    wrong += !block_is_ours(field, cells, i * (field.tasks() - 1) / (kSampledBlocks - 1),
+                            i * (field.tile_columns() - 1) / (kSampledBlocks - 1));
+  for (const double expected : cells.column_flips_expected)
+    unsound += !(expected >= 0.0 && expected <= kTaskRows);
+  if (!field.classes.empty()) unsound += !classes_add_up(field, cells);
+  if (unsound > 0 || wrong > 0)
+    throw InputError(
+        fmt::format("expected the engine ({}) to compare {} as the CPU does, found {} of {} sampled blocks "
+                    "different and {} sums that no field can give; "
+                    "--engine cpu judges without it",
+                    engine_in_force()->name, name, wrong, kSampledBlocks, unsound));
+}
+
+}  // namespace
+
+std::optional<FieldCells> cells_by_engine(const StatisticsContext& context, std::span<const Bf16> out,
+                                          std::span<const Interval> reference) {
+  const Engine* engine = engine_in_force();
+  if (engine == nullptr || !engine->cells || out.empty() ||
+      static_cast<std::int64_t>(out.size()) < engine->least_elements)
+    return std::nullopt;
+  const FieldRows field = field_rows(context, out, reference);
+  FieldCells cells;
+  cells.cells.resize(static_cast<std::size_t>(field.rows * field.tile_columns()));
+  cells.column_flips_expected.resize(static_cast<std::size_t>(field.tasks() * field.width));
+  if (!field.classes.empty()) cells.classes.resize(kClasses);
+  {
+    const PhaseTimer timer("comparison by the engine");
+    if (!engine->cells(field, cells)) return std::nullopt;
+  }
+  const PhaseTimer timer("sampled cells of the engine's comparison");
+  verify(field, cells, name(context.field.field));
+  count_comparison_by_engine();
+  return cells;
+}
+
+}  // namespace assay

@@ -1,0 +1,264 @@
+#include "harness/judge/compare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "harness/host/phase_timer.h"
+#include "harness/judge/row_scan.h"
+
+namespace assay {
+namespace {
+
+struct Accepted {
+  double low, high;
+};
+
+/// A stored field is bf16 whatever the contract keeps in registers, so both ends are rounded once.
+Accepted accepted(const Interval& reference) {
+  return {to_float(round_to_bf16(reference.low)), to_float(round_to_bf16(reference.high))};
+}
+
+bool accepts(double out, const Interval& reference) {
+  if (std::isnan(out) || std::isnan(reference.ref)) return std::isnan(out) && std::isnan(reference.ref);
+  const auto [low, high] = accepted(reference);
+  return (low <= out && out <= high) || (std::isinf(reference.ref) && out == reference.ref);
+}
+
+double delta_of(const Interval& reference) {
+  return std::max({reference.high - reference.ref, reference.ref - reference.low, 0.0});
+}
+
+double ratio_of(double out, const Interval& reference) {
+  if (std::isnan(out) && std::isnan(reference.ref)) return 0.0;
+  if (out == reference.ref) return 0.0;  // also equal infinities
+  const double ratio = std::fabs(out - reference.ref) / (delta_of(reference) + 0.5 * bf16_ulp(out));
+  return std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
+}
+
+Element element(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference) {
+  const auto [low, high] = accepted(reference);
+  const Bf16 rounded = round_to_bf16(reference.ref);
+  Element e;
+  e.at = locate(context, index);
+  e.out = to_float(out);
+  e.ref = reference.ref;
+  e.low = low;
+  e.high = high;
+  e.delta = delta_of(reference);
+  e.ratio = ratio_of(e.out, reference);
+  e.out_bits = out.bits;
+  e.ref_bits = rounded.bits;
+  e.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(rounded));
+  return e;
+}
+
+std::int64_t columns(const CompareContext& context) {
+  const Shape shape = expected_shape(context.field, context.sizes);
+  return shape.size() < 2 ? 1 : element_count(Shape(shape.begin() + 1, shape.end()));
+}
+
+}  // namespace
+
+bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
+
+CellTest test_cell(const Bf16* out, const Interval* reference, int count) {
+  const RowScan scan = scan_row(out, reference, count);
+  CellTest cell{.max_ratio = scan.max_ratio};
+  if (scan.unclear == 0) return cell;
+  for (int i = 0; i < count; ++i) {
+    const double value = to_float(out[i]);
+    const bool ok = accepts(value, reference[i]);
+    cell.rejected += !ok;
+    cell.non_finite += !is_finite(out[i]) && !ok;
+    cell.mismatched += ordinal(round_to_bf16(reference[i].ref)) != ordinal(out[i]);
+    cell.max_ratio = std::max(cell.max_ratio, ratio_of(value, reference[i]));
+  }
+  return cell;
+}
+
+std::int64_t expert_of_row(const CompareContext& context, std::int64_t row) {
+  if (context.routing == nullptr || assay::row(context.field).shape[0] != Dim::S) return -1;
+  const bool slots = context.field == Field::hidden_states_unpermute;
+  if (slots) return context.routing->selected[static_cast<std::size_t>(row)];
+  const auto& offsets = context.routing->offsets;
+  return std::upper_bound(offsets.begin(), offsets.end(), row) - offsets.begin() - 1;
+}
+
+std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index) {
+  std::vector<std::pair<std::string, std::int64_t>> at;
+  const auto& dims = assay::row(context.field).shape;
+  const Shape shape = expected_shape(context.field, context.sizes);
+  std::int64_t rest = index;
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    at.insert(at.begin(),
+              {std::string(axis_name(dims[axis])), rest % std::max<std::int64_t>(shape[axis], 1)});
+    rest /= std::max<std::int64_t>(shape[axis], 1);
+  }
+  if (context.routing != nullptr && dims[0] == Dim::S && dims[1] != Dim::None) {
+    const std::int64_t row = at[0].second;
+    at.emplace_back("expert", expert_of_row(context, row));
+    const bool slots = context.field == Field::hidden_states_unpermute;
+    const std::int64_t slot = slots ? row : context.routing->gather[static_cast<std::size_t>(row)];
+    at.emplace_back("token", slot / context.sizes.config.top_k);
+  }
+  return at;
+}
+
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
+                          std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+  const PhaseTimer timer("compare intervals");
+  Judgement result;
+  const std::int64_t width = columns(context);
+  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width,
+                     tiles = (width + kCellColumns - 1) / kCellColumns;
+  result.elements = static_cast<std::int64_t>(out.size());
+  const bool by_expert = assay::row(context.field).shape[0] == Dim::S && context.routing != nullptr;
+  std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
+  std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
+  std::int64_t rejected = 0, non_finite = 0, mismatched = 0;
+#pragma omp parallel for schedule(static) reduction(+ : rejected, non_finite, mismatched)
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const Bf16* row_out = out.data() + r * width;
+    const Interval* row_ref = reference.data() + r * width;
+    double top = 0.0;
+    std::int64_t rejected_in_row = 0;
+    for (std::int64_t tile = 0, begin = 0; begin < width; ++tile, begin += kCellColumns) {
+      const int count = static_cast<int>(std::min<std::int64_t>(kCellColumns, width - begin));
+      const CellTest cell = by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test
+                                      : test_cell(row_out + begin, row_ref + begin, count);
+      top = std::max(top, cell.max_ratio);
+      rejected_in_row += cell.rejected;
+      non_finite += cell.non_finite;
+      mismatched += cell.mismatched;
+    }
+    rejected += rejected_in_row;
+    row_ratio[static_cast<std::size_t>(r)] = top;
+    row_rejected[static_cast<std::size_t>(r)] = rejected_in_row;
+  }
+  result.rejected = rejected;
+  result.non_finite = non_finite;
+  result.mismatched = mismatched;
+
+  std::map<std::int64_t, double> experts;
+  std::int64_t worst_row = -1;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double ratio = row_ratio[static_cast<std::size_t>(r)];
+    result.max_ratio = std::max(result.max_ratio, ratio);
+    const bool bad = row_rejected[static_cast<std::size_t>(r)] != 0;
+    const bool worst_bad = worst_row >= 0 && row_rejected[static_cast<std::size_t>(worst_row)] != 0;
+    if (worst_row < 0 || (bad && !worst_bad) ||
+        (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)]))
+      worst_row = r;
+    if (by_expert) {
+      auto& top = experts[expert_of_row(context, r)];
+      top = std::max(top, ratio);
+    }
+  }
+  result.worst_by_expert.assign(experts.begin(), experts.end());
+  if (worst_row >= 0 && width > 0) {
+    const Bf16* row_out = out.data() + worst_row * width;
+    const Interval* row_ref = reference.data() + worst_row * width;
+    std::int64_t at = 0;
+    bool at_bad = false;
+    double top = -1.0;
+    for (std::int64_t c = 0; c < width; ++c) {
+      const double value = to_float(row_out[c]);
+      const double ratio = ratio_of(value, row_ref[c]);
+      const bool bad = !accepts(value, row_ref[c]);
+      if ((bad && !at_bad) || (bad == at_bad && ratio > top)) {
+        at = c;
+        at_bad = bad;
+        top = ratio;
+      }
+    }
+    result.worst = element(context, worst_row * width + at, row_out[at], row_ref[at]);
+  }
+  result.verdict = non_finite > 0 ? Verdict::NonFinite : rejected > 0 ? Verdict::Failed : Verdict::Passed;
+  return result;
+}
+
+Judgement compare_float64(const CompareContext& context, std::span<const double> out,
+                          std::span<const Interval> reference) {
+  Judgement result;
+  result.elements = static_cast<std::int64_t>(out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const bool both_nan = std::isnan(out[i]) && std::isnan(reference[i].ref);
+    const bool ok = both_nan || (reference[i].low <= out[i] && out[i] <= reference[i].high);
+    const double delta = delta_of(reference[i]);
+    const double ratio =
+        out[i] == reference[i].ref || both_nan ? 0.0 : std::fabs(out[i] - reference[i].ref) / delta;
+    result.rejected += !ok;
+    if (!result.worst || ratio > result.max_ratio || (!ok && result.rejected == 1)) {
+      Element e;
+      e.at = locate(context, static_cast<std::int64_t>(i));
+      e.out = out[i];
+      e.ref = reference[i].ref;
+      e.low = reference[i].low;
+      e.high = reference[i].high;
+      e.delta = delta;
+      e.ratio = ratio;
+      result.worst = e;
+    }
+    result.max_ratio =
+        std::max(result.max_ratio, std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio);
+  }
+  result.verdict = result.rejected > 0 ? Verdict::Failed : Verdict::Passed;
+  return result;
+}
+
+Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out,
+                        std::span<const std::int32_t> expected) {
+  Judgement result;
+  result.elements = static_cast<std::int64_t>(out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (out[i] == expected[i]) continue;
+    ++result.rejected;
+    if (result.worst) continue;
+    Element e;
+    e.at = locate(context, static_cast<std::int64_t>(i));
+    e.out = out[i];
+    e.ref = e.low = e.high = expected[i];
+    e.ratio = std::numeric_limits<double>::infinity();
+    result.worst = e;
+  }
+  result.mismatched = result.rejected;
+  result.max_ratio = result.rejected > 0 ? std::numeric_limits<double>::infinity() : 0.0;
+  result.verdict = result.rejected > 0 ? Verdict::Failed : Verdict::Passed;
+  return result;
+}
+
+Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+                             std::span<const PredictedBits> predicted) {
+  const PhaseTimer timer("compare predicted bits");
+  Prediction result;
+  result.available = true;
+  result.elements = static_cast<std::int64_t>(out.size());
+  std::int64_t undetermined = 0, differing = 0, first = result.elements;
+#pragma omp parallel for schedule(static) reduction(+ : undetermined, differing) reduction(min : first)
+  for (std::int64_t i = 0; i < result.elements; ++i) {
+    const auto& p = predicted[static_cast<std::size_t>(i)];
+    const bool differs = !p.undetermined && p.bits != out[static_cast<std::size_t>(i)].bits;
+    undetermined += p.undetermined;
+    differing += differs;
+    if (differs && i < first) first = i;
+  }
+  result.undetermined = undetermined;
+  result.differing = differing;
+  result.as_predicted = result.elements - undetermined - differing;
+  if (differing > 0) {
+    const Bf16 value = out[static_cast<std::size_t>(first)],
+               expected{predicted[static_cast<std::size_t>(first)].bits};
+    Element e;
+    e.at = locate(context, first);
+    e.out = to_float(value);
+    e.ref = e.low = e.high = to_float(expected);
+    e.out_bits = value.bits;
+    e.ref_bits = expected.bits;
+    e.ulps = std::abs(std::int64_t{ordinal(value)} - ordinal(expected));
+    result.first = e;
+  }
+  return result;
+}
+
+}  // namespace assay

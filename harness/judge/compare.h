@@ -1,0 +1,50 @@
+// One field against its reference: the interval test, exact integers, and what the worst element looks like.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "harness/contract/cells.h"
+#include "harness/contract/report.h"
+
+namespace assay {
+
+/// What compare needs to know of the field besides values.
+struct CompareContext {
+  Field field{};
+  Sizes sizes;
+  const Routing* routing = nullptr;  // for expert and token names of rows; may be null
+};
+
+/// The interval test of one element.
+bool accepts(Bf16 out, const Interval& reference);
+
+/// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the
+/// reference is NaN. The mismatch count (bits that differ from the rounded reference) and the ratio |out -
+/// ref| / (delta + ulp(out) / 2) are information. Cells that an engine has tested are not tested again.
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
+                          std::span<const Interval> reference,
+                          const std::optional<FieldCells>& by_engine = {});
+
+/// The interval test of `count` elements of one row, at most kCellColumns.
+CellTest test_cell(const Bf16* out, const Interval* reference, int count);
+
+/// The same for float64 fields (the exporter's oracle): low <= out <= high.
+Judgement compare_float64(const CompareContext& context, std::span<const double> out,
+                          std::span<const Interval> reference);
+
+/// Every element equal.
+Judgement compare_exact(const CompareContext& context, std::span<const std::int32_t> out,
+                        std::span<const std::int32_t> expected);
+
+/// Counts as predicted, undetermined and differing elements, bit for bit.
+Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+                             std::span<const PredictedBits> predicted);
+
+/// Axis names and indices of flat element `index`; adds expert and token where a row has them.
+std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index);
+
+/// The expert that row `row` of a [S, *] field belongs to, or -1.
+std::int64_t expert_of_row(const CompareContext& context, std::int64_t row);
+
+}  // namespace assay

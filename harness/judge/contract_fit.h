@@ -1,0 +1,32 @@
+// Which rounding points a candidate's data show, each by itself: the contract it follows, whatever it
+// declares.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harness/contract/candidate.h"
+#include "harness/contract/precision_contract.h"
+#include "harness/contract/reference.h"
+#include "harness/contract/report.h"
+
+namespace assay {
+
+struct ContractFit {
+  const PrecisionContract* closest =
+      nullptr;               // the named contract that differs from the fitted one in the fewest points
+  PrecisionContract fitted;  // each rounding point as the data show it
+};
+
+/// Starts from the declared contract, or another named one that predicts more bits right, then flips one
+/// rounding point after the other. A point is taken for flipped only if that corrects more elements than
+/// chance would; points that no materialised field tells stay as they are. `judged` says which fields have
+/// the right shape, dtype and index range.
+ContractFit fit_contract(const Problem& problem, const Candidate& candidate, const CaseResult& judged,
+                         const Accumulators& accumulators, const ReferenceFactory& reference);
+
+/// "silu is not rounded to bf16, which hf does": one sentence per rounding point in which `found` differs
+/// from `named`.
+std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named);
+
+}  // namespace assay

@@ -1,0 +1,156 @@
+#include "harness/judge/deviation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/contract/noise.h"
+
+namespace assay {
+namespace {
+
+constexpr std::uint64_t kMagnitude = ~(std::uint64_t{1} << 63);
+constexpr std::uint64_t kExponent = std::uint64_t{0x7ff} << 52;
+constexpr int kDropped = 45;  // fraction bits of a double that bf16 does not have
+// Outside these, a bf16 neighbour is not one ulp of the exponent away.
+constexpr double kSmallest = 0x1p-117, kLargest = 0x1.fep127;
+
+/// A reference value and its surroundings, all as magnitudes: `out` is negated with the reference.
+struct Surroundings {
+  double magnitude, rounded, ulp, inward;  // inward: spacing towards zero, half an ulp below a power of two
+};
+
+/// The upper bound of E[(out - ref)^2 - (rounded - ref)^2]. With the nearest boundary at d and spacing ulp,
+/// crossing it takes |e| >= d, and then |out - ref| <= |e| + ulp / 2 while |rounded - ref| = ulp / 2 - d, so
+/// that the excess is at most
+/// (|e| + ulp - d)(|e| + d) = e^2 + ulp |e| + d (ulp - d). Over |e| >= d: E e^2 <= noise^2, E |e| <= noise
+/// min(1, noise / d) and d P <= noise min(1, noise / d), together noise^2 + 2 ulp noise min(1, noise / d).
+/// The factor of noise^2 covers coarser ulps in the next binades, where |e| is at least as large as the
+/// reference. With |e| <= delta the first form is a bound as well.
+inline double excess_bound(double noise, double delta, double d, double ulp, bool known) {
+  const double proven = (delta + ulp - d) * (delta + d) * 1.0625;
+  const double within = noise > d ? noise : noise * noise / d;
+  const double modelled = 1.0625 * noise * noise + 2.0 * ulp * within;
+  return known && modelled < proven ? modelled : proven;
+}
+
+inline void fill(double out, const Interval& x, const Surroundings& at, Deviation& to) {
+  const double half = 0.5 * at.ulp, beyond = at.magnitude - at.rounded;
+  const double outer = half - beyond, inner = 0.5 * at.inward + beyond;
+  const double d = outer < inner ? outer : inner;
+  const double up = x.high - x.ref, down = x.ref - x.low;
+  const double delta = up > down ? up : down;
+  // The ends of the interval were rounded to double; the slack is far above that and far below any modelled
+  // noise.
+  const bool may_flip = delta > 0.0 && delta * (1.0 + 0x1p-40) + at.magnitude * 0x1p-50 >= d;
+  const bool known = x.noise > 0.0 && x.noise < 0x1p500;
+  const double noise = known ? x.noise : 0.0;
+  const double w = (at.ulp * at.ulp) / 12.0 + noise * noise;
+  const double chance = !known || noise > d ? 1.0 : noise * noise / (d * d);
+  const double expected = excess_bound(noise, delta, d, at.ulp, known) / w;
+  const double error = out - at.magnitude, own = beyond * beyond, square = error * error;
+  const double excess = (square - own) / w;
+  const double size = error < 0.0 ? -error : error;
+  to.flipped = out != at.rounded ? 1.0 : 0.0;
+  to.flip_chance = may_flip ? chance : 0.0;
+  to.excess = excess < kExcessCap ? excess : kExcessCap;
+  to.excess_expected = may_flip ? (expected < kExcessCap ? expected : kExcessCap) : 0.0;
+  to.z2 = square / w;
+  to.z2_of_rounding = own / w;
+  to.contract_ulps = size / (at.ulp > 2.0 * delta ? at.ulp : 2.0 * delta);
+}
+
+Surroundings surroundings(const Interval& x) {
+  Surroundings at;
+  at.magnitude = std::fabs(x.ref);
+  at.rounded = to_float(round_to_bf16(at.magnitude));
+  at.ulp = bf16_ulp(at.rounded);
+  const bool power = at.rounded > 0x1p-126 && std::ldexp(1.0, std::ilogb(at.rounded)) == at.rounded;
+  at.inward = power ? 0.5 * at.ulp : at.ulp;
+  return at;
+}
+
+bool judged_alone(Bf16 out, const Interval& x) {
+  return !is_finite(out) || !(std::fabs(x.ref) <= kLargest) || !is_finite(round_to_bf16(x.ref));
+}
+
+}  // namespace
+
+Deviation deviation(Bf16 out, const Interval& x) {
+  Deviation result;
+  if (judged_alone(out, x)) return result;
+  fill(std::signbit(x.ref) ? -to_float(out) : to_float(out), x, surroundings(x), result);
+  return result;
+}
+
+double signed_shift(Bf16 out, const Interval& x) {
+  if (judged_alone(out, x)) return 0.0;
+  const auto at = surroundings(x);
+  const double noise = x.noise > 0.0 && x.noise < 0x1p500 ? x.noise : 0.0;
+  const double value = std::signbit(x.ref) ? -to_float(out) : to_float(out);
+  return std::clamp((value - at.rounded) / std::sqrt(at.ulp * at.ulp + 12.0 * noise * noise), -1.0, 1.0);
+}
+
+// No fast-math: what is not finite compares false and is done again by the careful form.
+__attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(const Bf16* out,
+                                                                             const Interval* reference,
+                                                                             int count, Deviations& to) {
+  double value[kCellColumns], clear[kCellColumns];
+  for (int i = 0; i < count; ++i)
+    value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  for (int i = 0; i < count; ++i) {
+    const Interval& x = reference[i];
+    const auto bits = std::bit_cast<std::uint64_t>(x.ref);
+    const std::uint64_t magnitude = bits & kMagnitude;
+    const std::uint64_t kept =
+        (magnitude + ((std::uint64_t{1} << (kDropped - 1)) - 1) + ((magnitude >> kDropped) & 1)) &
+        ~((std::uint64_t{1} << kDropped) - 1);
+    Surroundings at;
+    at.magnitude = std::bit_cast<double>(magnitude);
+    at.rounded = std::bit_cast<double>(kept);
+    const double power = std::bit_cast<double>(kept & kExponent);
+    at.ulp = power * 0x1p-7;
+    at.inward = at.rounded == power ? 0.5 * at.ulp : at.ulp;
+    const double signed_out =
+        std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) ^ (bits & ~kMagnitude));
+    Deviation one;
+    fill(signed_out, x, at, one);
+    to.flipped[i] = one.flipped;
+    to.flip_chance[i] = one.flip_chance;
+    to.excess[i] = one.excess;
+    to.excess_expected[i] = one.excess_expected;
+    to.z2[i] = one.z2;
+    to.z2_of_rounding[i] = one.z2_of_rounding;
+    to.contract_ulps[i] = one.contract_ulps;
+    double ok = at.magnitude >= kSmallest ? 1.0 : 0.0;
+    ok = at.magnitude <= kLargest ? ok : 0.0;
+    ok = std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) & kMagnitude) <= kLargest ? ok : 0.0;
+    clear[i] = ok;
+  }
+  for (int i = 0; i < count; ++i) {
+    if (clear[i] > 0.0) continue;
+    const Deviation one = deviation(out[i], reference[i]);
+    to.flipped[i] = one.flipped;
+    to.flip_chance[i] = one.flip_chance;
+    to.excess[i] = one.excess;
+    to.excess_expected[i] = one.excess_expected;
+    to.z2[i] = one.z2;
+    to.z2_of_rounding[i] = one.z2_of_rounding;
+    to.contract_ulps[i] = one.contract_ulps;
+  }
+}
+
+void expect_of_carried_errors(const Interval* reference, int count, Deviations& to) {
+  for (int i = 0; i < count; ++i) {
+    const Interval& x = reference[i];
+    if (!(to.flip_chance[i] > 0.0) || !(x.noise > 0.0f && std::isfinite(x.noise))) continue;
+    const RoundingCell cell = rounding_cell(x.ref, to_float(round_to_bf16(x.ref)));
+    const double delta = radius(x), noise = x.noise;
+    // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as
+    // one another.
+    const double excess = 1.0625 * noise * noise * cell.gap / std::min(cell.width(), 2.0 * delta);
+    to.flip_chance[i] = crossing_chance(cell, x);
+    to.excess_expected[i] = std::min(kExcessCap, excess / (cell.gap * cell.gap / 12.0 + noise * noise));
+  }
+}
+
+}  // namespace assay

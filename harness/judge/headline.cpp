@@ -1,0 +1,133 @@
+#include "harness/judge/headline.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace assay {
+namespace {
+
+bool own_failure(const FieldResult& field) {
+  return failed(field.isolated.verdict) || field.verdict == Verdict::WrongShape ||
+         field.verdict == Verdict::WrongDtype;
+}
+
+bool own_suspicion(const FieldResult& field) {
+  return field.isolated.verdict == Verdict::Suspect ||
+         (field.isolated_bits.binding && field.isolated_bits.differing > 0);
+}
+
+/// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
+std::string in_words(const Cause& cause) {
+  if (cause.every_bit) return fmt::format("{} (explains every bit)", cause.sentence);
+  // Rounded down: "100 %" is said of every bit only.
+  const double percent = std::floor(cause.explained * 1000.0) / 10.0;
+  return fmt::format("{} (explains {:.1f} % of the error)", cause.sentence, std::min(percent, 99.9));
+}
+
+std::string in_words(const FieldResult& field) {
+  if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
+    return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
+  if (!field.causes.empty()) return in_words(field.causes.front());
+  const Judgement& own = field.isolated;
+  if (own.rejected > 0) {
+    std::string where;
+    if (own.worst) {
+      for (const auto& [axis, index] : own.worst->at)
+        where += fmt::format("{}{} {}", where.empty() ? "" : ", ", axis, index);
+      where = fmt::format("; worst at {}", where);
+    }
+    return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements,
+                       where);
+  }
+  const Prediction& bits = field.isolated_bits;
+  if (!(bits.binding && bits.differing > 0) && !own.statistics.suspicion.empty())
+    return own.statistics.suspicion;
+  return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements,
+                     bits.cause.empty() ? "" : " (" + bits.cause + ")");
+}
+
+/// Why fields are red although no stage has an error of its own.
+std::string_view without_own_error(const CaseResult& result, bool one) {
+  if (failed(result.verdict))
+    return one ? "lies outside the bound carried from the inputs"
+               : "lie outside the bound carried from the inputs";
+  for (const auto& field : result.fields)
+    if (field.chained_bits.binding && field.chained_bits.differing > 0)
+      return one ? "is not as predicted from the inputs" : "are not as predicted from the inputs";
+  return one ? "deviates from the inputs' reference more than legal implementations do"
+             : "deviate from the inputs' reference more than legal implementations do";
+}
+
+/// Fields whose checks a wrong copy of the reference would have passed, and nothing worse.
+std::string mistrusted(const std::vector<std::string_view>& bad, std::size_t fields) {
+  return fmt::format(
+      "all {} fields pass, but the check{} of {} could not have failed: a wrong copy of the reference passes "
+      "too",
+      fields, bad.size() == 1 ? "" : "s", fmt::join(bad, ", "));
+}
+
+}  // namespace
+
+std::optional<Field> first_own_error(const CaseResult& result) {
+  for (const auto& field : result.fields)
+    if (own_failure(field)) return field.field;
+  for (const auto& field : result.fields)
+    if (own_suspicion(field)) return field.field;
+  return std::nullopt;
+}
+
+PredictedTotals predicted_totals(const CaseResult& result, bool chained) {
+  PredictedTotals totals;
+  for (const auto& field : result.fields) {
+    const Prediction& bits = chained ? field.chained_bits : field.isolated_bits;
+    totals.elements += bits.elements;
+    totals.as_predicted += bits.as_predicted;
+    totals.undetermined += bits.undetermined;
+    totals.differing += bits.differing;
+  }
+  return totals;
+}
+
+std::string headline(const CaseResult& result) {
+  std::vector<std::string_view> bad, compared_fields;
+  for (const auto& field : result.fields) {
+    if (compared(field.verdict)) compared_fields.push_back(name(field.field));
+    if (field.verdict > Verdict::Passed) bad.push_back(name(field.field));
+  }
+  if (compared_fields.empty()) return "nothing was compared: the candidate materialises no forward field";
+  if (bad.empty()) {
+    const auto totals = predicted_totals(result, true);
+    std::string sentence = fmt::format("all {} fields pass", compared_fields.size());
+    if (totals.elements > 0)
+      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted,
+                              totals.elements);
+    return sentence;
+  }
+  if (!result.first_own_error) {
+    if (result.verdict == Verdict::Mistrusted) return mistrusted(bad, compared_fields.size());
+    const std::string_view what = without_own_error(result, bad.size() == 1);
+    return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
+  }
+  const FieldResult* own = nullptr;
+  for (const auto& field : result.fields)
+    if (field.field == *result.first_own_error) own = &field;
+  std::vector<std::string_view> inherited, others;
+  for (const auto& field : result.fields) {
+    if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;
+    (own_failure(field) || own_suspicion(field) ? others : inherited).push_back(name(field.field));
+  }
+  std::string sentence =
+      fmt::format("{} is the first stage with an error of its own: {}", name(own->field), in_words(*own));
+  if (!inherited.empty())
+    sentence +=
+        fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
+  if (!others.empty())
+    sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "),
+                            others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
+  return sentence;
+}
+
+}  // namespace assay

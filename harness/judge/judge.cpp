@@ -1,0 +1,267 @@
+#include "harness/judge/judge.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "harness/host/phase_timer.h"
+#include "harness/judge/bounds_used.h"
+#include "harness/judge/cells_by_engine.h"
+#include "harness/judge/compare.h"
+#include "harness/judge/headline.h"
+#include "harness/judge/intake.h"
+#include "harness/judge/selection_flips.h"
+#include "harness/judge/statistics.h"
+#include "harness/judge/vacuity.h"
+
+namespace assay {
+namespace {
+
+Accumulator assumed(const Accumulator& accumulator) {
+  return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
+}
+
+/// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
+double log_share_of_field(double false_alarm) {
+  const auto fields = std::ranges::count_if(
+      kFields, [](const FieldRow& f) { return f.group == Group::Forward && f.dtype == DType::BFloat16; });
+  return std::log(false_alarm) - std::log(2.0 * static_cast<double>(fields) + 1.0);
+}
+
+/// Where every bit is what the declared arithmetic gives, there is nothing left to suspect.
+bool explained(const Prediction& bits) {
+  return bits.available && bits.elements > 0 && bits.as_predicted == bits.elements;
+}
+
+void suspect_beyond_limits(Judgement& judgement, const Prediction& bits) {
+  if (judgement.statistics.suspicion.empty()) return;
+  judgement.statistics.explained = explained(bits);
+  if (!judgement.statistics.explained) judgement.verdict = worst(judgement.verdict, Verdict::Suspect);
+}
+
+void mistrust_vacuous(FieldResult& result) {
+  const std::string reason = in_words(result.vacuity);
+  if (reason.empty()) return;
+  result.verdict = worst(result.verdict, Verdict::Mistrusted);
+  result.notes.push_back(reason);
+}
+
+class Judge {
+ public:
+  Judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options)
+      : problem_(problem),
+        candidate_(candidate),
+        options_(options),
+        contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
+        accumulators_(options.accumulators.value_or(candidate.accumulators)),
+        intake_(problem, candidate.fields) {
+    contract_.ties = candidate.ties;
+    accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
+    contract_.product_slack = product_slack(candidate, accumulators_);
+  }
+
+  CaseResult run() {
+    const auto start = std::chrono::steady_clock::now();
+    describe();
+    for (const auto& what : kFields)
+      if (what.group == Group::Forward) intake(what.id);
+    const bool any = std::ranges::any_of(intake_.upstream.usable, [](bool u) { return u; });
+    if (any) {
+      const bool predict = declared(accumulators_) || candidate_.from_hopper();
+      reference_ = options_.reference(
+          problem_, intake_.upstream, contract_,
+          {assumed(accumulators_.router), assumed(accumulators_.gate_up), assumed(accumulators_.down)},
+          predict);
+      for (auto& result : case_.fields)
+        if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
+      const auto& counts = reference_->routing().counts;
+      case_.expert_load.assign(counts.begin(), counts.end());
+    }
+    for (const auto& result : case_.fields) case_.verdict = worst(case_.verdict, result.verdict);
+    case_.first_own_error = first_own_error(case_);
+    case_.headline = headline(case_);
+    case_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return std::move(case_);
+  }
+
+ private:
+  bool selected(Field field) const { return !options_.only || row(field).stage == *options_.only; }
+
+  void describe() {
+    const auto sizes = problem_.sizes();
+    case_.problem = problem_.name;
+    case_.candidate = candidate_.name;
+    case_.producer = candidate_.producer;
+    case_.device = candidate_.device;
+    case_.contract = contract_.name;
+    case_.accumulators = fmt::format("router {}, gate_up {}, down {}", to_string(accumulators_.router),
+                                     to_string(accumulators_.gate_up), to_string(accumulators_.down));
+    case_.config = sizes.config;
+    case_.tokens = sizes.tokens;
+    case_.seed = problem_.seed;
+    case_.remarks = candidate_.remarks;
+    const auto& c = sizes.config;
+    case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
+                          sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
+  }
+
+  void intake(Field field) {
+    FieldResult result;
+    result.field = field;
+    if (candidate_.fields.has(field)) intake_.check(field, result);
+    case_.fields.push_back(std::move(result));
+  }
+
+  CompareContext context(Field field) const { return {field, problem_.sizes(), &reference_->routing()}; }
+
+  void judge_field(FieldResult& result) {
+    switch (row(result.field).match) {
+      case Match::Exact:
+        if (row(result.field).dtype == DType::Int32)
+          judge_integers(result);
+        else
+          judge_rounded(result);
+        break;
+      case Match::Rounded: judge_rounded(result); break;
+      case Match::Selection: judge_selection(result); break;
+      case Match::Given: break;
+    }
+    mistrust_vacuous(result);
+    result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
+    for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
+      if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
+    if (options_.causes && result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16)
+      find_causes(result);
+  }
+
+  void find_causes(FieldResult& result) {
+    // A field that is as its own upstream predicts has inherited its error.
+    if (result.isolated.verdict == Verdict::Passed && result.isolated_bits.available &&
+        result.isolated_bits.differing == 0)
+      return;
+    result.causes = reference_->causes(result.field);
+    Prediction& bits = result.isolated_bits;
+    if (bits.differing > 0 && !result.causes.empty() && result.causes.front().every_bit)
+      bits.cause = fmt::format("{}: explains all {} of them", result.causes.front().sentence, bits.differing);
+  }
+
+  void judge_integers(FieldResult& result) {
+    const auto expected = reference_->expected_integers(result.field);
+    result.isolated =
+        compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(), expected);
+    result.chained = result.isolated;
+    result.vacuity = vacuity_of_integers(context(result.field), expected);
+  }
+
+  bool binding(Field field, Mode mode) const {
+    return promises_bits(accumulators_, field,
+                         mode == Mode::Isolated && reference_->isolated_from(field).empty());
+  }
+
+  void judge_rounded(FieldResult& result) {
+    const auto out = candidate_.fields.at(result.field).as<Bf16>();
+    result.upstream = reference_->isolated_from(result.field);
+    for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+      auto& judgement = mode == Mode::Isolated ? result.isolated : result.chained;
+      auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
+      if (mode == Mode::Chained && reference_->same_in_both_modes(result.field)) {
+        judgement = result.isolated;
+        bits = result.isolated_bits;
+        continue;
+      }
+      const auto reference = reference_->bounded(result.field, mode);
+      const auto statistics = statistics_context(result.field, mode);
+      const auto by_engine = cells_by_engine(statistics, out, reference);
+      judgement = compare_rounded(context(result.field), out, reference, by_engine);
+      account_for_bounds(context(result.field), reference, *reference_, mode, judgement);
+      {
+        const PhaseTimer timer("statistics");
+        judgement.statistics = field_statistics(statistics, out, reference, by_engine);
+      }
+      const auto predicted = reference_->predicted(result.field, mode);
+      if (!predicted.empty()) {
+        bits = compare_predicted(context(result.field), out, predicted);
+        bits.binding = binding(result.field, mode);
+        bits.accumulator = reference_->accumulator(result.field);
+      }
+      suspect_beyond_limits(judgement, bits);
+      for (auto& check : vacuity_of_rounded(
+               context(result.field), reference,
+               binding(result.field, mode) ? std::span(predicted) : std::span<const PredictedBits>())) {
+        check.chained = mode == Mode::Chained;
+        if (!check.chained || check.outcome == VacuityOutcome::WouldPass)
+          result.vacuity.push_back(std::move(check));
+      }
+    }
+  }
+
+  /// What a legal implementation makes independent errors of: see Dependence.
+  StatisticsContext statistics_context(Field field, Mode mode) const {
+    StatisticsContext statistics{
+        context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm)};
+    const bool own = mode == Mode::Isolated && reference_->isolated_from(field).empty();
+    if (!own || field == Field::topk_weights) {
+      statistics.dependence = Dependence::Tokens;
+    } else if (field == Field::intermediate) {
+      statistics.dependence = Dependence::Classes;
+      statistics.classes = candidate_.fields.at(Field::first_gemm).as<Bf16>();
+      statistics.class_stride = 2 * problem_.config.moe_intermediate_size;
+    }
+    return statistics;
+  }
+
+  void judge_selection(FieldResult& result) {
+    const auto selected = candidate_.fields.at(result.field).as<std::int32_t>();
+    const auto& config = problem_.config;
+    const auto reference = model_logits(reference_->bounded(Field::router_logits, Mode::Chained),
+                                        reference_->store(Field::router_logits));
+    auto chained = check_selection(config, contract_, reference, selected);
+    result.chained = std::move(chained.judgement);
+    result.chained.statistics =
+        flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm));
+    if (intake_.upstream.has(Field::router_logits)) {
+      const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
+      result.isolated = check_selection(config, contract_, own, selected).judgement;
+      if (result.isolated.rejected == 0)
+        result.vacuity = vacuity_of_selection(config, contract_, own, selected);
+    } else {
+      result.upstream = name(Field::router_logits);
+      result.isolated = result.chained;
+      if (result.isolated.rejected == 0)
+        result.vacuity = vacuity_of_selection(config, contract_, reference, selected);
+    }
+    case_.flips = std::move(chained.flips);
+    predict_selection(result, selected);
+    suspect_beyond_limits(result.chained, result.chained_bits);
+  }
+
+  void predict_selection(FieldResult& result, std::span<const std::int32_t> selected) {
+    if (selected.empty() || reference_->predicted(Field::router_logits, Mode::Chained).empty()) return;
+    for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+      std::vector<bool> undetermined;
+      const auto predicted = reference_->predicted_selection(mode, undetermined);
+      auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
+      bits = compare_predicted_selection(context(result.field), selected, predicted, undetermined);
+      bits.binding = binding(result.field, mode);
+    }
+  }
+
+  const Problem& problem_;
+  const Candidate& candidate_;
+  const JudgeOptions& options_;
+  PrecisionContract contract_;
+  Accumulators accumulators_;
+  Intake intake_;
+  std::unique_ptr<Reference> reference_;
+  CaseResult case_;
+};
+
+}  // namespace
+
+CaseResult judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options) {
+  return Judge(problem, candidate, options).run();
+}
+
+}  // namespace assay

@@ -1,0 +1,24 @@
+// The judge: one candidate on one problem, every field isolated, chained and predicted, and the first stage
+// with an error of its own named in words.
+#pragma once
+
+#include "harness/contract/candidate.h"
+#include "harness/contract/problem.h"
+#include "harness/contract/reference.h"
+#include "harness/contract/report.h"
+
+namespace assay {
+
+struct JudgeOptions {
+  std::string contract;                      // overrides the candidate's; empty = as declared
+  std::optional<Accumulators> accumulators;  // overrides the declared ones
+  std::optional<Stage> only;                 // judge this stage only
+  double false_alarm = 1e-6;  // chance that statistics suspect a legal implementation of this case; in (0, 1)
+  ReferenceFactory reference;
+  bool causes = true;  // look for the causes of what did not pass
+};
+
+/// Never throws for what is wrong with the candidate's fields: that is a verdict.
+CaseResult judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options);
+
+}  // namespace assay

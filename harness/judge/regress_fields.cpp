@@ -1,0 +1,113 @@
+#include <fmt/format.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "harness/contract/digits.h"
+#include "harness/judge/regress.h"
+
+namespace assay {
+namespace {
+
+/// How two tensors of one shape and dtype differ, element by element.
+struct Difference {
+  std::int64_t changed = 0;
+  std::int64_t first = -1;        // flat index
+  std::int64_t largest_ulps = 0;  // bf16 neighbours, over elements finite on both sides
+  std::int64_t newly_non_finite = 0;
+};
+
+Difference difference(const Tensor& before, const Tensor& now) {
+  Difference found;
+  const std::size_t size = row(now.dtype()).size;
+  const bool bf16 = now.dtype() == DType::BFloat16;
+  const bool f64 = now.dtype() == DType::Float64;
+  for (std::int64_t i = 0; i < now.size(); ++i) {
+    const std::size_t at = static_cast<std::size_t>(i) * size;
+    if (std::memcmp(before.bytes().data() + at, now.bytes().data() + at, size) == 0) continue;
+    if (found.changed++ == 0) found.first = i;
+    const auto element = static_cast<std::size_t>(i);
+    if (f64)
+      found.newly_non_finite +=
+          std::isfinite(before.as<double>()[element]) && !std::isfinite(now.as<double>()[element]);
+    if (!bf16) continue;
+    const Bf16 a = before.as<Bf16>()[element], b = now.as<Bf16>()[element];
+    if (is_finite(a) && is_finite(b))
+      found.largest_ulps = std::max<std::int64_t>(found.largest_ulps, std::abs(ordinal(a) - ordinal(b)));
+    found.newly_non_finite += is_finite(a) && !is_finite(b);
+  }
+  return found;
+}
+
+/// "row 17, col 3" of a flat index, with the axis names of the field table.
+std::string place(Field field, const Shape& shape, std::int64_t flat) {
+  std::string text;
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    // A file may keep [B, L, H] where the table has [T, H]: such an axis has no name of its own.
+    const bool named = axis < row(field).shape.size() && row(field).shape[axis] != Dim::None;
+    const std::string name =
+        named ? std::string(axis_name(row(field).shape[axis])) : fmt::format("axis {}", axis);
+    text = fmt::format("{} {}{}{}", name, flat % shape[axis], text.empty() ? "" : ", ", text);
+    flat /= shape[axis];
+  }
+  return text;
+}
+
+Finding changed(Field field, const Tensor& now, const Difference& found) {
+  const double percent = 100.0 * static_cast<double>(found.changed) / static_cast<double>(now.size());
+  std::string sentence = fmt::format("{}: {} of {} elements changed ({:.3g} %), first at {}", name(field),
+                                     grouped_digits(found.changed), grouped_digits(now.size()), percent,
+                                     place(field, now.shape(), found.first));
+  if (found.largest_ulps > 0)
+    sentence += fmt::format(", by at most {} ulp{}", grouped_digits(found.largest_ulps),
+                            found.largest_ulps == 1 ? "" : "s");
+  if (found.newly_non_finite > 0)
+    return {Severity::Regression,
+            fmt::format("{}; {} newly not finite", sentence, grouped_digits(found.newly_non_finite))};
+  if (row(field).match == Match::Given)
+    return {Severity::Regression, sentence + ": the two runs had different inputs"};
+  return {Severity::Legal, sentence};
+}
+
+}  // namespace
+
+std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate) {
+  std::vector<Finding> findings;
+  std::vector<Field> same;
+  std::int64_t elements = 0;
+  for (const FieldRow& field : kFields) {
+    const bool before = baseline.has(field.id), now = candidate.has(field.id);
+    if (before && !now)
+      findings.push_back({Severity::Regression, fmt::format("{} is no longer written", field.name)});
+    if (!before && now) findings.push_back({Severity::Legal, fmt::format("{} is newly written", field.name)});
+    if (!before || !now) continue;
+    const Tensor& a = baseline.at(field.id);
+    const Tensor& b = candidate.at(field.id);
+    if (a.dtype() != b.dtype()) {
+      findings.push_back({Severity::Regression, fmt::format("{}: dtype {}, {} before", field.name,
+                                                            row(b.dtype()).name, row(a.dtype()).name)});
+    } else if (a.shape() != b.shape()) {
+      findings.push_back({Severity::Regression, fmt::format("{}: shape {}, {} before", field.name,
+                                                            to_string(b.shape()), to_string(a.shape()))});
+    } else if (const Difference found = difference(a, b); found.changed > 0) {
+      findings.push_back(changed(field.id, b, found));
+    } else {
+      same.push_back(field.id);
+      elements += b.size();
+    }
+  }
+  if (!same.empty()) {
+    std::string names;
+    for (const Field field : same) names += fmt::format("{}{}", names.empty() ? "" : ", ", name(field));
+    findings.push_back(
+        {Severity::Same, fmt::format("{} field{} with {} elements {} bit for bit the same: {}", same.size(),
+                                     same.size() == 1 ? "" : "s", grouped_digits(elements),
+                                     same.size() == 1 ? "is" : "are", names)});
+  }
+  if (findings.empty())
+    findings.push_back({Severity::Regression, "nothing was compared: no field is on either side"});
+  return findings;
+}
+
+}  // namespace assay

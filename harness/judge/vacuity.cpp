@@ -1,0 +1,124 @@
+#include "harness/judge/vacuity.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace assay {
+namespace {
+
+struct Copy {
+  std::string_view name;
+  Bf16 (*value)(std::span<const Interval> reference, std::size_t index, std::size_t width);
+};
+
+Bf16 rounded(const Interval& x) { return round_to_bf16(x.ref); }
+
+// clang-format off
+constexpr Copy kCopies[] = {
+    {"zeros",                  [](std::span<const Interval>, std::size_t, std::size_t) { return Bf16{}; }},
+    {"rows rotated by one",    [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return rounded(ref[(i + width) % ref.size()]); }},
+    {"half-scaled",            [](std::span<const Interval> ref, std::size_t i, std::size_t) { return round_to_bf16(0.5f * to_float(rounded(ref[i]))); }},
+    {"columns shifted by one", [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return rounded(ref[i - i % width + (i + 1) % width]); }},
+};
+// clang-format on
+
+struct IntegerCopy {
+  std::string name;
+  std::vector<std::int32_t> values;
+};
+
+VacuityCheck check_of(std::string_view copy, VacuityOutcome outcome, std::string_view reason) {
+  return {std::string(copy), outcome, std::string(reason), false};
+}
+
+bool same_value(Bf16 a, Bf16 b) { return ordinal(a) == ordinal(b); }
+
+VacuityCheck shown(const Copy& copy, std::span<const Interval> reference,
+                   std::span<const PredictedBits> predicted, std::size_t width) {
+  bool same = true;
+  for (std::size_t i = 0; i < reference.size(); ++i) {
+    const Bf16 value = copy.value(reference, i, width);
+    if (!accepts(value, reference[i])) return check_of(copy.name, VacuityOutcome::Rejected, "interval");
+    same = same && same_value(value, rounded(reference[i]));
+  }
+  if (same) return check_of(copy.name, VacuityOutcome::NotApplicable, "equals the reference");
+  for (std::size_t i = 0; i < predicted.size(); ++i)
+    if (!predicted[i].undetermined && copy.value(reference, i, width).bits != predicted[i].bits)
+      return check_of(copy.name, VacuityOutcome::Rejected, "predicted bits");
+  return check_of(copy.name, VacuityOutcome::WouldPass, "every element of it is accepted");
+}
+
+}  // namespace
+
+std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
+                                             std::span<const Interval> reference,
+                                             std::span<const PredictedBits> predicted) {
+  std::vector<VacuityCheck> checks;
+  const Shape shape = expected_shape(context.field, context.sizes);
+  if (reference.empty()) return checks;
+  const auto width = reference.size() / static_cast<std::size_t>(shape[0]);
+  for (const Copy& copy : kCopies) checks.push_back(shown(copy, reference, predicted, width));
+  return checks;
+}
+
+std::vector<VacuityCheck> vacuity_of_integers(const CompareContext& context,
+                                              std::span<const std::int32_t> expected) {
+  std::vector<VacuityCheck> checks;
+  if (expected.empty()) return checks;
+  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(expected.size(), 0)},
+      rotated{"rotated by one", {expected.begin(), expected.end()}};
+  std::ranges::rotate(rotated.values, rotated.values.begin() + 1);
+  for (const auto& [name, values] : {zeros, rotated}) {
+    const bool same = std::ranges::equal(values, expected);
+    if (compare_exact(context, values, expected).rejected > 0)
+      checks.push_back(check_of(name, VacuityOutcome::Rejected, "exact match"));
+    else if (same)
+      checks.push_back(check_of(name, VacuityOutcome::NotApplicable, "equals the reference"));
+    else
+      checks.push_back(check_of(name, VacuityOutcome::WouldPass, "every element of it is accepted"));
+  }
+  return checks;
+}
+
+std::vector<VacuityCheck> vacuity_of_selection(const MoeConfig& config, const PrecisionContract& contract,
+                                               const LogitModel& logits,
+                                               std::span<const std::int32_t> right) {
+  std::vector<VacuityCheck> checks;
+  if (right.empty()) return checks;
+  const std::vector<std::int32_t> same(right.begin(), right.end());
+  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(right.size(), 0)},
+      rotated{"tokens rotated by one", same}, shifted{"experts shifted by one", same};
+  std::ranges::rotate(rotated.values, rotated.values.begin() + static_cast<std::ptrdiff_t>(config.top_k));
+  for (auto& expert : shifted.values) expert = static_cast<std::int32_t>((expert + 1) % config.num_experts);
+  const LogitModel alone = values_alone(logits);
+  for (const auto& [name, values] : {zeros, rotated, shifted}) {
+    const auto rejected = [&](const LogitModel& model) {
+      return check_selection(config, contract, model, values).judgement.rejected > 0;
+    };
+    if (values == same)
+      checks.push_back(check_of(name, VacuityOutcome::NotApplicable, "equals the reference"));
+    else if (rejected(logits))
+      checks.push_back(check_of(name, VacuityOutcome::Rejected, "selection test"));
+    else if (!rejected(alone))
+      checks.push_back(check_of(name, VacuityOutcome::NotApplicable, "a legal choice too"));
+    else
+      checks.push_back(check_of(name, VacuityOutcome::WouldPass, "every token of it is accepted"));
+  }
+  return checks;
+}
+
+std::string in_words(const std::vector<VacuityCheck>& checks) {
+  std::string names;
+  int count = 0;
+  for (const auto& check : checks) {
+    if (check.chained || check.outcome != VacuityOutcome::WouldPass) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", check.copy);
+    ++count;
+  }
+  if (count == 0) return "";
+  return fmt::format("{} of the reference ({}) would have passed this very check",
+                     count == 1 ? "a wrong copy" : "wrong copies", names);
+}
+
+}  // namespace assay

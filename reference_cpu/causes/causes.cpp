@@ -1,0 +1,220 @@
+#include "reference_cpu/causes/causes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "harness/contract/chance_of_signs.h"
+#include "reference_cpu/causes/hypotheses.h"
+
+namespace assay {
+namespace {
+
+constexpr double kChance =
+    1e-6;  // accepted probability that errors of random sign and place have a cause named
+constexpr double kMostTried =
+    10'000;  // hypotheses tried on a field, every place of a block or row counted: shares kChance
+
+struct Score {
+  double explained = 0.0;
+  bool every_bit = false;
+  bool credible = false;
+};
+
+/// The chance that a hypothesis of no merit gives every bit, as a logarithm: of n elements it has to find
+/// just the `differing` ones, and of each the value among 2 d, where d is the error in bf16 neighbours:
+/// without merit it might as well lie anywhere as far away on either side.
+double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_values) {
+  const auto all = static_cast<double>(n), some = static_cast<double>(differing);
+  return -(std::lgamma(all + 1) - std::lgamma(some + 1) - std::lgamma(all - some + 1) + log_values);
+}
+
+/// Residual of one element. A non-finite value where another was expected counts as an error of the field's
+/// own size.
+double residual(Bf16 a, Bf16 b, double size) {
+  if (a == b || (is_nan(a) && is_nan(b))) return 0.0;
+  if (!is_finite(a) || !is_finite(b)) return size;
+  return std::fabs(static_cast<double>(to_float(a)) - to_float(b));
+}
+
+Score score(const Evidence& evidence, const Window& window, const std::vector<Bf16>& synthesised) {
+  double size = 0.0;
+  for (const auto r : window.rows)
+    for (const auto c : window.columns) {
+      const Bf16 x = evidence.reference[static_cast<std::size_t>(r * evidence.width + c)];
+      if (is_finite(x)) size = std::max(size, std::fabs(static_cast<double>(to_float(x))));
+    }
+  if (size == 0.0) size = 1.0;  // nothing but zeros, NaN and Inf was expected
+  double error = 0.0, left = 0.0, output = 0.0, log_values = 0.0;
+  std::int64_t closer = 0, farther = 0, differing = 0, remaining = 0, determined = 0;
+  std::size_t i = 0;
+  for (const auto r : window.rows)
+    for (const auto c : window.columns) {
+      const auto at = static_cast<std::size_t>(r * evidence.width + c);
+      const Bf16 out = evidence.out[at], hypothesis = synthesised[i++], reference = evidence.reference[at];
+      const double e = residual(out, reference, size), d = residual(out, hypothesis, size);
+      error += e * e;
+      left += d * d;
+      if (is_finite(out)) output += static_cast<double>(to_float(out)) * to_float(out);
+      closer += d < e;
+      farther += d > e;
+      if (evidence.plain[at].undetermined) continue;
+      ++determined;
+      differing += out != reference;
+      if (out != reference)
+        log_values += std::log(2.0 * std::max(1, std::abs(ordinal(out) - ordinal(reference))));
+      remaining += out != hypothesis;
+    }
+  Score result;
+  if (error == 0.0) return result;
+  result.explained = 1.0 - left / error;
+  result.every_bit = remaining == 0 && differing > 0;
+  // The larger part of the error has to be explained, and of the output: what has nothing to do with the
+  // reference is as close to zeros as to anything.
+  const bool larger_part = left <= 0.5 * std::min(error, output) || (output == 0.0 && left == 0.0);
+  // Of the elements that the hypothesis moves, without merit it brings at most every other one closer to the
+  // candidate's value.
+  double chance = log_chance_of_signs(closer, farther);
+  if (result.every_bit) chance = std::min(chance, log_chance_of_bits(determined, differing, log_values));
+  result.credible = larger_part && chance <= std::log(kChance / kMostTried);
+  return result;
+}
+
+struct Tried {
+  Proposal proposal;
+  Score score;
+  std::size_t rank;  // place in the table: simplicity
+};
+
+std::size_t rank_of(std::string_view id) {
+  const auto* row = find_hypothesis(id);
+  return row == nullptr ? std::size(kHypotheses) : static_cast<std::size_t>(row - kHypotheses);
+}
+
+/// What is seen directly (a row of zeros) needs no odds: it describes, it does not infer.
+bool observation(std::string_view id) { return id == "zeros" || id == "not_written" || id == "bit_flip"; }
+
+/// The simplest of those that leave hardly more unexplained than the best, then likewise among the rest.
+std::vector<Tried> ranked(std::vector<Tried> tried) {
+  std::vector<Tried> order;
+  while (!tried.empty()) {
+    double least = std::numeric_limits<double>::infinity();
+    for (const auto& one : tried) least = std::min(least, 1.0 - one.score.explained);
+    auto best = tried.end();
+    for (auto one = tried.begin(); one != tried.end(); ++one) {
+      if (1.0 - one->score.explained > 1.1 * least) continue;
+      if (best == tried.end() || one->rank < best->rank ||
+          (one->rank == best->rank && one->score.explained > best->score.explained))
+        best = one;
+    }
+    order.push_back(std::move(*best));
+    tried.erase(best);
+  }
+  return order;
+}
+
+bool gives_every_bit(const Tried& one) { return one.score.every_bit; }
+
+/// Keeps what is credible, of each hypothesis what explains most.
+void try_out(const Evidence& evidence, const Place& place, Proposal proposal, std::vector<Tried>& credible) {
+  Score fit = score(evidence, place.sample, proposal.synthesise(place.sample));
+  fit.credible = fit.credible || (observation(proposal.hypothesis) && fit.explained > 0.5);
+  if (!fit.credible) return;
+  const auto same = std::ranges::find_if(
+      credible, [&](const Tried& one) { return one.proposal.hypothesis == proposal.hypothesis; });
+  Tried tried{std::move(proposal), fit, 0};
+  if (same == credible.end())
+    credible.push_back(std::move(tried));
+  else if (fit.explained > same->score.explained)
+    *same = std::move(tried);
+}
+
+std::vector<Cause> named(const Evidence& evidence, const Place& place, std::vector<Tried> credible) {
+  for (auto& one : credible) one.rank = rank_of(one.proposal.hypothesis);
+  std::vector<Cause> causes;
+  for (const auto& one : ranked(std::move(credible))) {
+    if (causes.size() == kListedCauses) break;
+    Cause cause{std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained,
+                one.score.every_bit};
+    if (!one.proposal.names_place && !place.in_words.empty()) cause.sentence += " " + place.in_words;
+    // A sample speaks for itself only; "every bit" is said of the whole place, and only of the best.
+    if (cause.every_bit && place.sample.size() < place.window.size())
+      cause.every_bit =
+          causes.empty() && score(evidence, place.window, one.proposal.synthesise(place.window)).every_bit;
+    causes.push_back(std::move(cause));
+  }
+  return causes;
+}
+
+}  // namespace
+
+Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain,
+                         std::span<const Interval> bounded) {
+  Evidence evidence;
+  evidence.field = field;
+  evidence.layer = &layer;
+  evidence.out = out;
+  evidence.plain = std::move(plain);
+  const Shape shape = expected_shape(field, layer.problem->sizes());
+  evidence.rows = shape[0];
+  evidence.width = shape[1];
+  auto stored = evidence.plain;
+  store_field<Predicted>(field, layer, stored);
+  evidence.reference.resize(out.size());
+  evidence.significant.resize(out.size());
+  bool any = false;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    evidence.reference[i] = round_to_bf16(stored[i].value);
+    const Bf16 low = round_to_bf16(bounded[i].low), high = round_to_bf16(bounded[i].high);
+    const bool accepted = is_nan(out[i])
+                              ? is_nan(evidence.reference[i])
+                              : ordinal(low) <= ordinal(out[i]) && ordinal(out[i]) <= ordinal(high);
+    evidence.significant[i] = out[i] != evidence.reference[i] &&
+                              (!accepted || std::abs(ordinal(out[i]) - ordinal(evidence.reference[i])) > 1);
+    any = any || evidence.significant[i];
+  }
+  if (!any)
+    for (std::size_t i = 0; i < out.size(); ++i) evidence.significant[i] = out[i] != evidence.reference[i];
+  return evidence;
+}
+
+std::vector<Cause> find_causes(const Evidence& evidence) {
+  static constexpr struct {
+    FieldMask fields;
+    Mechanism propose;
+  } kMechanisms[] = {
+      {hypothesis_fields::kAll, propose_observations},  {hypothesis_fields::kComputed, propose_storing},
+      {hypothesis_fields::kProducts, propose_orders},   {hypothesis_fields::kProducts, propose_k_blocks},
+      {hypothesis_fields::kProducts, propose_operands}, {hypothesis_fields::kSwiglu, propose_swiglu},
+      {hypothesis_fields::kWeights, propose_weights},   {hypothesis_fields::kMerge, propose_merge},
+      {hypothesis_fields::kAll, propose_scattered},
+  };
+  if (std::ranges::equal(evidence.out, evidence.reference)) return {};
+  const Place place = find_place(evidence);
+  std::vector<Tried> credible;
+  for (const auto& [fields, propose] : kMechanisms) {
+    if ((fields & fields_of(evidence.field)) == 0) continue;
+    // Scattered zeros and flipped bits are named where nothing else gives every bit: they have no reason to
+    // be there.
+    if (propose == propose_scattered && std::ranges::any_of(credible, gives_every_bit)) continue;
+    for (auto& proposal : propose(evidence, place)) try_out(evidence, place, std::move(proposal), credible);
+  }
+  return named(evidence, place, std::move(credible));
+}
+
+std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials,
+                               std::span<const Field> unwritten) {
+  if (std::ranges::equal(evidence.out, evidence.reference)) return {};
+  const Place place = find_place(evidence);
+  std::vector<Tried> credible;
+  for (const Field field : unwritten)
+    for (auto& proposal : propose_unwritten(evidence, place, trials, field)) {
+      try_out(evidence, place, std::move(proposal), credible);
+      if (std::ranges::any_of(credible, gives_every_bit)) return named(evidence, place, std::move(credible));
+    }
+  return named(evidence, place, std::move(credible));
+}
+
+}  // namespace assay

@@ -1,0 +1,112 @@
+// Why a field is wrong: hypotheses are fitted to the elements that differ, synthesised in the predicted
+// arithmetic, and ranked by how much of the error they explain. Only for fields that did not pass; the work
+// is that of a few evaluations of the field.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "harness/contract/report.h"
+#include "reference_cpu/stages.h"
+
+namespace assay {
+
+/// A field that did not pass, beside what the reference makes of the candidate's own upstream fields.
+struct Evidence {
+  Field field{};
+  const Layer* layer = nullptr;  // rows in the candidate's order
+  std::array<const Values<Predicted>*, kFieldCount>
+      inputs{};                   // stored values of the fields the stage reads, whole
+  std::span<const Bf16> out;      // [rows, width]
+  Values<Predicted> plain;        // the same field predicted, before storing
+  std::vector<Bf16> reference;    // and stored
+  std::vector<bool> significant;  // differs by more than legal implementations may
+  std::int64_t rows = 0, width = 0;
+
+  const Values<Predicted>& input(Field from) const { return *inputs[static_cast<std::size_t>(from)]; }
+};
+
+/// Elements that hypotheses are evaluated on: rows and columns of the field, ascending.
+struct Window {
+  std::vector<std::int64_t> rows, columns;
+  std::size_t size() const { return rows.size() * columns.size(); }
+};
+
+inline constexpr std::size_t kWorthThreads =
+    4096;  // elements: below, starting threads costs more than it saves
+
+/// Stored bits of a window under a hypothesis, [window.rows, window.columns].
+using Synthesis = std::function<std::vector<Bf16>(const Window&)>;
+
+struct Proposal {
+  std::string_view hypothesis;  // id (hypotheses.h)
+  std::string sentence;         // without the place
+  Synthesis synthesise;
+  bool names_place = false;  // the sentence already says which rows
+};
+
+/// What is common to all elements that are wrong.
+struct Place {
+  Window window;         // rows and columns that are wrong: all of the field if the error is everywhere
+  Window sample;         // the part of it that hypotheses are fitted to
+  std::string in_words;  // "for expert 17", "in the last row of each expert"; empty if everywhere
+};
+
+/// A mechanism proposes hypotheses whose parameters it has fitted to the sample.
+using Mechanism = std::vector<Proposal> (*)(const Evidence&, const Place&);
+
+std::vector<Proposal> propose_observations(const Evidence&,
+                                           const Place&);  // causes_rows.cpp: zeros, moved rows, shifts
+std::vector<Proposal> propose_scattered(const Evidence&, const Place&);  // causes_rows.cpp: single elements
+std::vector<Proposal> propose_storing(const Evidence&,
+                                      const Place&);  // causes_store.cpp: truncation, scale, flushing
+std::vector<Proposal> propose_orders(const Evidence&,
+                                     const Place&);  // causes_order.cpp: how a product is summed
+std::vector<Proposal> propose_k_blocks(const Evidence&, const Place&);  // causes_k_blocks.cpp: stretches of K
+std::vector<Proposal> propose_operands(const Evidence&,
+                                       const Place&);  // causes_operands.cpp: wrong rows, experts, layouts
+std::vector<Proposal> propose_swiglu(const Evidence&, const Place&);   // causes_swiglu.cpp
+std::vector<Proposal> propose_weights(const Evidence&, const Place&);  // causes_weights.cpp
+std::vector<Proposal> propose_merge(const Evidence&, const Place&);    // causes_merge.cpp
+
+/// The layer run again with a fault in a field that the candidate did not write.
+struct UnwrittenTrials {
+  std::function<Values<Predicted>(const Fault&)> run;  // the evidence's field, before storing
+  bool some_tokens = false;  // the evidence holds some of the tokens only: places have no meaning
+};
+
+/// causes_unwritten.cpp: hypotheses about one such field, simplest first.
+std::vector<Proposal> propose_unwritten(const Evidence&, const Place&, const UnwrittenTrials&,
+                                        Field unwritten);
+
+/// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the
+/// caller's to fill. An element is significant if its interval rejects it or it is more than a neighbour
+/// away; if none is, where any bit differs.
+Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain,
+                         std::span<const Interval> bounded);
+
+/// A fitted factor, and what somebody may have written instead: a power of two, one plus one, a short
+/// decimal.
+std::vector<double> likely_factors(double fitted);
+
+/// Where the error is, and the sample of it.
+Place find_place(const Evidence& evidence);
+
+inline constexpr std::size_t kListedCauses = 5;
+
+/// Causes that explain the larger part of the error and more than chance gives, best first, at most
+/// kListedCauses.
+std::vector<Cause> find_causes(const Evidence& evidence);
+
+/// Likewise among hypotheses about the fields between the last one that the candidate wrote and this one, the
+/// nearest first, up to one that gives every bit.
+std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials,
+                               std::span<const Field> unwritten);
+
+/// Tokens to try hypotheses on, ascending: at most so many, half of them those with the most wrong elements.
+std::vector<std::int64_t> tokens_to_try(const Evidence& evidence, std::int64_t most);
+
+}  // namespace assay

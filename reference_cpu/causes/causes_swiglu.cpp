@@ -1,0 +1,172 @@
+// Hypotheses about SwiGLU: which columns are gate and up, which function is applied, and where it is rounded.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "reference_cpu/causes/causes.h"
+#include "reference_cpu/expf_sm90.h"
+
+namespace assay {
+namespace {
+
+float sigmoid(float a) { return 1.0f / (1.0f + expf_sm90(-a).value); }
+float silu(float a) { return a / (1.0f + expf_sm90(-a).value); }
+float to_bf16(float x) { return to_float(round_to_bf16(x)); }
+
+/// tanh.approx.f32 has a relative error of about 2^-11 (PTX ISA, tanh): 11 bits of it stand for its values.
+float tanh_to_11_bits(float x) {
+  const float exact = std::tanh(x);
+  if (exact == 0.0f || !std::isfinite(exact)) return exact;
+  const float unit = std::ldexp(1.0f, std::ilogb(exact) - 10);
+  return std::nearbyint(exact / unit) * unit;
+}
+
+float silu_by_tanh(float a) { return a * (0.5f + 0.5f * tanh_to_11_bits(0.5f * a)); }
+float silu_by_fp16_sigmoid(float a) { return a * static_cast<float>(static_cast<_Float16>(sigmoid(a))); }
+float silu_by_bf16_sigmoid(float a) { return a * to_bf16(sigmoid(a)); }
+float silu_by_bf16_exp(float a) { return a / (1.0f + to_bf16(expf_sm90(-a).value)); }
+float quick_gelu(float a) { return a * sigmoid(1.702f * a); }
+float gelu_erf(float a) { return 0.5f * a * (1.0f + std::erf(a * 0.70710678f)); }
+float gelu_tanh(float a) { return 0.5f * a * (1.0f + std::tanh(0.79788456f * (a + 0.044715f * a * a * a))); }
+float relu(float a) { return a > 0.0f ? a : 0.0f; }
+float relu_squared(float a) { return relu(a) * relu(a); }
+float identity(float a) { return a; }
+float hard_swish(float a) { return a * std::clamp((a + 3.0f) / 6.0f, 0.0f, 1.0f); }
+
+enum class Read { Halves, Swapped, Interleaved, InterleavedSwapped };
+enum class Up { Multiplied, Left };
+
+struct Variant {
+  std::string_view id, sentence;
+  float (*activation)(float);
+  Read read = Read::Halves;
+  Up up = Up::Multiplied;
+  std::int64_t gate_row = 0, up_row = 0;  // offsets of the rows read
+};
+
+// clang-format off
+constexpr Variant kVariants[] = {
+    {"copy_of_upstream",    "the gate half of first_gemm is copied",                        identity, Read::Halves, Up::Left},
+    {"copy_of_upstream",    "the up half of first_gemm is copied",                          identity, Read::Swapped, Up::Left},
+    {"gate_up_swapped",     "gate and up halves are exchanged",                             silu, Read::Swapped},
+    {"gate_up_interleaved", "gate and up columns are read as interleaved pairs",            silu, Read::Interleaved},
+    {"gate_up_interleaved", "up and gate columns are read as interleaved pairs",            silu, Read::InterleavedSwapped},
+    {"up_not_multiplied",   "the product with the up half is missing",                      silu, Read::Halves, Up::Left},
+    {"wrong_activation",    "the activation is missing: gate times up",                     identity},
+    {"wrong_activation",    "the activation is sigmoid(a), not a sigmoid(a)",               sigmoid},
+    {"wrong_activation",    "the activation is a sigmoid(1.702 a), not a sigmoid(a)",       quick_gelu},
+    {"wrong_activation",    "the activation is gelu (erf)",                                 gelu_erf},
+    {"wrong_activation",    "the activation is gelu (tanh)",                                gelu_tanh},
+    {"wrong_activation",    "the activation is relu",                                       relu},
+    {"wrong_activation",    "the activation is relu squared",                               relu_squared},
+    {"wrong_activation",    "the activation is hard swish",                                 hard_swish},
+    {"approximate_sigmoid", "the sigmoid comes from a tanh of 11 bits",                     silu_by_tanh},
+    {"approximate_sigmoid", "the sigmoid is rounded to fp16",                               silu_by_fp16_sigmoid},
+    {"approximate_sigmoid", "the exponential in the sigmoid is rounded to bf16",            silu_by_bf16_exp},
+    {"sigmoid_rounded",     "the sigmoid is rounded to bf16 before it is multiplied",       silu_by_bf16_sigmoid},
+    {"wrong_token",         "the gate half is that of the row before",                      silu, Read::Halves, Up::Multiplied, -1, 0},
+    {"wrong_token",         "the gate half is that of the row after",                       silu, Read::Halves, Up::Multiplied, 1, 0},
+    {"wrong_token",         "the up half is that of the row before",                        silu, Read::Halves, Up::Multiplied, 0, -1},
+    {"wrong_token",         "the up half is that of the row after",                         silu, Read::Halves, Up::Multiplied, 0, 1},
+};
+// clang-format on
+
+struct Operands {
+  float gate, up;
+};
+
+Operands operands(const Evidence& evidence, const Variant& variant, std::int64_t r, std::int64_t i) {
+  const std::int64_t width = evidence.width;
+  const auto& first = evidence.input(Field::first_gemm);
+  const auto at = [&](std::int64_t row, std::int64_t column) {
+    return first[static_cast<std::size_t>(std::clamp<std::int64_t>(row, 0, evidence.rows - 1) * 2 * width +
+                                          column)]
+        .value;
+  };
+  std::int64_t gate = i, up = width + i;
+  if (variant.read == Read::Swapped) std::swap(gate, up);
+  if (variant.read == Read::Interleaved) gate = 2 * i, up = 2 * i + 1;
+  if (variant.read == Read::InterleavedSwapped) gate = 2 * i + 1, up = 2 * i;
+  return {at(r + variant.gate_row, gate), at(r + variant.up_row, up)};
+}
+
+/// SwiGLU with `activation` for silu and its rounding as given.
+template <class Activation>
+Synthesis swiglu(const Evidence& evidence, const Variant& variant, Store store, Activation activation) {
+  return [&evidence, variant, store, activation](const Window& window) {
+    std::vector<Bf16> bits(window.size());
+#pragma omp parallel for schedule(static) if (window.size() > kWorthThreads)
+    for (std::size_t i = 0; i < window.rows.size(); ++i)
+      for (std::size_t c = 0; c < window.columns.size(); ++c) {
+        const auto [gate, up] = operands(evidence, variant, window.rows[i], window.columns[c]);
+        float value = activation(gate);
+        if (store == Store::Bf16) value = to_bf16(value);
+        bits[i * window.columns.size() + c] =
+            round_to_bf16(variant.up == Up::Multiplied ? value * up : value);
+      }
+    return bits;
+  };
+}
+
+/// The gate value up to which silu came out zero, if it did so below and nowhere above.
+std::optional<float> flush_limit(const Evidence& evidence, const Window& window) {
+  float highest_zero = -INFINITY, lowest_kept = INFINITY;
+  for (const auto r : window.rows)
+    for (const auto c : window.columns) {
+      const auto at = static_cast<std::size_t>(r * evidence.width + c);
+      if (ordinal(evidence.reference[at]) == 0) continue;
+      const float gate = operands(evidence, kVariants[0], r, c).gate;
+      if (ordinal(evidence.out[at]) == 0)
+        highest_zero = std::max(highest_zero, gate);
+      else
+        lowest_kept = std::min(lowest_kept, gate);
+    }
+  if (std::isinf(highest_zero) || highest_zero >= lowest_kept) return std::nullopt;
+  const float rounded = std::ceil(highest_zero);
+  return rounded <= lowest_kept ? rounded : lowest_kept;
+}
+
+/// out = factor * silu * up by least squares.
+double fitted_factor(const Evidence& evidence, const Window& window) {
+  double cross = 0.0, square = 0.0;
+  for (const auto r : window.rows)
+    for (const auto c : window.columns) {
+      const auto [gate, up] = operands(evidence, kVariants[0], r, c);
+      const double exact = static_cast<double>(silu(gate)) * up,
+                   out = to_float(evidence.out[static_cast<std::size_t>(r * evidence.width + c)]);
+      if (!std::isfinite(exact) || !std::isfinite(out)) continue;
+      cross += out * exact;
+      square += exact * exact;
+    }
+  return square > 0.0 ? cross / square : 1.0;
+}
+
+}  // namespace
+
+std::vector<Proposal> propose_swiglu(const Evidence& evidence, const Place& place) {
+  const Store declared = evidence.layer->contract->silu;
+  std::vector<Proposal> all;
+  for (const auto& variant : kVariants)
+    all.push_back(
+        {variant.id, std::string(variant.sentence), swiglu(evidence, variant, declared, variant.activation)});
+  constexpr Variant kAsIs = {"", "", silu};
+  if (declared == Store::Bf16)
+    all.push_back({"silu_unrounded", "silu is not rounded to bf16 before the product",
+                   swiglu(evidence, kAsIs, Store::Unrounded, silu)});
+  else
+    all.push_back({"silu_rounded", "silu is rounded to bf16 before the product",
+                   swiglu(evidence, kAsIs, Store::Bf16, silu)});
+  if (const auto limit = flush_limit(evidence, place.sample))
+    all.push_back(
+        {"silu_flushed", fmt::format("silu is zero for gates below {:.4g}", *limit),
+         swiglu(evidence, kAsIs, declared, [limit](float a) { return a < *limit ? 0.0f : silu(a); })});
+  for (const double factor : likely_factors(fitted_factor(evidence, place.sample)))
+    all.push_back({"scaled", fmt::format("silu is {:.6g} times what it should be", factor),
+                   swiglu(evidence, kAsIs, declared,
+                          [factor](float a) { return static_cast<float>(silu(a) * factor); })});
+  return all;
+}
+
+}  // namespace assay

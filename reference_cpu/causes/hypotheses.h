@@ -1,0 +1,111 @@
+// What may have gone wrong with a field: one row per hypothesis that the search for causes tries (causes.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "harness/contract/field.h"
+
+namespace assay {
+
+/// Fields as a set of bits.
+using FieldMask = std::uint32_t;
+template <class... F>
+constexpr FieldMask fields_of(F... fields) {
+  return ((FieldMask{1} << static_cast<unsigned>(fields)) | ...);
+}
+
+struct Hypothesis {
+  std::string_view id;    // Cause::hypothesis; faults name the one they expect
+  FieldMask fields;       // where it is tried, when the field itself did not pass
+  std::string_view what;  // in general; Cause::sentence gives the parameters found
+};
+
+namespace hypothesis_fields {
+inline constexpr FieldMask kProducts = fields_of(Field::router_logits, Field::first_gemm, Field::second_gemm);
+inline constexpr FieldMask kSwiglu = fields_of(Field::intermediate);
+inline constexpr FieldMask kWeights = fields_of(Field::topk_weights);
+inline constexpr FieldMask kMerge = fields_of(Field::hidden_states);
+inline constexpr FieldMask kCopy = fields_of(Field::hidden_states_unpermute);
+inline constexpr FieldMask kAll = kProducts | kSwiglu | kWeights | kMerge | kCopy;
+inline constexpr FieldMask kComputed = kProducts | kSwiglu | kWeights | kMerge;
+}  // namespace hypothesis_fields
+
+/// Simplest first: of two that explain equally much, the earlier is named.
+// clang-format off
+inline constexpr Hypothesis kHypotheses[] = {
+  // What is there instead of a result.
+  {"zeros",                 hypothesis_fields::kAll,      "rows, columns or elements are zero"},
+  {"not_written",           hypothesis_fields::kAll,      "rows, columns or elements are NaN, or one value everywhere: never written"},
+  {"bit_flip",              hypothesis_fields::kAll,      "a few elements differ in one bit each"},
+  {"moved_rows",            hypothesis_fields::kAll,      "rows hold the result of other rows: another token's, the neighbour's"},
+  {"shifted_columns",       hypothesis_fields::kAll,      "columns are shifted"},
+  {"copy_of_upstream",      hypothesis_fields::kSwiglu | hypothesis_fields::kMerge, "a row of an upstream field, copied"},
+  {"scaled",                hypothesis_fields::kComputed, "times a constant"},
+  // How products are summed.
+  {"split_k",               hypothesis_fields::kProducts, "K is split into parts whose sums are added"},
+  {"k_permuted",            hypothesis_fields::kProducts, "K is walked in another order of blocks"},
+  {"fp32_sequential",       hypothesis_fields::kProducts, "K is summed one by one in fp32, rounded to nearest"},
+  {"fp32_pairwise",         hypothesis_fields::kProducts, "K is summed as a tree in fp32, rounded to nearest"},
+  {"bf16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every term"},
+  {"bf16_partial_sums",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every block of K"},
+  {"fp16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to fp16"},
+  // How values are stored.
+  {"truncated",             hypothesis_fields::kComputed, "stored values are truncated, not rounded"},
+  {"half_away",             hypothesis_fields::kComputed, "ties are rounded away from zero, not to even"},
+  {"rounded_twice",         hypothesis_fields::kComputed, "rounded to an intermediate format (fp16, tf32) before bf16"},
+  {"subnormals_flushed",    hypothesis_fields::kComputed, "small results are flushed to zero"},
+  {"clamped",               hypothesis_fields::kComputed, "results are limited in magnitude; Inf and NaN are lost"},
+  // Products on wrong operands.
+  {"k_dropped",             hypothesis_fields::kProducts, "a stretch of K is missing"},
+  {"k_doubled",             hypothesis_fields::kProducts, "a stretch of K is added twice"},
+  {"k_scaled",              hypothesis_fields::kProducts, "a stretch of K is scaled, or missing in a part of the elements"},
+  {"k_stale",               hypothesis_fields::kProducts, "a stretch of K uses another stretch's, row's or expert's operand"},
+  {"wrong_expert",          hypothesis_fields::kProducts, "rows use another expert's weights"},
+  {"wrong_token",           hypothesis_fields::kProducts | hypothesis_fields::kSwiglu, "rows use another row's input"},
+  {"transposed_weight",     hypothesis_fields::kProducts, "the weight is read transposed"},
+  // SwiGLU.
+  {"gate_up_swapped",       hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up halves are exchanged"},
+  {"gate_up_interleaved",   hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
+  {"silu_unrounded",        hypothesis_fields::kSwiglu,   "silu is not rounded to bf16 before the product"},
+  {"silu_rounded",          hypothesis_fields::kSwiglu,   "silu is rounded to bf16 before the product"},
+  {"sigmoid_rounded",       hypothesis_fields::kSwiglu,   "the sigmoid is rounded to bf16 before it is multiplied"},
+  {"approximate_sigmoid",   hypothesis_fields::kSwiglu,   "the sigmoid is a fast approximation"},
+  {"silu_flushed",          hypothesis_fields::kSwiglu,   "silu is zero below a limit"},
+  {"up_not_multiplied",     hypothesis_fields::kSwiglu,   "the product with the up half is missing"},
+  {"wrong_activation",      hypothesis_fields::kSwiglu,   "another activation: relu, gelu, sigmoid(1.702 a), sigmoid alone"},
+  // Weights.
+  {"not_renormalised",      hypothesis_fields::kWeights,  "the weights are not divided by their sum"},
+  {"renormalised",          hypothesis_fields::kWeights,  "the weights are divided by their sum, which norm_topk_prob switches off"},
+  {"renormalised_twice",    hypothesis_fields::kWeights,  "the weights are divided by their sum, and once more"},
+  {"softmax_over_selected", hypothesis_fields::kWeights,  "the softmax runs over the chosen experts only"},
+  {"probabilities_rounded", hypothesis_fields::kWeights,  "the probabilities are rounded to bf16 before they are divided by their sum"},
+  {"logits_unrounded",      hypothesis_fields::kWeights,  "the softmax runs on logits that are not rounded"},
+  {"no_softmax",            hypothesis_fields::kWeights,  "there is no softmax: logits, sigmoids or exponentials as weights"},
+  {"softmax_over_tokens",   hypothesis_fields::kWeights,  "the softmax runs over the tokens"},
+  // Merge.
+  {"fp32_merge",            hypothesis_fields::kMerge,    "slots are summed in fp32 and rounded once"},
+  {"slots_ascending",       hypothesis_fields::kMerge,    "slots are summed ascending, not as four interleaved sums"},
+  {"bf16_merge_by_expert",  hypothesis_fields::kMerge,    "slots are added in bf16 by ascending expert"},
+  {"bf16_merge",            hypothesis_fields::kMerge,    "slots are added in bf16 by ascending slot"},
+  {"product_unrounded",     hypothesis_fields::kMerge,    "weight times value is not rounded before the sum"},
+  {"product_rounded",       hypothesis_fields::kMerge,    "weight times value is rounded before the sum"},
+  {"weights_unrounded",     hypothesis_fields::kMerge,    "the weights are not rounded to bf16"},
+  {"weight_twice",          hypothesis_fields::kMerge,    "the weight is applied twice"},
+  {"weight_not_applied",    hypothesis_fields::kMerge,    "the weights are not applied"},
+  {"weights_permuted",      hypothesis_fields::kMerge | hypothesis_fields::kWeights, "the weights of two slots are exchanged, or their order is another"},
+  {"weights_of_token",      hypothesis_fields::kMerge | hypothesis_fields::kWeights, "the weights are another token's"},
+  {"slot_missing",          hypothesis_fields::kMerge,    "a slot is left out of the sum"},
+  {"slot_doubled",          hypothesis_fields::kMerge,    "a slot is added twice"},
+  {"slot_of_token",         hypothesis_fields::kMerge,    "a slot's row is another one"},
+};
+// clang-format on
+
+constexpr const Hypothesis* find_hypothesis(std::string_view id) {
+  for (const auto& row : kHypotheses)
+    if (row.id == id) return &row;
+  return nullptr;
+}
+
+}  // namespace assay

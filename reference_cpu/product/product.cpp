@@ -1,0 +1,235 @@
+#include "reference_cpu/product/product.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <limits>
+
+#include "harness/host/phase_timer.h"
+#include "reference_cpu/arithmetic.h"
+#include "reference_cpu/product/product_by_engine.h"
+#include "reference_cpu/product/product_kernels.h"
+#include "reference_cpu/product/product_operands.h"
+
+namespace assay {
+
+extern const ProductKernels baseline, avx2, avx512;
+
+namespace {
+
+constexpr std::int64_t kRowsPerTask = 256;  // a packed panel is reused by this many rows
+constexpr std::int64_t kGroupsAtOnce =
+    16;  // experts loaded together, so that loading is parallel and memory stays bounded
+
+std::atomic<const ProductKernels*> selected_kernels = nullptr;
+
+/// Rows of one group that share weights and length of K; faults split groups.
+struct Segment {
+  std::int64_t weights_group;
+  std::int64_t begin, end;  // rows
+  std::int64_t k;           // terms summed
+  bool zero;                // rows left zero
+};
+
+template <class Value>
+std::vector<Segment> segments(const GroupedProduct<Value>& p) {
+  std::vector<Segment> all;
+  const auto groups = static_cast<std::int64_t>(p.offsets.size()) - 1;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto begin = p.offsets[static_cast<std::size_t>(g)],
+               end = p.offsets[static_cast<std::size_t>(g) + 1];
+    if (begin == end) continue;
+    Segment whole{g, begin, end, p.k, false};
+    const Fault& fault = p.fault;
+    if (fault.kind == FaultKind::DropLastK ||
+        (fault.kind == FaultKind::DropLastKOfExpert && fault.expert == g))
+      whole.k = std::max<std::int64_t>(0, p.k - fault.amount);
+    std::int64_t tail = 0;
+    if (fault.kind == FaultKind::ZeroLastRow) tail = 1;
+    if (fault.kind == FaultKind::WrongExpert) tail = std::min(fault.amount, end - begin);
+    if (tail == 0) {
+      all.push_back(whole);
+      continue;
+    }
+    if (begin < end - tail) all.push_back({g, begin, end - tail, p.k, false});
+    const bool zero = fault.kind == FaultKind::ZeroLastRow;
+    all.push_back({zero ? g : (g + 1) % groups, end - tail, end, p.k, zero});
+  }
+  return all;
+}
+
+void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel,
+             const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
+             LargeVector<Interval>& out) {
+  BoundedRow left_rows[2];
+  double granularity[2] = {};
+  bool exact_row[2] = {};
+  for (int i = 0; i < rows; ++i) {
+    const auto source = p.source[static_cast<std::size_t>(row + i)];
+    left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k,
+                    left.squares.data() + source * p.k};
+    if (p.k == 0) continue;
+    granularity[i] = left.granularity[static_cast<std::size_t>(source)];
+    exact_row[i] = left.exact[static_cast<std::size_t>(source)] != 0;
+  }
+  BoundedSums sums[2];
+  selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
+  for (int i = 0; i < rows; ++i)
+    for (std::int64_t c = 0; c < count; ++c) {
+      const ProductSums element{sums[i].ref[c], sums[i].spread[c], sums[i].squares[c],
+                                exact_row[i] ? sums[i].running[c] : std::numeric_limits<float>::infinity()};
+      const double right =
+          granularity[i] > 0.0
+              ? panel.granularity_from(c, p.k, least_right_granularity(left.shape, element, granularity[i]))
+              : 0.0;
+      const bool exact = exact_in_any_order(left.shape, element, granularity[i], right);
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] =
+          product_interval(left.shape, element, exact);
+    }
+}
+
+/// The tensor core, stretch by stretch; partial sums are added in fp32.
+void tensor_core(const Panel& panel, const Summation& order, const float* a, const std::int32_t* exponents,
+                 float* sums, std::int32_t* flags) {
+  float partial[kPanelColumns] = {};
+  bool first = true;
+  for (const auto& stretch : order.stretches) {
+    selected_kernels.load()->tensor_core(panel, order.rule, a, exponents, stretch.begin, stretch.end, partial,
+                                         flags);
+    if (!stretch.closes) continue;
+    for (int c = 0; c < kPanelColumns; ++c) {
+      sums[c] = first ? partial[c] : sums[c] + partial[c];
+      partial[c] = 0.0f;
+    }
+    first = false;
+  }
+}
+
+void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, PackedPanel& panel,
+             const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
+             LargeVector<PredictedValue>& out) {
+  const auto& kernels = *selected_kernels.load();
+  const Summation order = summation(p.accumulator, segment.k);
+  for (int i = 0; i < rows; ++i) {
+    const auto source = p.source[static_cast<std::size_t>(row + i)];
+    const float* a = left.values.data() + source * left.stride;
+    const std::int32_t* exponents = left.exponents.data() + source * left.stride;
+    float sums[kPanelColumns] = {};
+    std::int32_t flags[kPanelColumns] = {};
+    const Panel view = panel.view(segment.k);
+    if (p.fault.kind == FaultKind::AccumulateBf16)
+      kernels.bf16_sequential(view, a, sums);
+    else if (order.rule == StepRule::RoundEach)
+      kernels.sequential(view, a, sums);
+    else if (order.rule == StepRule::RoundTree)
+      kernels.pairwise(view, a, sums);
+    else
+      tensor_core(view, order, a, exponents, sums, flags);
+    bool open[kPanelColumns], any = false;
+    for (std::int64_t c = 0; c < count; ++c) {
+      open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
+      any = any || open[c];
+    }
+    // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
+    // as on any machine.
+    float plain[kPanelColumns];
+    if (any) kernels.sequential(view, a, plain);
+    for (std::int64_t c = 0; c < count; ++c)
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {open[c] ? plain[c] : sums[c], open[c]};
+  }
+}
+
+/// A dropped tail is a shorter K; the tensor-core step it ends in reads zeros there.
+void clear_tail(PackedPanel& panel, std::int64_t from) {
+  std::fill(panel.values.begin() + from * kPanelColumns, panel.values.end(), 0.0f);
+  if (!panel.exponents.empty())
+    std::fill(panel.exponents.begin() + from * kPanelColumns, panel.exponents.end(), kZeroExponent);
+}
+
+template <class Rows>
+LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>& p) {
+  if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
+  LargeVector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
+  const Rows left(p);
+  const auto all = segments(p);
+  struct Task {
+    std::size_t segment;
+    std::int64_t first, row;
+  };
+  std::exception_ptr error;
+  for (std::size_t chunk = 0; chunk < all.size(); chunk += kGroupsAtOnce) {
+    const std::size_t chunk_end = std::min(all.size(), chunk + kGroupsAtOnce);
+    std::vector<ExpertMatrix> weights(chunk_end - chunk);
+    std::vector<Task> tasks;
+    for (std::size_t s = chunk; s < chunk_end; ++s)
+      if (all[s].zero)
+        std::fill(out.begin() + all[s].begin * p.n, out.begin() + all[s].end * p.n, typename Rows::Value{});
+    for (std::size_t s = chunk; s < chunk_end; ++s)
+      for (std::int64_t row = all[s].begin; !all[s].zero && row < all[s].end; row += kRowsPerTask)
+        for (std::int64_t first = 0; first < p.n; first += kPanelColumns) tasks.push_back({s, first, row});
+#pragma omp parallel
+    {
+#pragma omp for schedule(dynamic, 1)
+      for (std::size_t s = chunk; s < chunk_end; ++s) {
+        try {
+          weights[s - chunk] = p.weights(all[s].weights_group);
+        } catch (...) {
+#pragma omp critical
+          error = std::current_exception();
+        }
+      }
+      PackedPanel panel;
+#pragma omp for schedule(dynamic, 4)
+      for (std::size_t t = 0; t < tasks.size(); ++t) {
+        if (error) continue;
+        const auto& [s, first, begin] = tasks[t];
+        const Segment& segment = all[s];
+        const std::int64_t count = std::min<std::int64_t>(kPanelColumns, p.n - first);
+        panel.pack(weights[s - chunk].values, p.k, first, count, Rows::kNeedsExponents);
+        if (segment.k < p.k) clear_tail(panel, segment.k);
+        const std::int64_t end = std::min(segment.end, begin + kRowsPerTask);
+        for (std::int64_t row = begin; row < end; row += 2)
+          compute(p, left, panel, segment, row, row + 1 < end ? 2 : 1, first, count, out);
+      }
+    }
+    if (error) std::rethrow_exception(error);
+  }
+  return out;
+}
+
+}  // namespace
+
+LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product) {
+  if (auto taken_over = product_by_engine<Interval>(product, run<BoundedRows>)) return std::move(*taken_over);
+  const PhaseTimer timer("bounded products");
+  return run<BoundedRows>(product);
+}
+
+LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product) {
+  if (auto taken_over = product_by_engine<PredictedValue>(product, run<PredictedRows>))
+    return std::move(*taken_over);
+  const PhaseTimer timer("predicted products");
+  return run<PredictedRows>(product);
+}
+
+const ProductKernels* product_kernels(const char* name) {
+  if (std::strcmp(name, baseline.name) == 0) return &baseline;
+  if (std::strcmp(name, avx2.name) == 0) return __builtin_cpu_supports("x86-64-v3") ? &avx2 : nullptr;
+  if (std::strcmp(name, avx512.name) == 0) return __builtin_cpu_supports("x86-64-v4") ? &avx512 : nullptr;
+  return nullptr;
+}
+
+const ProductKernels& product_kernels() {
+  for (const char* name : {"avx512", "avx2"})
+    if (const auto* found = product_kernels(name)) return *found;
+  return baseline;
+}
+
+bool use_product_kernels(const char* name) {
+  const auto* found = *name == '\0' ? &product_kernels() : product_kernels(name);
+  if (found != nullptr) selected_kernels = found;
+  return found != nullptr;
+}
+
+}  // namespace assay

@@ -1,0 +1,125 @@
+#include "reference_cpu/product/product_by_engine.h"
+
+#include <bit>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "harness/contract/error.h"
+#include "harness/host/phase_timer.h"
+#include "reference_cpu/arithmetic.h"
+
+namespace assay {
+namespace {
+
+constexpr std::int64_t kSampledGroups = 8;  // of each the first and the last row: tiles end there
+
+bool close(double theirs, double ours, double tolerance) {
+  return theirs == ours || std::fabs(theirs - ours) <= tolerance || (std::isnan(theirs) && std::isnan(ours));
+}
+
+/// An error of the reference below a thousandth of the bound is negligible beside it (numerics 3.14).
+bool agree(const Interval& theirs, const Interval& ours) {
+  constexpr double kShareOfBound = 1e-3;
+  const double tolerance = kShareOfBound * radius(ours);
+  return close(theirs.ref, ours.ref, tolerance) && close(theirs.low, ours.low, tolerance) &&
+         close(theirs.high, ours.high, tolerance) &&
+         close(theirs.noise, ours.noise, kShareOfBound * ours.noise);
+}
+
+bool agree(const PredictedValue& theirs, const PredictedValue& ours) {
+  const bool both_nan = std::isnan(theirs.value) && std::isnan(ours.value);
+  return theirs.undetermined == ours.undetermined &&
+         (both_nan || std::bit_cast<std::uint32_t>(theirs.value) == std::bit_cast<std::uint32_t>(ours.value));
+}
+
+std::string text(const Interval& x) {
+  return fmt::format("{} in [{}, {}], noise {}", x.ref, x.low, x.high, x.noise);
+}
+std::string text(const PredictedValue& x) {
+  return fmt::format("{}{}", x.value, x.undetermined ? " (undetermined)" : "");
+}
+
+/// First and last rows of groups spread over all that have rows.
+std::vector<std::int64_t> sampled_rows(std::span<const std::int64_t> offsets) {
+  std::vector<std::size_t> filled;
+  for (std::size_t g = 0; g + 1 < offsets.size(); ++g)
+    if (offsets[g] < offsets[g + 1]) filled.push_back(g);
+  const auto groups = std::min<std::int64_t>(kSampledGroups, static_cast<std::int64_t>(filled.size()));
+  std::vector<std::int64_t> rows;
+  for (std::int64_t i = 0; i < groups; ++i) {
+    const std::size_t g =
+        filled[static_cast<std::size_t>(i * static_cast<std::int64_t>(filled.size()) / groups)];
+    rows.push_back(offsets[g]);
+    if (offsets[g + 1] - 1 > offsets[g]) rows.push_back(offsets[g + 1] - 1);
+  }
+  return rows;
+}
+
+template <class Value>
+void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> theirs,
+                 const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
+  const auto rows = sampled_rows(product.offsets);
+  std::vector<std::int32_t> source;
+  std::vector<std::int64_t> offsets(1, 0);
+  for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g) {
+    for (const auto r : rows)
+      if (r >= product.offsets[g] && r < product.offsets[g + 1])
+        source.push_back(product.source[static_cast<std::size_t>(r)]);
+    offsets.push_back(static_cast<std::int64_t>(source.size()));
+  }
+  GroupedProduct<Value> sample = product;
+  sample.source = source;
+  sample.offsets = offsets;
+  const auto ours = own(sample);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::int64_t c = 0; c < product.n; ++c) {
+      const Value& a = theirs[static_cast<std::size_t>(rows[i] * product.n + c)];
+      const Value& b = ours[i * static_cast<std::size_t>(product.n) + static_cast<std::size_t>(c)];
+      if (!agree(a, b))
+        throw InputError(fmt::format(
+            "expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
+            "--engine cpu judges without it",
+            engine_in_force()->name, text(b), rows[i], c, product.k, text(a)));
+    }
+}
+
+bool offer(const Engine& engine, const GroupedProduct<Interval>& product, std::span<Interval> out) {
+  return engine.bounded && engine.bounded(product, out);
+}
+
+bool offer(const Engine& engine, const GroupedProduct<PredictedValue>& product,
+           std::span<PredictedValue> out) {
+  return engine.predicted && engine.predicted(product, out);
+}
+
+}  // namespace
+
+template <class Value>
+std::optional<LargeVector<Value>> product_by_engine(
+    const GroupedProduct<Value>& product,
+    const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
+  const Engine* engine = engine_in_force();
+  const auto rows = static_cast<std::int64_t>(product.source.size());
+  if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
+    return std::nullopt;
+  if (rows * product.n * product.k < engine->least_multiply_adds) return std::nullopt;
+  LargeVector<Value> out(static_cast<std::size_t>(rows * product.n));
+  {
+    const PhaseTimer timer("products by the engine");
+    if (!offer(*engine, product, out)) return std::nullopt;
+  }
+  const PhaseTimer timer("sampled rows of the engine's products");
+  verify_rows<Value>(product, out, own);
+  count_product_by_engine();
+  return out;
+}
+
+template std::optional<LargeVector<Interval>> product_by_engine(
+    const GroupedProduct<Interval>&,
+    const std::function<LargeVector<Interval>(const GroupedProduct<Interval>&)>&);
+template std::optional<LargeVector<PredictedValue>> product_by_engine(
+    const GroupedProduct<PredictedValue>&,
+    const std::function<LargeVector<PredictedValue>(const GroupedProduct<PredictedValue>&)>&);
+
+}  // namespace assay

@@ -1,0 +1,120 @@
+// An engine is believed only as far as sampled rows go: right values are taken, wrong ones refused, declined
+// products computed here.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "harness/contract/engine.h"
+#include "harness/contract/error.h"
+#include "reference_cpu/product/product.h"
+
+using namespace assay;
+
+namespace {
+
+constexpr std::int64_t kRows = 6, kTerms = 40, kColumns = 5;
+
+struct Example {
+  std::vector<Bf16>
+      right;  // [kColumns, kTerms]: of many sizes, so that no sum is proven exact and intervals have a width
+  std::vector<Interval> intervals;
+  std::vector<PredictedValue> predictions;
+  std::vector<std::int32_t> source = {5, 4, 3, 2, 1, 0};
+  std::vector<std::int64_t> offsets = {0, 2, 2, 6};
+
+  Example() {
+    for (std::int64_t i = 0; i < kColumns * kTerms; ++i)
+      right.push_back(round_to_bf16(std::exp(3.0 * std::cos(static_cast<double>(i)))));
+    for (std::int64_t i = 0; i < kRows * kTerms; ++i) {
+      const float x = to_float(round_to_bf16(std::sin(static_cast<double>(i))));
+      intervals.push_back({x, x, x, 0.0});
+      predictions.push_back({x, false});
+    }
+  }
+
+  template <class Value>
+  GroupedProduct<Value> product(const std::vector<Value>& left) const {
+    GroupedProduct<Value> p;
+    p.left = left;
+    p.source = source;
+    p.offsets = offsets;
+    p.k = kTerms;
+    p.n = kColumns;
+    p.weights = [this](std::int64_t) { return ExpertMatrix{right, nullptr}; };
+    p.accumulator = {AccumulatorKind::Hopper, {}};
+    return p;
+  }
+};
+
+/// Gives `values` back, with one element changed by `change`.
+template <class Value>
+auto replay(const LargeVector<Value>& values, std::size_t at, std::function<void(Value&)> change) {
+  return [=](const GroupedProduct<Value>&, std::span<Value> out) {
+    std::copy(values.begin(), values.end(), out.begin());
+    change(out[at]);
+    return true;
+  };
+}
+
+struct NoEngineAfter {
+  ~NoEngineAfter() { use_engine(std::nullopt); }
+};
+
+}  // namespace
+
+TEST_SUITE("engine") {
+  TEST_CASE("right values are taken over and counted; an engine's error far below the bound is allowed") {
+    const NoEngineAfter cleanup;
+    const Example e;
+    const auto right = grouped_product(e.product(e.intervals));
+    const auto tiny = [](Interval& x) { x.ref += 1e-4 * (x.high - x.ref); };
+    use_engine(Engine{"test", 0, replay<Interval>(right, 0, tiny), nullptr});
+    const auto taken = grouped_product(e.product(e.intervals));
+    CHECK(taken_by_engine().products == 1);
+    CHECK(taken[0].ref != right[0].ref);
+    CHECK(taken[7].ref == right[7].ref);
+  }
+
+  TEST_CASE("a wrong value, interval, noise or bit in a sampled row is refused") {
+    const NoEngineAfter cleanup;
+    const Example e;
+    const auto intervals = grouped_product(e.product(e.intervals));
+    const auto predictions = grouped_product(e.product(e.predictions));
+    const std::function<void(Interval&)> wrong[] = {
+        [](Interval& x) { x.ref += 1e-2 * (x.high - x.ref); }, [](Interval& x) { x.low = x.ref; },
+        [](Interval& x) { x.high = x.ref; }, [](Interval& x) { x.noise = 1.01 * x.noise + 1.0; },
+        [](Interval& x) { x.ref = NAN; }};
+    for (const auto& change : wrong)
+      for (const std::size_t row : {0, 1, 2, 5}) {  // first and last rows of both filled groups
+        use_engine(Engine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr});
+        CHECK_THROWS_AS(grouped_product(e.product(e.intervals)), InputError);
+      }
+    const std::function<void(PredictedValue&)> wrong_bits[] = {
+        [](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); },
+        [](PredictedValue& x) { x.undetermined = true; }};
+    for (const auto& change : wrong_bits) {
+      use_engine(Engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)});
+      CHECK_THROWS_AS(grouped_product(e.product(e.predictions)), InputError);
+    }
+  }
+
+  TEST_CASE("declined, small and planted products are computed by the CPU") {
+    const NoEngineAfter cleanup;
+    const Example e;
+    const auto right = grouped_product(e.product(e.predictions));
+    int offers = 0;
+    const auto decline = [&](const GroupedProduct<PredictedValue>&, std::span<PredictedValue>) {
+      return ++offers < 0;
+    };
+    use_engine(Engine{"test", 0, nullptr, decline});
+    CHECK(grouped_product(e.product(e.predictions))[0].value == right[0].value);
+    CHECK(offers == 1);
+    auto planted = e.product(e.predictions);
+    planted.fault = {FaultKind::DropLastK, Field::first_gemm, 8, 0};
+    grouped_product(planted);
+    use_engine(Engine{"test", kRows * kTerms * kColumns + 1, nullptr, decline});
+    grouped_product(e.product(e.predictions));
+    CHECK(offers == 1);
+    CHECK(taken_by_engine().products == 0);
+  }
+}

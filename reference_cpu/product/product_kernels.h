@@ -1,0 +1,71 @@
+// The inner loops of a matrix product against 16 columns at a time, compiled once per vector width.
+// Every column is summed in ascending K by one lane, so the bits do not depend on the vector width.
+#pragma once
+
+#include <cstdint>
+
+#include "harness/contract/summation.h"
+
+namespace assay {
+
+inline constexpr int kPanelColumns = 16;
+
+/// 16 columns of the right operand, K-major and padded with zeros to a multiple of 16 in K.
+struct Panel {
+  const float* values;  // [k_padded, 16]
+  const std::int32_t*
+      exponents;   // [k_padded, 16]: unbiased; kZeroExponent for zeros. Null unless predicting.
+  std::int64_t k;  // not padded
+};
+
+/// Exponent of a zero operand: low enough never to raise an alignment, and to be told from real exponents.
+inline constexpr std::int32_t kZeroExponent = -1000;
+
+/// One row of the left operand for the bounded arithmetic, [k] each.
+struct BoundedRow {
+  const double* ref;
+  const float* spread;   // per unit of |b|: what the term adds to the a-priori bound
+  const float* squares;  // per unit of b^2: what the term adds to the variance
+};
+
+/// One row against the panel: sum ref_k b_k in float64; sum spread_k |b_k|, sum squares_k b_k^2 and the
+/// running bound in float32.
+struct BoundedSums {
+  double ref[kPanelColumns];
+  float spread[kPanelColumns];
+  float squares[kPanelColumns];
+  float running[kPanelColumns];  // units of 2^-23; 0 unless asked for
+};
+
+/// The order to walk K in, and what to add up on the way. Plain data: kernels share no inline function with
+/// other files.
+struct Walk {
+  const SumStretch* stretches;
+  std::int64_t count;
+  StepRule rule;
+  bool running;            // take the running bound
+  float terms_per_spread;  // |a||b| = spread_k |b| * terms_per_spread where the left operand is exact
+};
+
+struct ProductKernels {
+  const char* name;
+  /// `count` (1 or 2) rows, so that a loaded column serves both.
+  void (*bounded)(const Panel&, const Walk&, const BoundedRow* rows, int count, BoundedSums* out);
+  /// One stretch [begin, end) on a tensor core that aligns 16 products and keeps 25 fractional bits, or 8 and
+  /// 24: continues `sums`. Sets flags[c] where the alignment left the measured range.
+  void (*tensor_core)(const Panel&, StepRule rule, const float* a, const std::int32_t* a_exponents,
+                      std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags);
+  /// fp32, round to nearest, K ascending.
+  void (*sequential)(const Panel&, const float* a, float* sums);
+  /// fp32, round to nearest; the tree splits at the largest power of two below n.
+  void (*pairwise)(const Panel&, const float* a, float* sums);
+  /// Running sum rounded to bf16 after every term: a planted fault, never a contract.
+  void (*bf16_sequential)(const Panel&, const float* a, float* sums);
+};
+
+/// The widest set this CPU runs; `name` ("baseline", "avx2", "avx512") selects one for tests, or null if it
+/// cannot run here.
+const ProductKernels& product_kernels();
+const ProductKernels* product_kernels(const char* name);
+
+}  // namespace assay

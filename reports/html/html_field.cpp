@@ -1,0 +1,117 @@
+#include <fmt/format.h>
+#include <cmath>
+
+#include "harness/contract/bf16.h"
+#include "reports/escape.h"
+#include "reports/html/html_case.h"
+#include "reports/html/svg.h"
+#include "reports/wording.h"
+
+namespace assay::html {
+namespace {
+
+std::string row_of(std::string_view head, const std::string& value) {
+  return fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>", head, value);
+}
+
+std::string code(const std::string& text) { return fmt::format("<code>{}</code>", escaped(text)); }
+
+std::string element_table(Field field, const Judgement& judgement) {
+  const Element& e = *judgement.worst;
+  const bool rounded = has_ratio(field), bf16 = stored_as_bf16(field, e);
+  std::string rows = row_of("where", escaped(place_text(e)));
+  rows += row_of("found", code(value_text(e.out)) +
+                              (bf16 ? fmt::format(" {}", code(bits_text(field, e.out_bits))) : ""));
+  rows += row_of(
+      "reference",
+      code(value_text(e.ref)) +
+          (bf16 ? fmt::format("{} {}", rounded ? ", rounded" : "", code(bits_text(field, e.ref_bits))) : ""));
+  if (rounded && std::isnan(e.ref)) rows += row_of("accepted", "NaN alone, which the operands give");
+  if (rounded && std::isfinite(e.out) && !std::isnan(e.ref)) {
+    if (bf16)
+      rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference",
+                                             grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
+    rows += row_of("accepted", code(value_text(e.low)) + " to " + code(value_text(e.high)));
+    const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
+    rows +=
+        row_of("bound", fmt::format("{:.4g} = δ {:.4g}{}{}", e.delta + half_ulp, e.delta,
+                                    e.magnitude > 0 ? fmt::format(" (Σ|a||b| = {:.4g})", e.magnitude) : "",
+                                    bf16 ? fmt::format(" + ½ ulp {:.4g}", half_ulp) : ""));
+    for (const auto& [what, words] : bound_rows(judgement)) rows += row_of(what, escaped(words));
+    rows += row_of("ratio", fmt::format("<strong>{}</strong> of the bound", ratio_text(e.ratio)));
+  }
+  return fmt::format("<table class=\"facts\">{}</table>", rows);
+}
+
+std::string judgement_part(const FieldResult& result, const Judgement& judgement, std::string_view way,
+                           std::string_view meaning) {
+  if (!compared(judgement.verdict) || judgement.elements == 0) return "";
+  std::string out = fmt::format("<section class=\"way\"><h4>{} <small>{}</small></h4><p>{} ", way, meaning,
+                                verdict_badge(judgement.verdict));
+  if (judgement.elements > 0) {
+    out += fmt::format("{} of {} elements {}", grouped_digits(judgement.rejected),
+                       grouped_digits(judgement.elements),
+                       has_ratio(result.field) ? "outside the accepted interval" : "wrong");
+    if (has_ratio(result.field))
+      out += fmt::format("; {} with other bits than the rounded reference",
+                         grouped_digits(judgement.mismatched));
+  }
+  if (judgement.non_finite > 0) out += fmt::format("; {} not finite", grouped_digits(judgement.non_finite));
+  out += "</p>";
+  if (judgement.worst) {
+    if (has_ratio(result.field))
+      out += fmt::format(
+          "<figure>{}<figcaption>Worst element; the band is what is accepted.</figcaption></figure>",
+          svg::number_line(*judgement.worst));
+    out += element_table(result.field, judgement);
+  }
+  if (judgement.worst_by_expert.size() > 1 && mark(judgement.verdict) != Mark::Good) {
+    std::vector<svg::Bar> bars;
+    for (const auto& [expert, ratio] : judgement.worst_by_expert) bars.push_back({expert, ratio});
+    out += fmt::format(
+        "<figure>{}<figcaption>Worst ratio by expert; the line is the limit.</figcaption></figure>",
+        svg::bar_chart(bars, svg::BarScale::Ratios, "worst ratio by expert"));
+  }
+  return out + statistics_part(judgement) + "</section>";
+}
+
+std::string prediction_part(const FieldResult& result, const Prediction& bits, std::string_view way) {
+  if (!bits.available) return "";
+  std::string out = fmt::format("<p>Bits as predicted, {}: <strong>{}</strong>", way, prediction_text(bits));
+  if (!bits.accumulator.empty()) out += ", accumulator " + code(bits.accumulator);
+  out += bits.binding ? "." : "; not declared, so this is information only.";
+  if (!bits.cause.empty()) out += fmt::format(" Likely cause: <strong>{}</strong>.", escaped(bits.cause));
+  if (bits.first)
+    out +=
+        fmt::format(" First at {}: found {} {}, predicted {} {}.", escaped(place_text(*bits.first)),
+                    code(value_text(bits.first->out)), code(bits_text(result.field, bits.first->out_bits)),
+                    code(value_text(bits.first->ref)), code(bits_text(result.field, bits.first->ref_bits)));
+  return out + "</p>";
+}
+
+}  // namespace
+
+std::string field_section(const FieldResult& result, std::size_t index) {
+  const FieldRow& about = row(result.field);
+  const bool open = mark(result.verdict) == Mark::Bad || mark(result.verdict) == Mark::Doubt;
+  std::string out =
+      fmt::format("<details class=\"field {}\" id=\"{}\"{}><summary><code>{}</code> {}</summary>",
+                  css_class(result.verdict), field_id(index, result.field), open ? " open" : "", about.name,
+                  verdict_sentence(result));
+  out += fmt::format("<p class=\"muted\">Stage {}; HuggingFace: {}", name(about.stage), escaped(about.alias));
+  if (!result.origin.empty()) out += "; " + escaped(result.origin);
+  if (!result.upstream.empty()) out += "; judged from " + escaped(result.upstream);
+  out += "</p>";
+  for (const std::string& note : result.notes)
+    out += fmt::format("<p class=\"remark\">{}</p>", escaped(note));
+  out += causes_part(result) +
+         fmt::format(
+             "<div class=\"ways\">{}{}</div>",
+             judgement_part(result, result.isolated, "Isolated", "from the candidate's own upstream fields"),
+             judgement_part(result, result.chained, "Chained", "from the problem's inputs"));
+  out += prediction_part(result, result.isolated_bits, "isolated") +
+         prediction_part(result, result.chained_bits, "chained") + vacuity_part(result);
+  return out + "</details>\n";
+}
+
+}  // namespace assay::html
