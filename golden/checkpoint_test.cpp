@@ -81,16 +81,13 @@ Tensors fused(const MoeWeights& weights, const char* suffix) {
 }
 
 const std::string kConfig =
-    R"({"hidden_size":6,"moe_intermediate_size":2,"num_experts":12,"num_experts_per_tok":3,"norm_topk_prob":true,"num_hidden_layers":5,"hidden_act":"silu"})";
+    R"({"hidden_size":6,"moe_intermediate_size":2,"num_experts":12,"num_experts_per_tok":3,)"
+    R"("norm_topk_prob":true,"num_hidden_layers":5,"hidden_act":"silu"})";
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   const auto at = text.find(from);
   REQUIRE(at != std::string::npos);
   return text.replace(at, from.size(), to);
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 void write_single(const TemporaryFolder& folder, const Tensors& tensors, const std::string& config = kConfig,

@@ -4,71 +4,15 @@
 #include <cmath>
 #include <limits>
 
+#include "golden/foreign_file.h"
 #include "golden/golden_file.h"
-#include "golden/hdf5_attribute.h"
 #include "golden/hdf5_dataset.h"
-#include "golden/schema.h"
 #include "golden/test_support.h"
 
 using namespace assay;
 using namespace assay::test;
 
 namespace {
-
-/// Opens a written file for surgery, as a user with another HDF5 tool would.
-struct Surgery {
-  std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
-  hdf5::Handle file;
-  explicit Surgery(const std::filesystem::path& path)
-      : file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose) {
-    REQUIRE(file.get() >= 0);
-  }
-  void remove(const char* path) { REQUIRE(H5Ldelete(file.get(), path, H5P_DEFAULT) >= 0); }
-  void remove_attribute(const char* path, const char* name) {
-    REQUIRE(H5Adelete_by_name(file.get(), path, name, H5P_DEFAULT) >= 0);
-  }
-  /// A plain contiguous dataset, with dtype attribute when `dtype` is not empty. `path` must be free.
-  void add(const char* path, hid_t type, const Shape& shape, const void* data,
-           const std::string& dtype = "") {
-    const std::vector<hsize_t> extents(shape.begin(), shape.end());
-    const hdf5::Handle space(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
-                             H5Sclose);
-    const hdf5::Handle set(
-        H5Dcreate2(file.get(), path, type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
-    REQUIRE(set.get() >= 0);
-    if (data != nullptr) REQUIRE(H5Dwrite(set.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
-    if (!dtype.empty()) fixed_string(set, "dtype", dtype);
-  }
-  /// Fixed-length strings: removing and adding them leaves the heap of texts alone.
-  static void fixed_string(const hdf5::Handle& object, const char* name, const std::string& value) {
-    const hdf5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-    H5Tset_size(type.get(), value.size());
-    const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-    const hdf5::Handle attribute(
-        H5Acreate2(object.get(), name, type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    REQUIRE(H5Awrite(attribute.get(), type.get(), value.data()) >= 0);
-  }
-};
-
-/// A file as a PyTorch user may write it with plain HDF5 calls: no hashes, no filters, old format, only what
-/// is required.
-struct Foreign {
-  std::unique_lock<std::recursive_mutex> lock = hdf5::lock();
-  hdf5::Handle file;
-  Foreign(const std::filesystem::path& path, const std::string& kind, const MoeConfig& config,
-          std::int64_t batch, std::int64_t sequence, const std::string& version = "1.7")
-      : file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose) {
-    REQUIRE(file.get() >= 0);
-    hdf5::write_string(file, "schema", "assay");
-    hdf5::write_string(file, "schema_version", version);
-    Surgery::fixed_string(file, "kind", kind);
-    hdf5::write_string(file, "contract", "hf");
-    hdf5::write_string(file, "config", config_json(config));
-    hdf5::write_int64(file, "batch", batch);
-    hdf5::write_uint64(file, "sequence", static_cast<std::uint64_t>(sequence));
-    hdf5::create_group(file, "forward");
-  }
-};
 
 template <class T>
 std::vector<T> converted(const Tensor& tensor) {
@@ -84,10 +28,6 @@ bool has_remark(const Candidate& candidate, const std::string& part) {
   for (const auto& remark : candidate.remarks)
     if (remark.find(part) != std::string::npos) return true;
   return false;
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 /// Writes the sample, operates on it, and returns the reader's complaint.
@@ -332,36 +272,5 @@ TEST_SUITE("golden input") {
     }
     CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
                    "/forward/hidden_states of shape [1048576, 1073741824] was never written"));
-  }
-}
-
-TEST_SUITE("golden inspect") {
-  TEST_CASE("an inspection shows attributes, ranges, non-finite values and whether hashes hold") {
-    const TemporaryFolder folder;
-    auto sample = make_sample(kTinyConfig, 1, 2);
-    use_generators(sample.problem);
-    Tensor hidden(DType::BFloat16, {2, 4});
-    hidden.as<Bf16>()[1] = {0x7fc0};
-    hidden.as<Bf16>()[2] = {0xff80};
-    hidden.as<Bf16>()[3] = {0xc000};
-    sample.golden.fields.set(Field::hidden_states, hidden);
-    write_golden(folder / "g.h5", sample.problem, sample.golden);
-    const auto text = inspect_file(folder / "g.h5");
-    CHECK(contains(text, "kind = golden"));
-    CHECK(contains(text,
-                   "/forward/hidden_states  bfloat16 [1, 2, 4], computed, min -2, max 0, absmax 2, nan 1, "
-                   "inf 1, hash ok"));
-    CHECK(contains(text, "/weights/gate_up_proj  regenerated:"));
-    CHECK(contains(text, "scale = 0.10000000000000001"));
-    CHECK(contains(text, "content hash: ok"));
-    {
-      Surgery surgery(folder / "g.h5");
-      surgery.remove("/forward/first_gemm");
-    }
-    CHECK(contains(inspect_file(folder / "g.h5"), "content hash: WRONG"));
-    {
-      Foreign foreign(folder / "f.h5", "candidate", kTinyConfig, 1, 2, "3.0");
-    }
-    CHECK(contains(inspect_file(folder / "f.h5"), "not a file of the schema: schema_version"));
   }
 }

@@ -43,10 +43,6 @@ class FileSizeLimit {
   void (*handler_)(int);
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 std::string stripped(std::string cell) {
   std::erase_if(cell, [](char c) { return c == ' ' || c == '`'; });
   return cell;

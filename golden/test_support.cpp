@@ -141,6 +141,10 @@ void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
 std::string input_error(const std::function<void()>& call) {
   try {
     call();

@@ -47,6 +47,8 @@ bool same_file(const GoldenFile& a, const GoldenFile& b);
 std::string read_bytes(const std::filesystem::path& path);
 void write_bytes(const std::filesystem::path& path, const std::string& bytes);
 
+bool contains(const std::string& text, const std::string& part);
+
 /// The message of the InputError that `call` throws; empty when it throws none.
 std::string input_error(const std::function<void()>& call);
 

@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::json;
 
 /// A value and where it stands: "cases[0].fields[2].verdict".
-struct Place {
+struct JsonPlace {
   const Json& value;
   std::string path;
 
@@ -23,7 +23,7 @@ struct Place {
     throw InputError(
         fmt::format("expected {} at {}, found {}", what, path.empty() ? "the top" : path, found));
   }
-  Place member(const char* name) const {
+  JsonPlace member(const char* name) const {
     if (!value.is_object()) expected("an object");
     const auto found = value.find(name);
     if (found == value.end())
@@ -31,20 +31,20 @@ struct Place {
                                    path.empty() ? "the top object" : path));
     return {*found, path.empty() ? name : fmt::format("{}.{}", path, name)};
   }
-  Place element(std::size_t i) const { return {value[i], fmt::format("{}[{}]", path, i)}; }
+  JsonPlace element(std::size_t i) const { return {value[i], fmt::format("{}[{}]", path, i)}; }
 };
 
-void read(const Place& place, bool& out) {
+void read(const JsonPlace& place, bool& out) {
   if (!place.value.is_boolean()) place.expected("true or false");
   out = place.value.get<bool>();
 }
 
-void read(const Place& place, std::string& out) {
+void read(const JsonPlace& place, std::string& out) {
   if (!place.value.is_string()) place.expected("a string");
   out = place.value.get<std::string>();
 }
 
-void read(const Place& place, double& out) {
+void read(const JsonPlace& place, double& out) {
   if (place.value.is_number()) {
     out = place.value.get<double>();
     return;
@@ -63,7 +63,7 @@ void read(const Place& place, double& out) {
 /// A JSON integer or a string of digits, refused where it does not fit: nothing wraps around.
 template <class Integer>
   requires std::integral<Integer> && (!std::same_as<Integer, bool>)
-void read(const Place& place, Integer& out) {
+void read(const JsonPlace& place, Integer& out) {
   const bool whole = place.value.is_number_integer();
   const std::string digits = whole                     ? place.value.dump()
                              : place.value.is_string() ? place.value.get<std::string>()
@@ -74,7 +74,7 @@ void read(const Place& place, Integer& out) {
                                std::unsigned_integral<Integer> ? ", not negative" : ""));
 }
 
-void read(const Place& place, Field& out) {
+void read(const JsonPlace& place, Field& out) {
   std::string text;
   read(place, text);
   const auto field = find_field(text);
@@ -84,7 +84,7 @@ void read(const Place& place, Field& out) {
 
 /// An enumerator by its name; `last` is the enum's last one.
 template <class Enum>
-void read_named(const Place& place, Enum& out, Enum last, std::string_view what) {
+void read_named(const JsonPlace& place, Enum& out, Enum last, std::string_view what) {
   std::string text;
   read(place, text);
   for (int i = 0; i <= static_cast<int>(last); ++i) {
@@ -94,13 +94,13 @@ void read_named(const Place& place, Enum& out, Enum last, std::string_view what)
   place.expected(what);
 }
 
-void read(const Place& place, Verdict& out) {
+void read(const JsonPlace& place, Verdict& out) {
   read_named(place, out, Verdict::WrongShape, "the name of a verdict");
 }
-void read(const Place& place, VacuityOutcome& out) {
+void read(const JsonPlace& place, VacuityOutcome& out) {
   read_named(place, out, VacuityOutcome::WouldPass, "\"rejected\", \"not applicable\" or \"would pass\"");
 }
-void read(const Place& place, RoutingTier& out) {
+void read(const JsonPlace& place, RoutingTier& out) {
   read_named(place, out, RoutingTier::Failed, "the name of a routing tier");
 }
 
@@ -108,34 +108,34 @@ template <class T>
 concept Described = requires(T& value) { json::members(value, [](const char*, auto&, auto...) {}); };
 
 template <Described T>
-void read(const Place& place, T& out);
+void read(const JsonPlace& place, T& out);
 template <class T>
-void read(const Place& place, std::optional<T>& out);
+void read(const JsonPlace& place, std::optional<T>& out);
 template <class T>
-void read(const Place& place, std::vector<T>& out);
+void read(const JsonPlace& place, std::vector<T>& out);
 
 template <class A, class B>
-void read(const Place& place, std::pair<A, B>& out) {
+void read(const JsonPlace& place, std::pair<A, B>& out) {
   if (!place.value.is_array() || place.value.size() != 2) place.expected("an array of two");
   read(place.element(0), out.first);
   read(place.element(1), out.second);
 }
 
 template <class T>
-void read(const Place& place, std::optional<T>& out) {
+void read(const JsonPlace& place, std::optional<T>& out) {
   out.reset();
   if (!place.value.is_null()) read(place, out.emplace());
 }
 
 template <class T>
-void read(const Place& place, std::vector<T>& out) {
+void read(const JsonPlace& place, std::vector<T>& out) {
   if (!place.value.is_array()) place.expected("an array");
   out.resize(place.value.size());
   for (std::size_t i = 0; i < out.size(); ++i) read(place.element(i), out[i]);
 }
 
 template <Described T>
-void read(const Place& place, T& out) {
+void read(const JsonPlace& place, T& out) {
   json::members(out, [&place](const char* name, auto& member, auto... added) {
     if (sizeof...(added) > 0 && place.value.is_object() && !place.value.contains(name)) return;
     read(place.member(name), member);
@@ -161,7 +161,7 @@ Json parse(std::string_view text) {
 
 Report read_document(std::string_view text) {
   const Json document = parse(text);
-  const Place top{document, ""};
+  const JsonPlace top{document, ""};
   if (!document.is_object() || !document.contains("schema") || document["schema"] != kReportSchema)
     throw InputError(
         fmt::format("expected a document with \"schema\": \"{}\", found {}", kReportSchema,

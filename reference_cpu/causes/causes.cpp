@@ -118,7 +118,8 @@ std::vector<Tried> ranked(std::vector<Tried> tried) {
 bool gives_every_bit(const Tried& one) { return one.score.every_bit; }
 
 /// Keeps what is credible, of each hypothesis what explains most.
-void try_out(const Evidence& evidence, const Place& place, Proposal proposal, std::vector<Tried>& credible) {
+void try_out(const Evidence& evidence, const ErrorPlace& place, Proposal proposal,
+             std::vector<Tried>& credible) {
   Score fit = score(evidence, place.sample, proposal.synthesise(place.sample));
   fit.credible = fit.credible || (observation(proposal.hypothesis) && fit.explained > 0.5);
   if (!fit.credible) return;
@@ -131,7 +132,7 @@ void try_out(const Evidence& evidence, const Place& place, Proposal proposal, st
     *same = std::move(tried);
 }
 
-std::vector<Cause> named(const Evidence& evidence, const Place& place, std::vector<Tried> credible) {
+std::vector<Cause> named(const Evidence& evidence, const ErrorPlace& place, std::vector<Tried> credible) {
   for (auto& one : credible) one.rank = rank_of(one.proposal.hypothesis);
   std::vector<Cause> causes;
   for (const auto& one : ranked(std::move(credible))) {
@@ -192,7 +193,7 @@ std::vector<Cause> find_causes(const Evidence& evidence) {
       {hypothesis_fields::kAll, propose_scattered},
   };
   if (std::ranges::equal(evidence.out, evidence.reference)) return {};
-  const Place place = find_place(evidence);
+  const ErrorPlace place = find_place(evidence);
   std::vector<Tried> credible;
   for (const auto& [fields, propose] : kMechanisms) {
     if ((fields & fields_of(evidence.field)) == 0) continue;
@@ -207,7 +208,7 @@ std::vector<Cause> find_causes(const Evidence& evidence) {
 std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials,
                                std::span<const Field> unwritten) {
   if (std::ranges::equal(evidence.out, evidence.reference)) return {};
-  const Place place = find_place(evidence);
+  const ErrorPlace place = find_place(evidence);
   std::vector<Tried> credible;
   for (const Field field : unwritten)
     for (auto& proposal : propose_unwritten(evidence, place, trials, field)) {

@@ -49,28 +49,31 @@ struct Proposal {
 };
 
 /// What is common to all elements that are wrong.
-struct Place {
+struct ErrorPlace {
   Window window;         // rows and columns that are wrong: all of the field if the error is everywhere
   Window sample;         // the part of it that hypotheses are fitted to
   std::string in_words;  // "for expert 17", "in the last row of each expert"; empty if everywhere
 };
 
 /// A mechanism proposes hypotheses whose parameters it has fitted to the sample.
-using Mechanism = std::vector<Proposal> (*)(const Evidence&, const Place&);
+using Mechanism = std::vector<Proposal> (*)(const Evidence&, const ErrorPlace&);
 
 std::vector<Proposal> propose_observations(const Evidence&,
-                                           const Place&);  // causes_rows.cpp: zeros, moved rows, shifts
-std::vector<Proposal> propose_scattered(const Evidence&, const Place&);  // causes_rows.cpp: single elements
+                                           const ErrorPlace&);  // causes_rows.cpp: zeros, moved rows, shifts
+std::vector<Proposal> propose_scattered(const Evidence&,
+                                        const ErrorPlace&);  // causes_rows.cpp: single elements
 std::vector<Proposal> propose_storing(const Evidence&,
-                                      const Place&);  // causes_store.cpp: truncation, scale, flushing
+                                      const ErrorPlace&);  // causes_store.cpp: truncation, scale, flushing
 std::vector<Proposal> propose_orders(const Evidence&,
-                                     const Place&);  // causes_order.cpp: how a product is summed
-std::vector<Proposal> propose_k_blocks(const Evidence&, const Place&);  // causes_k_blocks.cpp: stretches of K
-std::vector<Proposal> propose_operands(const Evidence&,
-                                       const Place&);  // causes_operands.cpp: wrong rows, experts, layouts
-std::vector<Proposal> propose_swiglu(const Evidence&, const Place&);   // causes_swiglu.cpp
-std::vector<Proposal> propose_weights(const Evidence&, const Place&);  // causes_weights.cpp
-std::vector<Proposal> propose_merge(const Evidence&, const Place&);    // causes_merge.cpp
+                                     const ErrorPlace&);  // causes_order.cpp: how a product is summed
+std::vector<Proposal> propose_k_blocks(const Evidence&,
+                                       const ErrorPlace&);  // causes_k_blocks.cpp: stretches of K
+std::vector<Proposal> propose_operands(
+    const Evidence&,
+    const ErrorPlace&);  // causes_operands.cpp: wrong rows, experts, layouts
+std::vector<Proposal> propose_swiglu(const Evidence&, const ErrorPlace&);   // causes_swiglu.cpp
+std::vector<Proposal> propose_weights(const Evidence&, const ErrorPlace&);  // causes_weights.cpp
+std::vector<Proposal> propose_merge(const Evidence&, const ErrorPlace&);    // causes_merge.cpp
 
 /// The layer run again with a fault in a field that the candidate did not write.
 struct UnwrittenTrials {
@@ -79,7 +82,7 @@ struct UnwrittenTrials {
 };
 
 /// causes_unwritten.cpp: hypotheses about one such field, simplest first.
-std::vector<Proposal> propose_unwritten(const Evidence&, const Place&, const UnwrittenTrials&,
+std::vector<Proposal> propose_unwritten(const Evidence&, const ErrorPlace&, const UnwrittenTrials&,
                                         Field unwritten);
 
 /// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the
@@ -93,7 +96,7 @@ Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> 
 std::vector<double> likely_factors(double fitted);
 
 /// Where the error is, and the sample of it.
-Place find_place(const Evidence& evidence);
+ErrorPlace find_place(const Evidence& evidence);
 
 inline constexpr std::size_t kListedCauses = 5;
 

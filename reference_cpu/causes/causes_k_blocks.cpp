@@ -1,212 +1,19 @@
-// Stretches of K that are missing, doubled, scaled or stale: the error is regressed on the contributions of
-// blocks of K.
+// Stretches of K that are missing, doubled, scaled or stale.
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <Eigen/Dense>
 
-#include "reference_cpu/causes/causes_product.h"
+#include "reference_cpu/causes/k_stretches.h"
 
 namespace assay {
 namespace {
 
-constexpr std::int64_t kMostBlocks = 128;
-constexpr std::int64_t kFinestBlock = 8;
-constexpr std::int64_t kElementwise = 160;  // at most so many elements of K are fitted one by one
-constexpr std::int64_t kSpareElements =
-    16;  // more elements of the output than unknowns, so that deviations mean something
-constexpr double kFitWork = 1e8;     // multiply-adds of the normal equations
-constexpr double kDeviations = 6.0;  // a block's coefficient counts beyond so many of its standard deviations
-constexpr double kNearWhole = 0.25;  // a coefficient so near to 1 or -1 is taken for it
 constexpr std::size_t kStaleTried = 3;
 
 using Operands = std::shared_ptr<const ProductOperands>;
-
-/// Elements of the sample with what the fit needs: the error before rounding is known up to the output's
-/// rounding.
-struct Samples {
-  std::vector<std::int64_t> row, column;
-  std::vector<ExpertMatrix> weights;  // [elements]
-  Eigen::VectorXd error;              // out - reference, over the element's scale
-  Eigen::VectorXd scale;  // sqrt(sum of squared terms): puts large and small rows and columns on one footing
-};
-
-double term(const ProductOperands& operands, const Samples& s, std::size_t i, std::int64_t k) {
-  const auto weight = s.weights[i].values[static_cast<std::size_t>(s.column[i] * operands.k + k)];
-  return static_cast<double>(operands.left_of(s.row[i])[static_cast<std::size_t>(k)].value) *
-         to_float(weight);
-}
-
-Samples take_samples(const Evidence& evidence, const ProductOperands& operands, const Window& window,
-                     std::size_t most) {
-  Samples s;
-  const std::size_t stride =
-      std::max<std::size_t>(1, window.size() / std::max<std::size_t>(1, most)) | 1;  // odd: meets all columns
-  std::vector<double> error, scale;
-  std::int64_t expert = -1;
-  ExpertMatrix weights;
-  for (std::size_t at = 0; at < window.size(); at += stride) {
-    const auto r = window.rows[at / window.columns.size()], c = window.columns[at % window.columns.size()];
-    const auto index = static_cast<std::size_t>(r * evidence.width + c);
-    if (!is_finite(evidence.out[index]) || !std::isfinite(evidence.plain[index].value)) continue;
-    if (operands.expert[static_cast<std::size_t>(r)] != expert) {
-      expert = operands.expert[static_cast<std::size_t>(r)];
-      weights = operands.weights(expert);
-    }
-    s.row.push_back(r);
-    s.column.push_back(c);
-    s.weights.push_back(weights);
-    double squares = 0.0;
-    for (std::int64_t k = 0; k < operands.k; ++k) {
-      const double p = term(operands, s, s.row.size() - 1, k);
-      squares += p * p;
-    }
-    if (squares == 0.0) {
-      s.row.pop_back();
-      s.column.pop_back();
-      s.weights.pop_back();
-      continue;
-    }
-    scale.push_back(std::sqrt(squares));
-    error.push_back((static_cast<double>(to_float(evidence.out[index])) - evidence.plain[index].value) /
-                    scale.back());
-  }
-  s.error = Eigen::Map<Eigen::VectorXd>(error.data(), static_cast<Eigen::Index>(error.size()));
-  s.scale = Eigen::Map<Eigen::VectorXd>(scale.data(), static_cast<Eigen::Index>(scale.size()));
-  return s;
-}
-
-struct Stretch {
-  std::int64_t begin = 0, end = 0;
-  double missing = 0.0;    // fitted share that is missing: 1 dropped, -1 doubled
-  double deviation = 0.0;  // of it
-};
-
-/// error = - sum_b missing_b P_b by least squares over all stretches at once: contributions of one sign are
-/// correlated.
-void fit(const ProductOperands& operands, const Samples& s, std::vector<Stretch>& stretches) {
-  const auto n = s.error.size(), unknowns = static_cast<Eigen::Index>(stretches.size());
-  Eigen::MatrixXd parts(n, unknowns);
-#pragma omp parallel for schedule(static)
-  for (Eigen::Index i = 0; i < n; ++i)
-    for (Eigen::Index b = 0; b < unknowns; ++b) {
-      double sum = 0.0;
-      const auto& stretch = stretches[static_cast<std::size_t>(b)];
-      for (std::int64_t k = stretch.begin; k < stretch.end; ++k)
-        sum += term(operands, s, static_cast<std::size_t>(i), k);
-      parts(i, b) = -sum / s.scale[i];
-    }
-  Eigen::MatrixXd normal = parts.transpose() * parts;
-  normal.diagonal().array() += 1e-12 * normal.trace() / static_cast<double>(unknowns) + 1e-300;
-  const Eigen::LDLT<Eigen::MatrixXd> solver(normal);
-  const Eigen::VectorXd missing = solver.solve(parts.transpose() * s.error);
-  const double variance = (s.error - parts * missing).squaredNorm() /
-                          static_cast<double>(std::max<Eigen::Index>(1, n - unknowns));
-  const Eigen::MatrixXd inverse = solver.solve(Eigen::MatrixXd::Identity(unknowns, unknowns));
-  for (Eigen::Index b = 0; b < unknowns; ++b) {
-    stretches[static_cast<std::size_t>(b)].missing = missing[b];
-    stretches[static_cast<std::size_t>(b)].deviation = std::sqrt(std::max(0.0, variance * inverse(b, b)));
-  }
-}
-
-bool matters(const Stretch& s) {
-  return std::fabs(s.missing) > kDeviations * s.deviation && std::fabs(s.missing) > 1e-5;
-}
-bool near(double x, double to) { return std::fabs(x - to) < kNearWhole; }
-bool alike(const Stretch& a, const Stretch& b) {
-  for (const double whole : {1.0, -1.0})
-    if (near(a.missing, whole) != near(b.missing, whole)) return false;
-  return near(a.missing, b.missing) || std::fabs(a.missing - b.missing) < 3.0 * (a.deviation + b.deviation);
-}
-
-/// Neighbours with like coefficients become one stretch.
-std::vector<Stretch> joined(const std::vector<Stretch>& fine) {
-  std::vector<Stretch> runs;
-  for (const auto& one : fine) {
-    if (!matters(one)) continue;
-    if (!runs.empty() && runs.back().end == one.begin && alike(runs.back(), one)) {
-      auto& run = runs.back();
-      const double length = static_cast<double>(run.end - run.begin),
-                   more = static_cast<double>(one.end - one.begin);
-      run.missing = (run.missing * length + one.missing * more) / (length + more);
-      run.deviation = std::max(run.deviation, one.deviation);
-      run.end = one.end;
-    } else {
-      runs.push_back(one);
-    }
-  }
-  return runs;
-}
-
-/// Stretches of K with an error of their own, by blocks and, where few elements of K come into question, by
-/// elements: the two readings of the same data. A part of a block that is missing shows in the first as a
-/// scaled block.
-std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands, const Samples& samples) {
-  const std::int64_t k = operands.k, n = samples.error.size();
-  std::vector<std::vector<Stretch>> readings;
-  const auto read = [&](const std::vector<Stretch>& stretches) {
-    auto runs = joined(stretches);
-    const bool whole =
-        runs.size() == 1 && runs.front().begin == 0 && runs.front().end == k;  // a factor, not a stretch
-    if (!runs.empty() && !whole) readings.push_back(std::move(runs));
-  };
-  std::vector<Stretch> fine;
-  const auto add = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = std::max<std::int64_t>(begin, fine.empty() ? 0 : fine.back().end);
-         i < std::min(end, k); ++i)
-      fine.push_back({i, i + 1});
-  };
-  const std::int64_t most = std::min(kMostBlocks, n / 4);
-  if (most >= 2) {
-    std::int64_t block = kFinestBlock;
-    while ((k + block - 1) / block > most) block *= 2;
-    std::vector<Stretch> blocks;
-    for (std::int64_t begin = 0; begin < k; begin += block)
-      blocks.push_back({begin, std::min(k, begin + block)});
-    fit(operands, samples, blocks);
-    read(blocks);
-    // The inside of a long run is taken as found; its two ends are looked at element by element.
-    for (const auto& run : joined(blocks)) {
-      const bool long_run = run.end - run.begin > 4 * block;
-      add(run.begin, long_run ? run.begin + block : run.end);
-      if (!long_run) continue;
-      fine.push_back({run.begin + block, run.end - block});
-      add(run.end - block, run.end);
-    }
-  }
-  if (fine.empty() && k <= kElementwise) add(0, k);
-  const auto unknowns = static_cast<std::int64_t>(fine.size());
-  if (unknowns > 0 && unknowns <= kElementwise && unknowns + kSpareElements <= n) {
-    fit(operands, samples, fine);
-    read(fine);
-  }
-  return readings;
-}
-
-std::string of_k(const std::vector<Stretch>& runs, std::int64_t k) {
-  const auto one = [&](const Stretch& s) {
-    const std::int64_t length = s.end - s.begin;
-    if (s.end == k)
-      return length == 1 ? std::string("the last element of K") : fmt::format("the last {} of K", length);
-    if (s.begin == 0)
-      return length == 1 ? std::string("the first element of K") : fmt::format("the first {} of K", length);
-    return length == 1 ? fmt::format("element {} of K", s.begin)
-                       : fmt::format("K {} to {}", s.begin, s.end - 1);
-  };
-  if (runs.size() == 1) return one(runs.front());
-  std::int64_t total = 0;
-  for (const auto& s : runs) total += s.end - s.begin;
-  return fmt::format("{} elements of K in {} stretches, the first of them {},", total, runs.size(),
-                     one(runs.front()));
-}
-
-bool singular(const std::vector<Stretch>& runs) {
-  return runs.size() == 1 && runs.front().end - runs.front().begin == 1;
-}
 
 Proposal scaled_stretches(std::string_view id, std::string sentence, const Operands& operands,
                           std::vector<Stretch> runs, std::optional<double> factor) {
@@ -351,8 +158,8 @@ void propose_runs(const Operands& operands, const Samples& samples, const std::v
                   std::vector<Proposal>& all) {
   std::vector<Stretch> dropped, doubled;
   for (const auto& run : runs) {
-    if (near(run.missing, 1.0)) dropped.push_back(run);
-    if (near(run.missing, -1.0)) doubled.push_back(run);
+    if (nearly(run.missing, 1.0)) dropped.push_back(run);
+    if (nearly(run.missing, -1.0)) doubled.push_back(run);
   }
   const std::int64_t k = operands->k;
   const auto is_are = [](const std::vector<Stretch>& which) { return singular(which) ? "is" : "are"; };
@@ -380,12 +187,9 @@ void propose_runs(const Operands& operands, const Samples& samples, const std::v
 
 }  // namespace
 
-std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const ErrorPlace& place) {
   const auto operands = std::make_shared<const ProductOperands>(operands_of(evidence));
-  const std::int64_t blocks = std::min(kMostBlocks, (operands->k + kFinestBlock - 1) / kFinestBlock);
-  const auto samples =
-      take_samples(evidence, *operands, place.sample,
-                   static_cast<std::size_t>(kFitWork / static_cast<double>(blocks * blocks + operands->k)));
+  const auto samples = take_samples(evidence, *operands, place.sample);
   std::vector<Proposal> all;
   if (samples.error.size() < 2) return all;
   for (const auto& runs : find_stretches(*operands, samples)) propose_runs(operands, samples, runs, all);

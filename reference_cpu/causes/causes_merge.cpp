@@ -174,7 +174,7 @@ std::int64_t weights_used(const Evidence& evidence, const Merging& merging, std:
   return best;
 }
 
-void propose_weights_of_others(const Evidence& evidence, const Place& place, const Merging& merging,
+void propose_weights_of_others(const Evidence& evidence, const ErrorPlace& place, const Merging& merging,
                                std::vector<Proposal>& all) {
   constexpr std::size_t kProbed = 4;
   std::vector<std::pair<std::int64_t, std::int64_t>> found;  // token, whose weights it has
@@ -257,7 +257,7 @@ void propose_wrong_weights(const Evidence& evidence, const Merging& merging, std
                                 }));
 }
 
-void propose_wrong_slots(const Evidence& evidence, const Place& place, const Merging& merging,
+void propose_wrong_slots(const Evidence& evidence, const ErrorPlace& place, const Merging& merging,
                          std::vector<Proposal>& all) {
   const Merge declared = merging.declared();
   const auto times = [&](std::string_view id, std::string sentence, int count,
@@ -326,7 +326,7 @@ void propose_wrong_slots(const Evidence& evidence, const Place& place, const Mer
 
 }  // namespace
 
-std::vector<Proposal> propose_merge(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_merge(const Evidence& evidence, const ErrorPlace& place) {
   const Merging merging(evidence);
   std::vector<Proposal> all;
   propose_sums(merging, all);

@@ -224,7 +224,7 @@ void propose_columns(const Evidence& evidence, std::vector<Proposal>& all) {
 
 }  // namespace
 
-std::vector<Proposal> propose_operands(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_operands(const Evidence& evidence, const ErrorPlace& place) {
   const auto operands = std::make_shared<const ProductOperands>(operands_of(evidence));
   std::vector<Proposal> all;
   propose_columns(evidence, all);

@@ -76,7 +76,7 @@ std::vector<Bf16> sum_narrowed(const ProductOperands& operands, const Window& wi
 
 }  // namespace
 
-std::vector<Proposal> propose_orders(const Evidence& evidence, const Place&) {
+std::vector<Proposal> propose_orders(const Evidence& evidence, const ErrorPlace&) {
   const auto operands = std::make_shared<const ProductOperands>(operands_of(evidence));
   const std::int64_t k = operands->k;
   std::vector<Proposal> all;

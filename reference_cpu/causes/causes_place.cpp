@@ -155,8 +155,8 @@ std::vector<std::int64_t> thinned(const std::vector<std::int64_t>& from,
 
 }  // namespace
 
-Place find_place(const Evidence& evidence) {
-  Place place{{all_of(evidence.rows), all_of(evidence.width)}, {}, ""};
+ErrorPlace find_place(const Evidence& evidence) {
+  ErrorPlace place{{all_of(evidence.rows), all_of(evidence.width)}, {}, ""};
   std::vector<std::int64_t> by_row(place.window.rows.size()), by_column(place.window.columns.size());
   std::vector<std::int64_t> row_bits(by_row.size()), column_bits(by_column.size());
   std::int64_t total = 0;

@@ -35,7 +35,7 @@ Synthesis by_element(Value value) {
 }
 
 /// All of the place holds zeros, or NaN, or one value.
-void propose_constant(const Evidence& evidence, const Place& place, std::vector<Proposal>& all) {
+void propose_constant(const Evidence& evidence, const ErrorPlace& place, std::vector<Proposal>& all) {
   const auto& window = place.window;
   if (window.size() == 0) return;
   const Bf16 first = evidence.out[index(evidence, window.rows.front(), window.columns.front())];
@@ -96,7 +96,7 @@ std::uint64_t hash_row(std::span<const Bf16> bits) {
 }
 
 /// Wrong rows that hold, bit for bit, what other rows should.
-void propose_moved_rows(const Evidence& evidence, const Place& place, std::vector<Proposal>& all) {
+void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::vector<Proposal>& all) {
   const auto& rows = place.window.rows;
   if (evidence.width < 2 || rows.size() > kSoughtRows * 64) return;
   std::unordered_map<std::uint64_t, std::int64_t> home;
@@ -183,7 +183,7 @@ void propose_shifts(const Evidence& evidence, std::vector<Proposal>& all) {
 
 }  // namespace
 
-std::vector<Proposal> propose_scattered(const Evidence& evidence, const Place&) {
+std::vector<Proposal> propose_scattered(const Evidence& evidence, const ErrorPlace&) {
   std::vector<Proposal> all;
   std::int64_t wrong = 0, zero = 0, nan = 0;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
@@ -211,7 +211,7 @@ std::vector<Proposal> propose_scattered(const Evidence& evidence, const Place&) 
   return all;
 }
 
-std::vector<Proposal> propose_observations(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_observations(const Evidence& evidence, const ErrorPlace& place) {
   std::vector<Proposal> all;
   propose_constant(evidence, place, all);
   propose_moved_rows(evidence, place, all);

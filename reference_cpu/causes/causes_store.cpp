@@ -121,7 +121,7 @@ std::vector<double> likely_factors(double fitted) {
   return factors;
 }
 
-std::vector<Proposal> propose_storing(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_storing(const Evidence& evidence, const ErrorPlace& place) {
   std::vector<Proposal> all;
   for (const auto& [id, sentence, store] : kStores)
     all.push_back(elementwise(id, std::string(sentence), evidence, store));

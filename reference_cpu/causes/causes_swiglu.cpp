@@ -145,7 +145,7 @@ double fitted_factor(const Evidence& evidence, const Window& window) {
 
 }  // namespace
 
-std::vector<Proposal> propose_swiglu(const Evidence& evidence, const Place& place) {
+std::vector<Proposal> propose_swiglu(const Evidence& evidence, const ErrorPlace& place) {
   const Store declared = evidence.layer->contract->silu;
   std::vector<Proposal> all;
   for (const auto& variant : kVariants)

@@ -80,7 +80,7 @@ constexpr Guess kGuesses[] = {
 
 class Search {
  public:
-  Search(const Evidence& evidence, const Place& place, const UnwrittenTrials& trials, Field field)
+  Search(const Evidence& evidence, const ErrorPlace& place, const UnwrittenTrials& trials, Field field)
       : evidence_(evidence), place_(place), trials_(trials), field_(field), terms_(terms()) {}
 
   std::vector<Proposal> proposals() {
@@ -229,7 +229,7 @@ class Search {
       0.05;  // share of the error that a response has to resemble before it is tried exactly
 
   const Evidence& evidence_;
-  const Place& place_;
+  const ErrorPlace& place_;
   const UnwrittenTrials& trials_;
   Field field_;
   std::int64_t terms_;
@@ -237,7 +237,7 @@ class Search {
 
 }  // namespace
 
-std::vector<Proposal> propose_unwritten(const Evidence& evidence, const Place& place,
+std::vector<Proposal> propose_unwritten(const Evidence& evidence, const ErrorPlace& place,
                                         const UnwrittenTrials& trials, Field field) {
   if ((fields_of(field) & kWritten) == 0) return {};
   return Search(evidence, place, trials, field).proposals();

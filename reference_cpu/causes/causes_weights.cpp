@@ -131,7 +131,7 @@ Proposal by_token(std::string_view id, std::string sentence, const Tokens& token
 
 }  // namespace
 
-std::vector<Proposal> propose_weights(const Evidence& evidence, const Place&) {
+std::vector<Proposal> propose_weights(const Evidence& evidence, const ErrorPlace&) {
   const bool renormalised = evidence.layer->config().norm_topk_prob;
   const auto tokens =
       std::make_shared<const std::vector<Token>>(tokens_of(evidence, evidence.input(Field::router_logits)));

@@ -57,7 +57,8 @@ class Explanation {
     place_ = find_place(question_.field, problem_.sizes(), whole_->routing(), question_.at);
     describe();
     if (what.dtype == DType::Int32 && question_.field != Field::selected_experts) {
-      integer();
+      derive_integer(*whole_, place_, problem_.config.top_k, candidate_, upstream_.has(question_.field),
+                     derivation_);
       return std::move(derivation_);
     }
     cut_token();
@@ -314,28 +315,6 @@ class Explanation {
       d.verdict = Verdict::Passed;
       d.sentence = predict_ ? "accepted, and the very choice predicted" : "accepted";
     }
-  }
-
-  void integer() {
-    Derivation& d = derivation_;
-    const auto expected = whole_->expected_integers(question_.field)[static_cast<std::size_t>(place_.index)];
-    d.value = Bounded::exact(expected);
-    d.low = d.high = expected;
-    d.steps.push_back({question_.field == Field::gather_indices
-                           ? fmt::format("row {} is slot {} of token {}: flat slot token {} + slot",
-                                         place_.row, place_.slot, place_.token, problem_.config.top_k)
-                           : fmt::format("rows of expert {}", place_.expert),
-                       "counted from selected_experts",
-                       d.value,
-                       {}});
-    if (!upstream_.has(question_.field)) {
-      d.sentence = "the candidate has no such field, or one of wrong shape, dtype or range";
-      return;
-    }
-    d.out = candidate_.fields.at(question_.field).as<std::int32_t>()[static_cast<std::size_t>(place_.index)];
-    d.verdict = *d.out == expected ? Verdict::Passed : Verdict::Failed;
-    d.sentence = *d.out == expected ? "accepted: exactly as counted"
-                                    : fmt::format("rejected: {} where {} is exact", *d.out, expected);
   }
 
   const Problem& problem_;

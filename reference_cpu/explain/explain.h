@@ -8,6 +8,7 @@
 
 #include "harness/contract/candidate.h"
 #include "harness/contract/derivation.h"
+#include "harness/contract/place.h"
 #include "harness/contract/problem.h"
 #include "reference_cpu/stages.h"
 
@@ -50,6 +51,9 @@ void derive_product(const TokenLayer& at, std::size_t terms, Derivation& derivat
 void derive_intermediate(const TokenLayer& at, Derivation& derivation);
 void derive_weight(const TokenLayer& at, Derivation& derivation);
 void derive_merge(const TokenLayer& at, Derivation& derivation);
+/// Also the verdict: a counted field is derived from the routing of the whole problem.
+void derive_integer(Reference& whole, const Place& place, std::int64_t top_k, const Candidate& candidate,
+                    bool usable, Derivation& derivation);
 void derive_ranking(const TokenLayer& at, std::span<const std::int32_t> listed, Derivation& derivation);
 
 /// The sums of a_k b_k after every 16 terms, in float64 and as `accumulator` holds them; written term by term

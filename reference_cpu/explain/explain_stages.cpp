@@ -236,4 +236,28 @@ void derive_ranking(const TokenLayer& at, std::span<const std::int32_t> listed, 
   }
 }
 
+void derive_integer(Reference& whole, const Place& place, std::int64_t top_k, const Candidate& candidate,
+                    bool usable, Derivation& derivation) {
+  const Field field = derivation.field;
+  const auto at = static_cast<std::size_t>(place.index);
+  const auto expected = whole.expected_integers(field)[at];
+  derivation.value = Bounded::exact(expected);
+  derivation.low = expected;
+  derivation.high = expected;
+  const auto what = field == Field::gather_indices
+                        ? fmt::format("row {} is slot {} of token {}: flat slot token {} + slot", place.row,
+                                      place.slot, place.token, top_k)
+                        : fmt::format("rows of expert {}", place.expert);
+  derivation.steps.push_back({what, "counted from selected_experts", derivation.value, {}});
+  if (!usable) {
+    derivation.sentence = "the candidate has no such field, or one of wrong shape, dtype or range";
+    return;
+  }
+  const auto found = candidate.fields.at(field).as<std::int32_t>()[at];
+  derivation.out = found;
+  derivation.verdict = found == expected ? Verdict::Passed : Verdict::Failed;
+  derivation.sentence = found == expected ? "accepted: exactly as counted"
+                                          : fmt::format("rejected: {} where {} is exact", found, expected);
+}
+
 }  // namespace assay

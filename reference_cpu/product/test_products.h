@@ -80,6 +80,20 @@ LargeVector<V> multiply(const ProductExample& e, const Accumulator& accumulator,
 
 inline const Accumulator kHopper{AccumulatorKind::Hopper, {}};
 
+/// Every order of summation that can be declared.
+inline std::vector<Accumulator> declared_orders() {
+  return {{AccumulatorKind::Fp32Sequential, {}},
+          {AccumulatorKind::Fp32Pairwise, {}},
+          kHopper,
+          {AccumulatorKind::Hopper, {96, 64, 1}},
+          {AccumulatorKind::HopperDescending, {}, 64},
+          {AccumulatorKind::HopperInterleaved, {}, 32, 3},
+          {AccumulatorKind::HopperInterleaved, {}, 10, 2},
+          {AccumulatorKind::Ampere, {}}};
+}
+
+inline double width(const Interval& x) { return x.high - x.ref; }
+
 inline Tensor example_tensor(Data data, Shape shape, double scale, std::mt19937& engine) {
   Tensor tensor(DType::BFloat16, std::move(shape));
   const auto values = example_values(data, tensor.size(), engine);
