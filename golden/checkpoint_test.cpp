@@ -16,12 +16,12 @@ namespace {
 
 constexpr MoeConfig kTwelve{6, 2, 12, 3, true};  // twelve experts: text order would put expert 10 before 2
 
-struct Stored {
+struct TestTensor {
   Shape shape;
   std::string bytes;
   std::string dtype = "BF16";
 };
-using Tensors = std::map<std::string, Stored>;
+using Tensors = std::map<std::string, TestTensor>;
 
 /// A safetensors file; `pad` spaces behind the header move the data to another alignment.
 void write_safetensors(const std::filesystem::path& path, const Tensors& tensors, std::size_t pad = 0) {
@@ -70,7 +70,7 @@ Tensors fused(const MoeWeights& weights, const char* suffix) {
   const auto [H, I, E, K, norm] = weights.config;
   Tensors tensors;
   tensors[fmt::format("{}gate.weight", kPrefix)] = {{E, H}, text_of(weights.gate.as<Bf16>())};
-  Stored gate_up{{E, 2 * I, H}, ""}, down{{E, H, I}, ""};
+  TestTensor gate_up{{E, 2 * I, H}, ""}, down{{E, H, I}, ""};
   for (std::int64_t e = 0; e < E; ++e) {
     gate_up.bytes += text_of(weights.experts(Field::gate_up_proj, e).values);
     down.bytes += text_of(weights.experts(Field::down_proj, e).values);

@@ -29,7 +29,7 @@ void put_byte(int descriptor, std::size_t at, char byte) {
     throw std::runtime_error("cannot write a byte");
 }
 
-struct Tally {
+struct DamageTally {
   int harmless = 0;
   int reported = 0;
   int changed = 0;
@@ -37,12 +37,12 @@ struct Tally {
 };
 
 /// Reads the file once for every byte, with `mask` applied to that byte.
-Tally flip_every_byte(const std::filesystem::path& path, char mask) {
+DamageTally flip_every_byte(const std::filesystem::path& path, char mask) {
   const auto bytes = read_bytes(path);
   const auto intact = read_golden(path, test_regenerators());
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   REQUIRE(descriptor >= 0);
-  Tally tally;
+  DamageTally tally;
   for (std::size_t at = 0; at < bytes.size(); ++at) {
     put_byte(descriptor, at, static_cast<char>(bytes[at] ^ mask));
     try {

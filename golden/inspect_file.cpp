@@ -15,7 +15,7 @@ namespace assay {
 namespace {
 
 /// Range of the finite values, and how many are not.
-struct Statistics {
+struct ValueRange {
   double smallest = std::numeric_limits<double>::infinity();
   double largest = -std::numeric_limits<double>::infinity();
   std::int64_t nans = 0;
@@ -38,8 +38,8 @@ struct Statistics {
   }
 };
 
-Statistics statistics_of(const Tensor& tensor) {
-  Statistics statistics;
+ValueRange statistics_of(const Tensor& tensor) {
+  ValueRange statistics;
   switch (tensor.dtype()) {
     case DType::BFloat16:
       for (const auto value : tensor.as<Bf16>()) statistics.add(to_float(value));

@@ -21,7 +21,7 @@ const std::optional<Generator>& generator_of(const Problem& problem, Field field
 }
 
 /// A stored or regenerated tensor with the group it goes to.
-struct Writer {
+struct GoldenWriter {
   const Problem& problem;
   const Candidate& candidate;
   const WriteOptions& options;
@@ -154,7 +154,7 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
     const auto lock = hdf5::lock();
     hdf5::MemoryFile file(payload_bytes(candidate.fields) + payload_bytes(candidate.oracle));
     const auto root = hdf5::open_object(file.handle(), "/", "/");
-    Writer write{problem, candidate, options, {}};
+    GoldenWriter write{problem, candidate, options, {}};
     Header header;
     header.fixture = problem.name;
     header.seed = problem.seed;

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <regex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,7 @@ constexpr std::string_view kSiblings[] = {"fixtures", "reference_cpu", "gpu", "g
 // The rooms of harness/: what two sides agree on, what touches the machine, who compares, the program.
 constexpr std::string_view kRooms[] = {"harness/contract", "harness/host", "harness/judge", "harness/cli"};
 constexpr std::size_t kMostLines = 350;
+constexpr std::size_t kMostColumns = 110;
 
 /// Headers of other projects, by how their path starts, and the folders that may include them.
 struct Owned {
@@ -107,6 +109,67 @@ std::optional<Include> include_in(std::string_view line) {
   return Include{std::string(line.substr(1, end - 1)), line[0] == '"'};
 }
 
+bool is_code(const std::string& path) {
+  return path.ends_with(".h") || path.ends_with(".cpp") || path.ends_with(".cuh") || path.ends_with(".cu");
+}
+
+/// Calls `visit(line, number)` for each line, the first being number 1.
+template <class Visit>
+void for_each_line(std::string_view text, Visit visit) {
+  for (std::size_t number = 1; !text.empty(); ++number) {
+    const auto end = text.find('\n');
+    visit(std::string(text.substr(0, end)), number);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+}
+
+/// Characters of a line of UTF-8.
+std::size_t columns(std::string_view line) {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(line, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+/// The name of the type that a line defines at the scope of a namespace, or nothing: such lines are not
+/// indented, and what ends in `;`, continues with a name or is a specialisation defines none.
+std::string defined_type(const std::string& line) {
+  static const std::regex kPattern(
+      R"(^(?:template <.*> *)?(?:(?:struct|class|union|enum|enum class)\s+(?:alignas\(.*?\)\s*)?(\w+))"
+      R"((?:\s+final)?\s*(?:\{.*|:[^:].*|:|)|using\s+(\w+)\s*=.*)$)");
+  static constexpr std::string_view kStarts[] = {"template ", "struct ", "class ",
+                                                 "union ",    "enum ",   "using "};
+  if (std::ranges::none_of(kStarts, [&](std::string_view start) { return line.starts_with(start); }))
+    return "";
+  std::smatch found;
+  if (!std::regex_match(line, found, kPattern)) return "";
+  return found[1].matched ? found[1] : found[2];
+}
+
+struct TypeDefinition {
+  std::string path;
+  std::string line;
+};
+
+/// Types of one name in two places. The same alias of the same type, word for word, is one type.
+class TypeNames {
+ public:
+  /// What a file's types have in common with those of the files before it.
+  std::vector<std::string> complaints(const std::string& path, const std::string& text) {
+    std::vector<std::string> found;
+    for_each_line(text, [&](const std::string& line, std::size_t) {
+      const auto name = defined_type(line);
+      if (name.empty()) return;
+      const auto [first, is_new] = seen_.emplace(name, TypeDefinition{path, line});
+      const bool same_alias = line.starts_with("using") && line == first->second.line;
+      if (!is_new && !same_alias)
+        found.push_back(fmt::format("{} and {} both define {}", first->second.path, path, name));
+    });
+    return found;
+  }
+
+ private:
+  std::map<std::string, TypeDefinition> seen_;
+};
+
 /// Everything wrong with one file's text.
 std::vector<std::string> complaints(const std::string& path, const std::string& text) {
   // Written in two parts, or this file would complain about itself.
@@ -114,21 +177,21 @@ std::vector<std::string> complaints(const std::string& path, const std::string& 
                                               std::string("/ro") + "ot/"};
   std::vector<std::string> found;
   std::size_t lines = 0;
-  const bool code =
-      path.ends_with(".h") || path.ends_with(".cpp") || path.ends_with(".cuh") || path.ends_with(".cu");
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    const auto end = rest.find('\n');
-    const std::string line(rest.substr(0, end));
-    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
-    ++lines;
+  const bool code = is_code(path);
+  bool formatted = true;  // not between clang-format off and on: tables
+  for_each_line(text, [&](const std::string& line, std::size_t number) {
+    lines = number;
+    if (line.find("clang-format off") != std::string::npos) formatted = false;
+    if (line.find("clang-format on") != std::string::npos) formatted = true;
+    if (code && formatted && columns(line) > kMostColumns)
+      found.push_back(fmt::format("{}:{} has more than {} columns", path, number, kMostColumns));
     if (code)
       if (const auto include = include_in(line))
         if (auto wrong = wrong_include(path, include->header, include->quoted)) found.push_back(*wrong);
     for (const auto& foreign : kForeignPaths)
       if (line.find(foreign) != std::string::npos)
-        found.push_back(fmt::format("{}:{} mentions {}", path, lines, foreign));
-  }
+        found.push_back(fmt::format("{}:{} mentions {}", path, number, foreign));
+  });
   const bool limited =
       code || path.ends_with(".py") || path.ends_with(".js") || path.ends_with(".css") || path == "dev";
   if (limited && lines > kMostLines)
@@ -208,6 +271,38 @@ TEST_SUITE("layering") {
       const auto [first, is_new] = seen.emplace(name, path);
       if (!is_new) FAIL_CHECK(fmt::format("{} and {} share a name", first->second, path));
     }
+  }
+
+  TEST_CASE("no two types share a name") {
+    TypeNames names;
+    for (const auto& path : sources("."))
+      if (is_code(path) && !starts_with(path, "gpu"))  // whose names are not yet all their own
+        for (const auto& complaint : names.complaints(path, read(path))) FAIL_CHECK(complaint);
+  }
+
+  TEST_CASE("a type's second definition is found, a declaration, a use and the same alias are none") {
+    TypeNames names;
+    CHECK(names.complaints("a.h", "struct Place {\n};\nusing K = Kind;\nenum class Sum { A };\n").empty());
+    CHECK(names.complaints("b.h", "struct Place;\nclass Place* p;\nusing K = Kind;\n  struct Place {};\n")
+              .empty());
+    CHECK(names.complaints("c.cpp", "struct Place find() {\ntemplate <>\nstruct Place<int> {\n").empty());
+    for (const char* text :
+         {"struct Place {\n", "class Place final : public Other {\n", "class Place\n    : Other {\n",
+          "enum class Place : int { A };\n", "struct alignas(16) Place {\n", "union Place {",
+          "template <class T> struct Place {\n", "using Place = int;\n", "using K = int;\n"})
+      CHECK_MESSAGE(names.complaints("d.cpp", text).size() == 1, text);
+    CHECK(names.complaints("e.cu", "enum class Sum : int { B };\n") ==
+          std::vector<std::string>{"a.h and e.cu both define Sum"});
+  }
+
+  TEST_CASE("a line of 110 characters passes, one more does not, but in a table") {
+    const std::string line(kMostColumns, 'x');
+    CHECK(complaints("harness/a.cpp", line + "\n").empty());
+    CHECK(complaints("harness/a.cpp", line.substr(1) + "\u00b1\n").empty());
+    CHECK(complaints("harness/a.cpp", line + "x\n").size() == 1);
+    CHECK(complaints("gpu/a.cu", "// clang-format off\n" + line + "x\n// clang-format on\n").empty());
+    CHECK(complaints("gpu/a.cu", "// clang-format off\n// clang-format on\n" + line + "x\n").size() == 1);
+    CHECK(complaints("README.md", line + "x\n").empty());
   }
 
   TEST_CASE("includes are written from the root") {

@@ -86,10 +86,10 @@ TEST_SUITE("permute") {
 namespace {
 
 /// One token, two experts, H = 1: everything can be written down.
-struct Small {
+struct SmallLayer {
   Problem problem;
   Layer layer;
-  explicit Small(std::string_view contract) {
+  explicit SmallLayer(std::string_view contract) {
     problem.config = {1, 1, 2, 2, true};
     problem.sequence = 1;
     layer.problem = &problem;
@@ -107,7 +107,7 @@ TEST_SUITE("merge") {
     // even, 1.
     const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}},
                             weights = {{1.0f, false}, {1.0f, false}};
-    const Small hf("hf"), eager("hf_eager");
+    const SmallLayer hf("hf"), eager("hf_eager");
     CHECK(merge<Predicted>(hf.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);
     CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value ==
           1.0f + 0x1.8p-8f);  // the last rounding is the field's store
@@ -116,14 +116,14 @@ TEST_SUITE("merge") {
   TEST_CASE("hf_fp32_merge keeps weight times value in fp32, which hf rounds") {
     const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}},
                             weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
-    CHECK(merge<Predicted>(Small("hf").layer, rows, weights)[0].value == 1.0f + 0x1p-6f);
-    CHECK(merge<Predicted>(Small("hf_fp32_merge").layer, rows, weights)[0].value ==
+    CHECK(merge<Predicted>(SmallLayer("hf").layer, rows, weights)[0].value == 1.0f + 0x1p-6f);
+    CHECK(merge<Predicted>(SmallLayer("hf_fp32_merge").layer, rows, weights)[0].value ==
           1.0f + 0x1p-6f + 0x1p-14f);
   }
 
   TEST_CASE(
       "eight slots are four interleaved sums: the element of an H200 run that no other order explains") {
-    Small small("hf");
+    SmallLayer small("hf");
     small.problem.config = {1, 1, 8, 8, true};
     small.layer.routing = get_token_counts_and_gather_indices(small.problem.config, {0, 1, 2, 3, 4, 5, 6, 7});
     Values<Predicted> rows, weights(8, {1.0f, false});
@@ -139,7 +139,7 @@ TEST_SUITE("merge") {
   TEST_CASE("eager's merge of exact rows has an interval without width") {
     const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}},
                           weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
-    const auto out = merge<Bounded>(Small("hf_eager").layer, rows, weights);
+    const auto out = merge<Bounded>(SmallLayer("hf_eager").layer, rows, weights);
     CHECK(out[0].low == out[0].high);
     CHECK(out[0].ref == 1.125 + 0x1.8p-10);
   }
@@ -149,12 +149,13 @@ TEST_SUITE("swiglu") {
   TEST_CASE("silu is rounded before the product under hf and kept in fp32 under fused_fp32") {
     const Values<Predicted> first = {{1.0f, false}, {3.0f, false}, {-2.0f, false}, {5.0f, false}};
     const float silu = 1.0f / (1.0f + expf_sm90(-1.0f).value);
-    CHECK(act_and_mul<Predicted>(Small("hf").layer, first)[0].value == to_float(round_to_bf16(silu)) * 3.0f);
-    CHECK(act_and_mul<Predicted>(Small("fused_fp32").layer, first)[0].value == silu * 3.0f);
+    CHECK(act_and_mul<Predicted>(SmallLayer("hf").layer, first)[0].value ==
+          to_float(round_to_bf16(silu)) * 3.0f);
+    CHECK(act_and_mul<Predicted>(SmallLayer("fused_fp32").layer, first)[0].value == silu * 3.0f);
   }
 
   TEST_CASE("the interval of silu holds the GPU's value on every finite bf16 input") {
-    Small small("fused_fp32");
+    SmallLayer small("fused_fp32");
     for (std::uint32_t bits = 0; bits < 65536; ++bits) {
       const Bf16 x{static_cast<std::uint16_t>(bits)};
       if (!is_finite(x)) continue;

@@ -10,15 +10,15 @@
 namespace assay {
 namespace {
 
-using Json = nlohmann::json;
+using ParsedJson = nlohmann::json;
 
 /// A value and where it stands: "cases[0].fields[2].verdict".
 struct JsonPlace {
-  const Json& value;
+  const ParsedJson& value;
   std::string path;
 
   [[noreturn]] void expected(std::string_view what) const {
-    std::string found = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+    std::string found = value.dump(-1, ' ', true, ParsedJson::error_handler_t::replace);
     if (found.size() > 40) found = found.substr(0, 37) + "...";
     throw InputError(
         fmt::format("expected {} at {}, found {}", what, path.empty() ? "the top" : path, found));
@@ -142,10 +142,10 @@ void read(const JsonPlace& place, T& out) {
   });
 }
 
-Json parse(std::string_view text) {
+ParsedJson parse(std::string_view text) {
   try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& error) {
+    return ParsedJson::parse(text);
+  } catch (const ParsedJson::parse_error& error) {
     if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
       throw InputError("expected JSON, found an empty text");
     if (error.byte > text.size())
@@ -154,13 +154,13 @@ Json parse(std::string_view text) {
                       text.size()));
     throw InputError(
         fmt::format("expected JSON, found something else at byte {} of {}", error.byte, text.size()));
-  } catch (const Json::out_of_range&) {
+  } catch (const ParsedJson::out_of_range&) {
     throw InputError("expected numbers that fit a double, found a larger one");
   }
 }
 
 Report read_document(std::string_view text) {
-  const Json document = parse(text);
+  const ParsedJson document = parse(text);
   const JsonPlace top{document, ""};
   if (!document.is_object() || !document.contains("schema") || document["schema"] != kReportSchema)
     throw InputError(
@@ -168,7 +168,7 @@ Report read_document(std::string_view text) {
                     !document.is_object() ? "something else"
                     : !document.contains("schema")
                         ? "no schema"
-                        : document["schema"].dump(-1, ' ', true, Json::error_handler_t::replace)));
+                        : document["schema"].dump(-1, ' ', true, ParsedJson::error_handler_t::replace)));
   int version = 0;
   read(top.member("version"), version);
   if (version != kReportVersion)

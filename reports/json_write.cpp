@@ -16,7 +16,7 @@ concept Described =
     requires(const T& value) { json::members(value, [](const char*, const auto&, auto...) {}); };
 
 /// Writes any value of a report. `terse` leaves out members at their default, where a reader gives them that.
-struct Writer {
+struct JsonWriter {
   bool terse = false;
 
   Json written(bool value) const { return value; }
@@ -66,7 +66,7 @@ struct Writer {
 
   template <Described T>
   Json written(const T& value) const {
-    const Json blank = terse ? Writer{}.written(T{}) : Json();
+    const Json blank = terse ? JsonWriter{}.written(T{}) : Json();
     Json object = Json::object();
     json::members(value, [&](const char* name, const auto& member, auto... added) {
       Json one = written(member);
@@ -85,7 +85,7 @@ std::string to_json(const Report& report, JsonLayout layout) {
   document["version"] = kReportVersion;
   document["verdict"] =
       std::string(name(report.verdict()));  // for readers that want one word; derived, so not read back
-  document.update(Writer{layout == JsonLayout::Compact}.written(report));
+  document.update(JsonWriter{layout == JsonLayout::Compact}.written(report));
   const int indent = layout == JsonLayout::Indented ? 1 : -1;
   return document.dump(indent, ' ', false, Json::error_handler_t::replace) + (indent > 0 ? "\n" : "");
 }

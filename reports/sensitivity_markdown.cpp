@@ -7,7 +7,7 @@
 namespace assay {
 namespace {
 
-using Fault = Sensitivity::Fault;
+using ScoredFault = Sensitivity::Fault;
 
 std::string mark(std::int64_t caught, std::int64_t problems) {
   return caught == problems ? "yes" : caught == 0 ? "-" : fmt::format("{}/{}", caught, problems);
@@ -24,7 +24,7 @@ std::string size_text(const std::optional<double>& size) {
   return size ? fmt::format("{:.3g}", *size) : "never";
 }
 
-bool counts(const Fault& fault) { return fault.note != "equivalent"; }
+bool counts(const ScoredFault& fault) { return fault.note != "equivalent"; }
 
 }  // namespace
 
@@ -49,7 +49,7 @@ std::string render_sensitivity_markdown(const Sensitivity& all) {
   const auto counted = std::ranges::count_if(all.faults, counts);
   for (std::size_t i = 0; i < all.rules.size(); ++i) {
     const auto caught =
-        std::ranges::count_if(all.faults, [&](const Fault& f) { return counts(f) && f.caught[i] > 0; });
+        std::ranges::count_if(all.faults, [&](const ScoredFault& f) { return counts(f) && f.caught[i] > 0; });
     out += fmt::format("| {} | {} | {} of {} | {} |\n", all.rules[i].name, cell(all.rules[i].sentence),
                        caught, counted, all.rules[i].wrongly.empty() ? "-" : all.rules[i].wrongly);
   }

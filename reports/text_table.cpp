@@ -10,17 +10,17 @@ namespace assay {
 namespace {
 
 // What the table shows; a narrow terminal gives it up from the bottom of `kLayouts` upwards.
-struct Layout {
+struct ColumnLayout {
   bool predicted_counts;  // "2,048 of 2,048" instead of "all"
   bool chained_differ;
   bool isolated_differ;
   bool verdict_words;
 };
-constexpr Layout kLayouts[] = {{true, true, true, true},
-                               {false, true, true, true},
-                               {false, false, true, true},
-                               {false, false, false, true},
-                               {false, false, false, false}};
+constexpr ColumnLayout kLayouts[] = {{true, true, true, true},
+                                     {false, true, true, true},
+                                     {false, false, true, true},
+                                     {false, false, false, true},
+                                     {false, false, false, false}};
 
 std::string judgement_cell(Field field, const Judgement& judgement, bool colour) {
   if (!compared(judgement.verdict)) return "-";
@@ -43,7 +43,7 @@ std::string differ_cell(const Judgement& judgement) {
   return compared(judgement.verdict) && judgement.elements > 0 ? grouped_digits(judgement.mismatched) : "";
 }
 
-std::string prediction_cell(const Prediction& prediction, const Layout& layout, bool colour) {
+std::string prediction_cell(const Prediction& prediction, const ColumnLayout& layout, bool colour) {
   if (!prediction.available) return "-";
   const bool complete = prediction.as_predicted == prediction.elements;
   const Mark kind = prediction.differing > 0 && prediction.binding ? Mark::Doubt
@@ -67,7 +67,7 @@ struct Column {
   std::function<std::string(const FieldResult&)> cell;
 };
 
-std::vector<Column> columns_of(const CaseResult& result, const Layout& layout, bool colour) {
+std::vector<Column> columns_of(const CaseResult& result, const ColumnLayout& layout, bool colour) {
   const Totals sum = totals(result);
   const bool predicted = sum.isolated_bits.available || sum.chained_bits.available;
   std::vector<Column> columns = {
@@ -118,7 +118,7 @@ Columns filled(const std::vector<Column>& columns, const std::vector<FieldResult
 
 std::string field_table(const CaseResult& result, const TextOptions& options) {
   constexpr std::size_t kIndent = 2;
-  for (const Layout& layout : kLayouts) {
+  for (const ColumnLayout& layout : kLayouts) {
     const Columns table = filled(columns_of(result, layout, options.colour), result.fields);
     const bool last = &layout == std::end(kLayouts) - 1;
     if (table.width() + kIndent > static_cast<std::size_t>(options.width) && !last) continue;

@@ -20,7 +20,7 @@
 namespace assay::cli {
 namespace {
 
-struct Example {
+struct FieldExample {
   std::string name;
   std::int64_t rows, width;
   LargeVector<Bf16> out;
@@ -34,10 +34,10 @@ double pick(std::mt19937_64& random, std::initializer_list<double> choices) {
 /// A reference of the size that `exponent` draws, an interval and noise around it, and a stored value near
 /// it.
 template <class Exponent>
-Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, std::uint64_t seed,
-              Exponent exponent) {
+FieldExample drawn(const std::string& name, std::int64_t rows, std::int64_t width, std::uint64_t seed,
+                   Exponent exponent) {
   const auto count = static_cast<std::size_t>(rows * width);
-  Example e{name, rows, width, LargeVector<Bf16>(count), LargeVector<Interval>(count)};
+  FieldExample e{name, rows, width, LargeVector<Bf16>(count), LargeVector<Interval>(count)};
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < rows; ++r) {
     std::mt19937_64 random(seed + static_cast<std::uint64_t>(r));
@@ -60,8 +60,8 @@ Example drawn(const std::string& name, std::int64_t rows, std::int64_t width, st
   return e;
 }
 
-Example special() {
-  Example e{"zeros, subnormal, largest, Inf and NaN on either side", 18, 360, {}, {}};
+FieldExample special() {
+  FieldExample e{"zeros, subnormal, largest, Inf and NaN on either side", 18, 360, {}, {}};
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   const double values[] = {0.0,       -0.0,     0x1p-134, 0x1p-133, 0x1.8p-133, 0x1p-126,
                            -0x1p-127, 0x1p-117, 1.0,      -1.0,     0x1.fep127, 0x1.ffp127,
@@ -77,7 +77,7 @@ Example special() {
 }
 
 /// Values are their own classes.
-StatisticsContext context_of(const Example& e, Dependence dependence) {
+StatisticsContext context_of(const FieldExample& e, Dependence dependence) {
   const std::span<const Bf16> classes =
       dependence == Dependence::Classes ? std::span<const Bf16>(e.out) : std::span<const Bf16>();
   return {{Field::hidden_states, Sizes{{e.width, 1, 1, 1, true}, e.rows}, nullptr},
@@ -98,7 +98,7 @@ std::int64_t differing(const FieldCells& a, const FieldCells& b) {
 }
 
 /// Everything a report says of the field, by the engine in force or by the CPU.
-std::string judgement(const StatisticsContext& context, const Example& e,
+std::string judgement(const StatisticsContext& context, const FieldExample& e,
                       const std::optional<FieldCells>& by_engine) {
   FieldResult result;
   result.field = context.field.field;
@@ -114,7 +114,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 /// Of one example: cells, column sums and class sums that differ, and reports.
-std::int64_t compare_one(const Example& e, Dependence dependence, bool verbose, bool timed) {
+std::int64_t compare_one(const FieldExample& e, Dependence dependence, bool verbose, bool timed) {
   const StatisticsContext context = context_of(e, dependence);
   auto start = std::chrono::steady_clock::now();
   std::optional<FieldCells> by_engine;
@@ -194,14 +194,14 @@ std::int64_t compare_fields(const Engine& engine) {
                          true, false);
     found += compare_one(drawn("one column", 300, 1, 4, between(-1, 1)), dependence, true, false);
   }
-  const Example full = drawn("full size", 32768, 2048, 5, between(-4, 4));
+  const FieldExample full = drawn("full size", 32768, 2048, 5, between(-4, 4));
   for (const Dependence dependence : kDependences) found += compare_one(full, dependence, true, true);
   return found;
 }
 
 bool planted_differences_are_found(const Engine& engine) {
   constexpr std::int64_t kRows = 600, kWidth = 1500, kTiles = (kWidth + kCellColumns - 1) / kCellColumns;
-  const Example example = drawn("planted", kRows, kWidth, 6, between(-4, 4));
+  const FieldExample example = drawn("planted", kRows, kWidth, 6, between(-4, 4));
   bool all = true;
   for (const Plant& plant : kPlants) {
     Engine faulty = engine;

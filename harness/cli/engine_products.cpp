@@ -14,14 +14,14 @@
 namespace assay::cli {
 namespace {
 
-struct Shape {
+struct ProductShape {
   const char* why;
   std::int64_t k, n, left_rows;
   std::vector<std::int64_t> rows;  // of each group
 };
 
 // clang-format off
-const Shape kShapes[] = {
+const ProductShape kShapes[] = {
     {"one of everything",                   1,    1,   1,  {1}},
     {"one below a step",                    15,   3,   2,  {2}},
     {"one step",                            16,   16,  4,  {3, 1}},
@@ -33,7 +33,7 @@ const Shape kShapes[] = {
 };
 // clang-format on
 
-using Draw = std::function<float(std::mt19937_64&)>;
+using DrawValue = std::function<float(std::mt19937_64&)>;
 
 float normal(std::mt19937_64& random) { return std::normal_distribution<float>()(random); }
 float scaled(std::mt19937_64& random, int lowest, int highest) {
@@ -41,12 +41,12 @@ float scaled(std::mt19937_64& random, int lowest, int highest) {
                     static_cast<int>(random() % static_cast<std::uint64_t>(highest - lowest + 1)) + lowest);
 }
 
-struct Data {
+struct DrawnData {
   const char* name;
-  Draw draw;
+  DrawValue draw;
 };
 
-const Data kData[] = {
+const DrawnData kData[] = {
     {"normal", normal},
     {"one sign", [](std::mt19937_64& r) { return std::fabs(normal(r)); }},
     {"wide", [](std::mt19937_64& r) { return scaled(r, -20, 20); }},
@@ -65,15 +65,15 @@ const Data kData[] = {
      }},
 };
 
-struct Operands {
+struct DrawnOperands {
   std::vector<Bf16> left;                // [left_rows, k]
   std::vector<std::vector<Bf16>> right;  // per group [n, k]
   std::vector<std::int32_t> source;
   std::vector<std::int64_t> offsets;
 };
 
-Operands operands(const Shape& shape, const Data& data, std::mt19937_64& random) {
-  Operands made;
+DrawnOperands operands(const ProductShape& shape, const DrawnData& data, std::mt19937_64& random) {
+  DrawnOperands made;
   const auto fill = [&](std::vector<Bf16>& values, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) values.push_back(round_to_bf16(data.draw(random)));
   };
@@ -90,7 +90,8 @@ Operands operands(const Shape& shape, const Data& data, std::mt19937_64& random)
 }
 
 template <class Value>
-GroupedProduct<Value> product_of(const Shape& shape, const Operands& from, const std::vector<Value>& left) {
+GroupedProduct<Value> product_of(const ProductShape& shape, const DrawnOperands& from,
+                                 const std::vector<Value>& left) {
   GroupedProduct<Value> product;
   product.left = left;
   product.source = from.source;
@@ -142,7 +143,7 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
   std::mt19937_64 random(7);
   for (const auto& shape : kShapes)
     for (const auto& data : kData) {
-      const Operands made = operands(shape, data, random);
+      const DrawnOperands made = operands(shape, data, random);
       const std::string what = std::string(shape.why) + ", " + data.name;
       std::vector<Interval> exact, uncertain;
       std::vector<PredictedValue> predicted;

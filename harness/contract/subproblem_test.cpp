@@ -16,12 +16,12 @@ using Indices = std::vector<std::int64_t>;
 
 /// T = 3, H = 4, I = 2, E = 4, K = 2; token t takes experts t and t + 1. Every element holds a number of its
 /// own.
-struct Small {
+struct SmallProblem {
   Problem problem;
   FieldSet fields;
   std::vector<std::int32_t> selected = {1, 0, 1, 2, 2, 3};
 
-  Small() {
+  SmallProblem() {
     problem.config = {4, 2, 4, 2, true};
     problem.sequence = 3;
     const auto numbered = [](Shape shape, int first) {
@@ -64,7 +64,7 @@ Indices bits(std::span<const T> values) {
 
 TEST_SUITE("subproblem") {
   TEST_CASE("kept tokens and experts keep their values, and slots, rows and experts are renumbered") {
-    const Small s;
+    const SmallProblem s;
     Part part = whole(s.problem.sizes());
     part.tokens = {1, 2};
     part.experts = {1, 2, 3};
@@ -83,7 +83,7 @@ TEST_SUITE("subproblem") {
   }
 
   TEST_CASE("columns are cut in both halves of the first product and on both sides of the second") {
-    const Small s;
+    const SmallProblem s;
     Part part = whole(s.problem.sizes());
     part.hidden = {1, 2};
     part.intermediate = {1, 1};
@@ -98,7 +98,7 @@ TEST_SUITE("subproblem") {
   }
 
   TEST_CASE("a kept token's expert cannot be dropped, and a wrong count stays as wrong") {
-    Small s;
+    SmallProblem s;
     Part part = whole(s.problem.sizes());
     part.experts = {0, 1, 2};
     CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
@@ -110,7 +110,7 @@ TEST_SUITE("subproblem") {
   }
 
   TEST_CASE("a row that reads a dropped token cannot be cut out") {
-    Small s;
+    SmallProblem s;
     s.fields.at(Field::gather_indices).as<std::int32_t>()[0] = 5;  // token 0's row reads token 2
     Part part = whole(s.problem.sizes());
     part.tokens = {0, 1};
@@ -120,7 +120,7 @@ TEST_SUITE("subproblem") {
 
 TEST_SUITE("place") {
   TEST_CASE("any sufficient set of axes finds the element") {
-    const Small s;
+    const SmallProblem s;
     Routing routing;
     routing.selected = s.selected;
     routing.gather = {1, 0, 2, 3, 4, 5};
@@ -142,7 +142,7 @@ TEST_SUITE("place") {
   }
 
   TEST_CASE("what is missing, ambiguous, contradictory or out of range is said") {
-    const Small s;
+    const SmallProblem s;
     Routing routing;
     routing.selected = s.selected;
     routing.gather = {1, 0, 2, 3, 4, 5};

@@ -16,13 +16,13 @@ namespace {
 
 Interval around(double ref, double delta, double noise) { return {ref, ref - delta, ref + delta, noise}; }
 
-using Error = std::function<double(std::mt19937_64&)>;
+using DrawError = std::function<double(std::mt19937_64&)>;
 
 /// Errors of unit rms: their mean size, and how they are drawn.
 struct ErrorShape {
   const char* name;
   double mean;
-  Error draw;
+  DrawError draw;
 };
 
 std::vector<ErrorShape> shapes() {

@@ -26,14 +26,14 @@ constexpr std::string_view kWholeField = "the field";
 constexpr double kLn10 = 2.302585092994046;
 
 /// One member of a family: a part of the field with its sums.
-struct Part {
+struct FamilyMember {
   std::string over;
   Tally tally;
 };
 
 /// Fills in what was observed: flips of different significands. `part_of(flip)` is the index of the part.
 template <class PartOf>
-void observe(std::vector<Part>& parts, const FieldSums& sums, PartOf part_of) {
+void observe(std::vector<FamilyMember>& parts, const FieldSums& sums, PartOf part_of) {
   std::vector<std::pair<std::size_t, const Flip*>> flips;
   flips.reserve(sums.flips.size());
   for (const Flip& flip : sums.flips) flips.emplace_back(part_of(flip), &flip);
@@ -66,11 +66,11 @@ StatisticalTest finished(StatisticalTest test, double log_chance, double log_sha
 }
 
 /// The worst part of a family of independent elements.
-void add_worst(std::vector<StatisticalTest>& tests, const Measure& measure, const std::vector<Part>& parts,
-               double log_share) {
-  const Part* worst = nullptr;
+void add_worst(std::vector<StatisticalTest>& tests, const Measure& measure,
+               const std::vector<FamilyMember>& parts, double log_share) {
+  const FamilyMember* worst = nullptr;
   double worst_chance = 1.0;
-  for (const Part& part : parts) {
+  for (const FamilyMember& part : parts) {
     const double chance =
         log_chance_of_sum(part.tally.*measure.observed, part.tally.*measure.expected, measure.largest);
     if (worst != nullptr && !(chance < worst_chance)) continue;
@@ -107,7 +107,7 @@ std::vector<std::pair<std::int64_t, std::int64_t>> row_stretches(const CompareCo
 std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context, const FieldSums& sums) {
   const CompareContext& c = context.field;
   const double share = context.log_share - std::log(double{kTestsPerField});
-  std::vector<Part> field(1), experts, tiles, columns;
+  std::vector<FamilyMember> field(1), experts, tiles, columns;
   field[0].over = kWholeField;
   std::vector<std::size_t> expert_of(static_cast<std::size_t>(sums.rows)), stretch_of(expert_of.size());
   if (rows_by_expert(c)) {

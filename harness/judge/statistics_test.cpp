@@ -12,12 +12,12 @@ using namespace assay;
 namespace {
 
 /// Two experts of unequal load: first_gemm [S, 2I] of 24 tokens and two slots each.
-struct Layer {
+struct TwoExpertLayer {
   MoeConfig config{64, 66, 4, 2, true};
   Sizes sizes{config, 24};
   Routing routing;
 
-  Layer() {
+  TwoExpertLayer() {
     std::vector<std::int64_t> loads = {30, 0, 13, 5};
     routing.counts = {30, 0, 13, 5};
     routing.offsets = {0, 30, 30, 43, 48};
@@ -31,19 +31,19 @@ struct Layer {
   }
 };
 
-using Error =
+using DrawErrorAt =
     std::function<double(std::mt19937_64&, std::size_t index)>;  // in units of the noise, mean square 1
 
-struct Draw {
+struct DrawnField {
   std::vector<Interval> reference;
   std::vector<Bf16> out;
 };
 
 /// `mean` is E|e| of the error.
-Draw draw(const Layer& layer, std::mt19937_64& engine, double relative_noise, const Error& error,
-          double mean = 1.0) {
+DrawnField draw(const TwoExpertLayer& layer, std::mt19937_64& engine, double relative_noise,
+                const DrawErrorAt& error, double mean = 1.0) {
   std::normal_distribution<double> normal;
-  Draw d;
+  DrawnField d;
   for (std::size_t i = 0; i < layer.size(); ++i) {
     const double ref = normal(engine), noise = relative_noise * (0.3 + std::fabs(ref));
     d.reference.push_back({ref, ref - 1e4 * noise, ref + 1e4 * noise, noise, mean * noise});
@@ -61,8 +61,8 @@ double rare(std::mt19937_64& engine, std::size_t) { return engine() % 400 == 0 ?
 constexpr double kMostAlarms = 3.1e-2;
 
 /// Share of runs that are suspected.
-double alarms(const Layer& layer, const StatisticsContext& context, int runs, unsigned seed,
-              double relative_noise, const std::function<Error(std::mt19937_64&)>& of_run) {
+double alarms(const TwoExpertLayer& layer, const StatisticsContext& context, int runs, unsigned seed,
+              double relative_noise, const std::function<DrawErrorAt(std::mt19937_64&)>& of_run) {
   std::mt19937_64 engine(seed);
   int suspected = 0;
   for (int run = 0; run < runs; ++run) {
@@ -80,7 +80,8 @@ const StatisticalTest& test_of(const Statistics& statistics, std::string_view me
   throw 0;
 }
 
-Statistics of(const Layer& layer, const Draw& d, Dependence dependence = Dependence::Elements) {
+Statistics of(const TwoExpertLayer& layer, const DrawnField& d,
+              Dependence dependence = Dependence::Elements) {
   return field_statistics(layer.context(1e-8, dependence), d.out, d.reference);
 }
 
@@ -88,7 +89,7 @@ Statistics of(const Layer& layer, const Draw& d, Dependence dependence = Depende
 
 TEST_SUITE("statistics") {
   TEST_CASE("sums, histogram and contract ulps, by hand") {
-    Layer layer;
+    TwoExpertLayer layer;
     layer.sizes.tokens = 0;
     CHECK(field_statistics(layer.context(1e-6), {}, {}).tests.empty());
     layer.sizes = {{64, 2, 1, 1, true}, 1};  // first_gemm [1, 4]
@@ -107,11 +108,11 @@ TEST_SUITE("statistics") {
   }
 
   TEST_CASE("legal errors of any shape are suspected no more often than asked for") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     constexpr double kAlpha = 1e-2;
     constexpr int kRuns = 200;
     const auto independent = [](double (*error)(std::mt19937_64&, std::size_t)) {
-      return [error](std::mt19937_64&) { return Error(error); };
+      return [error](std::mt19937_64&) { return DrawErrorAt(error); };
     };
     unsigned seed = 1;
     for (const double noise : {1e-5, 1e-3, 2e-2})
@@ -121,7 +122,7 @@ TEST_SUITE("statistics") {
     const auto shared = [&layer](std::mt19937_64& engine) {
       std::vector<double> token(24);
       for (auto& x : token) x = engine() % 25 == 0 ? 5.0 : 0.0;
-      return Error([token, &layer](std::mt19937_64& e, std::size_t i) {
+      return DrawErrorAt([token, &layer](std::mt19937_64& e, std::size_t i) {
         const auto slot = layer.routing.gather[i / static_cast<std::size_t>(layer.width())];
         return token[static_cast<std::size_t>(slot / 2)] * two_valued(e, i);
       });
@@ -143,7 +144,7 @@ TEST_SUITE("statistics") {
   TEST_CASE(
       "carried errors are expected as often as their mean size says: no legal one is suspected, and four "
       "times as large ones are") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     struct Carried {
       double (*error)(std::mt19937_64&, std::size_t);
       double mean;
@@ -169,7 +170,7 @@ TEST_SUITE("statistics") {
   }
 
   TEST_CASE("errors that recur with the argument are one event per argument") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     std::mt19937_64 engine(17);
     std::vector<Bf16> arguments(layer.size());
     for (auto& a : arguments) a.bits = static_cast<std::uint16_t>(0x3f00 + engine() % 60);
@@ -179,7 +180,8 @@ TEST_SUITE("statistics") {
     const auto of_run = [&](std::mt19937_64& e) {
       std::vector<double> value(65536);
       for (auto& x : value) x = e() % 25 == 0 ? 5.0 : 0.0;
-      return Error([value, &arguments](std::mt19937_64&, std::size_t i) { return value[arguments[i].bits]; });
+      return DrawErrorAt(
+          [value, &arguments](std::mt19937_64&, std::size_t i) { return value[arguments[i].bits]; });
     };
     CHECK(alarms(layer, context, 200, 3, 1e-3, of_run) <= kMostAlarms);
     // All arguments wrong together is no accident.
@@ -188,7 +190,7 @@ TEST_SUITE("statistics") {
   }
 
   TEST_CASE("truncation is seen in flips, in energy and as a bias towards zero") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     std::mt19937_64 engine(7);
     auto d = draw(layer, engine, 1e-5, gaussian);
     for (std::size_t i = 0; i < d.out.size(); ++i)
@@ -208,7 +210,7 @@ TEST_SUITE("statistics") {
 
   TEST_CASE(
       "a fault in one expert, one tile or one column is named, though the field as a whole looks well") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     const auto w = static_cast<std::size_t>(layer.width());
     struct Place {
       const char* family;
@@ -236,7 +238,7 @@ TEST_SUITE("statistics") {
   TEST_CASE(
       "equal rows, and rows scaled by powers of two, are one event; a value without noise is never "
       "suspected") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     const auto w = static_cast<std::size_t>(layer.width());
     std::mt19937_64 engine(9);
     auto d = draw(layer, engine, 1e-3, gaussian);
@@ -258,7 +260,7 @@ TEST_SUITE("statistics") {
   }
 
   TEST_CASE("the sums do not depend on the field's place in memory or on repeated calls") {
-    const Layer layer;
+    const TwoExpertLayer layer;
     std::mt19937_64 engine(10);
     const auto d = draw(layer, engine, 1e-3, gaussian);
     const auto a = of(layer, d), b = of(layer, d);

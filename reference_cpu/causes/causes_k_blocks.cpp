@@ -16,7 +16,7 @@ constexpr std::size_t kStaleTried = 3;
 using Operands = std::shared_ptr<const ProductOperands>;
 
 Proposal scaled_stretches(std::string_view id, std::string sentence, const Operands& operands,
-                          std::vector<Stretch> runs, std::optional<double> factor) {
+                          std::vector<KStretch> runs, std::optional<double> factor) {
   return {id, std::move(sentence), [operands, runs = std::move(runs), factor](const Window& window) {
             ProductChange change;
             change.left = [&](std::int64_t, std::span<PredictedValue> left) {
@@ -65,13 +65,13 @@ std::vector<Stale> stale_operands(const ProductOperands& operands, std::int64_t 
 std::int64_t wrapped(std::int64_t i, std::int64_t n) { return ((i % n) + n) % n; }
 
 /// Whether a stretch shifted by `by` stays inside K.
-bool inside(const Stretch& s, std::int64_t by, std::int64_t k) {
+bool inside(const KStretch& s, std::int64_t by, std::int64_t k) {
   return s.begin + by >= 0 && s.end + by <= k;
 }
 
 struct StaleReader {
   Operands operands;
-  Stretch stretch;
+  KStretch stretch;
   Stale stale;
 
   PredictedValue left(std::int64_t row, std::int64_t k) const {
@@ -138,7 +138,7 @@ Proposal stale_stretch(const StaleReader& reader) {
           }};
 }
 
-void propose_stale(const Operands& operands, const Samples& samples, const Stretch& stretch,
+void propose_stale(const Operands& operands, const Samples& samples, const KStretch& stretch,
                    std::vector<Proposal>& all) {
   std::vector<std::pair<double, StaleReader>> tried;
   for (const auto& stale : stale_operands(*operands, stretch.end - stretch.begin)) {
@@ -154,15 +154,15 @@ void propose_stale(const Operands& operands, const Samples& samples, const Stret
     all.push_back(stale_stretch(tried[i].second));
 }
 
-void propose_runs(const Operands& operands, const Samples& samples, const std::vector<Stretch>& runs,
+void propose_runs(const Operands& operands, const Samples& samples, const std::vector<KStretch>& runs,
                   std::vector<Proposal>& all) {
-  std::vector<Stretch> dropped, doubled;
+  std::vector<KStretch> dropped, doubled;
   for (const auto& run : runs) {
     if (nearly(run.missing, 1.0)) dropped.push_back(run);
     if (nearly(run.missing, -1.0)) doubled.push_back(run);
   }
   const std::int64_t k = operands->k;
-  const auto is_are = [](const std::vector<Stretch>& which) { return singular(which) ? "is" : "are"; };
+  const auto is_are = [](const std::vector<KStretch>& which) { return singular(which) ? "is" : "are"; };
   if (!dropped.empty())
     all.push_back(scaled_stretches("k_dropped",
                                    fmt::format("{} {} missing", of_k(dropped, k), is_are(dropped)), operands,

@@ -11,7 +11,7 @@
 namespace assay {
 namespace {
 
-enum class Sum { Interleaved, Ascending, Bf16BySlot, Bf16ByExpert, Bf16Descending };
+enum class MergeSum { Interleaved, Ascending, Bf16BySlot, Bf16ByExpert, Bf16Descending };
 
 float to_bf16(float x) { return to_float(round_to_bf16(x)); }
 
@@ -25,28 +25,28 @@ struct Slots {
 
 struct Merge {
   Store weighted;
-  Sum sum;
+  MergeSum sum;
   bool weight_twice = false;
   bool weight_applied = true;
 };
 
-float add_slots(std::span<const float> terms, std::span<const std::int32_t> by_expert, Sum how) {
+float add_slots(std::span<const float> terms, std::span<const std::int32_t> by_expert, MergeSum how) {
   const std::size_t n = terms.size();
   float sum = 0.0f, lanes[4] = {};
   switch (how) {
-    case Sum::Interleaved:
+    case MergeSum::Interleaved:
       for (std::size_t j = 0; j < n; ++j) lanes[j % 4] += terms[j];
       return lanes[0] + lanes[1] + lanes[2] + lanes[3];
-    case Sum::Ascending:
+    case MergeSum::Ascending:
       for (std::size_t j = 0; j < n; ++j) sum += terms[j];
       return sum;
-    case Sum::Bf16BySlot:
+    case MergeSum::Bf16BySlot:
       for (std::size_t j = 0; j < n; ++j) sum = to_bf16(sum + terms[j]);
       return sum;
-    case Sum::Bf16Descending:
+    case MergeSum::Bf16Descending:
       for (std::size_t j = n; j-- > 0;) sum = to_bf16(sum + terms[j]);
       return sum;
-    case Sum::Bf16ByExpert:
+    case MergeSum::Bf16ByExpert:
       for (const auto j : by_expert) sum = to_bf16(sum + terms[static_cast<std::size_t>(j)]);
       return sum;
   }
@@ -58,7 +58,7 @@ class Merging {
   explicit Merging(const Evidence& evidence) : evidence_(evidence), top_k_(evidence.layer->config().top_k) {
     const PrecisionContract& contract = *evidence.layer->contract;
     declared_ = {contract.weighted,
-                 contract.combine == Combine::Bf16ByExpert ? Sum::Bf16ByExpert : Sum::Interleaved};
+                 contract.combine == Combine::Bf16ByExpert ? MergeSum::Bf16ByExpert : MergeSum::Interleaved};
   }
 
   const Merge& declared() const { return declared_; }
@@ -121,7 +121,7 @@ class Merging {
 
 void propose_sums(const Merging& merging, std::vector<Proposal>& all) {
   const Merge declared = merging.declared();
-  const auto as = [&](Sum sum, Store weighted) { return Merge{weighted, sum}; };
+  const auto as = [&](MergeSum sum, Store weighted) { return Merge{weighted, sum}; };
   const Store other = declared.weighted == Store::Bf16 ? Store::Unrounded : Store::Bf16;
   const char* rounding = other == Store::Bf16 ? "product_rounded" : "product_unrounded";
   const char* rounding_in_words = other == Store::Bf16
@@ -129,13 +129,13 @@ void propose_sums(const Merging& merging, std::vector<Proposal>& all) {
                                       : "weight times value is not rounded to bf16 before the sum";
   const struct {
     std::string_view id, sentence;
-    Sum sum;
+    MergeSum sum;
   } sums[] = {
-      {"slots_ascending", "slots are summed in fp32 one by one, ascending", Sum::Ascending},
-      {"fp32_merge", "slots are summed in fp32 and rounded once", Sum::Interleaved},
-      {"bf16_merge_by_expert", "slots are added in bf16, in ascending expert order", Sum::Bf16ByExpert},
-      {"bf16_merge", "slots are added in bf16, in slot order", Sum::Bf16BySlot},
-      {"bf16_merge", "slots are added in bf16, in descending slot order", Sum::Bf16Descending},
+      {"slots_ascending", "slots are summed in fp32 one by one, ascending", MergeSum::Ascending},
+      {"fp32_merge", "slots are summed in fp32 and rounded once", MergeSum::Interleaved},
+      {"bf16_merge_by_expert", "slots are added in bf16, in ascending expert order", MergeSum::Bf16ByExpert},
+      {"bf16_merge", "slots are added in bf16, in slot order", MergeSum::Bf16BySlot},
+      {"bf16_merge", "slots are added in bf16, in descending slot order", MergeSum::Bf16Descending},
   };
   for (const auto& [id, sentence, sum] : sums)
     if (sum != declared.sum)

@@ -38,7 +38,7 @@ float hard_swish(float a) { return a * std::clamp((a + 3.0f) / 6.0f, 0.0f, 1.0f)
 enum class Read { Halves, Swapped, Interleaved, InterleavedSwapped };
 enum class Up { Multiplied, Left };
 
-struct Variant {
+struct SwigluVariant {
   std::string_view id, sentence;
   float (*activation)(float);
   Read read = Read::Halves;
@@ -47,7 +47,7 @@ struct Variant {
 };
 
 // clang-format off
-constexpr Variant kVariants[] = {
+constexpr SwigluVariant kVariants[] = {
     {"copy_of_upstream",    "the gate half of first_gemm is copied",                        identity, Read::Halves, Up::Left},
     {"copy_of_upstream",    "the up half of first_gemm is copied",                          identity, Read::Swapped, Up::Left},
     {"gate_up_swapped",     "gate and up halves are exchanged",                             silu, Read::Swapped},
@@ -73,11 +73,11 @@ constexpr Variant kVariants[] = {
 };
 // clang-format on
 
-struct Operands {
+struct GateAndUp {
   float gate, up;
 };
 
-Operands operands(const Evidence& evidence, const Variant& variant, std::int64_t r, std::int64_t i) {
+GateAndUp operands(const Evidence& evidence, const SwigluVariant& variant, std::int64_t r, std::int64_t i) {
   const std::int64_t width = evidence.width;
   const auto& first = evidence.input(Field::first_gemm);
   const auto at = [&](std::int64_t row, std::int64_t column) {
@@ -94,7 +94,7 @@ Operands operands(const Evidence& evidence, const Variant& variant, std::int64_t
 
 /// SwiGLU with `activation` for silu and its rounding as given.
 template <class Activation>
-Synthesis swiglu(const Evidence& evidence, const Variant& variant, Store store, Activation activation) {
+Synthesis swiglu(const Evidence& evidence, const SwigluVariant& variant, Store store, Activation activation) {
   return [&evidence, variant, store, activation](const Window& window) {
     std::vector<Bf16> bits(window.size());
 #pragma omp parallel for schedule(static) if (window.size() > kWorthThreads)
@@ -151,7 +151,7 @@ std::vector<Proposal> propose_swiglu(const Evidence& evidence, const ErrorPlace&
   for (const auto& variant : kVariants)
     all.push_back(
         {variant.id, std::string(variant.sentence), swiglu(evidence, variant, declared, variant.activation)});
-  constexpr Variant kAsIs = {"", "", silu};
+  constexpr SwigluVariant kAsIs = {"", "", silu};
   if (declared == Store::Bf16)
     all.push_back({"silu_unrounded", "silu is not rounded to bf16 before the product",
                    swiglu(evidence, kAsIs, Store::Unrounded, silu)});

@@ -43,13 +43,13 @@ Row each(Row row, Change change) {
   return row;
 }
 
-struct Variant {
+struct WeightsVariant {
   std::string_view id, sentence;
   Row (*weights)(const Token&);
 };
 
 // clang-format off
-constexpr Variant kVariants[] = {
+constexpr WeightsVariant kVariants[] = {
     {"not_renormalised",      "the weights are not divided by their sum",
      [](const Token& t) { return chosen(t.probabilities, t); }},
     {"renormalised",          "the weights are divided by their sum",

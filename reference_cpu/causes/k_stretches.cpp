@@ -18,7 +18,7 @@ constexpr double kNearWhole = 0.25;  // a coefficient so near to 1 or -1 is take
 
 /// error = - sum_b missing_b P_b by least squares over all stretches at once: contributions of one sign are
 /// correlated.
-void fit(const ProductOperands& operands, const Samples& s, std::vector<Stretch>& stretches) {
+void fit(const ProductOperands& operands, const Samples& s, std::vector<KStretch>& stretches) {
   const auto n = s.error.size(), unknowns = static_cast<Eigen::Index>(stretches.size());
   Eigen::MatrixXd parts(n, unknowns);
 #pragma omp parallel for schedule(static)
@@ -43,18 +43,18 @@ void fit(const ProductOperands& operands, const Samples& s, std::vector<Stretch>
   }
 }
 
-bool matters(const Stretch& s) {
+bool matters(const KStretch& s) {
   return std::fabs(s.missing) > kDeviations * s.deviation && std::fabs(s.missing) > 1e-5;
 }
-bool alike(const Stretch& a, const Stretch& b) {
+bool alike(const KStretch& a, const KStretch& b) {
   for (const double whole : {1.0, -1.0})
     if (nearly(a.missing, whole) != nearly(b.missing, whole)) return false;
   return nearly(a.missing, b.missing) || std::fabs(a.missing - b.missing) < 3.0 * (a.deviation + b.deviation);
 }
 
 /// Neighbours with like coefficients become one stretch.
-std::vector<Stretch> joined(const std::vector<Stretch>& fine) {
-  std::vector<Stretch> runs;
+std::vector<KStretch> joined(const std::vector<KStretch>& fine) {
+  std::vector<KStretch> runs;
   for (const auto& one : fine) {
     if (!matters(one)) continue;
     if (!runs.empty() && runs.back().end == one.begin && alike(runs.back(), one)) {
@@ -121,16 +121,16 @@ Samples take_samples(const Evidence& evidence, const ProductOperands& operands, 
   return s;
 }
 
-std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands, const Samples& samples) {
+std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operands, const Samples& samples) {
   const std::int64_t k = operands.k, n = samples.error.size();
-  std::vector<std::vector<Stretch>> readings;
-  const auto read = [&](const std::vector<Stretch>& stretches) {
+  std::vector<std::vector<KStretch>> readings;
+  const auto read = [&](const std::vector<KStretch>& stretches) {
     auto runs = joined(stretches);
     const bool whole =
         runs.size() == 1 && runs.front().begin == 0 && runs.front().end == k;  // a factor, not a stretch
     if (!runs.empty() && !whole) readings.push_back(std::move(runs));
   };
-  std::vector<Stretch> fine;
+  std::vector<KStretch> fine;
   const auto add = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = std::max<std::int64_t>(begin, fine.empty() ? 0 : fine.back().end);
          i < std::min(end, k); ++i)
@@ -140,7 +140,7 @@ std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands
   if (most >= 2) {
     std::int64_t block = kFinestBlock;
     while ((k + block - 1) / block > most) block *= 2;
-    std::vector<Stretch> blocks;
+    std::vector<KStretch> blocks;
     for (std::int64_t begin = 0; begin < k; begin += block)
       blocks.push_back({begin, std::min(k, begin + block)});
     fit(operands, samples, blocks);
@@ -163,8 +163,8 @@ std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands
   return readings;
 }
 
-std::string of_k(const std::vector<Stretch>& runs, std::int64_t k) {
-  const auto one = [&](const Stretch& s) {
+std::string of_k(const std::vector<KStretch>& runs, std::int64_t k) {
+  const auto one = [&](const KStretch& s) {
     const std::int64_t length = s.end - s.begin;
     if (s.end == k)
       return length == 1 ? std::string("the last element of K") : fmt::format("the last {} of K", length);
@@ -180,7 +180,7 @@ std::string of_k(const std::vector<Stretch>& runs, std::int64_t k) {
                      one(runs.front()));
 }
 
-bool singular(const std::vector<Stretch>& runs) {
+bool singular(const std::vector<KStretch>& runs) {
   return runs.size() == 1 && runs.front().end - runs.front().begin == 1;
 }
 

@@ -27,7 +27,7 @@ double term(const ProductOperands& operands, const Samples& s, std::size_t i, st
 /// normal equations of the finest blocks leave work for.
 Samples take_samples(const Evidence& evidence, const ProductOperands& operands, const Window& window);
 
-struct Stretch {
+struct KStretch {
   std::int64_t begin = 0, end = 0;
   double missing = 0.0;    // fitted share that is missing: 1 dropped, -1 doubled
   double deviation = 0.0;  // of it
@@ -41,11 +41,11 @@ inline constexpr double kDeviations = 6.0;
 /// Stretches of K with an error of their own, by blocks and, where few elements of K come into question, by
 /// elements: the two readings of the same data. A part of a block that is missing shows in the first as a
 /// scaled block.
-std::vector<std::vector<Stretch>> find_stretches(const ProductOperands& operands, const Samples& samples);
+std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operands, const Samples& samples);
 
-bool singular(const std::vector<Stretch>& runs);
+bool singular(const std::vector<KStretch>& runs);
 
 /// "the last 32 of K", "K 16 to 31", "element 5 of K".
-std::string of_k(const std::vector<Stretch>& runs, std::int64_t k);
+std::string of_k(const std::vector<KStretch>& runs, std::int64_t k);
 
 }  // namespace assay

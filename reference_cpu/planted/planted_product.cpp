@@ -6,10 +6,10 @@
 namespace assay {
 namespace {
 
-using Product = GroupedProduct<PredictedValue>;
+using PredictedProduct = GroupedProduct<PredictedValue>;
 using Rows = LargeVector<PredictedValue>;
 
-std::int64_t left_rows(const Product& p) {
+std::int64_t left_rows(const PredictedProduct& p) {
   return p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
 }
 
@@ -21,7 +21,7 @@ float to_fp16(float x) {
 
 /// The left operand with each element changed: change(row, k).
 template <class Change>
-Rows changed_left(const Product& p, Change change) {
+Rows changed_left(const PredictedProduct& p, Change change) {
   Rows left(p.left.begin(), p.left.end());
   for (std::int64_t row = 0; row < left_rows(p); ++row)
     for (std::int64_t k = 0; k < p.k; ++k) {
@@ -31,14 +31,15 @@ Rows changed_left(const Product& p, Change change) {
   return left;
 }
 
-Rows with_left(Product p, const Rows& left) {
+Rows with_left(PredictedProduct p, const Rows& left) {
   p.left = left;
   return grouped_product(p);
 }
 
 /// Weights changed after loading: element(matrix, column, k) of [n, k].
 template <class Element>
-std::function<ExpertMatrix(std::int64_t)> changed_weights(const Product& p, std::int64_t k, Element element) {
+std::function<ExpertMatrix(std::int64_t)> changed_weights(const PredictedProduct& p, std::int64_t k,
+                                                          Element element) {
   return [&p, k, element](std::int64_t group) {
     const ExpertMatrix from = p.weights(group);
     auto values = std::make_shared<std::vector<Bf16>>(static_cast<std::size_t>(p.n * k));
@@ -49,9 +50,9 @@ std::function<ExpertMatrix(std::int64_t)> changed_weights(const Product& p, std:
   };
 }
 
-Rows read_beyond(const Product& p) {
+Rows read_beyond(const PredictedProduct& p) {
   const std::int64_t k = p.k + p.fault.amount;
-  Product longer = p;
+  PredictedProduct longer = p;
   longer.fault = {};
   Rows left(static_cast<std::size_t>(left_rows(p) * k), PredictedValue{});
   // What lies behind a row in memory is the next one; behind the last one, zeros.
@@ -67,7 +68,7 @@ Rows read_beyond(const Product& p) {
   return with_left(longer, left);
 }
 
-Rows partials_in_bf16(const Product& p) {
+Rows partials_in_bf16(const PredictedProduct& p) {
   Rows sum;
   for (std::int64_t begin = 0; begin < p.k; begin += p.fault.amount) {
     const auto part = with_left(p, changed_left(p, [&](auto, std::int64_t k, float x) {
@@ -79,7 +80,7 @@ Rows partials_in_bf16(const Product& p) {
   return sum;
 }
 
-Rows accumulated_in_fp16(const Product& p) {
+Rows accumulated_in_fp16(const PredictedProduct& p) {
   Rows out(p.source.size() * static_cast<std::size_t>(p.n), PredictedValue{});
   for (std::size_t g = 0; g + 1 < p.offsets.size(); ++g) {
     if (p.offsets[g] == p.offsets[g + 1]) continue;
@@ -98,7 +99,7 @@ Rows accumulated_in_fp16(const Product& p) {
 }
 
 /// Every element under the fault.
-Rows faulty(Product p) {
+Rows faulty(PredictedProduct p) {
   const Fault fault = p.fault;
   const auto in_block = [&](std::int64_t k) { return k >= fault.first && k < fault.first + fault.amount; };
   switch (fault.kind) {
@@ -124,14 +125,14 @@ Rows faulty(Product p) {
     case FaultKind::PartialsBf16: return partials_in_bf16(p);
     case FaultKind::AccumulateFp16: return accumulated_in_fp16(p);
     case FaultKind::PreviousExpert: {
-      Product other = p;
+      PredictedProduct other = p;
       const auto groups = static_cast<std::int64_t>(p.offsets.size()) - 1;
       other.fault = {};
       other.weights = [&p, groups](std::int64_t group) { return p.weights((group + groups - 1) % groups); };
       return grouped_product(other);
     }
     case FaultKind::TransposedWeights: {
-      Product other = p;
+      PredictedProduct other = p;
       other.fault = {};
       other.weights = changed_weights(p, p.k, [&p](std::span<const Bf16> w, std::int64_t c, std::int64_t k) {
         return w[static_cast<std::size_t>(k * p.n + c)];
@@ -147,7 +148,7 @@ Rows faulty(Product p) {
 LargeVector<PredictedValue> planted_product(const GroupedProduct<PredictedValue>& product) {
   const Fault& fault = product.fault;
   if (fault.kind == FaultKind::None || fault.where == Where::Everywhere) return faulty(product);
-  Product right = product;
+  PredictedProduct right = product;
   right.fault = {};
   auto out = grouped_product(right);
   const auto wrong = faulty(product);

@@ -13,7 +13,7 @@ namespace assay {
 namespace {
 
 /// Adds up what the steps of an order may lose, walking the exact prefix sums (NUMERICS 3, Running).
-struct Walk {
+struct PrefixWalk {
   std::span<const double> terms;
   const Summation& order;
   ElementBound& bound;
@@ -93,7 +93,7 @@ ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff,
   bound.ordered = shape.running;
   if (shape.running) {
     const Summation order = summation(accumulator, n);
-    Walk walk{terms, order, bound};
+    PrefixWalk walk{terms, order, bound};
     if (order.rule == StepRule::RoundTree)
       walk.pairs(0, terms.size());
     else

@@ -11,7 +11,7 @@
 namespace assay {
 namespace {
 
-using Fault = Sensitivity::Fault;
+using ScoredFault = Sensitivity::Fault;
 using Curve = Sensitivity::Curve;
 
 constexpr std::string_view kMoreStyle =
@@ -38,7 +38,7 @@ constexpr std::string_view kMoreStyle =
     "td:nth-child(4){grid-column:1/-1;color:var(--muted)}"
     ".rules td[data-label]::before{content:attr(data-label) \": \"}}";
 
-std::string chip(const Fault& fault, std::size_t rule, const Sensitivity::Rule& what) {
+std::string chip(const ScoredFault& fault, std::size_t rule, const Sensitivity::Rule& what) {
   const std::int64_t caught = fault.caught[rule];
   const bool all = caught == fault.problems, none = caught == 0;
   return fmt::format(
@@ -89,9 +89,9 @@ std::string rules(const Sensitivity& all) {
       wrongly ? "<th scope=\"col\">correct runs rejected</th>" : "");
   for (std::size_t i = 0; i < all.rules.size(); ++i) {
     const auto caught = std::ranges::count_if(
-        all.faults, [&](const Fault& f) { return f.note != "equivalent" && f.caught[i] > 0; });
+        all.faults, [&](const ScoredFault& f) { return f.note != "equivalent" && f.caught[i] > 0; });
     const auto counted =
-        std::ranges::count_if(all.faults, [](const Fault& f) { return f.note != "equivalent"; });
+        std::ranges::count_if(all.faults, [](const ScoredFault& f) { return f.note != "equivalent"; });
     out +=
         fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"number\">{} of {}</td>{}</tr>",
                     escaped(all.rules[i].name), escaped(all.rules[i].sentence), caught, counted,
