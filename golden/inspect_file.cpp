@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <fmt/format.h>
 
 #include "golden/golden_file.h"
 #include "golden/hdf5_attribute.h"
+#include "golden/held_tensor.h"
 #include "golden/schema.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/error.h"
@@ -93,9 +95,14 @@ class Inspector {
         dataset(std::move(child), child_path);
       } else if (hdf5::type_of(child) == H5I_GROUP && depth < kDeepest) {
         const bool regenerated = hdf5::read_string(child, "generator", child_path).has_value();
-        text_ += fmt::format("{}{}\n", child_path, regenerated ? "  regenerated:" : "/");
+        const bool held = hdf5::read_string(child, "first_rows", child_path).has_value();
+        text_ += fmt::format("{}{}\n", child_path,
+                             regenerated ? "  regenerated:"
+                             : held      ? "  held by its hashes:"
+                                         : "/");
         attributes(child, child_path, "    ");
         if (regenerated) regenerated_hash(child, child_path);
+        if (held) held_hash_of(child, name, child_path);
         this->group(child, child_path, depth + 1);
       } else {
         text_ += fmt::format("{}  neither group nor dataset\n", child_path);
@@ -130,7 +137,7 @@ class Inspector {
       if (dataset.origin) text_ += fmt::format(", {}", *dataset.origin);
       std::vector<std::string> remarks;
       const auto stored = read_tensor(std::move(dataset), WideIntegers::Saturate, remarks);
-      content_.add(path, stored.sha256);
+      if (!held_rows_.contains(path)) content_.add(path, stored.sha256);
       text_ += fmt::format(", {}, hash {}\n", statistics_of(stored.tensor).text(),
                            stored.hash_stated ? "ok" : "not stated");
     } catch (const InputError& error) {
@@ -147,8 +154,22 @@ class Inspector {
     }
   }
 
+  void held_hash_of(const hdf5::Handle& group, const std::string& field, const std::string& path) {
+    held_rows_.insert(path + "/rows");
+    try {
+      std::vector<std::string> remarks;
+      const auto known = find_field(field);
+      const auto hash = known ? std::optional(read_held(group, *known, path, remarks).content_hash)
+                              : stated_content_hash(group, path);
+      if (hash) content_.add(path, *hash);
+    } catch (const InputError& error) {
+      text_ += fmt::format("    BROKEN: {}\n", error.what());
+    }
+  }
+
   std::string text_;
   ContentHash content_;
+  std::set<std::string> held_rows_;  // part of their group's hash, not of the content by themselves
 };
 
 }  // namespace

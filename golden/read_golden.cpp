@@ -1,10 +1,12 @@
 // Reading a file of the schema into a problem and a candidate.
+#include <algorithm>
 #include <new>
 #include <span>
 
 #include <fmt/format.h>
 
 #include "golden/golden_file.h"
+#include "golden/held_tensor.h"
 #include "golden/regenerated.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
@@ -49,6 +51,7 @@ class Reader {
 
   GoldenFile finish() {
     auto& problem = file_.problem;
+    std::ranges::sort(file_.candidate.held, {}, &HeldField::field);  // the file's order is that of the names
     file_.has_inputs = has_input_ && has_gate_ && gate_up_.present() && down_.present();
     if (gate_up_.present() && down_.present())
       problem.experts = expert_loader(gate_up_, down_, regenerators_.expert);
@@ -69,12 +72,16 @@ class Reader {
       remark(fmt::format("{} is not part of the schema", path));
       const auto hash = hdf5::type_of(object) == H5I_DATASET
                             ? hdf5::as_dataset(std::move(object), path).sha256
-                            : std::nullopt;
+                            : stated_content_hash(object, path);
       if (hash) content_.add(path, *hash);
       return;
     }
     if (!oracle && row(*field).group <= Group::Weights && hdf5::type_of(object) == H5I_GROUP) {
       read_regenerated(*field, object, path);
+      return;
+    }
+    if (!oracle && hdf5::type_of(object) == H5I_GROUP) {
+      read_held_field(*field, object, path);
       return;
     }
     auto stored = read_tensor(hdf5::as_dataset(std::move(object), path), wide_, file_.candidate.remarks);
@@ -89,6 +96,21 @@ class Reader {
     }
     if (!stored.origin.empty()) file_.origins[*field] = stored.origin;
     place(*field, std::move(stored.tensor), path);
+  }
+
+  void read_held_field(Field field, const hdf5::Handle& group, const std::string& path) {
+    auto stored = read_held(group, field, path, file_.candidate.remarks);
+    content_.add(path, stored.content_hash);
+    if (!stored.hash_stated) ++missing_hashes_;
+    auto& shape = stored.held.shape;
+    if (has_token_rows(field) && shape == Shape{batch_, sequence_, config_.hidden_size})
+      shape = {batch_ * sequence_, config_.hidden_size};
+    const auto expected = expected_shape(field, file_.problem.sizes());
+    if (shape != expected)
+      throw InputError(
+          fmt::format("{}: expected shape {}, found {}", path, to_string(expected), to_string(shape)));
+    if (!stored.origin.empty()) file_.origins[field] = stored.origin;
+    file_.candidate.held.push_back(std::move(stored.held));
   }
 
   void read_regenerated(Field field, const hdf5::Handle& group, const std::string& path) {
@@ -168,8 +190,10 @@ class Reader {
     need(down_.present(), Field::down_proj);
     bool backward = false;
     for (const auto& field : kFields) {
-      if (field.group == Group::Forward) need(file_.candidate.fields.has(field.id), field.id);
-      backward = backward || (field.group == Group::Backward && file_.candidate.fields.has(field.id));
+      const auto& candidate = file_.candidate;
+      const bool present = candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr;
+      if (field.group == Group::Forward) need(present, field.id);
+      backward = backward || (field.group == Group::Backward && present);
     }
     if (backward) need(file_.candidate.fields.has(Field::d_hidden_states), Field::d_hidden_states);
     if (!missing.empty()) throw InputError(fmt::format("the golden lacks {}", missing));

@@ -13,7 +13,7 @@
 namespace assay {
 
 inline constexpr std::string_view kSchemaName = "assay";
-inline constexpr std::string_view kSchemaVersion = "1.0";
+inline constexpr std::string_view kSchemaVersion = "1.1";
 inline constexpr int kSchemaMajor = 1;
 inline constexpr std::string_view kOracleGroup = "oracle";
 

@@ -116,6 +116,13 @@ void convert(const Dataset& dataset, std::span<const std::byte> raw, Tensor& ten
 
 }  // namespace
 
+void require_origin(const std::string& origin, const std::string& path) {
+  constexpr std::string_view origins[] = {"", "captured", "derived", "computed", "regenerated"};
+  if (std::ranges::find(origins, origin) == std::end(origins))
+    throw InputError(
+        fmt::format("{}: origin '{}' is none of captured, derived, computed, regenerated", path, origin));
+}
+
 StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::string>& remarks) {
   StoredTensor result{Tensor(target_dtype(dataset), dataset.shape), dataset.path, dataset.origin.value_or(""),
                       "", dataset.sha256.has_value()};
@@ -124,10 +131,7 @@ StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::st
   if (dataset.dtype && *dataset.dtype != dtype_name && *dataset.dtype != dataset.stored_name())
     throw InputError(fmt::format("{}: its dtype attribute says '{}', its elements are {}", dataset.path,
                                  *dataset.dtype, dataset.stored_name()));
-  constexpr std::string_view origins[] = {"", "captured", "derived", "computed", "regenerated"};
-  if (std::ranges::find(origins, result.origin) == std::end(origins))
-    throw InputError(fmt::format("{}: origin '{}' is none of captured, derived, computed, regenerated",
-                                 dataset.path, result.origin));
+  require_origin(result.origin, dataset.path);
 
   const bool as_is = dataset.stored_name() == dtype_name ||
                      (tensor.dtype() == DType::BFloat16 && dataset.stored == Stored::Unsigned);

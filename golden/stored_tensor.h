@@ -19,6 +19,9 @@ struct StoredTensor {
   bool hash_stated = false;
 };
 
+/// Throws InputError when the text is none of the origins of golden/SCHEMA.md, or empty.
+void require_origin(const std::string& origin, const std::string& path);
+
 /// What to do with an index outside int32: a golden's is an error; a candidate's is kept at the nearest
 /// int32, to be judged.
 enum class WideIntegers { Refuse, Saturate };

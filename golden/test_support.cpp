@@ -107,6 +107,11 @@ bool same_tensor(const Tensor& a, const Tensor& b) {
   return a.dtype() == b.dtype() && a.shape() == b.shape() && std::ranges::equal(a.bytes(), b.bytes());
 }
 
+bool same_held(const HeldField& a, const HeldField& b) {
+  return a.field == b.field && a.dtype == b.dtype && a.shape == b.shape && a.sha256 == b.sha256 &&
+         a.stored == b.stored && same_tensor(a.rows, b.rows);
+}
+
 bool same_file(const GoldenFile& a, const GoldenFile& b) {
   const auto& p = a.problem;
   const auto& q = b.problem;
@@ -124,6 +129,8 @@ bool same_file(const GoldenFile& a, const GoldenFile& b) {
       same = same && (c.*set).has(field.id) == (d.*set).has(field.id);
       if (same && (c.*set).has(field.id)) same = same_tensor((c.*set).at(field.id), (d.*set).at(field.id));
     }
+  same = same && c.held.size() == d.held.size();
+  for (std::size_t i = 0; same && i < c.held.size(); ++i) same = same_held(c.held[i], d.held[i]);
   for (std::int64_t expert = 0; same && p.experts && expert < p.config.num_experts; ++expert)
     for (const Field field : {Field::gate_up_proj, Field::down_proj})
       same = same && std::ranges::equal(p.experts(field, expert).values, q.experts(field, expert).values);

@@ -41,6 +41,7 @@ Regenerators test_regenerators();
 void use_generators(Problem& problem);
 
 bool same_tensor(const Tensor& a, const Tensor& b);
+bool same_held(const HeldField& a, const HeldField& b);
 /// Every tensor and every attribute that the program uses is the same.
 bool same_file(const GoldenFile& a, const GoldenFile& b);
 

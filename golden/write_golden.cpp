@@ -7,6 +7,7 @@
 #include "golden/hdf5_attribute.h"
 #include "golden/hdf5_dataset.h"
 #include "golden/hdf5_memory.h"
+#include "golden/held_tensor.h"
 #include "golden/regenerated.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
@@ -38,6 +39,11 @@ struct GoldenWriter {
     const bool rows_of_tokens = shape == Shape{problem.batch * problem.sequence, hidden};
     return is_stored_by_sequence(field) && rows_of_tokens ? Shape{problem.batch, problem.sequence, hidden}
                                                           : shape;
+  }
+
+  HeldField in_file_shape(HeldField held) const {
+    held.shape = file_shape(held.field, held.shape);
+    return held;
   }
 
   void dataset(const hdf5::Handle& group, const std::string& path, Field field, const Tensor& tensor,
@@ -86,8 +92,14 @@ struct GoldenWriter {
               const std::string& from) {
     hdf5::Handle group;
     for (const auto& field : kFields) {
-      if (!set.has(field.id) || (from.empty() && field.group != which)) continue;
+      const bool own = from.empty();  // rather than the oracle's, of which nothing is held
+      const auto* const held = own ? candidate.held_field(field.id) : nullptr;
+      if ((!set.has(field.id) && held == nullptr) || (own && field.group != which)) continue;
       if (group.get() < 0) group = hdf5::create_group(root, group_name);
+      if (held != nullptr) {
+        content.add(dataset_path(field.id), write_held(group, in_file_shape(*held), origin(field.id)));
+        continue;
+      }
       dataset(group, fmt::format("/{}/{}", group_name, field.name), field.id, set.at(field.id),
               from.empty() ? origin(field.id) : from);
     }
@@ -113,7 +125,17 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
   }
   for (const auto& field : kFields) {
     const bool present = candidate.fields.has(field.id);
-    if (golden && field.group == Group::Forward && !present)
+    const auto* const held = candidate.held_field(field.id);
+    if (held != nullptr) {
+      if (present || field.group < Group::Forward)
+        throw InputError(fmt::format("{} is held by its hashes and present, or given", field.name));
+      require_sound(*held, std::string(field.name));
+      if (held->shape != expected_shape(field.id, problem.sizes()))
+        throw InputError(fmt::format("{}: expected shape {}, found {}", field.name,
+                                     to_string(expected_shape(field.id, problem.sizes())),
+                                     to_string(held->shape)));
+    }
+    if (golden && field.group == Group::Forward && !present && held == nullptr)
       throw InputError(fmt::format("a golden needs {}", field.name));
     if (present && (golden || field.group <= Group::Weights))
       require(candidate.fields.at(field.id), field.id, problem.sizes());

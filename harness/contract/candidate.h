@@ -1,11 +1,14 @@
 // A set of results to be judged, and what its producer says about itself.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "harness/contract/accumulator.h"
 #include "harness/contract/field_set.h"
+#include "harness/contract/held_field.h"
 #include "harness/contract/precision_contract.h"
 
 namespace assay {
@@ -23,9 +26,16 @@ struct Candidate {
   std::string compute_capability;                 // "9.0"; empty without a GPU
   std::map<std::string, std::string> provenance;  // versions, determinism flags, revision, command line
   FieldSet fields;
-  FieldSet oracle;  // float64 results of the same problem, where the file has them
+  std::vector<HeldField> held;  // fields too large to store; none of them is in `fields`
+  FieldSet oracle;              // float64 results of the same problem, where the file has them
   std::vector<std::string>
       remarks;  // what the reader must tell: "no hashes", "float32 with zero low halves", ...
+
+  /// What is held of a field, or null.
+  const HeldField* held_field(Field field) const {
+    const auto found = std::ranges::find(held, field, &HeldField::field);
+    return found == held.end() ? nullptr : &*found;
+  }
 
   bool from_hopper() const { return compute_capability.starts_with("9."); }
 };

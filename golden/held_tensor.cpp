@@ -1,0 +1,135 @@
+#include "golden/held_tensor.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "golden/hdf5_attribute.h"
+#include "golden/schema.h"
+#include "golden/sha256.h"
+#include "harness/contract/error.h"
+
+namespace assay {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kRows = "rows";
+
+std::vector<RowRange> parse_rows(const std::string& text, const std::string& path) {
+  const auto value = json::parse(text, nullptr, false);
+  std::vector<RowRange> ranges;
+  bool good = value.is_array();
+  if (good)
+    for (const auto& pair : value) {
+      good = good && pair.is_array() && pair.size() == 2 && pair[0].is_number_unsigned() &&
+             pair[1].is_number_unsigned();
+      if (good) ranges.push_back({pair[0].get<std::int64_t>(), pair[1].get<std::int64_t>()});
+    }
+  if (!good)
+    throw InputError(
+        fmt::format("{}: its attribute first_rows is not a JSON list of pairs [first, count]", path));
+  return ranges;
+}
+
+std::string rows_json(const std::vector<RowRange>& ranges) {
+  json list = json::array();
+  for (const auto& range : ranges) list.push_back({range.first, range.count});
+  return list.dump();
+}
+
+std::string held_hash(std::string_view dtype, const Shape& shape, const std::string& hashes,
+                      const std::string& ranges, const std::string& rows) {
+  return sha256_hex(
+      std::string_view(fmt::format("{} {} {} {} {}", dtype, to_string(shape), hashes, ranges, rows)));
+}
+
+}  // namespace
+
+void require_sound(const HeldField& held, const std::string& where) {
+  if (held.shape.empty()) throw InputError(fmt::format("{}: a held tensor needs a shape", where));
+  const std::int64_t columns = held.shape.back();
+  const std::int64_t rows = element_count({held.shape.begin(), held.shape.end() - 1});
+  const auto parts = is_hashed_by_expert(held.field) ? static_cast<std::size_t>(held.shape[0]) : 1;
+  if (held.sha256.size() != parts)
+    throw InputError(fmt::format("{}: expected {} hashes, found {}", where, parts, held.sha256.size()));
+  std::int64_t end = 0, count = 0;
+  for (const auto& range : held.stored) {
+    if (range.first < end || range.count < 1 || range.first >= rows || range.count > rows - range.first)
+      throw InputError(fmt::format("{}: first_rows must ascend within {} rows, found [{}, {}]", where, rows,
+                                   range.first, range.count));
+    end = range.first + range.count;
+    count += range.count;
+  }
+  if (held.rows.dtype() != held.dtype || held.rows.shape() != Shape{count, columns})
+    throw InputError(fmt::format("{}: expected rows as {} {}, found {} {}", where, row(held.dtype).name,
+                                 to_string(Shape{count, columns}), row(held.rows.dtype()).name,
+                                 to_string(held.rows.shape())));
+}
+
+StoredHeld read_held(const hdf5::Handle& group, Field field, const std::string& path,
+                     std::vector<std::string>& remarks) {
+  const auto need = [&](auto value, const char* attribute) {
+    if (!value)
+      throw InputError(fmt::format(
+          "{} is a group and lacks the attribute '{}' of a tensor held by its hashes", path, attribute));
+    return *value;
+  };
+  StoredHeld result;
+  auto& held = result.held;
+  held.field = field;
+  const auto dtype = need(hdf5::read_string(group, "dtype", path), "dtype");
+  if (dtype != row(held.dtype).name)
+    throw InputError(fmt::format("{}: expected dtype '{}', found '{}'", path, row(held.dtype).name, dtype));
+  held.shape = need(hdf5::read_shape(group, "shape", path), "shape");
+  const auto hashes = need(hdf5::read_string(group, "sha256", path), "sha256");
+  const auto ranges = need(hdf5::read_string(group, "first_rows", path), "first_rows");
+  held.sha256 = parse_hashes(hashes, path);
+  held.stored = parse_rows(ranges, path);
+  const std::string rows_path = fmt::format("{}/{}", path, kRows);
+  if (!hdf5::has(group, kRows))
+    throw InputError(fmt::format("{} is a group without a dataset {}", path, kRows));
+  auto rows = read_tensor(hdf5::as_dataset(hdf5::open_object(group, kRows, rows_path), rows_path),
+                          WideIntegers::Refuse, remarks);
+  held.rows = std::move(rows.tensor);
+  require_sound(held, path);
+  result.origin = hdf5::read_string(group, "origin", path).value_or("");
+  require_origin(result.origin, path);
+  result.content_hash = held_hash(dtype, held.shape, hashes, ranges, rows.sha256);
+  result.hash_stated = rows.hash_stated;
+  return result;
+}
+
+std::string write_held(const hdf5::Handle& parent, const HeldField& held, const std::string& origin) {
+  const std::string field(name(held.field)), dtype(row(held.dtype).name);
+  require_sound(held, field);
+  const auto group = hdf5::create_group(parent, field);
+  const auto hashes = hashes_json(held.sha256), ranges = rows_json(held.stored);
+  const auto rows_hash = sha256_hex(held.rows.bytes());
+  hdf5::write_string(group, "dtype", dtype);
+  hdf5::write_shape(group, "shape", held.shape);
+  hdf5::write_string(group, "origin", origin);
+  hdf5::write_string(group, "sha256", hashes);
+  hdf5::write_string(group, "first_rows", ranges);
+  const auto rows = hdf5::create_dataset(group, kRows, held.dtype, held.rows.shape(), false);
+  hdf5::write_all(rows, held.dtype, held.rows.bytes());
+  hdf5::write_string(rows, "dtype", dtype);
+  hdf5::write_string(rows, "origin", origin);
+  hdf5::write_string(rows, "sha256", rows_hash);
+  return held_hash(dtype, held.shape, hashes, ranges, rows_hash);
+}
+
+std::optional<std::string> stated_content_hash(const hdf5::Handle& group, const std::string& path) {
+  const auto dtype = hdf5::read_string(group, "dtype", path);
+  const auto shape = hdf5::read_shape(group, "shape", path);
+  const auto hashes = hdf5::read_string(group, "sha256", path);
+  const auto ranges = hdf5::read_string(group, "first_rows", path);
+  if (!dtype || !shape || !hashes || !ranges || !hdf5::has(group, kRows)) return std::nullopt;
+  const std::string rows_path = fmt::format("{}/{}", path, kRows);
+  const auto rows = hdf5::as_dataset(hdf5::open_object(group, kRows, rows_path), rows_path).sha256;
+  if (!rows) return std::nullopt;
+  return held_hash(*dtype, *shape, *hashes, *ranges, *rows);
+}
+
+}  // namespace assay
