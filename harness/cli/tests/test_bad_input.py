@@ -66,7 +66,7 @@ class Goldens(ProgramTest):
 
     def test_a_file_of_another_kind_is_told_by_its_schema(self):
         """Texts lie in a heap without a checksum of HDF5's: the schema's name and version can be changed in place."""
-        self.refuse_file(self.write("later.h5", self.changed(b"1.0", b"9.0")), ["schema_version: this program reads major version 1, the file has '9.0'"])
+        self.refuse_file(self.write("later.h5", self.changed(b"1.1", b"9.0")), ["schema_version: this program reads major version 1, the file has '9.0'"])
         self.refuse_file(self.write("foreign.h5", self.changed(b"assay", b"essay")), ["schema", "'essay'"])
         self.refuse_file(self.write("contract.h5", self.changed(b"hf_eager", b"hf_eagle")), ["'hf_eagle'", "hf, hf_eager, hf_fp32_merge, fused_fp32, fp64"])
         # Another device is a good text: only the hash of all content tells.

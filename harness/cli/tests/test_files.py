@@ -40,7 +40,7 @@ class Predicted(ProgramTest):
 
 
 class Goldens(ProgramTest):
-    SMALL = [golden(f"{fixture}.{implementation}") for fixture in ("odd", "tiny") for implementation, _ in IMPLEMENTATIONS]
+    SMALL = [golden(f"{fixture}.{implementation}") for fixture in ("odd", "tiny", "rows", "one_choice") for implementation, _ in IMPLEMENTATIONS]
 
     def test_every_small_golden_holds_its_hashes_its_intervals_and_its_oracle(self):
         report = json.loads(self.expect(PASSED, "golden", "check", *self.SMALL, "--json", "-").stdout)
