@@ -24,11 +24,11 @@ struct ConfigReader {
     throw InputError(fmt::format("{}: {}", path, what));
   }
 
-  const json* find(const char* key) const {
+  const json* find(const std::string& key) const {
     const auto found = object.find(key);
     return found == object.end() || found->is_null() ? nullptr : &*found;
   }
-  std::int64_t integer(const char* key, std::optional<std::int64_t> otherwise = std::nullopt) const {
+  std::int64_t integer(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) const {
     const auto* value = find(key);
     if (value == nullptr && otherwise) return *otherwise;
     if (value == nullptr) fail(fmt::format("'{}' is missing; is this a mixture of experts?", key));
@@ -71,23 +71,34 @@ void require_moe_layer(const ConfigReader& config, std::int64_t layer) {
                     step, step));
 }
 
+/// Transformers 5 writes num_local_experts, files on the hub have num_experts; top_k is assay's short name.
+std::string name_in_checkpoint(const ConfigReader& config, std::string_view member) {
+  if (member == "top_k") return "num_experts_per_tok";
+  if (member == "num_experts" && config.find("num_experts") == nullptr) return "num_local_experts";
+  return std::string(member);
+}
+
+bool flag(const ConfigReader& config, const std::string& name, std::vector<std::string>& remarks) {
+  const auto* value = config.find(name);
+  if (value != nullptr && !value->is_boolean()) config.fail(fmt::format("'{}' is not a boolean", name));
+  if (value == nullptr)
+    remarks.push_back(
+        fmt::format("config.json has no {}; transformers takes false, and so is done here", name));
+  return value != nullptr && value->get<bool>();
+}
+
 }  // namespace
 
 MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer,
                          std::vector<std::string>& remarks) {
   const auto config = open_config(folder);
   MoeConfig moe;
-  // transformers 5 writes num_local_experts, files on the hub have num_experts.
-  moe.num_experts =
-      config.integer(config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts");
-  moe.hidden_size = config.integer("hidden_size");
-  moe.moe_intermediate_size = config.integer("moe_intermediate_size");
-  moe.top_k = config.integer("num_experts_per_tok");
-  const auto* norm = config.find("norm_topk_prob");
-  if (norm != nullptr && !norm->is_boolean()) config.fail("'norm_topk_prob' is not a boolean");
-  moe.norm_topk_prob = norm != nullptr && norm->get<bool>();
-  if (norm == nullptr)
-    remarks.push_back("config.json has no norm_topk_prob; transformers takes false, and so is done here");
+  for_each_member(moe, [&](std::string_view name, auto& member) {
+    if constexpr (std::same_as<decltype(member), bool&>)
+      member = flag(config, std::string(name), remarks);
+    else
+      member = config.integer(name_in_checkpoint(config, name));
+  });
   if (const auto reason = invalid(moe)) config.fail(*reason);
   require_moe_layer(config, layer);
   if (const auto* act = config.find("hidden_act"); act != nullptr && *act != "silu")

@@ -19,17 +19,24 @@ json parse_object(const std::string& text, const std::string& where) {
   return value;
 }
 
-std::int64_t integer(const json& object, const char* key) {
+void read_member(const json& object, const char* key, std::int64_t& member) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_number_integer() ||
       (found->is_number_unsigned() && found->get<std::uint64_t>() > INT64_MAX))
     throw InputError(fmt::format("attribute config: expected an integer '{}'", key));
-  return found->get<std::int64_t>();
+  member = found->get<std::int64_t>();
 }
 
-/// JSON text with invalid UTF-8 replaced: provenance may carry a command line of any bytes.
+void read_member(const json& object, const char* key, bool& member) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_boolean())
+    throw InputError(fmt::format("attribute config: expected a boolean '{}'", key));
+  member = found->get<bool>();
+}
+
 constexpr const char* kTorch = "torch";
 
+/// JSON text with invalid UTF-8 replaced: provenance may carry a command line of any bytes.
 std::string text_of(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 }  // namespace
@@ -62,21 +69,15 @@ std::string generator_hash(const Generator& generator, const std::string& hashes
 }
 
 std::string config_json(const MoeConfig& config) {
-  return text_of(json{{"hidden_size", config.hidden_size},
-                      {"moe_intermediate_size", config.moe_intermediate_size},
-                      {"num_experts", config.num_experts},
-                      {"top_k", config.top_k},
-                      {"norm_topk_prob", config.norm_topk_prob}});
+  json object;
+  for_each_member(config, [&](const char* name, const auto& member) { object[name] = member; });
+  return text_of(object);
 }
 
 MoeConfig parse_config(const std::string& text) {
   const auto object = parse_object(text, "attribute config");
-  MoeConfig config{integer(object, "hidden_size"), integer(object, "moe_intermediate_size"),
-                   integer(object, "num_experts"), integer(object, "top_k"), true};
-  const auto norm = object.find("norm_topk_prob");
-  if (norm == object.end() || !norm->is_boolean())
-    throw InputError("attribute config: expected a boolean 'norm_topk_prob'");
-  config.norm_topk_prob = norm->get<bool>();
+  MoeConfig config;
+  for_each_member(config, [&](const char* name, auto& member) { read_member(object, name, member); });
   if (const auto reason = invalid(config)) throw InputError(fmt::format("attribute config: {}", *reason));
   return config;
 }

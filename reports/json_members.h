@@ -20,11 +20,7 @@ concept MaybeConst = std::same_as<std::remove_const_t<T>, Struct>;
 
 template <MaybeConst<MoeConfig> Value, class Visit>
 void members(Value& value, Visit&& visit) {
-  visit("hidden_size", value.hidden_size);
-  visit("moe_intermediate_size", value.moe_intermediate_size);
-  visit("num_experts", value.num_experts);
-  visit("top_k", value.top_k);
-  visit("norm_topk_prob", value.norm_topk_prob);
+  for_each_member(value, visit);
 }
 
 template <MaybeConst<Element> Value, class Visit>

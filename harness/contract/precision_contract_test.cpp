@@ -1,4 +1,4 @@
-// What sides must agree on besides fields: config, precision contract, accumulators, verdicts and exit codes.
+// What sides must agree on besides fields: precision contract, accumulators, verdicts and exit codes.
 #include "harness/contract/precision_contract.h"
 
 #include <set>
@@ -8,35 +8,12 @@
 
 #include "harness/contract/accumulator.h"
 #include "harness/contract/candidate.h"
-#include "harness/contract/config.h"
 #include "harness/contract/error.h"
 #include "harness/contract/report.h"
 #include "harness/contract/summation.h"
 #include "harness/contract/verdict.h"
 
 using namespace assay;
-
-TEST_SUITE("config") {
-  TEST_CASE("a sound config has no objection") {
-    CHECK(!invalid({2048, 768, 128, 8, true}));
-    CHECK(!invalid({1, 1, 1, 1, false}));
-    CHECK(!invalid({8, 8, 4, 4, true}));
-  }
-
-  TEST_CASE("each size is checked, and named") {
-    CHECK(invalid({0, 768, 128, 8, true}) == "hidden_size must lie in 1..1048576, found 0");
-    CHECK(invalid({64, -3, 128, 8, true}) == "moe_intermediate_size must lie in 1..1048576, found -3");
-    CHECK(invalid({64, 32, 0, 8, true}) == "num_experts must lie in 1..1048576, found 0");
-    CHECK(invalid({64, 32, 8, 0, true}) == "top_k must lie in 1..1048576, found 0");
-    CHECK(invalid({std::int64_t{1} << 40, 32, 8, 2, true}).has_value());
-  }
-
-  TEST_CASE("more experts per token than there are is refused") {
-    CHECK(invalid({64, 32, 8, 9, true}) == "top_k must not exceed num_experts (8), found 9");
-  }
-
-  TEST_CASE("slots are tokens times top_k") { CHECK(Sizes{{64, 32, 8, 2, true}, 5}.slots() == 10); }
-}
 
 TEST_SUITE("contract") {
   TEST_CASE("contracts are found by name, unknown names list the valid ones") {

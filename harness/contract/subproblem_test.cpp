@@ -1,12 +1,9 @@
-// Parts of a small problem, and places in it: every element holds a number of its own.
+// Parts of a small problem: every element holds a number of its own.
 #include "harness/contract/subproblem.h"
 
 #include <algorithm>
 
 #include <doctest/doctest.h>
-
-#include "harness/contract/error.h"
-#include "harness/contract/place.h"
 
 using namespace assay;
 
@@ -115,59 +112,5 @@ TEST_SUITE("subproblem") {
     Part part = whole(s.problem.sizes());
     part.tokens = {0, 1};
     CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
-  }
-}
-
-TEST_SUITE("place") {
-  TEST_CASE("any sufficient set of axes finds the element") {
-    const SmallProblem s;
-    Routing routing;
-    routing.selected = s.selected;
-    routing.gather = {1, 0, 2, 3, 4, 5};
-    routing.offsets = {0, 1, 3, 5, 6};
-    const auto sizes = s.problem.sizes();
-    const auto at = [&](Field field, const char* text) {
-      return find_place(field, sizes, routing, parse_place(text));
-    };
-    CHECK(at(Field::first_gemm, "row=2,col=3").index == 11);
-    CHECK(at(Field::first_gemm, "token=1, expert=1, col=3").index == 11);
-    CHECK(at(Field::first_gemm, "row 2, col 3, expert 1, token 1").index == 11);  // as reports print it
-    CHECK(at(Field::first_gemm, "token=1,slot=0,col=3").index == 11);
-    CHECK(at(Field::first_gemm, "expert=3,col=0").row == 5);
-    CHECK(at(Field::hidden_states_unpermute, "token=0,expert=0,col=1").index == 5);  // slot 1 of token 0
-    CHECK(at(Field::router_logits, "token=2,expert=3").index == 11);
-    CHECK(at(Field::topk_weights, "token=2,expert=3").index == 5);
-    CHECK(at(Field::hidden_states, "token=1,col=2").index == 6);
-    CHECK(at(Field::gather_indices, "token=0,slot=1").index == 0);
-  }
-
-  TEST_CASE("what is missing, ambiguous, contradictory or out of range is said") {
-    const SmallProblem s;
-    Routing routing;
-    routing.selected = s.selected;
-    routing.gather = {1, 0, 2, 3, 4, 5};
-    const auto sizes = s.problem.sizes();
-    const auto at = [&](Field field, const char* text) {
-      return find_place(field, sizes, routing, parse_place(text));
-    };
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=1"),
-                         "first_gemm needs a column as well: col=0 to col=3", UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,col=0"),
-                         "2 places of first_gemm fit: row=2,token=1,slot=0,expert=1; "
-                         "row=3,token=1,slot=1,expert=2; say more of row, token, slot, expert, col",
-                         UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=3,col=0"),
-                         "no element of first_gemm lies there; this token has row=2,token=1,slot=0,expert=1; "
-                         "row=3,token=1,slot=1,expert=2",
-                         UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=6,col=0"), "first_gemm has row 0 to 5, found row=6",
-                         UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::first_gemm, "row=0,col=4"), "first_gemm has columns 0 to 3, found col=4",
-                         UsageError);
-    CHECK_THROWS_WITH_AS(at(Field::hidden_states, "slot=0,col=0"),
-                         "hidden_states has no axis 'slot'; valid: token, col", UsageError);
-    for (const char* wrong : {"token", "token=", "=3", "token=x", "token=-1", "token=1=2"})
-      CHECK_THROWS_AS(parse_place(wrong), UsageError);
-    CHECK_THROWS_AS(parse_place("col=1,col=2"), UsageError);
   }
 }

@@ -122,9 +122,7 @@ const FieldResult* find(const CaseResult& result, Field field) {
 }
 
 std::string sizes_text(const CaseResult& c) {
-  return fmt::format("T {}, K {}, E {}, H {}, I {}{}, seed {}", c.tokens, c.config.top_k,
-                     c.config.num_experts, c.config.hidden_size, c.config.moe_intermediate_size,
-                     c.config.norm_topk_prob ? "" : ", not renormalised", c.seed);
+  return fmt::format("{} tokens, {}, seed {}", c.tokens, to_string(c.config), c.seed);
 }
 
 void compare_settings(const std::string& where, const CaseResult& before, const CaseResult& now,
@@ -153,7 +151,7 @@ void compare_times(const std::string& where, const CaseResult& before, const Cas
 
 void compare_cases(const std::string& where, const CaseResult& before, const CaseResult& now,
                    Findings& findings) {
-  if (sizes_text(before) != sizes_text(now)) {
+  if (before.tokens != now.tokens || before.config != now.config || before.seed != now.seed) {
     findings.push_back(
         {Severity::Regression, fmt::format("{}the problems differ and cannot be compared: {}; before: {}",
                                            where, sizes_text(now), sizes_text(before))});
