@@ -1,6 +1,9 @@
 #include "reports/text_table.h"
 
 #include <functional>
+#include <sstream>
+
+#include <fmt/format.h>
 
 #include "reports/columns.h"
 #include "reports/text_paint.h"
@@ -8,6 +11,8 @@
 
 namespace assay {
 namespace {
+
+constexpr std::size_t kHeaderLines = 2;
 
 // What the table shows; a narrow terminal gives it up from the bottom of `kLayouts` upwards.
 struct ColumnLayout {
@@ -104,14 +109,32 @@ std::vector<Column> columns_of(const CaseResult& result, const ColumnLayout& lay
 
 Columns filled(const std::vector<Column>& columns, const std::vector<FieldResult>& fields) {
   Columns table;
-  table.rows.resize(2 + fields.size());
+  table.rows.resize(kHeaderLines + fields.size());
   for (const Column& column : columns) {
     table.aligns.push_back(column.align);
     table.rows[0].emplace_back(column.group);
     table.rows[1].emplace_back(column.name);
-    for (std::size_t i = 0; i < fields.size(); ++i) table.rows[2 + i].push_back(column.cell(fields[i]));
+    for (std::size_t i = 0; i < fields.size(); ++i)
+      table.rows[kHeaderLines + i].push_back(column.cell(fields[i]));
   }
   return table;
+}
+
+/// The table's lines, with the part of the layer's result that fields belong to above the first of each.
+std::string with_parts(const std::string& lines, const std::vector<FieldResult>& fields, std::size_t indent) {
+  std::istringstream stream(lines);
+  std::string out;
+  std::string_view part;
+  std::string line;
+  for (std::size_t i = 0; std::getline(stream, line); ++i) {
+    const bool is_field = i >= kHeaderLines;
+    if (is_field && part_of_result(fields[i - kHeaderLines].field) != part) {
+      part = part_of_result(fields[i - kHeaderLines].field);
+      out += fmt::format("{}{}\n", std::string(indent, ' '), part);
+    }
+    out += line + '\n';
+  }
+  return out;
 }
 
 }  // namespace
@@ -122,7 +145,7 @@ std::string field_table(const CaseResult& result, const TextOptions& options) {
     const Columns table = filled(columns_of(result, layout, options.colour), result.fields);
     const bool last = &layout == std::end(kLayouts) - 1;
     if (table.width() + kIndent > static_cast<std::size_t>(options.width) && !last) continue;
-    return table.text(kIndent) +
+    return with_parts(table.text(kIndent), result.fields, kIndent) +
            (layout.verdict_words
                 ? ""
                 : "  ✔ passed  ✘ failed  ~ suspect or mistrusted  - not written or not compared\n");

@@ -103,6 +103,22 @@ TEST_SUITE("text") {
     CHECK(contains(text, fmt::format("replay: {}", result.replay)));
   }
 
+  TEST_CASE(
+      "the eight fields of GroupedGEMMResult stand together, below the router's and above the gradients") {
+    Report report = sample::report();
+    report.cases.assign(1, sample::passing_case());
+    std::vector<std::string> order;
+    for (const std::string& line : lines_of(render_text(report, {.width = 160})))
+      for (const std::string_view what :
+           {"  router", "  GroupedGEMMResult", "  gradients", "  ✔  selected_experts ", "  ✔  topk_weights ",
+            "  ✔  hidden_states ", "  ✔  d_second_gemm "})
+        if (line == what || (what.ends_with(' ') && line.starts_with(what)))
+          order.emplace_back(what.substr(what.find_last_of(' ', what.size() - 2) + 1));
+    CHECK(order == std::vector<std::string>{"router", "selected_experts ", "GroupedGEMMResult",
+                                            "topk_weights ", "hidden_states ", "gradients",
+                                            "d_second_gemm "});
+  }
+
   TEST_CASE("a failing case shows the element to argue about, with its bits, bound and interval") {
     const std::string text = render_text(sample::report(), {.width = 120});
     const std::string row = line_with(text, "✘  second_gemm ");

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "harness/contract/bf16.h"
+#include "harness/contract/field_set.h"
 
 namespace assay {
 
@@ -86,6 +87,11 @@ std::string prediction_text(const Prediction& prediction) {
   if (prediction.undetermined > 0)
     rest += (rest.empty() ? "" : ", ") + grouped_digits(prediction.undetermined) + " undetermined";
   return rest.empty() ? text : text + " (" + rest + ")";
+}
+
+std::string_view part_of_result(Field field) {
+  if (in_grouped_gemm_result(field)) return "GroupedGEMMResult";
+  return row(field).group == Group::Backward ? "gradients" : "router";
 }
 
 bool has_ratio(Field field) { return row(field).match == Match::Rounded; }

@@ -47,6 +47,10 @@ std::string bytes_text(std::int64_t bytes);
 /// "2,040 of 2,048 (5 undetermined, 3 differ)"; "not predicted" where there is no prediction.
 std::string prediction_text(const Prediction& prediction);
 
+/// What tables of fields write above a field and those that follow it: Unsloth's GroupedGEMMResult, what is
+/// the router's, or the gradients.
+std::string_view part_of_result(Field field);
+
 /// Whether a field's elements are judged by an interval; otherwise they must match exactly.
 bool has_ratio(Field field);
 

@@ -7,6 +7,7 @@
 #include "fixtures/fixtures.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/pipelines.h"
+#include "harness/contract/field_set.h"
 #include "harness/contract/precision_contract.h"
 
 namespace assay::cli {
@@ -26,12 +27,13 @@ std::string shape_text(const FieldRow& field) {
 }
 
 Listing fields() {
-  Listing listing{{"field", "group", "stage", "shape", "dtype", "match", "HuggingFace"}, {}};
+  Listing listing{{"field", "group", "stage", "shape", "dtype", "match", "GroupedGEMMResult", "HuggingFace"},
+                  {}};
   for (const auto& field : kFields)
     listing.rows.push_back({std::string(field.name), std::string(name(field.group)),
                             std::string(name(field.stage)), shape_text(field),
                             std::string(row(field.dtype).name), std::string(name(field.match)),
-                            std::string(field.alias)});
+                            in_grouped_gemm_result(field.id) ? "yes" : "", std::string(field.alias)});
   return listing;
 }
 

@@ -1,6 +1,7 @@
 // The tensors a pipeline produced. A field it does not materialise is absent: a verdict, not a failure.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -33,5 +34,9 @@ inline constexpr std::array<Field, 8> kGroupedGemmResult = {
     Field::hidden_states_unpermute,
     Field::hidden_states,
 };
+
+constexpr bool in_grouped_gemm_result(Field field) {
+  return std::ranges::find(kGroupedGemmResult, field) != kGroupedGemmResult.end();
+}
 
 }  // namespace assay

@@ -1,7 +1,9 @@
 #include "reports/html/html_case.h"
 
-#include <fmt/format.h>
 #include <algorithm>
+#include <functional>
+
+#include <fmt/format.h>
 
 #include "reports/escape.h"
 #include "reports/html/svg.h"
@@ -115,6 +117,23 @@ std::string stage_row(const FieldResult& f, std::size_t index, const svg::RatioA
   return out + "</tr>\n";
 }
 
+/// One body per part of the layer's result, its name across all columns, and what `line` makes of each field.
+std::string table_bodies(const std::vector<FieldResult>& fields, int columns,
+                         const std::function<std::string(const FieldResult&)>& line) {
+  std::string out;
+  std::string_view part;
+  for (const FieldResult& f : fields) {
+    if (part_of_result(f.field) != part) {
+      out += part.empty() ? "" : "</tbody>";
+      part = part_of_result(f.field);
+      out += fmt::format("<tbody><tr class=\"part\"><th scope=\"rowgroup\" colspan=\"{}\">{}</th></tr>\n",
+                         columns, part);
+    }
+    out += line(f);
+  }
+  return out.empty() ? out : out + "</tbody>";
+}
+
 std::string stage_table(const CaseResult& c, std::size_t index) {
   const svg::RatioAxis axis = svg::ratio_axis(c);
   const Totals sum = totals(c);
@@ -135,9 +154,11 @@ std::string stage_table(const CaseResult& c, std::size_t index) {
       "class=\"number\">error / allowed</th>"
       "<th scope=\"col\" class=\"number\">bits differ</th>";
   if (predicted) out += "<th scope=\"col\">bits as predicted</th>";
-  out += "</tr></thead><tbody>";
-  for (const FieldResult& f : c.fields) out += stage_row(f, index, axis, predicted, has_section(f, true));
-  return out + "</tbody></table></div>";
+  out += "</tr></thead>";
+  out += table_bodies(c.fields, predicted ? 8 : 7, [&](const FieldResult& f) {
+    return stage_row(f, index, axis, predicted, has_section(f, true));
+  });
+  return out + "</table></div>";
 }
 
 /// A passing case of many: figures without drawings, and an anchor for each field.
@@ -147,7 +168,7 @@ std::string brief_table(const CaseResult& c, std::size_t index) {
   std::string out = fmt::format(
       "<div class=\"scroll\" tabindex=\"0\"><table class=\"brief\"><thead><tr><th "
       "scope=\"col\">field</th><th scope=\"col\">elements</th>"
-      "<th scope=\"col\">error / allowed, isolated</th><th scope=\"col\">chained</th>{}</tr></thead><tbody>",
+      "<th scope=\"col\">error / allowed, isolated</th><th scope=\"col\">chained</th>{}</tr></thead>",
       predicted ? "<th scope=\"col\">bits as predicted, isolated</th><th scope=\"col\">chained</th>" : "");
   const auto figure = [](Field field, const Judgement& j) {
     return !compared(j.verdict) || j.elements == 0 ? "–"
@@ -157,19 +178,21 @@ std::string brief_table(const CaseResult& c, std::size_t index) {
   const auto bits = [](const Prediction& p) {
     return !p.available ? "–" : p.as_predicted == p.elements ? "all" : prediction_text(p);
   };
-  for (const FieldResult& f : c.fields) {
+  const auto line = [&](const FieldResult& f) {
     const bool linked = has_section(f, false);  // then the anchor is the section's
     const std::string title =
         linked ? fmt::format("<a href=\"#{}\">{}</a>", field_id(index, f.field), name(f.field))
                : std::string(name(f.field));
-    out += fmt::format("<tr{}><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td><td>{}</td>",
-                       linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title,
-                       elements(f) > 0 ? grouped_digits(elements(f)) : std::string(words(f.verdict)),
-                       figure(f.field, f.isolated), figure(f.field, f.chained));
-    if (predicted) out += fmt::format("<td>{}</td><td>{}</td>", bits(f.isolated_bits), bits(f.chained_bits));
-    out += "</tr>\n";
-  }
-  return out + "</tbody></table></div>";
+    std::string cells =
+        fmt::format("<tr{}><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td><td>{}</td>",
+                    linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title,
+                    elements(f) > 0 ? grouped_digits(elements(f)) : std::string(words(f.verdict)),
+                    figure(f.field, f.isolated), figure(f.field, f.chained));
+    if (predicted)
+      cells += fmt::format("<td>{}</td><td>{}</td>", bits(f.isolated_bits), bits(f.chained_bits));
+    return cells + "</tr>\n";
+  };
+  return out + table_bodies(c.fields, predicted ? 6 : 4, line) + "</table></div>";
 }
 
 std::string routing(const CaseResult& c) {
