@@ -25,7 +25,8 @@ using Tensors = std::map<std::string, TestTensor>;
 
 /// A safetensors file; `pad` spaces behind the header move the data to another alignment.
 void write_safetensors(const std::filesystem::path& path, const Tensors& tensors, std::size_t pad = 0) {
-  std::string header, buffer;
+  std::string header;
+  std::string buffer;
   for (const auto& [name, tensor] : tensors) {
     header += fmt::format(R"({}"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})",
                           header.empty() ? "{" : ",", name, tensor.dtype, to_string(tensor.shape),
@@ -70,7 +71,8 @@ Tensors fused(const MoeWeights& weights, const char* suffix) {
   const auto [H, I, E, K, norm] = weights.config;
   Tensors tensors;
   tensors[fmt::format("{}gate.weight", kPrefix)] = {{E, H}, text_of(weights.gate.as<Bf16>())};
-  TestTensor gate_up{{E, 2 * I, H}, ""}, down{{E, H, I}, ""};
+  TestTensor gate_up{{E, 2 * I, H}, ""};
+  TestTensor down{{E, H, I}, ""};
   for (std::int64_t e = 0; e < E; ++e) {
     gate_up.bytes += text_of(weights.experts(Field::gate_up_proj, e).values);
     down.bytes += text_of(weights.experts(Field::down_proj, e).values);
