@@ -16,7 +16,8 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 /// fraction.
 double value_by_definition(std::uint16_t bits) {
   const double sign = (bits & 0x8000) != 0 ? -1.0 : 1.0;
-  const int exponent = (bits >> 7) & 0xff, fraction = bits & 0x7f;
+  const int exponent = (bits >> 7) & 0xff;
+  const int fraction = bits & 0x7f;
   if (exponent == 0xff) return fraction == 0 ? sign * kInf : std::nan("");
   if (exponent == 0) return sign * std::ldexp(fraction, -126 - 7);
   return sign * std::ldexp(128 + fraction, exponent - 127 - 7);
@@ -131,7 +132,8 @@ TEST_SUITE("bf16") {
   }
 
   TEST_CASE("a double is rounded once: just beside a tie, where a float would land on it") {
-    std::size_t wrong = 0, would_go_wrong = 0;
+    std::size_t wrong = 0;
+    std::size_t would_go_wrong = 0;
     for (std::uint32_t high = 0; high < 0x7f7f; ++high) {
       const double tie = static_cast<double>(std::bit_cast<float>((high << 16) | 0x8000u));
       for (const double x :
@@ -146,7 +148,8 @@ TEST_SUITE("bf16") {
 
   TEST_CASE("ordinals are monotone and neighbours differ by one") {
     for (std::uint16_t bits = 0; bits < 0x7f7f; ++bits) {
-      const Bf16 x{bits}, next{static_cast<std::uint16_t>(bits + 1)};
+      const Bf16 x{bits};
+      const Bf16 next{static_cast<std::uint16_t>(bits + 1)};
       REQUIRE(ordinal(next) - ordinal(x) == 1);
       REQUIRE(ordinal({static_cast<std::uint16_t>(bits | 0x8000)}) == -ordinal(x));
     }
@@ -156,7 +159,8 @@ TEST_SUITE("bf16") {
   TEST_CASE("bf16_ulp is the distance to the next value") {
     std::size_t wrong = 0;
     for (std::uint16_t bits = 0; bits < 0x7f7f; ++bits) {
-      const double x = to_float(Bf16{bits}), next = to_float(Bf16{static_cast<std::uint16_t>(bits + 1)});
+      const double x = to_float(Bf16{bits});
+      const double next = to_float(Bf16{static_cast<std::uint16_t>(bits + 1)});
       wrong += bf16_ulp(x) != next - x;
       wrong += bf16_ulp(-x) != next - x;
     }

@@ -24,7 +24,8 @@ struct ProductTerm {
 
 /// Sums after the terms [begin, end).
 struct PartialSum {
-  std::int64_t begin = 0, end = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
   double exact = 0.0;            // float64, from term 0
   std::optional<float> running;  // as the declared accumulator holds it
   std::optional<std::int32_t>
@@ -47,9 +48,14 @@ struct BoundPart {
 
 /// One slot of a merged element.
 struct SlotTerm {
-  std::int64_t slot = 0, expert = 0, row = 0;
-  Interval weight, value, product;  // product: weight times value, rounded where the contract rounds it
-  std::optional<float> predicted;   // product
+  std::int64_t slot = 0;
+  std::int64_t expert = 0;
+  std::int64_t row = 0;
+  // product: weight times value, rounded where the contract rounds it
+  Interval weight;
+  Interval value;
+  Interval product;
+  std::optional<float> predicted;  // product
 };
 
 /// One expert in a token's ranking.
@@ -67,15 +73,20 @@ struct Derivation {
   Field field{};
   Mode mode = Mode::Isolated;
   std::vector<std::pair<std::string, std::int64_t>> at;
-  std::string problem, candidate, contract, accumulator;
+  std::string problem;
+  std::string candidate;
+  std::string contract;
+  std::string accumulator;
   std::string from;  // upstream fields that had to be recomputed
   std::vector<std::string> remarks;
 
   std::optional<double> out;  // the candidate's value
   std::uint32_t out_bits = 0;
-  Interval value;                   // before the last rounding
-  Store store = Store::Bf16;        // how the contract keeps it; what a file stores is bf16 all the same
-  double low = 0.0, high = 0.0;     // accepted stored values, both ends included
+  Interval value;             // before the last rounding
+  Store store = Store::Bf16;  // how the contract keeps it; what a file stores is bf16 all the same
+  // accepted stored values, both ends included
+  double low = 0.0;
+  double high = 0.0;
   std::int64_t accepted_count = 0;  // bf16 values in between; 0 where the field is not bf16
   std::vector<double> accepted;     // those, at most kListedValues of them from the low end
   std::optional<PredictedBits> predicted;

@@ -6,7 +6,8 @@ namespace assay {
 namespace {
 
 std::optional<Engine> in_force;
-std::atomic<std::int64_t> products = 0, comparisons = 0;
+std::atomic<std::int64_t> products = 0;
+std::atomic<std::int64_t> comparisons = 0;
 
 }  // namespace
 

@@ -19,7 +19,10 @@ struct Place {
   std::int64_t index = 0;  // in the flat tensor
   std::int64_t row =
       -1;  // expert order, for fields with rows of experts; slot order for hidden_states_unpermute
-  std::int64_t token = -1, slot = -1, expert = -1, col = -1;
+  std::int64_t token = -1;
+  std::int64_t slot = -1;
+  std::int64_t expert = -1;
+  std::int64_t col = -1;
 };
 
 /// The one element of `field` that has all the named indices: row, token, slot and expert in any sufficient

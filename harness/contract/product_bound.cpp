@@ -87,7 +87,8 @@ double granularity(double x) {
 
 bool exact_in_any_order(const BoundShape& shape, const ProductSums& sums, double left_granularity,
                         double right_granularity) {
-  const double q = left_granularity * right_granularity, sum = magnitude(shape, sums);
+  const double q = left_granularity * right_granularity;
+  const double sum = magnitude(shape, sums);
   return q >= 0x1p-126 && sum < 0x1p24 * q && sum < 0x1p127;
 }
 

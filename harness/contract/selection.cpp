@@ -11,7 +11,9 @@ namespace {
 constexpr double kUnderflow = 87.0;
 
 struct Ends {
-  double low, high;  // of a logit, as the fp32 softmax may order it
+  // of a logit, as the fp32 softmax may order it
+  double low;
+  double high;
 };
 
 std::vector<Ends> orderable(std::span<const Interval> logits, const PrecisionContract& contract) {
@@ -34,8 +36,8 @@ std::vector<Ends> orderable(std::span<const Interval> logits, const PrecisionCon
 /// Positive when the token breaks the rule: by how much the logits are out of order.
 double violation(std::span<const Ends> ends, std::span<const std::int32_t> chosen,
                  const std::vector<bool>& inside) {
-  double weakest = std::numeric_limits<double>::infinity(),
-         strongest = -std::numeric_limits<double>::infinity();
+  double weakest = std::numeric_limits<double>::infinity();
+  double strongest = -std::numeric_limits<double>::infinity();
   for (std::size_t e = 0; e < ends.size(); ++e) {
     if (inside[e])
       weakest = std::min(weakest, ends[e].high);
@@ -70,7 +72,8 @@ bool breaks_index_rule(std::span<const Interval> logits, std::span<const std::in
 
 /// One token's logits in the three strengths of explanation.
 struct TokenLogits {
-  std::span<const Interval> bound, probable;
+  std::span<const Interval> bound;
+  std::span<const Interval> probable;
   std::vector<Interval> alone;
 
   TokenLogits(const LogitModel& logits, std::size_t token, std::size_t experts)
@@ -99,8 +102,8 @@ RoutingTier tier_of(const TokenLogits& l, const PrecisionContract& contract,
 SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract& contract,
                                const LogitModel& logits, std::span<const std::int32_t> selected) {
   SelectionCheck check;
-  const auto experts = static_cast<std::size_t>(config.num_experts),
-             top_k = static_cast<std::size_t>(config.top_k);
+  const auto experts = static_cast<std::size_t>(config.num_experts);
+  const auto top_k = static_cast<std::size_t>(config.top_k);
   const std::size_t tokens = selected.size() / top_k;
   check.judgement.elements = static_cast<std::int64_t>(selected.size());
   check.judgement.verdict = Verdict::Passed;
@@ -130,9 +133,11 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
     flip.token = static_cast<std::int64_t>(t);
     std::vector<bool> expected(experts, false);
     for (std::size_t j = 0; j < top_k; ++j) expected[static_cast<std::size_t>(order[j])] = true;
-    double strongest = -std::numeric_limits<double>::infinity(),
-           weakest = std::numeric_limits<double>::infinity(), slack = 0.0;
-    double noise_in = 0.0, noise_out = 0.0;
+    double strongest = -std::numeric_limits<double>::infinity();
+    double weakest = std::numeric_limits<double>::infinity();
+    double slack = 0.0;
+    double noise_in = 0.0;
+    double noise_out = 0.0;
     for (std::size_t e = 0; e < experts; ++e) {
       if (inside[e] == expected[e]) continue;
       (inside[e] ? flip.candidate_only : flip.reference_only).push_back(static_cast<std::int64_t>(e));

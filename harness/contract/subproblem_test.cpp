@@ -31,7 +31,9 @@ struct SmallProblem {
     problem.gate = numbered({4, 4}, 200);
     problem.experts = stored_experts(std::make_shared<Tensor>(numbered({4, 4, 4}, 1000)),
                                      std::make_shared<Tensor>(numbered({4, 4, 2}, 2000)));
-    Tensor experts(DType::Int32, {3, 2}), gather(DType::Int32, {6}), counts(DType::Int32, {4});
+    Tensor experts(DType::Int32, {3, 2});
+    Tensor gather(DType::Int32, {6});
+    Tensor counts(DType::Int32, {4});
     std::ranges::copy(selected, experts.as<std::int32_t>().begin());
     std::ranges::copy(Indices{1, 0, 2, 3, 4, 5},
                       gather.as<std::int32_t>().begin());  // expert 0, 1, 1, 2, 2, 3
