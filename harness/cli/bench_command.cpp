@@ -70,7 +70,8 @@ ExitCode product(std::int64_t rows, std::int64_t k, std::int64_t n) {
       fmt::print("{:<9} not on this CPU\n", set);
       continue;
     }
-    const double p = time(predicted), b = time(bounded);
+    const double p = time(predicted);
+    const double b = time(bounded);
     fmt::print(
         "{:<9} {} x {} x {}: predicted {:.2f}e9, bounded {:.2f}e9 multiply-adds per second and core ({} "
         "cores)\n",
@@ -86,7 +87,8 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
 #pragma omp parallel for
   for (std::size_t i = 0; i < out.size(); ++i) {
     // References lie off the bf16 grid, as they do in real products; the bound is 2^-12 of the value.
-    const double x = to_float(out[i]), ref = x * (1.0 + 0x1p-10 * (static_cast<double>(i % 7) - 3.0) / 3.0);
+    const double x = to_float(out[i]);
+    const double ref = x * (1.0 + 0x1p-10 * (static_cast<double>(i % 7) - 3.0) / 3.0);
     reference[i] = {ref, ref - std::abs(ref) * 0x1p-12, ref + std::abs(ref) * 0x1p-12};
   }
   Sizes sizes{{columns, 1, 1, 1, true}, rows};
@@ -124,7 +126,11 @@ void add_bench(CLI::App& app, Program& program) {
       "bench", "time the checker: products of the reference, and the comparison beside numpy and torch");
   command->require_subcommand(1);
   struct Options {
-    std::int64_t rows = 256, k = 2048, n = 1536, compared_rows = 4096, columns = 2048;
+    std::int64_t rows = 256;
+    std::int64_t k = 2048;
+    std::int64_t n = 1536;
+    std::int64_t compared_rows = 4096;
+    std::int64_t columns = 2048;
   };
   auto options = std::make_shared<Options>();
   auto* products =

@@ -23,8 +23,12 @@ struct LayerOptions {
   std::vector<std::string> fixtures = {"qwen3_30b_a3b_t4096"};
   std::vector<std::string> routings = {"natural"};
   std::vector<std::int64_t> tokens = {1, 16, 128, 1024, 4096};
-  std::string contract = "hf", kernel_config, json;
-  bool autotune = false, permute_x = true, permute_y = false;
+  std::string contract = "hf";
+  std::string kernel_config;
+  std::string json;
+  bool autotune = false;
+  bool permute_x = true;
+  bool permute_y = false;
 };
 
 Problem with_tokens(const std::string& name, const std::string& routing, std::int64_t tokens) {

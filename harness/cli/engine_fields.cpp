@@ -22,7 +22,8 @@ namespace {
 
 struct FieldExample {
   std::string name;
-  std::int64_t rows, width;
+  std::int64_t rows;
+  std::int64_t width;
   LargeVector<Bf16> out;
   LargeVector<Interval> reference;
 };
@@ -62,7 +63,8 @@ FieldExample drawn(const std::string& name, std::int64_t rows, std::int64_t widt
 
 FieldExample special() {
   FieldExample e{"zeros, subnormal, largest, Inf and NaN on either side", 18, 360, {}, {}};
-  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
   const double values[] = {0.0,       -0.0,     0x1p-134, 0x1p-133, 0x1.8p-133, 0x1p-126,
                            -0x1p-127, 0x1p-117, 1.0,      -1.0,     0x1.fep127, 0x1.ffp127,
                            0x1p128,   1e300,    inf,      -inf,     nan,        -nan};
@@ -200,7 +202,9 @@ std::int64_t compare_fields(const Engine& engine) {
 }
 
 bool planted_differences_are_found(const Engine& engine) {
-  constexpr std::int64_t kRows = 600, kWidth = 1500, kTiles = (kWidth + kCellColumns - 1) / kCellColumns;
+  constexpr std::int64_t kRows = 600;
+  constexpr std::int64_t kWidth = 1500;
+  constexpr std::int64_t kTiles = (kWidth + kCellColumns - 1) / kCellColumns;
   const FieldExample example = drawn("planted", kRows, kWidth, 6, between(-4, 4));
   bool all = true;
   for (const Plant& plant : kPlants) {

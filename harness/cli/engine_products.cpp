@@ -16,7 +16,9 @@ namespace {
 
 struct ProductShape {
   const char* why;
-  std::int64_t k, n, left_rows;
+  std::int64_t k;
+  std::int64_t n;
+  std::int64_t left_rows;
   std::vector<std::int64_t> rows;  // of each group
 };
 
@@ -145,7 +147,8 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
     for (const auto& data : kData) {
       const DrawnOperands made = operands(shape, data, random);
       const std::string what = std::string(shape.why) + ", " + data.name;
-      std::vector<Interval> exact, uncertain;
+      std::vector<Interval> exact;
+      std::vector<Interval> uncertain;
       std::vector<PredictedValue> predicted;
       for (std::size_t i = 0; i < made.left.size(); ++i) {
         const double value = to_float(made.left[i]);

@@ -69,7 +69,8 @@ std::int64_t compare_judgements() {
     if (fixture.tokens() > 1024) continue;  // `assay verify --engine cpu` against `--engine gpu` is for those
     const Problem problem = load_fixture(fixture.name);
     for (const auto& candidate : candidates(problem)) {
-      TakenOver none, taken;
+      TakenOver none;
+      TakenOver taken;
       const bool equal =
           judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, taken);
       const bool used = (taken.products > 0 && taken.comparisons > 0) || fixture.tokens() == 0;

@@ -47,7 +47,8 @@ std::string report(const Problem& problem, const Candidate& candidate, const std
 
 /// A field larger than what is sampled: 3 tasks of 12 cells.
 struct Large {
-  static constexpr std::int64_t kRows = 600, kWidth = 1500;
+  static constexpr std::int64_t kRows = 600;
+  static constexpr std::int64_t kWidth = 1500;
   std::vector<Bf16> out;
   std::vector<Interval> reference;
   Large() {
@@ -92,9 +93,10 @@ TEST_SUITE("engine_cells") {
           x = round_to_bf16(to_float(x) * (1.0 + 0x1p-9));
       }
       for (const Candidate& candidate : candidates) {
-        std::int64_t none = 0, comparisons = 0;
-        const std::string own = report(problem, candidate, {}, none),
-                          theirs = report(problem, candidate, host_engine(), comparisons);
+        std::int64_t none = 0;
+        std::int64_t comparisons = 0;
+        const std::string own = report(problem, candidate, {}, none);
+        const std::string theirs = report(problem, candidate, host_engine(), comparisons);
         CHECK(own == theirs);
         CHECK(none == 0);
         CHECK(comparisons >= 6);

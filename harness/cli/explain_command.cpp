@@ -20,7 +20,11 @@ namespace {
 
 struct ExplainOptions {
   SourceOptions source;
-  std::string field, at, json, mode = "isolated", colour = "auto";
+  std::string field;
+  std::string at;
+  std::string json;
+  std::string mode = "isolated";
+  std::string colour = "auto";
   std::size_t terms = 8;
   bool all = false;
 };

@@ -11,7 +11,9 @@ namespace assay::cli {
 
 struct ExporterCall {
   std::vector<std::string> fixtures;
-  std::string implementation, out, checkpoint;
+  std::string implementation;
+  std::string out;
+  std::string checkpoint;
   std::int64_t layer = -1;
   std::string prompt;
 };

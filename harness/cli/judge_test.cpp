@@ -215,7 +215,9 @@ TEST_SUITE("judge") {
     for (const Field field : kForward) {
       if (row(field).dtype != DType::BFloat16) continue;
       CAPTURE(name(field));
-      Candidate zeros = right, permuted = right, halved = right;
+      Candidate zeros = right;
+      Candidate permuted = right;
+      Candidate halved = right;
       const auto values = right.fields.at(field).as<Bf16>();
       const auto width = static_cast<std::size_t>(right.fields.at(field).shape()[1]);
       for (std::size_t i = 0; i < values.size(); ++i) {
@@ -311,7 +313,8 @@ TEST_SUITE("goldens") {
         for (const Field field : kForward) {
           CAPTURE(file.candidate.name);
           CAPTURE(assay::name(field));
-          const auto a = file.candidate.fields.at(field).bytes(), b = made.fields.at(field).bytes();
+          const auto a = file.candidate.fields.at(field).bytes();
+          const auto b = made.fields.at(field).bytes();
           CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
         }
       }

@@ -52,7 +52,8 @@ std::int64_t differing(Field field, const FieldSet& plain, const FieldSet& store
   const std::int64_t columns = plain.at(field).shape().back();
   std::int64_t count = 0;
   for (std::size_t i = 0; i < ours.size(); ++i) {
-    const auto row = static_cast<std::int64_t>(i) / columns, column = static_cast<std::int64_t>(i) % columns;
+    const auto row = static_cast<std::int64_t>(i) / columns;
+    const auto column = static_cast<std::int64_t>(i) % columns;
     if (field == Field::d_router_logits && !chosen(plain, row, column))
       count += !(is_residue(ours[i], plain, row) && is_residue(to_float(theirs[i]), plain, row));
     else
@@ -72,10 +73,11 @@ TEST_SUITE("plain_layer") {
       for (const auto& what : kFields) {
         if (what.match != Match::Rounded || !file.candidate.oracle.has(what.id)) continue;
         ++compared;
-        const auto ours = plain.at(what.id).as<double>(),
-                   theirs = file.candidate.oracle.at(what.id).as<double>();
+        const auto ours = plain.at(what.id).as<double>();
+        const auto theirs = file.candidate.oracle.at(what.id).as<double>();
         REQUIRE(ours.size() == theirs.size());
-        double largest = 0.0, apart = 0.0;
+        double largest = 0.0;
+        double apart = 0.0;
         for (std::size_t i = 0; i < ours.size(); ++i) {
           largest = std::max(largest, std::fabs(theirs[i]));
           apart = std::max(apart, std::fabs(ours[i] - theirs[i]));

@@ -32,7 +32,8 @@ TEST_SUITE("promises") {
                                  ->bounded(Field::intermediate, Mode::Isolated);
       auto values = candidate.fields.at(Field::intermediate).as<Bf16>();
       for (std::size_t i = 0; moved == 0 && i < values.size(); ++i) {
-        const Bf16 low = round_to_bf16(intervals[i].low), high = round_to_bf16(intervals[i].high);
+        const Bf16 low = round_to_bf16(intervals[i].low);
+        const Bf16 high = round_to_bf16(intervals[i].high);
         if (low == high) continue;
         values[i] = values[i] == low ? high : low;
         ++moved;

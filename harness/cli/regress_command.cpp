@@ -65,7 +65,9 @@ void add_regress(CLI::App& app, Program& program) {
   auto* command =
       app.add_subcommand("regress", "compare two reports or two dumps: verdicts, error ratios, bits, time");
   struct Options {
-    std::string baseline, candidate, json;
+    std::string baseline;
+    std::string candidate;
+    std::string json;
   };
   auto options = std::make_shared<Options>();
   command->add_option("--baseline", options->baseline, "JSON report or HDF5 dump of before")
@@ -80,7 +82,8 @@ void add_regress(CLI::App& app, Program& program) {
       const bool reports = options->baseline.ends_with(".json");
       if (reports != options->candidate.ends_with(".json"))
         throw UsageError("regress compares two reports (.json) or two dumps (.h5), not one of each");
-      Side before, after;
+      Side before;
+      Side after;
       if (reports) {
         before = load_side(options->baseline, nullptr);
         after = load_side(options->candidate, nullptr);

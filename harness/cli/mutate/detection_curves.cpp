@@ -14,8 +14,9 @@
 namespace assay::cli {
 namespace {
 
-constexpr std::string_view kChanged = "any bit changes", kDeclared = "assay, accumulators declared",
-                           kOpen = "assay, nothing declared";
+constexpr std::string_view kChanged = "any bit changes";
+constexpr std::string_view kDeclared = "assay, accumulators declared";
+constexpr std::string_view kOpen = "assay, nothing declared";
 
 DetectionCurve empty_curve(const FaultFamily& family, std::int64_t seeds) {
   DetectionCurve curve{std::string(family.id),

@@ -16,7 +16,9 @@ struct RuleCurve {
 };
 
 struct DetectionCurve {
-  std::string family, sentence, size;
+  std::string family;
+  std::string sentence;
+  std::string size;
   std::vector<double> sizes;
   std::int64_t seeds = 0;
   std::vector<RuleCurve> rules;  // "any bit changes" first: what can be found at all

@@ -14,7 +14,9 @@ namespace assay::cli {
 
 /// A correct run that did not pass.
 struct Alarm {
-  std::string fixture, order, contract;
+  std::string fixture;
+  std::string order;
+  std::string contract;
   std::uint64_t seed = 0;
   bool declared = false;  // accumulators declared
   Verdict verdict = Verdict::Passed;
@@ -23,7 +25,9 @@ struct Alarm {
 
 struct FalseAlarms {
   std::int64_t seeds = 0;
-  std::vector<std::string_view> fixtures, orders, contracts;
+  std::vector<std::string_view> fixtures;
+  std::vector<std::string_view> orders;
+  std::vector<std::string_view> contracts;
   std::int64_t runs = 0;        // layers computed: seeds x orders x contracts
   std::int64_t judgements = 0;  // each run declared and undeclared
   std::int64_t elements = 0;    // compared, isolated and chained

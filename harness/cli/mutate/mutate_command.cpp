@@ -30,13 +30,23 @@ constexpr std::string_view kFullWidth = "qwen3_30b_a3b";
 constexpr std::int64_t kFullWidthTokens = 4;
 
 struct Options {
-  std::vector<std::string> faults, fixtures, contracts = {"hf"};
+  std::vector<std::string> faults;
+  std::vector<std::string> fixtures;
+  std::vector<std::string> contracts = {"hf"};
   std::vector<std::filesystem::path> evidence;
-  std::string json, html, markdown, dump, scores;
+  std::string json;
+  std::string html;
+  std::string markdown;
+  std::string dump;
+  std::string scores;
   std::vector<std::string> families;
-  std::int64_t correct = 0, curves = 0;
+  std::int64_t correct = 0;
+  std::int64_t curves = 0;
   std::uint64_t seed = 1;
-  bool quick = false, full_width = false, quiet = false, verbose = false;
+  bool quick = false;
+  bool full_width = false;
+  bool quiet = false;
+  bool verbose = false;
 };
 
 std::vector<std::string> fixtures_of(const FaultRow& fault, const Options& options) {
@@ -49,7 +59,8 @@ std::vector<std::string> fixtures_of(const FaultRow& fault, const Options& optio
 
 struct Planting {
   FaultRow fault;
-  std::string fixture, contract;
+  std::string fixture;
+  std::string contract;
   bool same_ground(const Planting& other) const {
     return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil;
   }

@@ -17,7 +17,8 @@ namespace assay::cli {
 namespace {
 
 struct OurRule {
-  std::string_view name, sentence;
+  std::string_view name;
+  std::string_view sentence;
   bool (*catches)(const Mutation&);
 };
 

@@ -26,7 +26,8 @@ MutationScore score(std::span<const Mutation> mutations);
 
 /// Scores of the same faults under one contract, on the problems of the table or on a real model's width.
 struct ScopeScore {
-  std::string contract, problems;
+  std::string contract;
+  std::string problems;
   MutationScore score;
 };
 

@@ -139,7 +139,8 @@ TEST_SUITE("mutate-curves") {
                                              planted(find_fault("count_plus_one"), "odd")};
     const auto all = sensitivity(mutations, {}, "a <command>");
     REQUIRE(all.faults.size() == 2);
-    const auto document = render_sensitivity_markdown(all), page = render_sensitivity_html(all);
+    const auto document = render_sensitivity_markdown(all);
+    const auto page = render_sensitivity_html(all);
     // In the order of the rules: five detectors, assay with nothing declared, assay, six rules of thumb.
     CHECK(document.find("| count_plus_one: one expert's count is one too high | token_counts_by_expert | - | "
                         "- | - | - | yes | yes | yes | - | - | - | - | - | - |") != std::string::npos);
@@ -169,7 +170,8 @@ TEST_SUITE("rivals") {
 
   TEST_CASE("a NaN passes only where the reference has one") {
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    const Tensor ones = filled({1, 1, 1, 1}), lost = filled({1, 1, 1, nan});
+    const Tensor ones = filled({1, 1, 1, 1});
+    const Tensor lost = filled({1, 1, 1, nan});
     for (const auto& rival : rivals()) {
       CHECK_FALSE(accepts(rival.id, lost, ones));
       CHECK(accepts(rival.id, lost, lost));

@@ -15,7 +15,9 @@ struct Agreement {
   std::int64_t elements = 0;
   std::int64_t within_hundredth = 0;  // |out - ref| <= 1e-2 + 1e-2 |ref|
   std::int64_t within_torch = 0;      // |out - ref| <= 1e-5 + 1.6e-2 |ref|
-  double dot = 0.0, out_energy = 0.0, ref_energy = 0.0;
+  double dot = 0.0;
+  double out_energy = 0.0;
+  double ref_energy = 0.0;
 };
 
 struct Rival {
