@@ -165,9 +165,11 @@ double add_parts(Columns& lines, const std::vector<BoundPart>& parts) {
 
 std::string bound_text(const Derivation& d) {
   if (d.bound.empty()) return "";
-  Columns a_priori, running;
+  Columns a_priori;
+  Columns running;
   a_priori.aligns = running.aligns = {Align::Right, Align::Left};
-  const double any_order = add_parts(a_priori, d.bound), in_force = half_width(d.value);
+  const double any_order = add_parts(a_priori, d.bound);
+  const double in_force = half_width(d.value);
   a_priori.rows.push_back({fmt::format("{:.3g}", any_order), "sum: the a-priori bound"});
   std::string out = table("a-priori bound, for any order of summation", a_priori, true);
   if (!d.running.empty()) {

@@ -13,7 +13,8 @@ namespace assay::json {
 // that is mostly empty `may_lack`: where a report does not have it, it keeps its default.
 
 struct Added {};
-inline constexpr Added added, may_lack;
+inline constexpr Added added;
+inline constexpr Added may_lack;
 
 template <class T, class Struct>
 concept MaybeConst = std::same_as<std::remove_const_t<T>, Struct>;

@@ -125,9 +125,16 @@ TEST_SUITE("json") {
         CHECK_MESSAGE(differs, "member " << member << " has its default everywhere in the sample");
       }
     };
-    nlohmann::json fields = nlohmann::json::array(), judgements = fields, predictions = fields,
-                   elements = fields, flips = fields;
-    nlohmann::json statistics = fields, tests = fields, vacuity = fields, causes = fields, bounds = fields;
+    nlohmann::json fields = nlohmann::json::array();
+    nlohmann::json judgements = fields;
+    nlohmann::json predictions = fields;
+    nlohmann::json elements = fields;
+    nlohmann::json flips = fields;
+    nlohmann::json statistics = fields;
+    nlohmann::json tests = fields;
+    nlohmann::json vacuity = fields;
+    nlohmann::json causes = fields;
+    nlohmann::json bounds = fields;
     for (const auto& one : sample_json["cases"]) {
       for (const auto& flip : one["flips"]) flips.push_back(flip);
       for (const auto& field : one["fields"]) {

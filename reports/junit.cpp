@@ -10,7 +10,9 @@ namespace assay {
 namespace {
 
 struct Counts {
-  std::int64_t tests = 0, failures = 0, skipped = 0;
+  std::int64_t tests = 0;
+  std::int64_t failures = 0;
+  std::int64_t skipped = 0;
 };
 
 void count(Verdict verdict, Counts& counts) {

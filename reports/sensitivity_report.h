@@ -19,7 +19,9 @@ struct Sensitivity {
   };
   /// How many of the fault's problems a rule catches it on.
   struct Fault {
-    std::string id, sentence, stage;
+    std::string id;
+    std::string sentence;
+    std::string stage;
     std::int64_t problems = 0;
     std::vector<std::int64_t> caught;  // by rule
     std::string note;                  // "equivalent", "SURVIVED"; empty when killed in its stage
@@ -27,12 +29,14 @@ struct Sensitivity {
   struct Line {
     std::string rule;
     std::vector<double> share;  // by size, of the seeds
-    std::optional<double> half,
-        nearly_all;  // smallest size found in 50 % and 99 % of the seeds, and in every larger one
+    // smallest size found in 50 % and 99 % of the seeds, and in every larger one
+    std::optional<double> half;
+    std::optional<double> nearly_all;
     bool ours = false;
   };
   struct Curve {
-    std::string title, size;
+    std::string title;
+    std::string size;
     std::vector<double> sizes;
     std::int64_t seeds = 0;
     std::vector<Line> lines;
@@ -40,7 +44,13 @@ struct Sensitivity {
 
   /// The same faults under other contracts and on other problems, each in words.
   struct Scope {
-    std::string contract, problems, planted, killed, right_stage, undeclared, cause;
+    std::string contract;
+    std::string problems;
+    std::string planted;
+    std::string killed;
+    std::string right_stage;
+    std::string undeclared;
+    std::string cause;
   };
 
   std::string command;

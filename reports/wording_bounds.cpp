@@ -15,7 +15,8 @@ std::vector<std::pair<std::string, std::string>> bound_rows(const Judgement& jud
   const BoundsUsed& used = judgement.bounds;
   if (used.a_priori.empty() || !judgement.worst) return {};
   const Element& e = *judgement.worst;
-  const bool product = used.sampled > 0 || used.exact > 0, exact = product && e.delta == 0.0;
+  const bool product = used.sampled > 0 || used.exact > 0;
+  const bool exact = product && e.delta == 0.0;
   const bool running = !exact && e.running > 0.0 && e.running < e.a_priori;
   std::vector<std::pair<std::string, std::string>> rows;
   rows.emplace_back("a priori", size(e.a_priori, !exact && !running) + used.a_priori);

@@ -9,7 +9,8 @@ namespace assay {
 namespace {
 
 std::string of_judgement(const FieldResult& field, const Judgement& judgement, std::string_view against) {
-  const bool one = judgement.rejected == 1, ratio = has_ratio(field.field);
+  const bool one = judgement.rejected == 1;
+  const bool ratio = has_ratio(field.field);
   std::string text = fmt::format("{} of {} elements of {} {}", grouped_digits(judgement.rejected),
                                  grouped_digits(judgement.elements), name(field.field),
                                  !ratio ? one ? "is wrong" : "are wrong"

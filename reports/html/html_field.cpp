@@ -18,7 +18,8 @@ std::string code(const std::string& text) { return fmt::format("<code>{}</code>"
 
 std::string element_table(Field field, const Judgement& judgement) {
   const Element& e = *judgement.worst;
-  const bool rounded = has_ratio(field), bf16 = stored_as_bf16(field, e);
+  const bool rounded = has_ratio(field);
+  const bool bf16 = stored_as_bf16(field, e);
   std::string rows = row_of("where", escaped(place_text(e)));
   rows += row_of("found", code(value_text(e.out)) +
                               (bf16 ? fmt::format(" {}", code(bits_text(field, e.out_bits))) : ""));

@@ -42,7 +42,8 @@ std::string statistics_part(const Judgement& judgement) {
   const Statistics& statistics = judgement.statistics;
   if (statistics.units.empty()) return "";
   // A field that its intervals refuse needs no chances to be argued about: they are folded away.
-  std::string out, suspicion;
+  std::string out;
+  std::string suspicion;
   const bool refused = failed(judgement.verdict);
   if (!statistics.suspicion.empty())
     suspicion = fmt::format(

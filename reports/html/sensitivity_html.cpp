@@ -40,7 +40,8 @@ constexpr std::string_view kMoreStyle =
 
 std::string chip(const ScoredFault& fault, std::size_t rule, const Sensitivity::Rule& what) {
   const std::int64_t caught = fault.caught[rule];
-  const bool all = caught == fault.problems, none = caught == 0;
+  const bool all = caught == fault.problems;
+  const bool none = caught == 0;
   return fmt::format(
       "<td{}><span class=\"chip {}\" title=\"{}: {} of {} problems\"><span class=\"sign\">{}</span><span "
       "class=\"spoken\"> {} of {}</span></span></td>",
@@ -120,7 +121,10 @@ std::string scopes(const Sensitivity& all) {
   return out + "</tbody></table></div></section>\n";
 }
 
-constexpr double kWidth = 430, kHeight = 180, kLeft = 44, kTop = 10;
+constexpr double kWidth = 430;
+constexpr double kHeight = 180;
+constexpr double kLeft = 44;
+constexpr double kTop = 10;
 
 double x_of(const Curve& curve, std::size_t i) {
   return kLeft + (kWidth - kLeft - 10) * static_cast<double>(i) /

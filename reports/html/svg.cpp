@@ -86,7 +86,10 @@ std::string bits_meter(const Prediction& prediction) {
 }
 
 std::string trend_line(const std::vector<double>& ratios, const std::string& title) {
-  constexpr double kWidth = 200, kHeight = 32, kTop = 4, kBottom = 28;
+  constexpr double kWidth = 200;
+  constexpr double kHeight = 32;
+  constexpr double kTop = 4;
+  constexpr double kBottom = 28;
   if (ratios.empty()) return "";
   // Three decades below the limit and one above, as the bars of the cases have them.
   const auto y = [](double ratio) {
@@ -108,9 +111,13 @@ std::string trend_line(const std::vector<double>& ratios, const std::string& tit
 }
 
 std::string bar_chart(const std::vector<Bar>& bars, BarScale scale, const std::string& title) {
-  constexpr double kLeft = 60, kTop = 8, kHeight = 96, kWidth = 640;
+  constexpr double kLeft = 60;
+  constexpr double kTop = 8;
+  constexpr double kHeight = 96;
+  constexpr double kWidth = 640;
   if (bars.empty()) return "";
-  double largest = 0, sum = 0;
+  double largest = 0;
+  double sum = 0;
   for (const Bar& bar : bars) {
     if (std::isfinite(bar.value)) largest = std::max(largest, bar.value);
     sum += bar.value;
@@ -125,7 +132,8 @@ std::string bar_chart(const std::vector<Bar>& bars, BarScale scale, const std::s
                                 kWidth, kTop + kHeight + 20, escaped(title));
   for (std::size_t i = 0; i < bars.size(); ++i) {
     const bool over = scale == BarScale::Ratios && !(bars[i].value <= 1);
-    const double gap = std::min(3.0, pitch * 0.2), height = kTop + kHeight - y(bars[i].value);
+    const double gap = std::min(3.0, pitch * 0.2);
+    const double height = kTop + kHeight - y(bars[i].value);
     if (bars[i].value != 0)
       out += fmt::format(
           "<rect class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"><title>expert {}: "

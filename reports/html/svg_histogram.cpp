@@ -8,7 +8,10 @@
 namespace assay::svg {
 
 std::string ulp_histogram(const Statistics& statistics) {
-  constexpr double kBar = 34, kPitch = 46, kHeight = 48, kTop = 14;
+  constexpr double kBar = 34;
+  constexpr double kPitch = 46;
+  constexpr double kHeight = 48;
+  constexpr double kTop = 14;
   std::int64_t most = 1;
   for (const auto& [first, count] : statistics.ulp_histogram) most = std::max(most, count);
   // One element is a hair; every factor of ten adds as much.

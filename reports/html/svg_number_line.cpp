@@ -8,11 +8,14 @@
 namespace assay::svg {
 namespace {
 
-constexpr double kWidth = 480, kMargin = 104;  // labels of the interval's ends hang into the margins
+// labels of the interval's ends hang into the margins
+constexpr double kWidth = 480;
+constexpr double kMargin = 104;
 constexpr double kAxisY = 40;
 
 struct Scale {
-  double from, to;
+  double from;
+  double to;
   double x(double value) const {
     return kMargin + std::clamp((value - from) / (to - from), 0.0, 1.0) * (kWidth - 2 * kMargin);
   }
@@ -20,7 +23,8 @@ struct Scale {
 
 /// Room for all four values; infinite ends of the interval reach the edge of the drawing.
 Scale scale_of(const Element& e) {
-  double from = e.ref, to = e.ref;
+  double from = e.ref;
+  double to = e.ref;
   for (const double value : {e.low, e.high, e.out}) {
     if (!std::isfinite(value)) continue;
     from = std::min(from, value);
@@ -53,8 +57,8 @@ std::string number_line(const Element& e) {
   if (!std::isfinite(e.ref)) return "";
   const Scale scale = scale_of(e);
   const bool accepted = e.low <= e.out && e.out <= e.high;
-  const double low = std::isfinite(e.low) ? scale.x(e.low) : kMargin,
-               high = std::isfinite(e.high) ? scale.x(e.high) : kWidth - kMargin;
+  const double low = std::isfinite(e.low) ? scale.x(e.low) : kMargin;
+  const double high = std::isfinite(e.high) ? scale.x(e.high) : kWidth - kMargin;
   std::string out = fmt::format(
       "<svg class=\"line\" viewBox=\"0 0 {} 84\" role=\"img\"><title>found {}, {} the accepted interval {} "
       "to {}, reference {}</title>",
