@@ -83,29 +83,32 @@ MoeConfig parse_config(const std::string& text) {
 }
 
 std::string accumulators_json(const Accumulators& accumulators) {
-  json object{{"router", to_string(accumulators.router)},
-              {"gate_up", to_string(accumulators.gate_up)},
-              {"down", to_string(accumulators.down)}};
+  json object;
+  for (const ProductRow& product : kProducts)
+    if (row(product.made).group == Group::Forward || declared(accumulators[product.id]))
+      object[std::string(product.name)] = to_string(accumulators[product.id]);
   if (accumulators.rest_as_torch) object["rest"] = kTorch;
   return text_of(object);
 }
 
 Accumulators parse_accumulators(const std::string& text) {
   const auto strings = parse_strings(text, "attribute accumulators");
-  const auto of = [&](const char* product) {
-    const auto found = strings.find(product);
-    if (found == strings.end()) return Accumulator{};
+  Accumulators accumulators;
+  for (const ProductRow& product : kProducts) {
+    const auto found = strings.find(std::string(product.name));
+    if (found == strings.end()) continue;  // unknown
     try {
-      return parse_accumulator(found->second);
+      accumulators[product.id] = parse_accumulator(found->second);
     } catch (const UsageError& error) {
       throw InputError(fmt::format("attribute accumulators: {}", error.what()));
     }
-  };
+  }
   const auto rest = strings.find("rest");
   if (rest != strings.end() && rest->second != kTorch)
     throw InputError(
         fmt::format("attribute accumulators: expected rest to be {}, found '{}'", kTorch, rest->second));
-  return {of("router"), of("gate_up"), of("down"), rest != strings.end()};
+  accumulators.rest_as_torch = rest != strings.end();
+  return accumulators;
 }
 
 std::string strings_json(const std::map<std::string, std::string>& strings) { return text_of(json(strings)); }

@@ -8,9 +8,9 @@
 
 namespace assay {
 
-/// `own`: the fields that the evaluation reads as they are, the candidate's when isolated, none when chained.
-/// `carries`: some field it reads is recomputed, so that its interval is carried along.
-BoundAccount bound_account(Field field, const Layer& layer, const Upstream& own, bool carries,
+/// `left`: the values that a product reads, null where the problem gives them. `carries`: some field the
+/// stage reads is recomputed, so that its interval is carried along.
+BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded>* left, bool carries,
                            std::span<const std::int64_t> elements);
 
 }  // namespace assay

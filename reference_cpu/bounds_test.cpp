@@ -257,7 +257,7 @@ TEST_SUITE("bounds") {
     upstream.usable.fill(true);
     const Accumulator assumed{AccumulatorKind::HopperAnySplit, {}};
     const auto undeclared =
-        make_reference(problem, upstream, find_contract("hf"), {assumed, assumed, assumed}, true);
+        make_reference(problem, upstream, find_contract("hf"), every_product(assumed), true);
     const auto declared =
         make_reference(problem, upstream, find_contract("hf"), {kHopper, kHopper, kHopper}, true);
     undeclared->predicted(Field::first_gemm, Mode::Isolated);  // resolves the split

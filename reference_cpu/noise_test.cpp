@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "reference_cpu/product/layer_product.h"
 #include "reference_cpu/product/test_products.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
@@ -107,8 +108,8 @@ TEST_SUITE("noise") {
       Layer layer;
       layer.problem = &problem;
       layer.contract = &find_contract("fused_fp32");
-      layer.accumulators = {kHopper, kHopper, kHopper};
-      auto logits = router_logits<Predicted>(layer);
+      layer.accumulators = every_product(kHopper);
+      auto logits = product_values<Predicted>(ProductId::router, layer, nullptr);
       store_field<Predicted>(Field::router_logits, layer, logits);
       std::vector<bool> undetermined;
       layer.routing =
@@ -121,8 +122,10 @@ TEST_SUITE("noise") {
       for (std::size_t i = 0; i < weights.size(); ++i)
         spread.add(weights[i].value - bounded_weights[i].ref, bounded_weights[i].noise);
       check(renormalised ? "topk_weights, renormalised" : "topk_weights, not renormalised", spread);
-      const auto out = act_and_mul<Predicted>(layer, first_gemm<Predicted>(layer));
-      const auto bounded = act_and_mul<Bounded>(layer, first_gemm<Bounded>(layer));
+      const auto out =
+          act_and_mul<Predicted>(layer, product_values<Predicted>(ProductId::gate_up, layer, nullptr));
+      const auto bounded =
+          act_and_mul<Bounded>(layer, product_values<Bounded>(ProductId::gate_up, layer, nullptr));
       for (std::size_t i = 0; i < out.size(); ++i)
         activation.add(out[i].value - bounded[i].ref, bounded[i].noise);
       check("intermediate of fp32 registers", activation);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "reference_cpu/evaluator.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
 
@@ -26,84 +27,70 @@ Tensor to_tensor(std::span<const std::int32_t> values, Shape shape) {
   return tensor;
 }
 
-/// Runs the stage list and keeps every field the contract stores.
+/// Walks the forward steps and keeps every field the contract stores.
 template <class A>
-class Run {
+class ForwardRun {
  public:
-  Run(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-      const Fault& fault, std::vector<Undetermined>* undetermined)
-      : undetermined_(undetermined) {
+  ForwardRun(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
+             const Fault& fault, std::vector<Undetermined>* undetermined)
+      : undetermined_(undetermined), walk_(layer_, {}, forward_fields()) {
     layer_.problem = &problem;
     layer_.contract = &contract;
     layer_.accumulators = accumulators;
     layer_.fault = fault;
   }
 
-  void router() {
-    logits_ = keep(Field::router_logits, router_logits<A>(layer_));
-    layer_.routing = get_token_counts_and_gather_indices(layer_.config(), select());
-    const Sizes sizes = layer_.problem->sizes();
-    const auto integers = [&](Field field, const std::vector<std::int32_t>& values) {
-      fields_.set(field, to_tensor(values, expected_shape(field, sizes)));
-    };
-    integers(Field::selected_experts, layer_.routing.selected);
-    weights_ = keep(Field::topk_weights, topk_weights<A>(layer_, logits_));
-    integers(Field::token_counts_by_expert, planted_counts(layer_.fault, layer_.routing.counts));
-    plant_gather(layer_.fault, layer_.routing);
-    integers(Field::gather_indices, layer_.routing.gather);
+  /// Up to and with `last`, in the order of evaluation.
+  FieldSet run(Field last) {
+    for (const Field field : kEvaluationOrder) {
+      if (row(field).group == Group::Forward) step(field);
+      if (field == last) break;
+    }
+    return std::move(fields_);
   }
-
-  void experts() {
-    auto first = keep(Field::first_gemm, first_gemm<A>(layer_));
-    auto middle = keep(Field::intermediate, act_and_mul<A>(layer_, first));
-    first = {};
-    auto second = keep(Field::second_gemm, second_gemm<A>(layer_, middle));
-    middle = {};
-    auto unpermuted = keep(Field::hidden_states_unpermute, unpermute<A>(layer_, second));
-    second = {};
-    keep(Field::hidden_states, merge<A>(layer_, unpermuted, weights_));
-  }
-
-  FieldSet take() { return std::move(fields_); }
 
  private:
+  static FieldFlags forward_fields() {
+    FieldFlags flags{};
+    for (const FieldRow& field : kFields)
+      flags[static_cast<std::size_t>(field.id)] = field.group == Group::Forward;
+    return flags;
+  }
+
+  void step(Field field) {
+    switch (find_step(field)->kind) {
+      case StepKind::Selection:
+        layer_.routing = get_token_counts_and_gather_indices(layer_.config(), select());
+        return store(field, layer_.routing.selected);
+      case StepKind::Counts: return store(field, planted_counts(layer_.fault, layer_.routing.counts));
+      case StepKind::Order:
+        plant_gather(layer_.fault, layer_.routing);
+        return store(field, layer_.routing.gather);
+      default: keep(field, walk_.value(field));
+    }
+  }
+
+  void store(Field field, std::span<const std::int32_t> values) {
+    fields_.set(field, to_tensor(values, expected_shape(field, layer_.problem->sizes())));
+  }
+
   std::vector<std::int32_t> select() {
+    const auto& logits = walk_.value(Field::router_logits);
     if constexpr (std::is_same_v<A, Predicted>) {
       std::vector<bool> tokens;
-      auto selected = select_experts(layer_, logits_, tokens);
+      auto selected = select_experts(layer_, logits, tokens);
       note(Field::selected_experts, std::ranges::count(tokens, true) * layer_.config().top_k);
       return selected;
     } else {
-      return select_experts(layer_, logits_);
+      return select_experts(layer_, logits);
     }
   }
 
-  Values<A> keep(Field field, Values<A> values) {
-    const auto unrounded = read_unrounded(field) ? values : Values<A>{};
-    store_field<A>(field, layer_, values);
-    if (store_of(field, *layer_.contract) == Store::Bf16) {
-      Tensor tensor = to_tensor<A>(values, expected_shape(field, layer_.problem->sizes()));
-      if (layer_.fault.hits(FaultKind::FlipBit, field) && tensor.size() > 0) {
-        auto& victim = tensor.as<Bf16>()[static_cast<std::size_t>(tensor.size() / 2)];
-        victim.bits = static_cast<std::uint16_t>(victim.bits ^ (1u << layer_.fault.amount));
-        values[values.size() / 2] = A::exact(to_float(victim));
-      }
-      fields_.set(field, std::move(tensor));
-    }
+  void keep(Field field, const Values<A>& values) {
+    if (store_of(field, *layer_.contract) == Store::Bf16)
+      fields_.set(field, to_tensor<A>(values, expected_shape(field, layer_.problem->sizes())));
     if constexpr (std::is_same_v<A, Predicted>)
       note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
-    return unrounded.empty() ? values : unrounded;
-  }
-
-  /// Whether the planted fault lets the next stage read the field before its rounding.
-  bool read_unrounded(Field field) const {
-    const auto read_by = [&](Field next) { return layer_.fault.hits(FaultKind::ReadsUnrounded, next); };
-    switch (field) {
-      case Field::first_gemm: return read_by(Field::intermediate);
-      case Field::intermediate: return read_by(Field::second_gemm);
-      case Field::topk_weights: return read_by(Field::hidden_states);
-      default: return false;
-    }
   }
 
   void note(Field field, std::int64_t elements) {
@@ -111,9 +98,9 @@ class Run {
   }
 
   Layer layer_;
-  Values<A> logits_, weights_;
   FieldSet fields_;
   std::vector<Undetermined>* undetermined_;
+  Evaluator<A> walk_;
 };
 
 Candidate describe(FieldSet fields, const PrecisionContract& contract, const Accumulators& accumulators) {
@@ -130,18 +117,14 @@ Candidate describe(FieldSet fields, const PrecisionContract& contract, const Acc
 
 FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
                     const Accumulators& accumulators) {
-  Run<Predicted> run(problem, contract, accumulators, {}, nullptr);
-  run.router();
-  return run.take();
+  return ForwardRun<Predicted>(problem, contract, accumulators, {}, nullptr).run(Field::topk_weights);
 }
 
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
                           const Accumulators& accumulators, const Fault& fault,
                           std::vector<Undetermined>& undetermined) {
-  Run<Predicted> run(problem, contract, accumulators, fault, &undetermined);
-  run.router();
-  run.experts();
-  auto candidate = describe(run.take(), contract, accumulators);
+  ForwardRun<Predicted> run(problem, contract, accumulators, fault, &undetermined);
+  auto candidate = describe(run.run(Field::hidden_states), contract, accumulators);
   candidate.name = candidate.producer = "predicted";
   return candidate;
 }
@@ -153,10 +136,8 @@ Candidate predict_forward(const Problem& problem, const PrecisionContract& contr
 }
 
 Candidate forward(const Problem& problem, const PrecisionContract& contract) {
-  Run<Bounded> run(problem, contract, {}, {}, nullptr);
-  run.router();
-  run.experts();
-  auto candidate = describe(run.take(), contract, {});
+  ForwardRun<Bounded> run(problem, contract, {}, {}, nullptr);
+  auto candidate = describe(run.run(Field::hidden_states), contract, {});
   candidate.name = candidate.producer = "reference_cpu";
   return candidate;
 }

@@ -10,6 +10,7 @@
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/bound_account.h"
 #include "reference_cpu/causes/causes.h"
+#include "reference_cpu/evaluator.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/product/split_search.h"
 #include "reference_cpu/stages.h"
@@ -17,24 +18,21 @@
 namespace assay {
 namespace {
 
-/// Rounded fields each stage reads besides the problem and the routing.
-std::span<const Field> upstream_of(Field field) {
-  static constexpr Field logits[] = {Field::router_logits}, first[] = {Field::first_gemm},
-                         middle[] = {Field::intermediate}, second[] = {Field::second_gemm},
-                         last[] = {Field::hidden_states_unpermute, Field::topk_weights};
-  switch (field) {
-    case Field::topk_weights: return logits;
-    case Field::intermediate: return first;
-    case Field::second_gemm: return middle;
-    case Field::hidden_states_unpermute: return second;
-    case Field::hidden_states: return last;
-    default: return {};
-  }
+/// Fields that the candidate offers: those that will be judged.
+FieldFlags offered(const Upstream& upstream) {
+  FieldFlags flags{};
+  for (const FieldRow& field : kFields) flags[static_cast<std::size_t>(field.id)] = upstream.has(field.id);
+  return flags;
 }
 
+/// The graph walked twice: from the candidate's own fields, and from the inputs.
 template <class A>
-struct Memo {
-  std::array<std::optional<Values<A>>, kFieldCount> stored[2];  // by Mode: values after storing
+struct Walks {
+  Evaluator<A> isolated, chained;
+
+  Walks(const Layer& isolated_layer, const Layer& layer, const Upstream& upstream)
+      : isolated(isolated_layer, upstream, offered(upstream)), chained(layer, {}, offered(upstream)) {}
+  Evaluator<A>& in(Mode mode) { return mode == Mode::Isolated ? isolated : chained; }
 };
 
 constexpr std::int64_t kTrialWork =
@@ -45,7 +43,10 @@ class ReferenceRun final : public Reference {
  public:
   ReferenceRun(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
                const Accumulators& accumulators, bool predict, const Fault& fault = {})
-      : upstream_(upstream), predict_(predict) {
+      : upstream_(upstream),
+        predict_(predict),
+        bounded_(isolated_, layer_, upstream),
+        predicted_(isolated_, layer_, upstream) {
     layer_.fault = fault;
     layer_.problem = &problem;
     layer_.contract = &contract;
@@ -84,7 +85,7 @@ class ReferenceRun final : public Reference {
   }
 
   std::vector<std::int32_t> predicted_selection(Mode mode, std::vector<bool>& undetermined_tokens) override {
-    return select_experts(layer(mode), value<Predicted>(Field::router_logits, mode), undetermined_tokens);
+    return select_experts(layer(mode), predicted_.in(mode).value(Field::router_logits), undetermined_tokens);
   }
 
   Store store(Field field) const override { return store_of(field, *layer_.contract); }
@@ -92,12 +93,16 @@ class ReferenceRun final : public Reference {
   BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> elements) override {
     const bool isolated = mode == Mode::Isolated;
     const bool carries = isolated ? !isolated_from(field).empty() : !upstream_of(field).empty();
-    return assay::bound_account(field, layer(mode), isolated ? upstream_ : Upstream{}, carries, elements);
+    const auto product = product_of(field);
+    const bool carried_left = product && !given(row(*product).left) && !elements.empty();
+    return assay::bound_account(field, layer(mode),
+                                carried_left ? &bounded_.in(mode).value(row(*product).left) : nullptr,
+                                carries, elements);
   }
 
   bool same_in_both_modes(Field field) const override {
-    if (field == Field::first_gemm) return isolated_.routing.gather == layer_.routing.gather;
-    return field == Field::router_logits;
+    if (!upstream_of(field).empty()) return false;
+    return row(field).rows == RowsAre::Tokens || isolated_.routing.gather == layer_.routing.gather;
   }
 
   std::string isolated_from(Field field) const override {
@@ -126,10 +131,8 @@ class ReferenceRun final : public Reference {
   }
 
   std::string accumulator(Field field) const override {
-    if (field == Field::router_logits) return to_string(layer_.accumulators.router);
-    if (field == Field::first_gemm) return to_string(layer_.accumulators.gate_up);
-    if (field == Field::second_gemm) return to_string(layer_.accumulators.down);
-    return "";
+    const auto product = product_of(field);
+    return product ? to_string(layer_.accumulators[*product]) : "";
   }
 
  private:
@@ -146,15 +149,15 @@ class ReferenceRun final : public Reference {
   }
 
   Evidence evidence(Field field) {
-    const auto bounded = evaluate<Bounded>(field, Mode::Isolated);
+    const auto bounded = bounded_.isolated.evaluate(field);
     Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(),
-                                        evaluate<Predicted>(field, Mode::Isolated), bounded);
+                                        predicted_.isolated.evaluate(field), bounded);
     for (const Field read : upstream_of(field))
-      evidence.inputs[static_cast<std::size_t>(read)] = &value<Predicted>(read, Mode::Isolated);
+      evidence.inputs[static_cast<std::size_t>(read)] = &predicted_.isolated.value(read);
     if (field == Field::hidden_states &&
         upstream_.has(Field::router_logits))  // to try weights before their rounding
       evidence.inputs[static_cast<std::size_t>(Field::router_logits)] =
-          &value<Predicted>(Field::router_logits, Mode::Isolated);
+          &predicted_.isolated.value(Field::router_logits);
     return evidence;
   }
 
@@ -179,7 +182,7 @@ class ReferenceRun final : public Reference {
     right.layer_.declared = right.isolated_.declared = layer_.declared;
     const Field field = whole_evidence.field;
     const UnwrittenTrials trials{
-        [&](const Fault& fault) { return run(fault).template evaluate<Predicted>(field, Mode::Isolated); },
+        [&](const Fault& fault) { return run(fault).predicted_.isolated.evaluate(field); },
         std::ssize(part.tokens) < sizes.tokens};
     return find_causes(right.evidence(field), trials, unwritten);
   }
@@ -194,101 +197,54 @@ class ReferenceRun final : public Reference {
     }
     std::vector<bool> undetermined;
     if (predict_)
-      return select_experts(layer_, value<Predicted>(Field::router_logits, Mode::Isolated), undetermined);
-    return select_experts(layer_, value<Bounded>(Field::router_logits, Mode::Isolated));
-  }
-
-  Accumulator* accumulator_of(Field field) {
-    if (field == Field::router_logits) return &layer_.accumulators.router;
-    if (field == Field::first_gemm) return &layer_.accumulators.gate_up;
-    if (field == Field::second_gemm) return &layer_.accumulators.down;
-    return nullptr;
+      return select_experts(layer_, predicted_.isolated.value(Field::router_logits), undetermined);
+    return select_experts(layer_, bounded_.isolated.value(Field::router_logits));
   }
 
   /// cuBLAS chooses how it splits K: `hopper` stands, or the one split that explains the whole field. True if
   /// a split was found.
   bool resolve_split(Field field, const Values<Predicted>& plain) {
-    Accumulator* accumulator = accumulator_of(field);
-    if (accumulator == nullptr || accumulator->kind != AccumulatorKind::HopperAnySplit) return false;
-    *accumulator = {AccumulatorKind::Hopper, {}};
+    const auto product = product_of(field);
+    if (!product) return false;
+    Accumulator& accumulator = layer_.accumulators[*product];
+    if (accumulator.kind != AccumulatorKind::HopperAnySplit) return false;
+    accumulator = {AccumulatorKind::Hopper, {}};
     if (upstream_.has(field)) {
-      const auto* intermediate =
-          field == Field::second_gemm ? &value<Predicted>(Field::intermediate, Mode::Isolated) : nullptr;
-      if (const auto split = find_split(field, isolated_, intermediate, upstream_.fields->at(field), plain))
-        *accumulator = *split;
+      const Field left = row(*product).left;
+      const auto* operand = given(left) ? nullptr : &predicted_.isolated.value(left);
+      if (const auto split =
+              find_split(*product, isolated_, operand, upstream_.fields->at(field).as<Bf16>(), plain))
+        accumulator = *split;
     }
     isolated_.accumulators = layer_.accumulators;
-    predicted_.stored[static_cast<int>(Mode::Chained)][static_cast<std::size_t>(field)].reset();
-    return !accumulator->splits.empty();
+    predicted_.chained.forget(field);
+    return !accumulator.splits.empty();
   }
 
-  Memo<Bounded>& memo(Bounded) { return bounded_; }
-  Memo<Predicted>& memo(Predicted) { return predicted_; }
+  Walks<Bounded>& walks(Bounded) { return bounded_; }
+  Walks<Predicted>& walks(Predicted) { return predicted_; }
 
-  /// A field as downstream stages read it: the candidate's own values when isolated, else evaluated and
-  /// stored.
-  template <class A>
-  const Values<A>& value(Field field, Mode mode) {
-    auto& slot = memo(A{}).stored[static_cast<int>(mode)][static_cast<std::size_t>(field)];
-    if (!slot) {
-      if (mode == Mode::Isolated && upstream_.has(field))
-        slot = lift<A>(upstream_.fields->at(field));
-      else {
-        auto values = evaluate<A>(field, mode);
-        store_field<A>(field, layer_, values);
-        slot = std::move(values);
-      }
-    }
-    return *slot;
-  }
-
-  /// Before storing; remembers the stored values for the chain.
+  /// Before storing. What both modes share is kept for the chain.
   template <class A>
   Values<A> evaluated(Field field, Mode mode) {
-    auto values = evaluate<A>(field, mode);
-    const bool feeds_chain = mode == Mode::Chained || same_in_both_modes(field);
-    auto& slot = memo(A{}).stored[static_cast<int>(Mode::Chained)][static_cast<std::size_t>(field)];
-    if (feeds_chain && !slot) {
-      slot.emplace(values.size());
+    auto values = walks(A{}).in(mode).evaluate(field);
+    auto& chained = walks(A{}).chained;
+    if ((mode == Mode::Chained || same_in_both_modes(field)) && !chained.holds(field)) {
+      Values<A> kept(values.size());
 #pragma omp parallel for schedule(static)
-      for (std::size_t i = 0; i < values.size(); ++i) (*slot)[i] = values[i];
-      store_field<A>(field, layer_, *slot);
+      for (std::size_t i = 0; i < values.size(); ++i) kept[i] = values[i];
+      store_field<A>(field, layer_, kept);
+      chained.keep(field, std::move(kept));
     }
     return values;
-  }
-
-  template <class A>
-  Values<A> evaluate(Field field, Mode mode) {
-    Values<A> result;
-    const Layer& at = layer(mode);
-    switch (field) {
-      case Field::router_logits: return router_logits<A>(at);
-      case Field::topk_weights: return topk_weights<A>(at, value<A>(Field::router_logits, mode));
-      case Field::first_gemm: return first_gemm<A>(at);
-      case Field::intermediate: result = act_and_mul<A>(at, value<A>(Field::first_gemm, mode)); break;
-      case Field::second_gemm: result = second_gemm<A>(at, value<A>(Field::intermediate, mode)); break;
-      case Field::hidden_states_unpermute:
-        result = unpermute<A>(at, value<A>(Field::second_gemm, mode));
-        break;
-      case Field::hidden_states:
-        result =
-            merge<A>(at, value<A>(Field::hidden_states_unpermute, mode), value<A>(Field::topk_weights, mode));
-        break;
-      default: throw InputError(fmt::format("{} is not a rounded forward field", name(field)));
-    }
-    // Each of these is read by one stage only: give the memory back.
-    for (const Field read : upstream_of(field))
-      if (read != Field::topk_weights)
-        memo(A{}).stored[static_cast<int>(mode)][static_cast<std::size_t>(read)].reset();
-    return result;
   }
 
   Upstream upstream_;
   bool predict_;
   Layer layer_;     // chained: the rebuilt gather order
   Layer isolated_;  // the candidate's own gather_indices
-  Memo<Bounded> bounded_;
-  Memo<Predicted> predicted_;
+  Walks<Bounded> bounded_;
+  Walks<Predicted> predicted_;
 };
 
 }  // namespace

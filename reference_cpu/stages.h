@@ -1,6 +1,6 @@
-// The layer, stage by stage, each written once over the arithmetic (arithmetic.h). Every function returns its
-// field before the rounding of the stored value; `stored_field` applies it. Shapes are those of the field
-// table.
+// The layer, stage by stage, each written once over the arithmetic (arithmetic.h); products:
+// product/layer_product.h. Every function returns its field before the rounding of the stored value;
+// `stored_field` applies it. Shapes are those of the field table.
 #pragma once
 
 #include <cstdint>
@@ -46,10 +46,6 @@ Store store_of(Field field, const PrecisionContract& contract);
 template <class A>
 void store_field(Field field, const Layer& layer, Values<A>& values);
 
-/// router.cpp: router_logits [T, E] = X G^T over H.
-template <class A>
-Values<A> router_logits(const Layer& layer);
-
 /// topk.cpp: softmax over E in fp32 of one token's logits; Predicted only, in torch's order of sums.
 std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits);
 
@@ -69,12 +65,6 @@ std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Bounde
 /// permute.cpp: counts, offsets and the stable expert order of the flat slots. Unsloth's name.
 Routing get_token_counts_and_gather_indices(const MoeConfig& config,
                                             std::vector<std::int32_t> selected_experts);
-
-/// grouped_gemm.cpp: first_gemm [S, 2I] over H, second_gemm [S, H] over I.
-template <class A>
-Values<A> first_gemm(const Layer& layer);
-template <class A>
-Values<A> second_gemm(const Layer& layer, const Values<A>& intermediate);
 
 /// swiglu.cpp: intermediate [S, I] = silu(gate half) * up half. Unsloth's name.
 template <class A>

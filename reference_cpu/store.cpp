@@ -20,14 +20,24 @@ namespace {
 
 /// Rows of experts where the field has them; one group otherwise.
 void plant_field(Field field, const Layer& layer, auto& values) {
-  const auto columns = expected_shape(field, layer.problem->sizes())[1];
-  const auto rows = static_cast<std::int64_t>(values.size()) / columns;
-  const bool by_expert = row(field).shape[0] == Dim::S && field != Field::hidden_states_unpermute;
-  const std::int64_t one_group[] = {0, rows};
+  const Sizes sizes = layer.problem->sizes();
+  const std::int64_t one_group[] = {0, rows_of(field, sizes)};
+  const bool by_expert = row(field).rows == RowsAre::ExpertOrder;
   plant_values(layer.fault,
-               {rows, columns, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
+               {rows_of(field, sizes), width_of(field, sizes),
+                by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
                layer.problem->input, values);
 }
+
+/// One bit of one stored element is wrong.
+void flip_bit(const Fault& fault, Values<Predicted>& values) {
+  if (values.empty()) return;
+  float& victim = values[values.size() / 2].value;
+  Bf16 bits = round_to_bf16(victim);
+  bits.bits = static_cast<std::uint16_t>(bits.bits ^ (1u << fault.amount));
+  victim = to_float(bits);
+}
+void flip_bit(const Fault&, Values<Bounded>&) {}
 
 }  // namespace
 

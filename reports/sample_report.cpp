@@ -15,9 +15,8 @@ bool by_expert(Field field) { return row(field).shape[0] == Dim::S || row(field)
 
 Element element(Field field, double ratio) {
   Element e;
-  for (const Dim dim : row(field).shape)
-    if (dim != Dim::None)
-      e.at.emplace_back(axis_name(dim), 3 + static_cast<std::int64_t>(e.at.size()) * 1021);
+  for (std::size_t axis = 0; axis < expected_shape(field, {kQwen3, kTokens}).size(); ++axis)
+    e.at.emplace_back(axis_name(field, axis), 3 + static_cast<std::int64_t>(axis) * 1021);
   if (by_expert(field)) e.at.emplace_back("token", 2);
   e.ref = 0.12345678901234567;
   e.ref_bits = 0x3dfd;

@@ -231,8 +231,10 @@ TEST_SUITE("causes") {
     for (const auto& [order, hypothesis] :
          {std::pair(Accumulator{AccumulatorKind::Hopper, {1024, 1024}}, "split_k"),
           std::pair(Accumulator{AccumulatorKind::Fp32Sequential, {}}, "fp32_sequential")}) {
-      Candidate candidate = predict_forward(problem, find_contract("hf"), {hopper, order, hopper});
-      candidate.accumulators = {hopper, hopper, hopper};
+      Accumulators accumulators = every_product(hopper);
+      accumulators[ProductId::gate_up] = order;
+      Candidate candidate = predict_forward(problem, find_contract("hf"), accumulators);
+      candidate.accumulators = every_product(hopper);
       const auto result = judged(problem, candidate, Field::first_gemm);
       CAPTURE(hypothesis);
       CHECK(result.verdict == Verdict::Suspect);

@@ -22,12 +22,6 @@ std::int64_t elements(const CaseResult& result) {
   return all;
 }
 
-/// What a product is assumed to do where nothing is declared.
-Accumulator assumed(const Accumulator& accumulator) {
-  return accumulator.kind == AccumulatorKind::Unknown ? Accumulator{AccumulatorKind::HopperAnySplit, {}}
-                                                      : accumulator;
-}
-
 }  // namespace
 
 CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate,
@@ -47,9 +41,8 @@ CaseResult judge_best_contract(const Problem& problem, const Candidate& candidat
   std::vector<std::string> remarks;
   if (candidate.fields.has(Field::hidden_states) && problem.sizes().tokens > 0) {
     const auto declared = options.accumulators.value_or(candidate.accumulators);
-    const ContractFit fit = fit_contract(
-        problem, candidate, *best,
-        {assumed(declared.router), assumed(declared.gate_up), assumed(declared.down)}, options.reference);
+    const ContractFit fit =
+        fit_contract(problem, candidate, *best, assumed_where_unknown(declared), options.reference);
     // Where none is followed, the one with the fewest other rounding points says more than the one with the
     // fewest rejections.
     if (best->verdict > Verdict::Passed)

@@ -41,7 +41,7 @@ std::int64_t differing(const FieldSet& a, const FieldSet& b, Field field) {
   return count(a.at(field).as<Bf16>(), b.at(field).as<Bf16>());
 }
 
-Accumulators all(const Accumulator& accumulator) { return {accumulator, accumulator, accumulator}; }
+Accumulators all(const Accumulator& accumulator) { return every_product(accumulator); }
 
 }  // namespace
 

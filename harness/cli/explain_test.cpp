@@ -25,7 +25,7 @@ constexpr Field kRounded[] = {Field::router_logits, Field::topk_weights, Field::
 
 Accumulators all(const char* text) {
   const auto one = parse_accumulator(text);
-  return {one, one, one};
+  return every_product(one);
 }
 
 /// Axis names of flat element `index`, as a user would give them.
@@ -33,8 +33,8 @@ std::map<std::string, std::int64_t> place_of(Field field, const Sizes& sizes, st
   const Shape shape = expected_shape(field, sizes);
   std::map<std::string, std::int64_t> at;
   const auto& dims = row(field).shape;
-  if (shape.size() > 1) at[std::string(axis_name(dims[1]))] = index % shape[1];
-  at[std::string(axis_name(dims[0]))] = shape.size() > 1 ? index / shape[1] : index;
+  if (shape.size() > 1) at[std::string(axis_name(field, 1))] = index % shape[1];
+  at[std::string(axis_name(field, 0))] = shape.size() > 1 ? index / shape[1] : index;
   return at;
 }
 

@@ -58,7 +58,7 @@ class Minimizer {
     judge_.contract = options.source.contract;
     if (!options.source.accumulator.empty()) {
       const Accumulator all = parse_accumulator(options.source.accumulator);
-      judge_.accumulators = Accumulators{all, all, all};
+      judge_.accumulators = every_product(all);
     }
   }
 

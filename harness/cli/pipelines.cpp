@@ -121,10 +121,13 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
 
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract) {
   const bool per_expert_cublas = contract == "hf_eager";
-  const auto of = [&](Field field) {
-    return measured_split(field, problem.config, problem.sizes().tokens, per_expert_cublas);
-  };
-  return {of(Field::router_logits), of(Field::first_gemm), of(Field::second_gemm), true};
+  Accumulators accumulators;
+  for (const ProductRow& product : kProducts)
+    if (row(product.made).group == Group::Forward)
+      accumulators[product.id] =
+          measured_split(product.id, problem.config, problem.sizes().tokens, per_expert_cublas);
+  accumulators.rest_as_torch = true;
+  return accumulators;
 }
 
 }  // namespace assay::cli

@@ -52,7 +52,7 @@ Candidate described(const Plugin& plugin) {
     candidate.contract = find_contract(row.contract).name;
     if (row.accumulators[0] != '\0') {
       const Accumulator all = parse_accumulator(row.accumulators);
-      candidate.accumulators = {all, all, all};
+      candidate.accumulators = every_product(all);
     }
     candidate.ties = parse_tie_rule(row.ties);
   } catch (const UsageError& error) {

@@ -13,11 +13,6 @@
 namespace assay::cli {
 namespace {
 
-/// As in a verification: what is not declared is taken for a Hopper product whose split is unknown.
-Accumulator assumed(const Accumulator& accumulator) {
-  return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
-}
-
 /// Some faults are reached by a non-finite input only.
 void spoil_input(Problem& problem, const SourceOptions& options) {
   if (!options.fault.empty()) spoil(problem, find_fault(options.fault).spoil);
@@ -107,13 +102,12 @@ Source load_source(const SourceOptions& options) {
   Accumulators accumulators = source.candidate.accumulators;
   if (!options.accumulator.empty()) {
     const Accumulator all = parse_accumulator(options.accumulator);
-    accumulators = {all, all, all, accumulators.rest_as_torch};
+    accumulators = every_product(all, accumulators.rest_as_torch);
   }
   source.contract.product_slack = product_slack(source.candidate, accumulators);
   source.declared = accumulators;
   source.predict = declared(accumulators) || source.candidate.from_hopper();
-  source.accumulators = {assumed(accumulators.router), assumed(accumulators.gate_up),
-                         assumed(accumulators.down)};
+  source.accumulators = assumed_where_unknown(accumulators);
   return source;
 }
 

@@ -44,7 +44,7 @@ JudgeOptions judge_options(const VerifyOptions& options) {
   judge.false_alarm = options.false_alarm / static_cast<double>(std::max<std::size_t>(options.cases, 1));
   if (!options.accumulator.empty()) {
     const Accumulator all = parse_accumulator(options.accumulator);
-    judge.accumulators = Accumulators{all, all, all};
+    judge.accumulators = every_product(all);
   }
   if (!options.stage.empty()) {
     judge.only = find_stage(options.stage);

@@ -64,6 +64,20 @@ std::optional<Accumulator> from_numbers(AccumulatorKind kind, const std::vector<
 
 }  // namespace
 
+Accumulators every_product(const Accumulator& accumulator, bool rest_as_torch) {
+  Accumulators all;
+  all.of.fill(accumulator);
+  all.rest_as_torch = rest_as_torch;
+  return all;
+}
+
+Accumulators assumed_where_unknown(const Accumulators& declared) {
+  Accumulators assumed = declared;
+  for (Accumulator& one : assumed.of)
+    if (one.kind == AccumulatorKind::Unknown) one = {AccumulatorKind::HopperAnySplit, {}};
+  return assumed;
+}
+
 std::string to_string(const Accumulator& accumulator) {
   const auto arguments = arguments_of(accumulator);
   for (const auto& form : kForms)

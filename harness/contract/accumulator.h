@@ -1,10 +1,13 @@
 // How a matrix product sums: declared per product, beside the precision contract.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "harness/contract/layer.h"
 
 namespace assay {
 
@@ -32,13 +35,21 @@ struct Accumulator {
 
 /// How the layer computes, beyond where it rounds: one accumulator for each product.
 struct Accumulators {
-  Accumulator router;
-  Accumulator gate_up;
-  Accumulator down;
-  bool rest_as_torch =
-      false;  // softmax, expf and sums over slots as torch's CUDA kernels; else their bits are not promised
+  std::array<Accumulator, kProductCount> of;
+  // Softmax, expf and sums over slots are torch's CUDA kernels'; else their bits are not promised.
+  bool rest_as_torch = false;
+
+  Accumulator& operator[](ProductId product) { return of[static_cast<std::size_t>(product)]; }
+  const Accumulator& operator[](ProductId product) const { return of[static_cast<std::size_t>(product)]; }
   friend bool operator==(const Accumulators&, const Accumulators&) = default;
 };
+
+/// The same accumulator for every product.
+Accumulators every_product(const Accumulator& accumulator, bool rest_as_torch = false);
+
+/// What predictions rely on: the declared accumulators, and where none is declared a tensor core of Hopper's
+/// with any split of K.
+Accumulators assumed_where_unknown(const Accumulators& declared);
 
 /// "hopper", "hopper_split(1408, 1408, 1280)", "hopper_descending(64)", "hopper_interleaved(2, 64)", ...
 std::string to_string(const Accumulator& accumulator);

@@ -41,25 +41,29 @@ struct Candidate {
 };
 
 inline bool declared(const Accumulator& accumulator) { return accumulator.kind != AccumulatorKind::Unknown; }
+/// Whether the accumulators of all forward products are declared.
 inline bool declared(const Accumulators& all) {
-  return declared(all.router) && declared(all.gate_up) && declared(all.down);
+  for (const ProductRow& product : kProducts)
+    if (row(product.made).group == Group::Forward && !declared(all[product.id])) return false;
+  return true;
 }
 
 /// Whether every bit of a field is promised: by its accumulator, where nothing but a product stands between
 /// the field and stored fields it is computed from; else by a candidate that promises the rest as well.
 inline bool promises_bits(const Accumulators& accumulators, Field field, bool from_stored_fields) {
   if (!declared(accumulators)) return false;
-  if (accumulators.rest_as_torch || field == Field::router_logits) return true;
-  return from_stored_fields && (field == Field::first_gemm || field == Field::second_gemm ||
-                                field == Field::hidden_states_unpermute);
+  // The router's product reads nothing but what is given, and its rows are in no order that may be another.
+  if (accumulators.rest_as_torch || product_of(field) == ProductId::router) return true;
+  const bool copy = find_step(field)->kind == StepKind::Unpermute;  // of a product's rows
+  return from_stored_fields && (copy || product_of(field));
 }
 
 /// What the a-priori bound of products is multiplied by. Tensor cores before Hopper align 8 products with 24
 /// fractional bits, a step of the same 5 * 2^-23 for half as many products: 1.25 n u where Hopper comes to
 /// 0.625 n u (NUMERICS, Products). 2 covers it.
 inline double product_slack(const Candidate& candidate, const Accumulators& accumulators) {
-  for (const auto* one : {&accumulators.router, &accumulators.gate_up, &accumulators.down})
-    if (one->kind == AccumulatorKind::Ampere) return 2.0;
+  for (const Accumulator& one : accumulators.of)
+    if (one.kind == AccumulatorKind::Ampere) return 2.0;
   const auto& capability = candidate.compute_capability;
   const bool gpu_of_unknown_kind =
       capability.empty() && !candidate.device.empty() && !candidate.device.starts_with("cpu");

@@ -36,7 +36,12 @@ std::string_view name(Match match) {
 }
 
 std::string_view symbol(Dim dim) { return kDims[static_cast<std::size_t>(dim)].symbol; }
-std::string_view axis_name(Dim dim) { return kDims[static_cast<std::size_t>(dim)].axis; }
+
+std::string_view axis_name(Field field, std::size_t axis) {
+  const auto& shape = row(field).shape;
+  const bool inner = axis > 0 && axis + 1 < shape.size() && shape[axis + 1] != Dim::None;
+  return inner ? "row" : kDims[static_cast<std::size_t>(shape[axis])].axis;
+}
 
 std::optional<Field> find_field(std::string_view name) {
   const auto found = std::ranges::find(kFields, name, &FieldRow::name);
@@ -68,6 +73,31 @@ Shape expected_shape(Field field, const Sizes& sizes) {
   for (const Dim dim : row(field).shape)
     if (dim != Dim::None) shape.push_back(extent(dim, sizes));
   return shape;
+}
+
+std::int64_t rows_of(Field field, const Sizes& sizes) {
+  const auto& shape = row(field).shape;
+  std::int64_t rows = extent(shape[0], sizes);
+  for (std::size_t axis = 1; axis + 1 < shape.size() && shape[axis + 1] != Dim::None; ++axis)
+    rows *= extent(shape[axis], sizes);
+  return rows;
+}
+
+std::int64_t width_of(Field field, const Sizes& sizes) {
+  const Shape shape = expected_shape(field, sizes);
+  return shape.size() < 2 ? 1 : shape.back();
+}
+
+std::vector<RowRange> blocks_of(Field field, const Sizes& sizes) {
+  const std::int64_t rows = rows_of(field, sizes);
+  if (row(field).rows != RowsAre::ExpertMatrix) return {{0, rows}};
+  const std::int64_t matrix = rows / sizes.config.num_experts;
+  const std::int64_t at_a_time =
+      std::max<std::int64_t>(1, kBlockElements / (matrix * width_of(field, sizes))) * matrix;
+  std::vector<RowRange> blocks;
+  for (std::int64_t begin = 0; begin < rows; begin += at_a_time)
+    blocks.push_back({begin, std::min(begin + at_a_time, rows)});
+  return blocks;
 }
 
 }  // namespace assay

@@ -98,10 +98,13 @@ TEST_SUITE("field") {
     CHECK(name(Group::Backward) == "backward");
     CHECK(name(Match::Selection) == "selection");
     CHECK(symbol(Dim::TwoI) == "2I");
-    CHECK(axis_name(Dim::T) == "token");
-    CHECK(axis_name(Dim::E) == "expert");
-    CHECK(axis_name(Dim::K) == "slot");
-    CHECK(axis_name(Dim::S) == "row");
+    CHECK(axis_name(Field::topk_weights, 0) == "token");
+    CHECK(axis_name(Field::topk_weights, 1) == "slot");
+    CHECK(axis_name(Field::router_logits, 1) == "expert");
+    CHECK(axis_name(Field::first_gemm, 0) == "row");
+    CHECK(axis_name(Field::d_down_proj, 0) == "expert");
+    CHECK(axis_name(Field::d_down_proj, 1) == "row");
+    CHECK(axis_name(Field::d_down_proj, 2) == "col");
   }
 
   TEST_CASE("an absent field is told by name") {

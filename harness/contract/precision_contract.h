@@ -20,47 +20,61 @@ std::string_view name(TieRule rule);
 /// Reads what `name` writes. Throws UsageError listing the valid rules.
 TieRule parse_tie_rule(std::string_view text);
 
-/// One member per rounding point of the forward layer (design section 3).
+/// One member per rounding point of the layer. Unless a row says otherwise it is HuggingFace's: everything
+/// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16.
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
-  Store logits;   // before the fp32 softmax
-  Store weights;  // after renormalisation
-  Store first_gemm;
-  Store silu;  // before the product with the up half
-  Store intermediate;
-  Store second_gemm;
-  Store weighted;  // weight * value, before the sum over slots
-  Store output;
-  Combine combine;
-  Combine d_input_combine;
-  TieRule ties;
-  double expf_ulps;      // largest error of expf: CUDA programming guide, mathematical functions (2 ulp)
-  double unit_roundoff;  // of the products' and sums' accumulators: 2^-24 for fp32
-  double product_slack =
-      1.0;  // of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h)
+  Store logits = Store::Bf16;   // before the fp32 softmax
+  Store weights = Store::Bf16;  // after renormalisation
+  Store first_gemm = Store::Bf16;
+  Store silu = Store::Bf16;  // before the product with the up half
+  Store intermediate = Store::Bf16;
+  Store second_gemm = Store::Bf16;
+  Store weighted = Store::Bf16;  // weight * value, before the sum over slots
+  Store output = Store::Bf16;
+  Combine combine = Combine::Fp32Sum;
+  Combine d_input_combine = Combine::Bf16ByExpert;
+  TieRule ties = TieRule::Any;
+  // Largest error of expf: CUDA programming guide, mathematical functions.
+  double expf_ulps = 2.0;
+  // Of the products' and sums' accumulators: 2^-24 for fp32.
+  double unit_roundoff = 0x1p-24;
+  // Of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h).
+  double product_slack = 1.0;
   double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
-// clang-format off
 inline constexpr std::array<PrecisionContract, 5> kContracts = {{
-  {"hf",         "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots summed in fp32",
-   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
-   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
-  {"hf_eager",   "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
-   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16,
-   Combine::Bf16ByExpert, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
-  {"hf_fp32_merge", "hf, but weight times value stays fp32 in the sum over slots: the merge is a product of weights and rows",
-   Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
-   Combine::Fp32Sum, Combine::Bf16ByExpert, TieRule::Any, 2.0, 0x1p-24},
-  {"fused_fp32", "a kernel that keeps SwiGLU and the merge in fp32 registers",
-   Store::Bf16, Store::Bf16, Store::Unrounded, Store::Unrounded, Store::Bf16, Store::Bf16, Store::Unrounded, Store::Bf16,
-   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-24},
-  {"fp64",       "float64 but for the softmax, routing replayed: the exporter's oracle",
-   Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded, Store::Unrounded,
-   Combine::Fp32Sum, Combine::Fp32Sum, TieRule::Any, 2.0, 0x1p-53},
+    {.name = "hf",
+     .summary = "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots "
+                "summed in fp32"},
+    {.name = "hf_eager",
+     .summary = "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
+     .combine = Combine::Bf16ByExpert},
+    {.name = "hf_fp32_merge",
+     .summary = "hf, but weight times value stays fp32 in the sum over slots: the merge is a product of "
+                "weights and rows",
+     .weighted = Store::Unrounded},
+    {.name = "fused_fp32",
+     .summary = "a kernel that keeps SwiGLU and the merge in fp32 registers",
+     .first_gemm = Store::Unrounded,
+     .silu = Store::Unrounded,
+     .weighted = Store::Unrounded,
+     .d_input_combine = Combine::Fp32Sum},
+    {.name = "fp64",
+     .summary = "float64 but for the softmax, routing replayed: the exporter's oracle",
+     .logits = Store::Unrounded,
+     .weights = Store::Unrounded,
+     .first_gemm = Store::Unrounded,
+     .silu = Store::Unrounded,
+     .intermediate = Store::Unrounded,
+     .second_gemm = Store::Unrounded,
+     .weighted = Store::Unrounded,
+     .output = Store::Unrounded,
+     .d_input_combine = Combine::Fp32Sum,
+     .unit_roundoff = 0x1p-53},
 }};
-// clang-format on
 
 inline constexpr auto kContractNames = [] {
   std::array<std::string_view, kContracts.size()> names;

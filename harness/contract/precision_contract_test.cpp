@@ -80,7 +80,9 @@ TEST_SUITE("accumulator") {
     Candidate candidate;
     candidate.device = "cpu";
     CHECK(product_slack(candidate, {}) == 1.0);
-    CHECK(product_slack(candidate, {{AccumulatorKind::Ampere, {}}, {}, {}}) == 2.0);
+    Accumulators one_of_ampere;
+    one_of_ampere[ProductId::router] = {AccumulatorKind::Ampere, {}};
+    CHECK(product_slack(candidate, one_of_ampere) == 2.0);
     candidate.device = "NVIDIA H200";
     CHECK(product_slack(candidate, {}) == 2.0);
     candidate.compute_capability = "9.0";

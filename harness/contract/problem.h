@@ -39,8 +39,9 @@ struct Problem {
   MoeConfig config;
   std::int64_t batch = 1;  // T = batch * sequence
   std::int64_t sequence = 0;
-  Tensor input;  // input_hidden_states [T, H]
-  Tensor gate;   // [E, H]
+  Tensor input;            // input_hidden_states [T, H]
+  Tensor output_gradient;  // d_hidden_states [T, H]; no elements where there is no backward pass
+  Tensor gate;             // [E, H]
   ExpertLoader experts;
   std::uint64_t seed = 0;
   std::array<std::optional<Generator>, kFieldCount> generators;  // of inputs and weights that are regenerated

@@ -111,7 +111,7 @@ class Reference {
 /// What a candidate offers to the isolated checks: fields of right shape, dtype and index range only.
 struct Upstream {
   const FieldSet* fields = nullptr;
-  std::array<bool, kFieldCount> usable{};
+  FieldFlags usable{};
   bool has(Field field) const {
     return fields != nullptr && usable[static_cast<std::size_t>(field)] && fields->has(field);
   }

@@ -92,7 +92,7 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   std::int64_t rest = index;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
     at.insert(at.begin(),
-              {std::string(axis_name(dims[axis])), rest % std::max<std::int64_t>(shape[axis], 1)});
+              {std::string(axis_name(context.field, axis)), rest % std::max<std::int64_t>(shape[axis], 1)});
     rest /= std::max<std::int64_t>(shape[axis], 1);
   }
   if (context.routing != nullptr && dims[0] == Dim::S && dims[1] != Dim::None) {

@@ -19,10 +19,6 @@
 namespace assay {
 namespace {
 
-Accumulator assumed(const Accumulator& accumulator) {
-  return declared(accumulator) ? accumulator : Accumulator{AccumulatorKind::HopperAnySplit, {}};
-}
-
 /// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
 double log_share_of_field(double false_alarm) {
   const auto fields = std::ranges::count_if(
@@ -70,10 +66,8 @@ class Judge {
     const bool any = std::ranges::any_of(intake_.upstream.usable, [](bool u) { return u; });
     if (any) {
       const bool predict = declared(accumulators_) || candidate_.from_hopper();
-      reference_ = options_.reference(
-          problem_, intake_.upstream, contract_,
-          {assumed(accumulators_.router), assumed(accumulators_.gate_up), assumed(accumulators_.down)},
-          predict);
+      reference_ = options_.reference(problem_, intake_.upstream, contract_,
+                                      assumed_where_unknown(accumulators_), predict);
       for (auto& result : case_.fields)
         if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
       const auto& counts = reference_->routing().counts;
@@ -96,8 +90,10 @@ class Judge {
     case_.producer = candidate_.producer;
     case_.device = candidate_.device;
     case_.contract = contract_.name;
-    case_.accumulators = fmt::format("router {}, gate_up {}, down {}", to_string(accumulators_.router),
-                                     to_string(accumulators_.gate_up), to_string(accumulators_.down));
+    for (const ProductRow& product : kProducts)
+      if (row(product.made).group == Group::Forward)
+        case_.accumulators += fmt::format("{}{} {}", case_.accumulators.empty() ? "" : ", ", product.name,
+                                          to_string(accumulators_[product.id]));
     case_.config = sizes.config;
     case_.tokens = sizes.tokens;
     case_.seed = problem_.seed;

@@ -46,8 +46,7 @@ std::string place(Field field, const Shape& shape, std::int64_t flat) {
   for (std::size_t axis = shape.size(); axis-- > 0;) {
     // A file may keep [B, L, H] where the table has [T, H]: such an axis has no name of its own.
     const bool named = axis < row(field).shape.size() && row(field).shape[axis] != Dim::None;
-    const std::string name =
-        named ? std::string(axis_name(row(field).shape[axis])) : fmt::format("axis {}", axis);
+    const std::string name = named ? std::string(axis_name(field, axis)) : fmt::format("axis {}", axis);
     text = fmt::format("{} {}{}{}", name, flat % shape[axis], text.empty() ? "" : ", ", text);
     flat /= shape[axis];
   }

@@ -129,10 +129,8 @@ std::string in_words(const Evidence& evidence, const Window& window) {
 }
 
 std::int64_t terms_of(const Evidence& evidence) {
-  if (evidence.field == Field::second_gemm) return evidence.layer->config().moe_intermediate_size;
-  if (evidence.field == Field::first_gemm || evidence.field == Field::router_logits)
-    return evidence.layer->config().hidden_size;
-  return 0;
+  const auto product = product_of(evidence.field);
+  return product ? extent(row(*product).summed, evidence.layer->problem->sizes()) : 0;
 }
 
 /// Half of them those that differ most, the other half evenly spread: the fit sees the error, the score also

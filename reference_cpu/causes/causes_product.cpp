@@ -3,42 +3,32 @@
 #include <algorithm>
 #include <numeric>
 
-#include "reference_cpu/product/product.h"
+#include "reference_cpu/product/layer_product.h"
 
 namespace assay {
 
 ExpertMatrix ProductOperands::weights(std::int64_t of_expert) const {
-  const Problem& problem = *evidence->layer->problem;
-  if (evidence->field == Field::router_logits) return {problem.gate.as<Bf16>(), nullptr};
-  return problem.experts(evidence->field == Field::first_gemm ? Field::gate_up_proj : Field::down_proj,
-                         of_expert);
+  return right_operand(*product_of(evidence->field), *evidence->layer->problem, of_expert);
 }
 
 ProductOperands operands_of(const Evidence& evidence) {
   const Layer& layer = *evidence.layer;
+  const ProductId id = *product_of(evidence.field);
+  const Field left = row(id).left;
+  auto prepared = prepare_product<Predicted>(id, layer, given(left) ? nullptr : &evidence.input(left));
   ProductOperands result;
   result.evidence = &evidence;
   result.n = evidence.width;
-  result.source.resize(static_cast<std::size_t>(evidence.rows));
+  result.k = prepared.product.k;
+  result.left.assign(prepared.product.left.begin(), prepared.product.left.end());
+  result.left_rows = result.k == 0 ? 0 : static_cast<std::int64_t>(result.left.size()) / result.k;
+  result.source = std::move(prepared.source);
   result.expert.resize(result.source.size(), 0);
-  const bool second = evidence.field == Field::second_gemm;
-  result.k = second ? layer.config().moe_intermediate_size : layer.config().hidden_size;
-  result.left = second ? evidence.input(Field::intermediate) : lift<Predicted>(layer.problem->input);
-  result.left_rows = static_cast<std::int64_t>(result.left.size()) / result.k;
-  if (evidence.field == Field::router_logits) {
-    std::iota(result.source.begin(), result.source.end(), 0);
-    result.accumulator = layer.accumulators.router;
-    return result;
-  }
-  result.accumulator = second ? layer.accumulators.down : layer.accumulators.gate_up;
-  result.experts = layer.config().num_experts;
-  const auto& offsets = layer.routing.offsets;
-  for (std::size_t e = 0; e + 1 < offsets.size(); ++e)
-    std::fill(result.expert.begin() + offsets[e], result.expert.begin() + offsets[e + 1],
+  result.accumulator = layer.accumulators[id];
+  result.experts = std::ssize(prepared.offsets) - 1;
+  for (std::size_t e = 0; e + 1 < prepared.offsets.size(); ++e)
+    std::fill(result.expert.begin() + prepared.offsets[e], result.expert.begin() + prepared.offsets[e + 1],
               static_cast<std::int32_t>(e));
-  for (std::size_t r = 0; r < result.source.size(); ++r)
-    result.source[r] = static_cast<std::int32_t>(second ? static_cast<std::int64_t>(r)
-                                                        : layer.routing.gather[r] / layer.config().top_k);
   return result;
 }
 

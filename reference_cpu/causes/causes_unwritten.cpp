@@ -98,9 +98,8 @@ class Search {
 
  private:
   std::int64_t terms() const {
-    const auto& config = evidence_.layer->config();
-    if ((fields_of(field_) & kProducts) == 0) return 0;
-    return field_ == Field::second_gemm ? config.moe_intermediate_size : config.hidden_size;
+    const auto product = product_of(field_);
+    return product ? extent(row(*product).summed, evidence_.layer->problem->sizes()) : 0;
   }
 
   Proposal proposal(std::string_view id, std::string_view sentence, Fault fault) const {

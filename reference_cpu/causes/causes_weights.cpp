@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "reference_cpu/causes/causes.h"
+#include "reference_cpu/product/layer_product.h"
 #include "reference_cpu/warp_sum.h"
 
 namespace assay {
@@ -146,8 +147,8 @@ std::vector<Proposal> propose_weights(const Evidence& evidence, const ErrorPlace
   };
   Layer unrounded = *evidence.layer;
   unrounded.fault = {};
-  const auto from_unrounded =
-      std::make_shared<const std::vector<Token>>(tokens_of(evidence, router_logits<Predicted>(unrounded)));
+  const auto from_unrounded = std::make_shared<const std::vector<Token>>(
+      tokens_of(evidence, product_values<Predicted>(ProductId::router, unrounded, nullptr)));
   all.push_back(by_token("logits_unrounded", "the softmax runs on logits that are not rounded to bf16",
                          from_unrounded, as_declared));
 

@@ -9,31 +9,11 @@
 #include "harness/contract/selection.h"
 #include "harness/contract/subproblem.h"
 #include "harness/contract/upstream.h"
+#include "reference_cpu/evaluator.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay {
 namespace {
-
-/// The rounded field that a stage reads, next to the problem and the routing; none for the router and the
-/// first product.
-std::optional<Field> read_by(Field field) {
-  switch (field) {
-    case Field::selected_experts:
-    case Field::topk_weights: return Field::router_logits;
-    case Field::intermediate: return Field::first_gemm;
-    case Field::second_gemm: return Field::intermediate;
-    case Field::hidden_states_unpermute: return Field::second_gemm;
-    case Field::hidden_states: return Field::hidden_states_unpermute;
-    default: return std::nullopt;
-  }
-}
-
-Accumulator* accumulator_of(Field field, Accumulators& accumulators) {
-  if (field == Field::router_logits) return &accumulators.router;
-  if (field == Field::first_gemm) return &accumulators.gate_up;
-  if (field == Field::second_gemm) return &accumulators.down;
-  return nullptr;
-}
 
 class Explanation {
  public:
@@ -119,6 +99,11 @@ class Explanation {
     resolve_splits();
     sub_ = subproblem(problem_, part);
     token_upstream_ = usable_upstream(sub_, fields_);
+    const Upstream read = question_.mode == Mode::Isolated ? token_upstream_ : Upstream{};
+    FieldFlags asked{};
+    asked[static_cast<std::size_t>(question_.field)] = true;
+    bounded_.emplace(layer_, read, asked);
+    predicted_.emplace(layer_, read, asked);
     layer_.problem = &sub_;
     layer_.contract = &contract_;
     layer_.accumulators = accumulators_;
@@ -132,7 +117,8 @@ class Explanation {
     at_.expert = place_.expert;
     at_.slot = place_.slot;
     at_.col = place_.col;
-    if (place_.row >= 0 && question_.field != Field::hidden_states_unpermute)
+    if (place_.col < 0) at_.col = row(question_.field).shape[1] == Dim::K ? place_.slot : place_.expert;
+    if (row(question_.field).rows == RowsAre::ExpertOrder)
       at_.row = std::ranges::find(layer_.routing.gather, static_cast<std::int32_t>(place_.slot)) -
                 layer_.routing.gather.begin();
   }
@@ -140,48 +126,26 @@ class Explanation {
   /// Which split of K explains a field is only known from the whole of it.
   void resolve_splits() {
     if (!predict_) return;
-    for (const Field field : {Field::router_logits, Field::first_gemm, Field::second_gemm}) {
-      if (field > question_.field ||
-          (question_.mode == Mode::Isolated && field != question_.field && upstream_.has(field)))
-        continue;
-      Accumulator* accumulator = accumulator_of(field, accumulators_);
-      if (accumulator->kind != AccumulatorKind::HopperAnySplit) continue;
+    const Field asked = question_.field;
+    for (const ProductRow& product : kProducts) {
+      const Field field = product.made;
+      const bool read =
+          descends_from(asked, field) && !(question_.mode == Mode::Isolated && upstream_.has(field));
+      if (field != asked && !read) continue;
+      Accumulator& accumulator = accumulators_[product.id];
+      if (accumulator.kind != AccumulatorKind::HopperAnySplit) continue;
       if (upstream_.has(field)) whole_->predicted(field, Mode::Isolated);
-      *accumulator = parse_accumulator(whole_->accumulator(field));
-      if (accumulator->kind == AccumulatorKind::HopperAnySplit) accumulator->kind = AccumulatorKind::Hopper;
+      accumulator = parse_accumulator(whole_->accumulator(field));
+      if (accumulator.kind == AccumulatorKind::HopperAnySplit) accumulator.kind = AccumulatorKind::Hopper;
     }
-  }
-
-  /// A field as the stage after it reads it: the candidate's own when isolated, else evaluated and stored.
-  template <class A>
-  Values<A> value(Field field) {
-    if (question_.mode == Mode::Isolated && token_upstream_.has(field)) return lift<A>(fields_.at(field));
-    const auto before = read_by(field);
-    const Values<A> read = before ? value<A>(*before) : Values<A>{};
-    Values<A> result;
-    switch (field) {
-      case Field::router_logits: result = router_logits<A>(layer_); break;
-      case Field::topk_weights: result = topk_weights<A>(layer_, read); break;
-      case Field::first_gemm: result = first_gemm<A>(layer_); break;
-      case Field::intermediate: result = act_and_mul<A>(layer_, read); break;
-      case Field::second_gemm: result = second_gemm<A>(layer_, read); break;
-      case Field::hidden_states_unpermute: result = unpermute<A>(layer_, read); break;
-      default: throw InputError(fmt::format("{} is read by no stage", name(field)));
-    }
-    store_field<A>(field, layer_, result);
-    return result;
   }
 
   /// Index of the element in the token's own tensor.
   std::size_t local_index() const {
-    const Shape shape = expected_shape(question_.field, sub_.sizes());
-    const std::int64_t first = question_.field == Field::hidden_states_unpermute ? place_.slot
-                               : row(question_.field).shape[0] == Dim::S         ? at_.row
-                                                                                 : 0;
-    const std::int64_t second = place_.col >= 0                          ? place_.col
-                                : question_.field == Field::topk_weights ? place_.slot
-                                                                         : place_.expert;
-    return static_cast<std::size_t>(first * shape[1] + second);
+    std::int64_t at = 0;  // its row there
+    if (row(question_.field).rows == RowsAre::Slots) at = place_.slot;
+    if (row(question_.field).rows == RowsAre::ExpertOrder) at = at_.row;
+    return static_cast<std::size_t>(at * width_of(question_.field, sub_.sizes()) + at_.col);
   }
 
   void judge_value() {
@@ -244,51 +208,43 @@ class Explanation {
     }
   }
 
+  /// What the stage reads first, as stored; null where that is the problem's input.
+  void read_upstream() {
+    const auto reads = upstream_of(question_.field);
+    if (reads.empty()) return;
+    at_.upstream = &bounded_->value(reads.front());
+    if (predict_) at_.predicted_upstream = &predicted_->value(reads.front());
+  }
+
   void derive() {
-    Values<Bounded> read, weights;
-    Values<Predicted> predicted_read, predicted_weights;
-    const auto before = read_by(question_.field);
-    if (before) {
-      read = value<Bounded>(*before);
-      if (predict_) predicted_read = value<Predicted>(*before);
-    }
-    at_.upstream = &read;
-    at_.predicted_upstream = &predicted_read;
-    switch (question_.field) {
-      case Field::router_logits:
-      case Field::first_gemm:
-      case Field::second_gemm: derive_product(at_, question_.terms, derivation_); break;
-      case Field::intermediate: derive_intermediate(at_, derivation_); break;
-      case Field::topk_weights: derive_weight(at_, derivation_); break;
-      case Field::hidden_states_unpermute:
+    read_upstream();
+    switch (find_step(question_.field)->kind) {
+      case StepKind::Product: return derive_product(at_, question_.terms, derivation_);
+      case StepKind::Swiglu: return derive_intermediate(at_, derivation_);
+      case StepKind::Weights: return derive_weight(at_, derivation_);
+      case StepKind::Unpermute:
         derivation_.steps.push_back(
             {fmt::format("second_gemm, expert {}, token {}, col {}", place_.expert, place_.token, place_.col),
              "a copy",
              derivation_.value,
              {}});
-        break;
+        return;
       default:
-        weights = value<Bounded>(Field::topk_weights);
-        if (predict_) predicted_weights = value<Predicted>(Field::topk_weights);
-        at_.weights = &weights;
-        at_.predicted_weights = &predicted_weights;
+        at_.weights = &bounded_->value(Field::topk_weights);
+        if (predict_) at_.predicted_weights = &predicted_->value(Field::topk_weights);
         derive_merge(at_, derivation_);
     }
   }
 
   void selection() {
-    const auto read = value<Bounded>(Field::router_logits);
-    Values<Predicted> predicted;
-    if (predict_) predicted = value<Predicted>(Field::router_logits);
-    at_.upstream = &read;
-    at_.predicted_upstream = &predicted;
+    read_upstream();
     std::vector<std::int32_t> listed;
     if (upstream_.has(Field::selected_experts)) {
       const auto own = fields_.at(Field::selected_experts).as<std::int32_t>();
       listed.assign(own.begin(), own.end());
     }
     derive_ranking(at_, listed, derivation_);
-    decide_selection(listed, read);
+    decide_selection(listed, *at_.upstream);
   }
 
   void decide_selection(std::span<const std::int32_t> listed, const Values<Bounded>& logits) {
@@ -332,6 +288,8 @@ class Explanation {
   FieldSet fields_;  // of the token
   Upstream token_upstream_;
   Layer layer_;
+  std::optional<Evaluator<Bounded>> bounded_;
+  std::optional<Evaluator<Predicted>> predicted_;
   TokenLayer at_;
 };
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "reference_cpu/product/element_bound.h"
+#include "reference_cpu/product/layer_product.h"
 
 namespace assay {
 namespace {
@@ -94,37 +95,29 @@ std::vector<PartialSum> partial_sums(std::span<const double> exact_a, std::span<
 }
 
 void derive_product(const TokenLayer& at, std::size_t terms, Derivation& derivation) {
-  const Layer& layer = *at.layer;
-  const bool router = derivation.field == Field::router_logits,
-             second = derivation.field == Field::second_gemm;
-  const auto n = second ? layer.config().moe_intermediate_size : layer.config().hidden_size;
-  const ExpertMatrix matrix =
-      router ? ExpertMatrix{layer.problem->gate.as<Bf16>(), nullptr}
-             : layer.problem->experts(second ? Field::down_proj : Field::gate_up_proj, at.expert);
-  const auto b = matrix.values.subspan(static_cast<std::size_t>((router ? at.expert : at.col) * n),
-                                       static_cast<std::size_t>(n));
-  const auto first = static_cast<std::size_t>(second ? at.row * n : 0);
+  const ProductId id = *product_of(derivation.field);
+  const auto prepared = prepare_product<Bounded>(id, *at.layer, at.upstream);
+  const auto& product = prepared.product;
+  const auto n = product.k;
+  const auto r = static_cast<std::size_t>(row(row(id).made).rows == RowsAre::ExpertOrder ? at.row : 0);
+  const auto first = static_cast<std::size_t>(prepared.source[r] * n);
+  const ExpertMatrix matrix = right_operand(id, *at.layer->problem, at.expert);
+  const auto b = matrix.values.subspan(static_cast<std::size_t>(at.col * n), static_cast<std::size_t>(n));
+  const auto left = product.left.subspan(first, b.size());
   std::vector<double> exact(b.size());
   std::vector<float> predicted;
-  std::vector<Interval> left;
   std::vector<ProductTerm> all;
   for (std::size_t k = 0; k < b.size(); ++k) {
-    const Interval a =
-        second ? (*at.upstream)[first + k] : Bounded::exact(to_float(layer.problem->input.as<Bf16>()[k]));
-    const ProductTerm term{static_cast<std::int64_t>(k), a.ref, radius(a), to_float(b[k])};
-    exact[k] = a.ref;
-    left.push_back(a);
-    all.push_back(term);
+    exact[k] = left[k].ref;
+    all.push_back({static_cast<std::int64_t>(k), left[k].ref, radius(left[k]), to_float(b[k])});
     if (!at.predict) continue;
-    predicted.push_back(second ? (*at.predicted_upstream)[first + k].value : static_cast<float>(a.ref));
+    predicted.push_back(at.predicted_upstream == nullptr ? static_cast<float>(left[k].ref)
+                                                         : (*at.predicted_upstream)[first + k].value);
   }
   derivation.terms = n;
-  const double u = layer.contract->product_unit_roundoff(), c = product_bound_constant(n, u);
-  const Accumulators& declared = layer.declared;
-  const ElementBound bound = element_bound(router   ? declared.router
-                                           : second ? declared.down
-                                                    : declared.gate_up,
-                                           u, left, b);
+  const double u = product.unit_roundoff;
+  const double c = product_bound_constant(n, u);
+  const ElementBound bound = element_bound(product.accumulator, u, left, b);
   derivation.magnitude = bound.magnitude;
   derivation.sums =
       partial_sums(exact, predicted, b,

@@ -11,14 +11,15 @@ namespace assay {
 /// shorter.
 std::vector<std::vector<std::int64_t>> candidate_splits(std::int64_t k);
 
-/// The one split under which every element of `target` is as predicted or undetermined; nothing if plain
-/// order already explains it or no split does. `plain` is the prediction without a split (before storing),
-/// `intermediate` the left operand of second_gemm. Tries the rows that differ most first, then the whole
-/// field.
-std::optional<Accumulator> find_split(Field field, const Layer& layer, const Values<Predicted>* intermediate,
-                                      const Tensor& target, const Values<Predicted>& plain);
+/// The one split under which every element of `target` [rows, n] is as predicted or undetermined; nothing if
+/// plain order already explains it or no split does. `plain` is the prediction without a split (before
+/// storing), `left` the product's left operand where the problem does not give it. Tries the rows that differ
+/// most first, then the whole field.
+std::optional<Accumulator> find_split(ProductId product, const Layer& layer, const Values<Predicted>* left,
+                                      std::span<const Bf16> target, const Values<Predicted>& plain);
 
-/// Splits measured of cuBLAS on an H200 (h200-bits section 3): for goldens predicted without a GPU.
-Accumulator measured_split(Field field, const MoeConfig& config, std::int64_t rows, bool per_expert_cublas);
+/// Splits measured of cuBLAS on an H200: for goldens predicted without a GPU.
+Accumulator measured_split(ProductId product, const MoeConfig& config, std::int64_t rows,
+                           bool per_expert_cublas);
 
 }  // namespace assay

@@ -67,7 +67,7 @@ Candidate predict_in_random_order(const Problem& problem, const PrecisionContrac
     return ExpertMatrix{*to, to};
   };
   const Accumulator hopper{AccumulatorKind::Hopper, {}};
-  Candidate candidate = predict_forward(permuted, contract, {hopper, hopper, hopper});
+  Candidate candidate = predict_forward(permuted, contract, every_product(hopper));
   candidate.accumulators = {};
   for (const Field field : {Field::first_gemm, Field::intermediate}) {
     if (!candidate.fields.has(field)) continue;

@@ -1,0 +1,70 @@
+#include "harness/contract/layer.h"
+
+#include <algorithm>
+
+#include <doctest/doctest.h>
+
+using namespace assay;
+
+namespace {
+
+std::size_t position(Field field) {
+  return static_cast<std::size_t>(std::ranges::find(kEvaluationOrder, field) - kEvaluationOrder.begin());
+}
+
+std::vector<Field> list(std::span<const Field> fields) { return {fields.begin(), fields.end()}; }
+
+}  // namespace
+
+TEST_SUITE("layer") {
+  TEST_CASE("every computed field is evaluated once, after all that it reads") {
+    for (const FieldRow& field : kFields)
+      CHECK(std::ranges::count(kEvaluationOrder, field.id) == (given(field.id) ? 0 : 1));
+    for (const StepRow& step : kSteps)
+      for (const auto& read : step.reads)
+        if (read && !given(*read)) CHECK(position(*read) < position(step.made));
+  }
+
+  TEST_CASE("what a stage inherits from: values that are computed, not routing and not what is given") {
+    CHECK(list(upstream_of(Field::router_logits)).empty());
+    CHECK(list(upstream_of(Field::first_gemm)).empty());
+    CHECK(list(upstream_of(Field::topk_weights)) == std::vector{Field::router_logits});
+    CHECK(list(upstream_of(Field::hidden_states)) ==
+          std::vector{Field::hidden_states_unpermute, Field::topk_weights});
+    CHECK(list(upstream_of(Field::d_first_gemm)) == std::vector{Field::d_intermediate, Field::first_gemm});
+    CHECK(list(upstream_of(Field::d_gate)) == std::vector{Field::d_router_logits});
+  }
+
+  TEST_CASE("who descends from whom follows the graph, not the order of the table") {
+    CHECK(descends_from(Field::hidden_states, Field::router_logits));
+    CHECK(descends_from(Field::second_gemm, Field::first_gemm));
+    CHECK_FALSE(descends_from(Field::first_gemm, Field::router_logits) !=
+                descends_from(Field::gather_indices, Field::router_logits));
+    CHECK_FALSE(descends_from(Field::intermediate, Field::topk_weights));  // though it stands behind it
+    CHECK_FALSE(descends_from(Field::d_topk_weights, Field::d_second_gemm));
+    CHECK_FALSE(descends_from(Field::d_router_logits, Field::d_gate_up_proj));
+    CHECK(descends_from(Field::d_gate, Field::second_gemm));
+    CHECK(descends_from(Field::d_input_hidden_states, Field::d_router_logits));
+    CHECK_FALSE(descends_from(Field::router_logits, Field::router_logits));
+  }
+
+  TEST_CASE("products belong to their fields, and their rows name both operands") {
+    CHECK(product_of(Field::router_logits) == ProductId::router);
+    CHECK(product_of(Field::d_down_proj) == ProductId::down_dw);
+    CHECK_FALSE(product_of(Field::d_input_hidden_states));  // a product is a part of it
+    CHECK_FALSE(product_of(Field::intermediate));
+    CHECK(find_product("gate_up_dw") == ProductId::gate_up_dw);
+    CHECK_FALSE(find_product("gate"));
+    for (const ProductRow& product : kProducts)  // sums over rows read both operands along them
+      if (product.summed == Dim::S) {
+        CHECK(product.left_lies == Lies::AlongRows);
+        CHECK(product.right_lies == Lies::AlongRows);
+        CHECK(row(product.made).rows == RowsAre::ExpertMatrix);
+      }
+  }
+
+  TEST_CASE("readers are the other end of reads") {
+    CHECK(list(readers_of(Field::intermediate)) == std::vector{Field::second_gemm, Field::d_down_proj});
+    CHECK(list(readers_of(Field::hidden_states)).empty());
+  }
+}

@@ -1,0 +1,103 @@
+#include "reference_cpu/product/layer_product.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "reference_cpu/planted/planted.h"
+
+namespace assay {
+namespace {
+
+/// Errors of the operands that shrink (or grow) all of them alike do not average out in the sum: they shrink
+/// the result by the same share, at most that of the row's mean errors in its magnitudes. Stored values of a
+/// truncating product err like that. The rest is a sum of many errors that have nothing to do with each
+/// other: normal, or a mixture of normal ones where few of them are large.
+void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values) {
+#pragma omp parallel for schedule(static)
+  for (std::size_t r = 0; r < p.source.size(); ++r) {
+    double errors = 0.0;
+    double magnitudes = 0.0;
+    const auto k = static_cast<std::size_t>(p.k);
+    const auto n = static_cast<std::size_t>(p.n);
+    for (const Interval& x : p.left.subspan(static_cast<std::size_t>(p.source[r]) * k, k)) {
+      errors += x.mean;
+      magnitudes += std::fabs(x.ref);
+    }
+    if (!(errors > 0.0)) continue;
+    for (Interval& x : std::span(values).subspan(r * n, n)) {
+      const double common = errors / magnitudes * std::fabs(x.ref);
+      const double other = x.noise;
+      x = with_noise(x, std::hypot(other, common), kMeanOfNormal * other + common);
+    }
+  }
+}
+void add_common_error(const GroupedProduct<PredictedValue>&, Values<Predicted>&) {}
+
+}  // namespace
+
+ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t group) {
+  const ProductRow& what = row(id);
+  if (!per_expert(what)) return {problem.gate.as<Bf16>(), nullptr};
+  return problem.experts(what.right, group);
+}
+
+template <class A>
+PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left) {
+  const ProductRow& what = row(id);
+  const Sizes sizes = layer.problem->sizes();
+  PreparedProduct<A> prepared;
+  auto& product = prepared.product;
+  if (left == nullptr) prepared.lifted = lift<A>(layer.problem->input);
+  product.left = left == nullptr ? std::span(prepared.lifted) : std::span(*left);
+  prepared.source.resize(static_cast<std::size_t>(rows_of(what.made, sizes)));
+  if (per_expert(what)) {
+    prepared.offsets = layer.routing.offsets;
+  } else {
+    prepared.offsets = {0, std::ssize(prepared.source)};
+  }
+  if (row(what.made).rows == RowsAre::ExpertOrder && row(what.left).rows == RowsAre::Tokens) {
+    const auto top_k = static_cast<std::int32_t>(sizes.config.top_k);
+    std::ranges::transform(layer.routing.gather, prepared.source.begin(),
+                           [top_k](std::int32_t slot) { return slot / top_k; });
+  } else {
+    std::iota(prepared.source.begin(), prepared.source.end(), 0);
+  }
+  product.source = prepared.source;
+  product.offsets = prepared.offsets;
+  product.k = extent(what.summed, sizes);
+  product.n = width_of(what.made, sizes);
+  product.weights = [id, problem = layer.problem](std::int64_t group) {
+    return right_operand(id, *problem, group);
+  };
+  product.accumulator = accumulators_for<A>(layer)[id];
+  product.unit_roundoff = layer.contract->product_unit_roundoff();
+  if (layer.fault.field == what.made) product.fault = layer.fault;
+  return prepared;
+}
+
+template <class A>
+void keep_rows(PreparedProduct<A>& prepared, std::span<const std::int64_t> rows) {
+  std::vector<std::int32_t> source;
+  for (const auto r : rows) source.push_back(prepared.source[static_cast<std::size_t>(r)]);
+  for (auto& offset : prepared.offsets) offset = std::ranges::lower_bound(rows, offset) - rows.begin();
+  prepared.source = std::move(source);
+  prepared.product.source = prepared.source;
+}
+
+template <class A>
+Values<A> product_values(ProductId id, const Layer& layer, const Values<A>* left) {
+  const auto prepared = prepare_product<A>(id, layer, left);
+  auto values = planted_product(prepared.product);
+  if (left != nullptr) add_common_error(prepared.product, values);
+  return values;
+}
+
+template PreparedProduct<Bounded> prepare_product<Bounded>(ProductId, const Layer&, const Values<Bounded>*);
+template PreparedProduct<Predicted> prepare_product<Predicted>(ProductId, const Layer&,
+                                                               const Values<Predicted>*);
+template void keep_rows<Bounded>(PreparedProduct<Bounded>&, std::span<const std::int64_t>);
+template void keep_rows<Predicted>(PreparedProduct<Predicted>&, std::span<const std::int64_t>);
+template Values<Bounded> product_values<Bounded>(ProductId, const Layer&, const Values<Bounded>*);
+template Values<Predicted> product_values<Predicted>(ProductId, const Layer&, const Values<Predicted>*);
+
+}  // namespace assay

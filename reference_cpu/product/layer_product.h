@@ -1,0 +1,44 @@
+// The layer's products (harness/contract/layer.h) with their operands as grouped products take them.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "reference_cpu/product/product.h"
+#include "reference_cpu/stages.h"
+
+namespace assay {
+
+/// A product ready to be computed. Owns what `product` points to, so it can be moved and not copied.
+template <class A>
+struct PreparedProduct {
+  Values<A> lifted;                   // the left operand, where the problem gives it
+  std::vector<std::int32_t> source;   // [rows]: row of the left operand
+  std::vector<std::int64_t> offsets;  // [groups + 1]
+  GroupedProduct<typename A::Value> product;
+
+  PreparedProduct() = default;
+  PreparedProduct(PreparedProduct&&) = default;
+  PreparedProduct& operator=(PreparedProduct&&) = default;
+};
+
+/// `left`: the stored values of the product's left operand, null where the problem gives it. A field in
+/// expert order has one group per expert, its rows gathered where the operand's are tokens; other fields have
+/// one group.
+template <class A>
+PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left);
+
+/// Only these rows (ascending) of a prepared product.
+template <class A>
+void keep_rows(PreparedProduct<A>& prepared, std::span<const std::int64_t> rows);
+
+/// The matrix on the right of a product's group: an expert's, or the one there is.
+ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t group);
+
+/// [rows, n] of the field that the product makes, before the rounding of the stored value. Errors that the
+/// left operand carries are carried on.
+template <class A>
+Values<A> product_values(ProductId id, const Layer& layer, const Values<A>* left);
+
+}  // namespace assay
