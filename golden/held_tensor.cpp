@@ -17,9 +17,9 @@ using nlohmann::json;
 
 constexpr const char* kRows = "rows";
 
-std::vector<RowRange> parse_rows(const std::string& text, const std::string& path) {
+std::vector<HeldRows> parse_rows(const std::string& text, const std::string& path) {
   const auto value = json::parse(text, nullptr, false);
-  std::vector<RowRange> ranges;
+  std::vector<HeldRows> ranges;
   bool good = value.is_array();
   if (good)
     for (const auto& pair : value) {
@@ -33,7 +33,7 @@ std::vector<RowRange> parse_rows(const std::string& text, const std::string& pat
   return ranges;
 }
 
-std::string rows_json(const std::vector<RowRange>& ranges) {
+std::string rows_json(const std::vector<HeldRows>& ranges) {
   json list = json::array();
   for (const auto& range : ranges) list.push_back({range.first, range.count});
   return list.dump();

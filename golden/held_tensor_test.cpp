@@ -14,7 +14,7 @@ using namespace assay::test;
 namespace {
 
 /// The field of the sample moved from its tensors to what is held, with these rows.
-void hold(Sample& sample, Field field, const std::vector<RowRange>& stored) {
+void hold(Sample& sample, Field field, const std::vector<HeldRows>& stored) {
   const auto tensor = sample.golden.fields.at(field);
   const auto shape = tensor.shape();
   const auto bytes = std::as_bytes(tensor.as<Bf16>());

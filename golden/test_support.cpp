@@ -57,10 +57,11 @@ Sample make_sample(const MoeConfig& config, std::int64_t batch, std::int64_t seq
   auto& golden = sample.golden;
   golden.kind = "golden";
   golden.contract = "hf";
-  golden.accumulators = {{AccumulatorKind::HopperAnySplit, {}},
-                         {AccumulatorKind::Hopper, {}},
-                         {AccumulatorKind::Hopper, {2, 1}},
-                         true};
+  golden.accumulators[ProductId::router] = {AccumulatorKind::HopperAnySplit, {}};
+  golden.accumulators[ProductId::gate_up] = {AccumulatorKind::Hopper, {}};
+  golden.accumulators[ProductId::down] = {AccumulatorKind::Hopper, {2, 1}};
+  golden.accumulators[ProductId::down_dw] = {AccumulatorKind::Hopper, {}};
+  golden.accumulators.rest_as_torch = true;
   golden.producer = "a test";
   golden.device = "cpu";
   golden.compute_capability = "9.0";

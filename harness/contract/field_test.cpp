@@ -71,11 +71,32 @@ TEST_SUITE("field") {
     CHECK(expected_shape(Field::hidden_states, {kSizes.config, 0}) == Shape{0, 64});
   }
 
+  TEST_CASE("rows and columns of any rank; experts' matrices come in blocks of whole ones") {
+    CHECK(rows_of(Field::token_counts_by_expert, kSizes) == 8);
+    CHECK(width_of(Field::token_counts_by_expert, kSizes) == 1);
+    CHECK(rows_of(Field::hidden_states_unpermute, kSizes) == 10);
+    CHECK(rows_of(Field::d_gate_up_proj, kSizes) == 8 * 64);
+    CHECK(width_of(Field::d_down_proj, kSizes) == 32);
+    for (const auto& row : kFields) {
+      std::int64_t next = 0;
+      for (const RowRange block : blocks_of(row.id, kSizes)) {
+        CHECK(block.begin == next);
+        next = block.end;
+      }
+      CHECK(next == rows_of(row.id, kSizes));
+    }
+    const Sizes qwen{{2048, 768, 128, 8, true}, 4};
+    CHECK(blocks_of(Field::first_gemm, qwen).size() == 1);
+    CHECK(blocks_of(Field::d_gate_up_proj, qwen).size() == 128);  // 3 million elements each
+    CHECK(blocks_of(Field::d_gate_up_proj, qwen)[1] == RowRange{1536, 3072});
+  }
+
   TEST_CASE("a gradient has the shape of what it is the gradient of") {
     for (const auto& row : kFields) {
       if (!row.name.starts_with("d_")) continue;
-      const auto of = row.id == Field::d_permuted_hidden_states ? std::optional(Field::second_gemm)
-                                                                : find_field(row.name.substr(2));
+      auto of = find_field(row.name.substr(2));
+      if (row.id == Field::d_permuted_hidden_states) of = Field::second_gemm;
+      if (row.id == Field::d_experts_hidden_states) of = Field::input_hidden_states;
       CAPTURE(row.name);
       REQUIRE(of.has_value());
       CHECK(expected_shape(row.id, kSizes) == expected_shape(*of, kSizes));

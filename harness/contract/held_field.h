@@ -12,10 +12,10 @@
 namespace assay {
 
 /// Rows of a tensor seen as [rows, columns]: columns is its last axis, the axes before it are flattened.
-struct RowRange {
+struct HeldRows {
   std::int64_t first = 0;
   std::int64_t count = 0;
-  friend bool operator==(const RowRange&, const RowRange&) = default;
+  friend bool operator==(const HeldRows&, const HeldRows&) = default;
 };
 
 struct HeldField {
@@ -24,7 +24,7 @@ struct HeldField {
   Shape shape;  // of the whole tensor
   /// SHA-256 of the raw elements: one per expert where the first axis is the expert, else one for all.
   std::vector<std::string> sha256;
-  std::vector<RowRange> stored;  // ascending, apart from each other
+  std::vector<HeldRows> stored;  // ascending, apart from each other
   Tensor rows;                   // [sum of the counts, columns], one range after the other
 };
 
