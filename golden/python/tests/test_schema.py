@@ -9,7 +9,7 @@ import numpy as np
 
 from assay_golden import schema
 from assay_golden.errors import InputError
-from assay_golden.fields import FIELDS, OPTIONAL
+from assay_golden.fields import FIELDS
 from assay_golden.fills import materialise
 from tests.problems import odd_fixture
 
@@ -37,7 +37,7 @@ class Schema(unittest.TestCase):
 
     def test_the_field_table_is_the_documents(self):
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[([^\]]*)\] \| (\w+) \|", SCHEMA_MD.read_text(), re.M)
-        self.assertEqual(rows, [(f.name, f.group, ", ".join(f.shape), f.dtype) for f in FIELDS.values() if f.name not in OPTIONAL])
+        self.assertEqual(rows, [(f.name, f.group, ", ".join(f.shape), f.dtype) for f in FIELDS.values()])
 
     def test_what_is_written_is_read(self):
         file = sample()
