@@ -1,12 +1,15 @@
 #include "gpu/bench.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
+#include <numeric>
+#include <string>
+#include <utility>
 
 #include "gpu/cublas.h"
-#include "gpu/fused_layer.h"
+#include "gpu/fused_launches.h"
 #include "gpu/graph_timer.h"
-#include "gpu/kernels/grouped_gemm.h"
 
 namespace assay {
 namespace gpu {
@@ -24,11 +27,26 @@ double limit_us(double flops, double bytes) {
   return std::max(flops / kRooflineFlops, bytes / kRooflineBytes) * 1e6;
 }
 
+/// Least bytes of the whole layer: weights of the experts hit, input and output once, the intermediate
+/// written and read.
+double layer_bytes(const LaunchSizes& s) {
+  return sizeof(bf16) *
+         (3 * s.experts_hit * s.inter * s.hidden + 2 * s.tokens * s.hidden + 2 * s.rows * s.inter);
+}
+
+/// A grouped product as cuBLAS takes it: a [S, k], b [E, n, k], out [S, n].
+struct CublasBar {
+  ProductId product;
+  const bf16* a;
+  const bf16* b;
+  bf16* out;
+  std::int64_t n, k;
+};
+
 GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options) {
   const Sizes& sizes = problem.sizes;
   const auto& config = sizes.config;
   const FusedWorkspace workspace(sizes, options);
-  const Routing routing = routing_of(workspace, sizes, options);
   const Stream stream;
   Cublas cublas(stream);
   ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
@@ -45,98 +63,69 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   result.fewest_rows = *std::min_element(counts.begin(), counts.end());
   result.most_rows = *std::max_element(counts.begin(), counts.end());
 
-  const auto tokens = static_cast<double>(sizes.tokens);
-  const auto rows = static_cast<double>(sizes.slots());
-  const auto hidden = static_cast<double>(config.hidden_size);
-  const auto inter = static_cast<double>(config.moe_intermediate_size);
-  const double router_flops = 2 * tokens * static_cast<double>(config.num_experts) * hidden;
-  const double flops1 = 4 * rows * hidden * inter;
-  const double flops2 = 2 * rows * hidden * inter;
-  // Least bytes: weights of the experts hit, x and out once, the intermediate written and read.
-  const double weights1 = static_cast<double>(result.experts_hit) * 4 * inter * hidden;
-  const double tokens_bytes = 2 * tokens * hidden;
-  const double inter_bytes = 2 * rows * inter;
-  const double rows_bytes = 2 * rows * hidden;
-
+  const LaunchSizes amounts{.tokens = static_cast<double>(sizes.tokens),
+                            .rows = static_cast<double>(sizes.slots()),
+                            .hidden = static_cast<double>(config.hidden_size),
+                            .inter = static_cast<double>(config.moe_intermediate_size),
+                            .experts = static_cast<double>(config.num_experts),
+                            .experts_hit = static_cast<double>(result.experts_hit)};
+  const FusedRun run = fused_run(problem, workspace, options);
   std::vector<Graph> graphs;
-  const auto add = [&](const char* what, double flops, double limit, const std::function<void()>& work) {
+  const auto add = [&](std::string what, double flops, double limit, const std::function<void()>& work) {
     GpuTiming timing;
-    timing.what = what;
+    timing.what = std::move(what);
     timing.flops = flops;
     timing.limit_us = limit;
     result.timings.push_back(std::move(timing));
     graphs.emplace_back(stream, work);
   };
-  const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
-                       .gate_up_proj = problem.gate_up_proj.data(),
-                       .intermediate = workspace.intermediate.data(),
-                       .first_gemm = nullptr,
-                       .gather = options.permute_x,
-                       .round_inner = options.contract == "hf"};
-  const Down down{workspace.intermediate.data(), problem.down_proj.data(), workspace.rows.data(),
-                  options.permute_y};
-  const bool wgmma = result.variant == "wgmma_sm90";
-  const double all_flops = flops1 + flops2 + router_flops;
-  add("layer", all_flops, limit_us(all_flops, 1.5 * weights1 + 2 * tokens_bytes + 2 * inter_bytes),
+  std::array<double, kProductCount> flops{};
+  for (const auto& launch : fused_launches())
+    if (launch.product && launch.wanted(options))
+      flops[static_cast<std::size_t>(*launch.product)] = launch.cost(amounts).flops;
+  const double all_flops = std::accumulate(flops.begin(), flops.end(), 0.0);
+  add("layer", all_flops, limit_us(all_flops, layer_bytes(amounts)),
       [&] { launch_fused(problem, workspace, options, stream); });
-  add("router product", router_flops, 0, [&] {
-    router_product(problem.input.data(), problem.gate.data(), workspace.logits.data(), sizes, stream);
-  });
-  add("softmax, top-k, order", 0, 0, [&] {
-    softmax_topk(workspace.logits.data(), routing, sizes, stream);
-    order_by_expert(routing, sizes, stream);
-  });
-  add(options.permute_x ? "gate_up with gather and swiglu" : "gate_up with swiglu", flops1,
-      limit_us(flops1, weights1 + tokens_bytes + inter_bytes), [&] {
-        if (wgmma)
-          gate_up_wgmma_sm90(gate_up, routing, sizes, options.kernel_config_fwd, stream);
-        else
-          gate_up_mma_sm80(gate_up, routing, sizes, stream);
-      });
-  add("down", flops2, limit_us(flops2, weights1 / 2 + inter_bytes + rows_bytes), [&] {
-    if (wgmma)
-      down_wgmma_sm90(down, routing, sizes, options.kernel_config_fwd, stream);
-    else
-      down_mma_sm80(down, routing, sizes, stream);
-  });
-  add("merge", 0, limit_us(0, rows_bytes + tokens_bytes), [&] {
-    merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights,
-          workspace.out.data(), options.contract == "hf", sizes, stream);
-  });
+  for (const auto& launch : fused_launches()) {
+    if (!launch.wanted(options)) continue;
+    const LaunchCost cost = launch.cost(amounts);
+    add(std::string(launch.name), cost.flops, cost.bytes > 0 ? limit_us(cost.flops, cost.bytes) : 0,
+        [&] { launch.launch(run, stream); });
+  }
+
   // Bars from cuBLAS, rows permuted already, no gather and no SwiGLU: one grouped call with these counts;
   // batches of equal counts; one dense product of as many operations with a single expert's weights.
-  const std::int64_t h = config.hidden_size;
-  const std::int64_t i = config.moe_intermediate_size;
-  const std::int64_t each = sizes.slots() / config.num_experts;
-  const Buffer<bf16> permuted("permuted input", sizes.slots() * h);
-  const Buffer<bf16> wide("first product", sizes.slots() * 2 * i);
-  const Buffer<bf16> narrow("second product", sizes.slots() * h);
-  const auto grouped1 =
-      grouped_operands(permuted.data(), problem.gate_up_proj.data(), wide.data(), counts, 2 * i, h);
-  const auto grouped2 =
-      grouped_operands(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), counts, h, i);
+  const std::int64_t hidden = config.hidden_size;
+  const std::int64_t inter = config.moe_intermediate_size;
+  const Buffer<bf16> permuted("permuted input", sizes.slots() * hidden);
+  const Buffer<bf16> wide("first product", sizes.slots() * 2 * inter);
+  const Buffer<bf16> narrow("second product", sizes.slots() * hidden);
+  const CublasBar bars[] = {
+      {ProductId::gate_up, permuted.data(), problem.gate_up_proj.data(), wide.data(), 2 * inter, hidden},
+      {ProductId::down, workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), hidden,
+       inter}};
+  std::vector<GroupedOperands> grouped;
+  for (const CublasBar& bar : bars)
+    grouped.push_back(grouped_operands(bar.a, bar.b, bar.out, counts, bar.n, bar.k));
   ASSAY_CUDA(cudaDeviceSynchronize());
-  permute_rows(problem.input.data(), routing.gather_indices, permuted.data(), sizes, stream);
-  add("cuBLAS grouped, these counts, gate_up", flops1, 0,
-      [&] { cublas.grouped_product(grouped1, 2 * i, h); });
-  add("cuBLAS grouped, these counts, down", flops2, 0, [&] { cublas.grouped_product(grouped2, h, i); });
-  if (each > 0) {
-    const auto products = static_cast<double>(each * config.num_experts) * hidden * inter;
-    add("cuBLAS batched, equal counts, gate_up", 4 * products, 0, [&] {
-      cublas.batched_product(permuted.data(), problem.gate_up_proj.data(), wide.data(), each, 2 * i, h,
-                             config.num_experts);
-    });
-    add("cuBLAS batched, equal counts, down", 2 * products, 0, [&] {
-      cublas.batched_product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), each, h,
-                             i, config.num_experts);
-    });
-  }
-  add("cuBLAS dense, gate_up", flops1, 0, [&] {
-    cublas.product(permuted.data(), problem.gate_up_proj.data(), wide.data(), sizes.slots(), 2 * i, h);
-  });
-  add("cuBLAS dense, down", flops2, 0, [&] {
-    cublas.product(workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), sizes.slots(), h,
-                   i);
+  permute_rows(problem.input.data(), run.routing.gather_indices, permuted.data(), sizes, stream);
+  const auto add_bars = [&](const std::string& what, double share, auto work) {
+    for (std::size_t b = 0; b < std::size(bars); ++b)
+      add(what + std::string(name(bars[b].product)), share * flops[static_cast<std::size_t>(bars[b].product)],
+          0, [&, b] { work(b); });
+  };
+  add_bars("cuBLAS grouped, these counts, ", 1.0,
+           [&](std::size_t b) { cublas.grouped_product(grouped[b], bars[b].n, bars[b].k); });
+  const std::int64_t each = sizes.slots() / config.num_experts;
+  if (each > 0)
+    add_bars("cuBLAS batched, equal counts, ",
+             static_cast<double>(each * config.num_experts) / static_cast<double>(sizes.slots()),
+             [&](std::size_t b) {
+               cublas.batched_product(bars[b].a, bars[b].b, bars[b].out, each, bars[b].n, bars[b].k,
+                                      config.num_experts);
+             });
+  add_bars("cuBLAS dense, ", 1.0, [&](std::size_t b) {
+    cublas.product(bars[b].a, bars[b].b, bars[b].out, sizes.slots(), bars[b].n, bars[b].k);
   });
 
   const Replays replays = time_replays(graphs, kRepetitions, stream);

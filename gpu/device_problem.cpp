@@ -65,12 +65,12 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       gather_indices("gather_indices", sizes.slots()),
       row_of_slot("row_of_slot", sizes.slots()),
       tiles("row tiles", max_row_tiles(sizes)),
-      tile_count("tile count", 5) {}
+      counters("tile counters", 1) {}
 
-Routing RoutingBuffers::view(bool wide) const {
+DeviceRouting RoutingBuffers::view(bool wide) const {
   return {
       selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(), gather_indices.data(),
-      row_of_slot.data(),      tiles.data(),        tile_count.data(),   wide};
+      row_of_slot.data(),      tiles.data(),        counters.data(),     wide};
 }
 
 void RoutingBuffers::verify_guards() const {
@@ -81,7 +81,7 @@ void RoutingBuffers::verify_guards() const {
   gather_indices.verify_guards();
   row_of_slot.verify_guards();
   tiles.verify_guards();
-  tile_count.verify_guards();
+  counters.verify_guards();
 }
 
 void RoutingBuffers::poison() {
@@ -92,7 +92,7 @@ void RoutingBuffers::poison() {
   gather_indices.poison();
   row_of_slot.poison();
   tiles.poison();
-  tile_count.poison();
+  counters.poison();
 }
 
 void store_routing(Candidate& candidate, const RoutingBuffers& routing, const Sizes& sizes) {

@@ -39,7 +39,7 @@ DeviceProblem upload(const Problem& problem);
 /// Buffers of the routing, and the pointers kernels take.
 struct RoutingBuffers {
   explicit RoutingBuffers(const Sizes& sizes);
-  Routing view(bool wide = false) const;
+  DeviceRouting view(bool wide = false) const;
   void verify_guards() const;
   void poison();
 
@@ -50,7 +50,7 @@ struct RoutingBuffers {
   Buffer<std::int32_t> gather_indices;
   Buffer<std::int32_t> row_of_slot;
   Buffer<RowTile> tiles;
-  Buffer<std::int32_t> tile_count;
+  Buffer<TileCounters> counters;
 };
 
 /// Copies a device buffer into the candidate's field, which must have as many elements.

@@ -1,9 +1,15 @@
 #include "gpu/fused_layer.h"
 
+#include "gpu/fused_launches.h"
 #include "gpu/kernels/grouped_gemm.h"
 
 namespace assay::gpu {
 namespace {
+
+// Under fused_fp32 the field would hold values that nothing was computed from.
+bool stores_first_gemm(const GpuOptions& options) {
+  return options.debug_fields && rounding_of(options.contract, "gpu_fused") == Rounding::Hf;
+}
 
 std::int64_t elements(bool wanted, std::int64_t rows, std::int64_t columns) {
   return wanted ? rows * columns : 0;
@@ -15,9 +21,8 @@ FusedWorkspace::FusedWorkspace(const Sizes& sizes, const GpuOptions& options)
     : routing(sizes),
       logits("router_logits", sizes.tokens * sizes.config.num_experts),
       permuted("permuted input", elements(!options.permute_x, sizes.slots(), sizes.config.hidden_size)),
-      // Under fused_fp32 the field would hold values that nothing was computed from.
-      first_gemm("first_gemm", elements(options.debug_fields && options.contract == "hf", sizes.slots(),
-                                        2 * sizes.config.moe_intermediate_size)),
+      first_gemm("first_gemm",
+                 elements(stores_first_gemm(options), sizes.slots(), 2 * sizes.config.moe_intermediate_size)),
       intermediate("intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
       rows(options.permute_y ? "hidden_states_unpermute" : "second_gemm",
            sizes.slots() * sizes.config.hidden_size),
@@ -55,8 +60,7 @@ std::vector<unsigned char> results(const FusedWorkspace& workspace) {
 }
 
 void require_runnable(const Sizes& sizes, const GpuOptions& options) {
-  if (options.contract != "hf" && options.contract != "fused_fp32")
-    throw UsageError("expected contract hf or fused_fp32 for gpu_fused, found " + options.contract);
+  rounding_of(options.contract, "gpu_fused");
   if (auto reason = invalid(options.kernel_config_fwd)) throw UsageError(*reason);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
@@ -72,43 +76,16 @@ std::string variant_of(const GpuOptions& options) {
   return has_wgmma_sm90() ? "wgmma_sm90" : "mma_sm80";
 }
 
-Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {
+DeviceRouting routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {
   return workspace.routing.view(variant_of(options) == "wgmma_sm90" &&
                                 wide_tiles_wgmma_sm90(options.kernel_config_fwd, sizes));
 }
 
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options,
                   cudaStream_t stream) {
-  const Sizes& sizes = problem.sizes;
-  const Routing routing = routing_of(workspace, sizes, options);
-  const bool hf = options.contract == "hf";
-  const bool wgmma = variant_of(options) == "wgmma_sm90";
-
-  router_product(problem.input.data(), problem.gate.data(), workspace.logits.data(), sizes, stream);
-  softmax_topk(workspace.logits.data(), routing, sizes, stream);
-  order_by_expert(routing, sizes, stream);
-  if (!options.permute_x)
-    permute_rows(problem.input.data(), routing.gather_indices, workspace.permuted.data(), sizes, stream);
-
-  const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
-                       .gate_up_proj = problem.gate_up_proj.data(),
-                       .intermediate = workspace.intermediate.data(),
-                       .first_gemm = workspace.first_gemm.size() > 0 ? workspace.first_gemm.data() : nullptr,
-                       .gather = options.permute_x,
-                       .round_inner = hf};
-  const Down down{.intermediate = workspace.intermediate.data(),
-                  .down_proj = problem.down_proj.data(),
-                  .out = workspace.rows.data(),
-                  .scatter = options.permute_y};
-  if (wgmma) {
-    gate_up_wgmma_sm90(gate_up, routing, sizes, options.kernel_config_fwd, stream);
-    down_wgmma_sm90(down, routing, sizes, options.kernel_config_fwd, stream);
-  } else {
-    gate_up_mma_sm80(gate_up, routing, sizes, stream);
-    down_mma_sm80(down, routing, sizes, stream);
-  }
-  merge(workspace.rows.data(), options.permute_y ? nullptr : routing.row_of_slot, routing.topk_weights,
-        workspace.out.data(), hf, sizes, stream);
+  const FusedRun run = fused_run(problem, workspace, options);
+  for (const auto& launch : fused_launches())
+    if (launch.wanted(options)) launch.launch(run, stream);
 }
 
 }  // namespace assay::gpu

@@ -33,7 +33,7 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options);
 std::string variant_of(const GpuOptions& options);
 
 /// The workspace's routing, in tiles of these products.
-Routing routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options);
+DeviceRouting routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options);
 
 /// Launches the layer on `stream`.
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options,

@@ -7,13 +7,14 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <random>
+#include <span>
 
-#include "gpu/engine/tensor_core_model.h"
+#include "gpu/fused_launches.h"
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/pipeline.h"
 #include "gpu/repeat_check.h"
 #include "gpu/selfcheck_problem.h"
+#include "gpu/selfcheck_products.h"
 #include "harness/contract/error.h"
 
 namespace {
@@ -70,49 +71,20 @@ std::int64_t compare(const char* what, const Candidate& a, const Candidate& b, b
   return expect_equal ? total : 0;
 }
 
-// Sampled elements of the three products against the model, each from the candidate's own upstream fields.
-std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate) {
-  const Sizes sizes = problem.sizes();
-  if (sizes.tokens == 0) return 0;
-  const auto& config = sizes.config;
-  const auto hidden = static_cast<std::size_t>(config.hidden_size);
-  const auto inter = static_cast<std::size_t>(config.moe_intermediate_size);
-  const auto gather = candidate.fields.at(Field::gather_indices).as<std::int32_t>();
-  const auto selected = candidate.fields.at(Field::selected_experts).as<std::int32_t>();
-  const auto x = problem.input.as<Bf16>();
-  std::mt19937_64 random(1);
-  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
-  std::int64_t wrong[3] = {};
+// Sampled elements of the products against the model, each from the candidate's own upstream fields.
+std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate,
+                                std::span<const ProductId> products) {
+  if (problem.sizes().tokens == 0) return 0;
   constexpr int kSamples = 500;
-  for (int i = 0; i < kSamples; ++i) {
-    const std::size_t token = below(static_cast<std::size_t>(sizes.tokens));
-    const std::size_t expert = below(static_cast<std::size_t>(config.num_experts));
-    const float logit = gpu::tensor_core_dot(x.subspan(token * hidden, hidden),
-                                             problem.gate.as<Bf16>().subspan(expert * hidden, hidden));
-    wrong[0] += round_to_bf16(logit) !=
-                candidate.fields.at(Field::router_logits)
-                    .as<Bf16>()[token * static_cast<std::size_t>(config.num_experts) + expert];
-
-    const std::size_t r = below(gather.size());
-    const auto slot = static_cast<std::size_t>(gather[r]);
-    const auto w1 = problem.experts(Field::gate_up_proj, selected[slot]);
-    const std::size_t c1 = below(2 * inter);
-    const float first =
-        gpu::tensor_core_dot(x.subspan(slot / static_cast<std::size_t>(config.top_k) * hidden, hidden),
-                             w1.values.subspan(c1 * hidden, hidden));
-    wrong[1] += round_to_bf16(first) != candidate.fields.at(Field::first_gemm).as<Bf16>()[r * 2 * inter + c1];
-
-    const auto w2 = problem.experts(Field::down_proj, selected[slot]);
-    const std::size_t c2 = below(hidden);
-    const float second =
-        gpu::tensor_core_dot(candidate.fields.at(Field::intermediate).as<Bf16>().subspan(r * inter, inter),
-                             w2.values.subspan(c2 * inter, inter));
-    wrong[2] += round_to_bf16(second) != candidate.fields.at(Field::second_gemm).as<Bf16>()[r * hidden + c2];
+  std::int64_t total = 0;
+  std::printf("    %-28s", "tensor-core model");
+  for (const ProductId product : products) {
+    const std::int64_t wrong = gpu::count_samples_that_differ(problem, candidate, product, kSamples);
+    std::printf(" %s %lld,", std::string(name(product)).c_str(), static_cast<long long>(wrong));
+    total += wrong;
   }
-  std::printf("    %-28s router %lld, gate_up %lld, down %lld of %d sampled differ\n", "tensor-core model",
-              static_cast<long long>(wrong[0]), static_cast<long long>(wrong[1]),
-              static_cast<long long>(wrong[2]), kSamples);
-  return wrong[0] + wrong[1] + wrong[2];
+  std::printf(" of %d sampled differ\n", kSamples);
+  return total;
 }
 
 std::int64_t check(const Case& one) {
@@ -125,7 +97,7 @@ std::int64_t check(const Case& one) {
   GpuOptions portable;
   portable.kernel_config_fwd.variant = "mma_sm80";
   const Candidate base = run_gpu_fused(problem, portable);
-  std::int64_t wrong = compare_with_model(problem, base);
+  std::int64_t wrong = compare_with_model(problem, base, gpu::fused_products(portable));
   // cuBLAS may split K: its bits are information.
   compare("cublas", base, run_gpu_cublas(problem), false);
   compare("cublas, grouped", base, run_gpu_cublas_grouped(problem), false);

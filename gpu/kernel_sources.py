@@ -5,10 +5,10 @@ import pathlib
 import sys
 
 total = hashlib.sha256()
-for path in sorted(pathlib.Path(__file__).resolve().parent.iterdir()):
+for path in sorted(pathlib.Path(__file__).resolve().parent.rglob("*")):
     if path.suffix in (".cu", ".cuh"):
         total.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-text = f"""// Generated: a hash over gpu/*.cu and gpu/*.cuh.
+text = f"""// Generated: a hash over the .cu and .cuh files of gpu/ and its rooms.
 #pragma once
 
 inline constexpr const char* kKernelSources = "{total.hexdigest()[:16]}";

@@ -31,7 +31,7 @@ void expert_products(Cublas& cublas, Calls calls, const bf16* a, const bf16* b, 
 }
 
 Candidate run(const Problem& problem, const GpuOptions& options, const std::string& name, Calls calls) {
-  if (options.contract != "hf")
+  if (rounding_of(options.contract, name) != Rounding::Hf)
     throw UsageError("expected contract hf for " + name + ", found " + options.contract);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   const Sizes sizes = problem.sizes();
@@ -45,7 +45,7 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   const Stream stream;
   Cublas cublas(stream);
   const RoutingBuffers buffers(sizes);
-  const Routing routing = buffers.view();
+  const DeviceRouting routing = buffers.view();
   const Buffer<bf16> logits("router_logits", sizes.tokens * experts);
   const Buffer<bf16> permuted("permuted input", slots * hidden);
   const Buffer<bf16> first_gemm("first_gemm", slots * 2 * inter);
@@ -70,7 +70,7 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   expert_products(cublas, calls, intermediate.data(), device.down_proj.data(), second_gemm.data(), counts,
                   hidden, inter, stream);
   unpermute_rows(second_gemm.data(), routing.gather_indices, unpermuted.data(), sizes, stream);
-  merge(unpermuted.data(), nullptr, routing.topk_weights, out.data(), true, sizes, stream);
+  merge(unpermuted.data(), nullptr, routing.topk_weights, out.data(), Rounding::Hf, sizes, stream);
   ASSAY_CUDA(cudaStreamSynchronize(stream));
 
   buffers.verify_guards();
@@ -81,11 +81,8 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   Candidate candidate = describe_candidate(name);
   candidate.provenance["cublas"] = cublas.version();
   // cuBLAS chooses its splits of K by shape.
-  candidate.accumulators = {{AccumulatorKind::HopperAnySplit, {}},
-                            {AccumulatorKind::HopperAnySplit, {}},
-                            {AccumulatorKind::HopperAnySplit, {}},
-                            true};
-  if (!candidate.from_hopper()) candidate.accumulators = {};
+  if (candidate.from_hopper())
+    candidate.accumulators = every_product({AccumulatorKind::HopperAnySplit, {}}, true);
   store_routing(candidate, buffers, sizes);
   store_field(candidate, Field::router_logits, logits, sizes);
   store_field(candidate, Field::first_gemm, first_gemm, sizes);

@@ -1,5 +1,5 @@
 // gpu_fused as a pipeline: upload, poison, launch, verify the guards, bring the fields back.
-#include "gpu/fused_layer.h"
+#include "gpu/fused_launches.h"
 #include "gpu/pipeline.h"
 
 namespace assay {
@@ -23,13 +23,14 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   candidate.provenance["grouped_gemm"] = variant_of(options);
   candidate.provenance["permute_x"] = options.permute_x ? "true" : "false";
   candidate.provenance["permute_y"] = options.permute_y ? "true" : "false";
-  if (candidate.from_hopper())
-    candidate.accumulators = {
-        {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, {AccumulatorKind::Hopper, {}}, true};
+  if (candidate.from_hopper()) {
+    for (const ProductId product : fused_products(options))
+      candidate.accumulators[product] = {AccumulatorKind::Hopper, {}};
+    candidate.accumulators.rest_as_torch = true;
+  }
   store_field(candidate, Field::router_logits, workspace.logits, sizes);
   store_routing(candidate, workspace.routing, sizes);
-  if (options.debug_fields && options.contract == "hf")
-    store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);
+  if (workspace.first_gemm.size() > 0) store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);
   store_field(candidate, Field::intermediate, workspace.intermediate, sizes);
   store_field(candidate, options.permute_y ? Field::hidden_states_unpermute : Field::second_gemm,
               workspace.rows, sizes);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "gpu/kernels/rounding.h"
 #include "harness/contract/error.h"
 
 using namespace assay;
@@ -37,6 +38,13 @@ TEST_SUITE("gpu-pipeline") {
     CHECK_FALSE(gpu_unsupported(sizes(2048, 768, 128, 8)).has_value());
     CHECK_FALSE(gpu_unsupported(sizes(4096, 1536, 128, 8)).has_value());
     CHECK_FALSE(gpu_unsupported(sizes(2048, 512, 512, 10)).has_value());
+  }
+
+  TEST_CASE("a contract becomes a rounding once, and one without kernels is refused by name") {
+    CHECK(gpu::rounding_of("hf", "gpu_fused") == gpu::Rounding::Hf);
+    CHECK(gpu::rounding_of("fused_fp32", "gpu_fused") == gpu::Rounding::FusedFp32);
+    CHECK_THROWS_WITH_AS(gpu::rounding_of("hf_eager", "gpu_fused"),
+                         "expected contract hf or fused_fp32 for gpu_fused, found hf_eager", UsageError);
   }
 
   TEST_CASE("a kernel config outside its lists is refused, never adjusted") {

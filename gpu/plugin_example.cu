@@ -16,7 +16,7 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
-struct Layer {
+struct ExampleLayer {
   std::int64_t T, H, I, E, K;
   bool renormalise;
   const bf16 *x, *gate, *gate_up, *down;
@@ -32,13 +32,13 @@ __device__ bf16 dot(const bf16* a, const bf16* b, std::int64_t k) {
 __device__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 __device__ std::int64_t element() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
-__global__ void router(Layer l) {
+__global__ void router(ExampleLayer l) {
   const std::int64_t i = element();
   if (i < l.T * l.E) l.logits[i] = dot(l.x + i / l.E * l.H, l.gate + i % l.E * l.H, l.H);
 }
 
 // One thread per token: softmax in fp32, the K largest, the lower index among equals.
-__global__ void topk(Layer l) {
+__global__ void topk(ExampleLayer l) {
   const std::int64_t t = element();
   if (t >= l.T) return;
   const bf16* logits = l.logits + t * l.E;
@@ -63,7 +63,7 @@ __global__ void topk(Layer l) {
 }
 
 // One thread per expert: its first row, then its slots in ascending order.
-__global__ void order(Layer l) {
+__global__ void order(ExampleLayer l) {
   const std::int64_t e = element(), slots = l.T * l.K;
   if (e >= l.E) return;
   std::int64_t row = 0, begin;
@@ -74,14 +74,14 @@ __global__ void order(Layer l) {
   l.counts[e] = static_cast<std::int32_t>(row - begin);
 }
 
-__global__ void gate_up(Layer l) {
+__global__ void gate_up(ExampleLayer l) {
   const std::int64_t i = element(), row = i / (2 * l.I), n = i % (2 * l.I);
   if (row >= l.T * l.K) return;
   const std::int64_t slot = l.gather[row];
   l.first[i] = dot(l.x + slot / l.K * l.H, l.gate_up + (l.selected[slot] * 2 * l.I + n) * l.H, l.H);
 }
 
-__global__ void swiglu(Layer l) {
+__global__ void swiglu(ExampleLayer l) {
   const std::int64_t i = element(), row = i / l.I, n = i % l.I;
   if (row >= l.T * l.K) return;
   const float g = __bfloat162float(l.first[row * 2 * l.I + n]);
@@ -89,7 +89,7 @@ __global__ void swiglu(Layer l) {
                                     __bfloat162float(l.first[row * 2 * l.I + l.I + n]));
 }
 
-__global__ void down(Layer l) {
+__global__ void down(ExampleLayer l) {
   const std::int64_t i = element(), row = i / l.H, n = i % l.H;
   if (row >= l.T * l.K) return;
   const std::int64_t slot = l.gather[row];
@@ -97,7 +97,7 @@ __global__ void down(Layer l) {
   l.unpermuted[slot * l.H + n] = l.second[i];
 }
 
-__global__ void merge(Layer l) {
+__global__ void merge(ExampleLayer l) {
   const std::int64_t i = element(), t = i / l.H, n = i % l.H;
   if (t >= l.T) return;
   float sum = 0.0f;
@@ -106,7 +106,7 @@ __global__ void merge(Layer l) {
   l.out[i] = __float2bfloat16_rn(sum);
 }
 
-void launch(void (*kernel)(Layer), std::int64_t elements, const Layer& layer) {
+void launch(void (*kernel)(ExampleLayer), std::int64_t elements, const ExampleLayer& layer) {
   constexpr int kThreads = 128;
   if (elements > 0) kernel<<<static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads>>>(layer);
 }
@@ -114,26 +114,26 @@ void launch(void (*kernel)(Layer), std::int64_t elements, const Layer& layer) {
 std::int32_t forward(const assay_problem* p, const assay_results* r, char* why, std::int64_t why_size) {
   const auto in = [](const std::uint16_t* pointer) { return reinterpret_cast<const bf16*>(pointer); };
   const auto out = [](std::uint16_t* pointer) { return reinterpret_cast<bf16*>(pointer); };
-  const Layer l = {p->tokens,
-                   p->hidden_size,
-                   p->moe_intermediate_size,
-                   p->num_experts,
-                   p->top_k,
-                   p->norm_topk_prob != 0,
-                   in(p->input_hidden_states),
-                   in(p->gate),
-                   in(p->gate_up_proj),
-                   in(p->down_proj),
-                   out(r->router_logits),
-                   out(r->topk_weights),
-                   out(r->first_gemm),
-                   out(r->intermediate),
-                   out(r->second_gemm),
-                   out(r->hidden_states_unpermute),
-                   out(r->hidden_states),
-                   r->selected_experts,
-                   r->token_counts_by_expert,
-                   r->gather_indices};
+  const ExampleLayer l = {p->tokens,
+                          p->hidden_size,
+                          p->moe_intermediate_size,
+                          p->num_experts,
+                          p->top_k,
+                          p->norm_topk_prob != 0,
+                          in(p->input_hidden_states),
+                          in(p->gate),
+                          in(p->gate_up_proj),
+                          in(p->down_proj),
+                          out(r->router_logits),
+                          out(r->topk_weights),
+                          out(r->first_gemm),
+                          out(r->intermediate),
+                          out(r->second_gemm),
+                          out(r->hidden_states_unpermute),
+                          out(r->hidden_states),
+                          r->selected_experts,
+                          r->token_counts_by_expert,
+                          r->gather_indices};
   const std::int64_t rows = l.T * l.K;
   launch(router, l.T * l.E, l);
   launch(topk, l.T, l);

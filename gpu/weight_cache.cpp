@@ -43,7 +43,7 @@ std::shared_ptr<const DeviceMatrix> WeightCache::place(const ExpertMatrix& matri
   auto placed = uploaded(matrix.values, n, k);
   if (matrix.owner != nullptr && bytes_ + placed->values.bytes() <= budget_) {
     bytes_ += placed->values.bytes();
-    held_.emplace(matrix.values.data(), Entry{matrix.owner, placed});
+    held_.emplace(matrix.values.data(), HeldMatrix{matrix.owner, placed});
   }
   return placed;
 }

@@ -29,12 +29,12 @@ class WeightCache {
   std::shared_ptr<const DeviceMatrix> place(const ExpertMatrix& matrix, std::int64_t n, std::int64_t k);
 
  private:
-  struct Entry {
+  struct HeldMatrix {
     std::shared_ptr<const void> owner;
     std::shared_ptr<const DeviceMatrix> matrix;
   };
   std::mutex mutex_;
-  std::map<const Bf16*, Entry> held_;
+  std::map<const Bf16*, HeldMatrix> held_;
   std::size_t bytes_ = 0, budget_ = 0;
 };
 

@@ -276,7 +276,7 @@ TEST_SUITE("layering") {
   TEST_CASE("no two types share a name") {
     TypeNames names;
     for (const auto& path : sources("."))
-      if (is_code(path) && !starts_with(path, "gpu"))  // whose names are not yet all their own
+      if (is_code(path))
         for (const auto& complaint : names.complaints(path, read(path))) FAIL_CHECK(complaint);
   }
 

@@ -15,7 +15,7 @@ constexpr int kEachRows = 4, kEachColumns = 2;  // of a thread
 constexpr int kThreads = (kTile / kEachRows) * (kColumns / kEachColumns);
 static_assert(kThreads == 256, "sixteen threads along each side");
 
-struct Element {
+struct ElementSums {
   double total = 0.0, sum = 0.0;  // of the parts that ended, of the part that runs
   float spread = 0.0f, squares = 0.0f, running = 0.0f;
   float before = 0.0f, top = 0.0f;  // |sum| before this step; the step's largest term
@@ -25,7 +25,7 @@ __device__ float magnitude(double x) { return fabsf(static_cast<float>(x)); }
 
 /// What a step may lose, in units of 2^-23: |s| for cutting the result, 4 times the largest addend for
 /// cutting 16 of them at 2^-25.
-__device__ void end_step(Element& e, float terms_per_spread) {
+__device__ void end_step(ElementSums& e, float terms_per_spread) {
   const float after = magnitude(e.sum), term = e.top * terms_per_spread;
   e.running += after + 4.0f * (e.before > term ? e.before : term);
   e.before = after;
@@ -33,7 +33,7 @@ __device__ void end_step(Element& e, float terms_per_spread) {
 }
 
 /// A partial sum is added to the total, rounded to nearest.
-__device__ void end_part(Element& e, bool split) {
+__device__ void end_part(ElementSums& e, bool split) {
   e.total += e.sum;
   e.sum = 0.0;
   e.before = 0.0f;
@@ -42,8 +42,8 @@ __device__ void end_part(Element& e, bool split) {
 
 template <bool kRunning>
 __global__ void __launch_bounds__(kThreads, 2)
-    bounded_product_kernel(ProductOperands operands, const BoundedTerm* left, PartEnds parts,
-                           float terms_per_spread, BoundedSums* out) {
+    bounded_product_kernel(DeviceOperands operands, const BoundedTerm* left, PartEnds parts,
+                           float terms_per_spread, DeviceSums* out) {
   __shared__ double a_ref[kStep][kTile], b_wide[kStep][kColumns];
   __shared__ float a_spread[kStep][kTile], a_squares[kStep][kTile], b_magnitude[kStep][kColumns];
   const ProductTile tile = operands.tiles[blockIdx.y];
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const std::int64_t first_column = std::int64_t{blockIdx.x} * kColumns;
   const int row = threadIdx.x / (kColumns / kEachColumns) * kEachRows,
             column = threadIdx.x % (kColumns / kEachColumns) * kEachColumns;
-  Element elements[kEachRows][kEachColumns];
+  ElementSums elements[kEachRows][kEachColumns];
   int part = 0;
   const std::int64_t steps = (operands.k + kStep - 1) / kStep;
   for (std::int64_t s = 0; s < steps; ++s) {
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         const float size = b_magnitude[k][column + j], square = size * size;
 #pragma unroll
         for (int i = 0; i < kEachRows; ++i) {
-          Element& e = elements[i][j];
+          ElementSums& e = elements[i][j];
           e.sum += a_ref[k][row + i] * b;
           const float term = a_spread[k][row + i] * size;
           e.spread += term;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int j = 0; j < kEachColumns; ++j) {
       if (row + i >= tile.rows || first_column + column + j >= operands.n) continue;
-      const Element& e = elements[i][j];
+      const ElementSums& e = elements[i][j];
       out[(tile.first + row + i) * operands.n + first_column + column + j] = {e.total, e.spread, e.squares,
                                                                               e.running, 0};
     }
@@ -136,8 +136,8 @@ __global__ void column_granularity_kernel(const bf16* weights, std::int64_t k, s
 
 }  // namespace
 
-void bounded_product(const ProductOperands& operands, const BoundedTerm* left, const PartEnds& parts,
-                     bool running, float terms_per_spread, BoundedSums* out, cudaStream_t stream) {
+void bounded_product(const DeviceOperands& operands, const BoundedTerm* left, const PartEnds& parts,
+                     bool running, float terms_per_spread, DeviceSums* out, cudaStream_t stream) {
   ASSAY_CHECK(operands.tile_count > 0 && operands.tile_count < 65536 && operands.n > 0 && operands.k > 0,
               "expected 1 to 65,535 row tiles and a product that is not empty");
   ASSAY_CHECK(parts.count > 0 && parts.count <= kMostParts &&

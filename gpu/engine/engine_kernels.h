@@ -16,7 +16,7 @@ struct ProductTile {
   std::int32_t rows;
 };
 
-struct ProductOperands {
+struct DeviceOperands {
   const ProductTile* tiles;  // [tile_count], at most the launcher's tile rows each
   std::int64_t tile_count;
   const std::int32_t* source;  // [rows]
@@ -42,7 +42,7 @@ struct alignas(16) BoundedTerm {
 };
 
 /// The sums of harness's ProductSums over one element's terms.
-struct BoundedSums {
+struct DeviceSums {
   double ref;
   float spread, squares, running;
   std::int32_t unused;
@@ -51,8 +51,8 @@ struct BoundedSums {
 inline constexpr int kBoundedTileRows = 64;
 /// left [left_rows, k], out [rows, n]. `running` asks for the running bound of the order that `parts`
 /// describes; |a||b| is a term's spread times `terms_per_spread` then.
-void bounded_product(const ProductOperands& operands, const BoundedTerm* left, const PartEnds& parts,
-                     bool running, float terms_per_spread, BoundedSums* out, cudaStream_t stream);
+void bounded_product(const DeviceOperands& operands, const BoundedTerm* left, const PartEnds& parts,
+                     bool running, float terms_per_spread, DeviceSums* out, cudaStream_t stream);
 
 /// lowest[c]: the largest power of two that divides column c of a matrix [n, k], as its exponent; kAllZero
 /// where the column is zero, kNotFinite where it has an Inf or a NaN.
@@ -79,7 +79,7 @@ void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int
                        const PredictedLeft& out, cudaStream_t stream);
 /// `fraction_bits` is what the accumulator keeps behind the largest exponent; anything but Hopper's 25 is a
 /// planted fault.
-void predicted_product(const ProductOperands& operands, const DevicePrediction* left,
+void predicted_product(const DeviceOperands& operands, const DevicePrediction* left,
                        const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits,
                        DevicePrediction* out, cudaStream_t stream);
 

@@ -66,7 +66,7 @@ __device__ double error_ratio(double out, std::uint32_t bits, const DeviceInterv
 }
 
 /// Of one element; all zero where the interval judges alone.
-struct Deviation {
+struct CellDeviation {
   bool flipped = false;
   double flip_chance = 0.0, excess = 0.0, excess_expected = 0.0, z2 = 0.0, z2_of_rounding = 0.0,
          contract_ulps = 0.0;
@@ -75,7 +75,8 @@ struct Deviation {
 /// Expectations where errors have nothing to do with the reference's place in its cell of rounding: a
 /// boundary lies between the two with chance E|e| / width, and on a boundary itself up to twice the share
 /// that differs at all.
-__device__ void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t rounded_ref, Deviation& to) {
+__device__ void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t rounded_ref,
+                                         CellDeviation& to) {
   if (!(to.flip_chance > 0.0) || !(x.noise > 0.0f && isfinite(x.noise))) return;
   const double magnitude = fabs(x.ref), value = value_of(rounded_ref), above = value_of(rounded_ref + 1);
   const double below = rounded_ref == 0 ? -above : value_of(rounded_ref - 1);
@@ -92,8 +93,8 @@ __device__ void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t 
 /// Flips and excess energy of one finite element against what legal implementations show at most on average.
 /// With d the distance of the reference to the nearest rounding boundary: a flip needs an error of at least
 /// d, so its chance is at most (noise / d)^2.
-__device__ Deviation deviation(std::uint32_t bits, const DeviceInterval& x, bool carried) {
-  Deviation to;
+__device__ CellDeviation deviation(std::uint32_t bits, const DeviceInterval& x, bool carried) {
+  CellDeviation to;
   const std::uint32_t rounded_ref = rounded_bits(fabs(x.ref));
   if (!finite(bits) || !(fabs(x.ref) <= kLargest) || !finite(rounded_ref)) return to;
   const double out = signbit(x.ref) ? -value_of(bits) : value_of(bits);
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(kThreads)
     cell.non_finite += !ok && !finite(bits);
     cell.mismatched += ordinal(rounded_bits(x.ref)) != ordinal(bits);
     cell.max_ratio = largest(cell.max_ratio, error_ratio(value, bits, x));
-    const Deviation d = deviation(bits, x, field.carried);
+    const CellDeviation d = deviation(bits, x, field.carried);
     (i < 64 ? cell.flipped_low : cell.flipped_high) |= static_cast<unsigned long long>(d.flipped) << (i % 64);
     cell.flips_expected += d.flip_chance;
     cell.excess += d.excess_expected < kExcessCap ? d.z2 - d.z2_of_rounding : d.excess;

@@ -110,9 +110,9 @@ struct LeftTerms {
   }
 };
 
-class Engine {
+class DeviceEngine {
  public:
-  explicit Engine(int fraction_bits) : fraction_bits_(fraction_bits) {}
+  explicit DeviceEngine(int fraction_bits) : fraction_bits_(fraction_bits) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
     if (!fits(product)) return false;
@@ -124,10 +124,10 @@ class Engine {
       return false;
     const std::scoped_lock lock(mutex_);
     const Buffer<BoundedTerm> terms("left terms", static_cast<std::int64_t>(left.terms.size()));
-    const Buffer<BoundedSums> sums("bounded sums", static_cast<std::int64_t>(out.size()));
+    const Buffer<DeviceSums> sums("bounded sums", static_cast<std::int64_t>(out.size()));
     ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
     link_.upload(terms.data(), left.terms.data(), terms.bytes(), stream_);
-    const auto matrices = with_operands(product, kBoundedTileRows, [&](const ProductOperands& operands) {
+    const auto matrices = with_operands(product, kBoundedTileRows, [&](const DeviceOperands& operands) {
       bounded_product(operands, terms.data(), parts, left.shape.running,
                       static_cast<float>(1.0 / left.shape.c), sums.data(), stream_);
     });
@@ -135,11 +135,10 @@ class Engine {
     for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g)
       columns_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]),
                             matrices[g] ? matrices[g]->granularity.data() : nullptr);
-    link_.receive(sums.data(), sums.bytes(), sizeof(BoundedSums), stream_,
+    link_.receive(sums.data(), sums.bytes(), sizeof(DeviceSums), stream_,
                   [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
-                    const auto* from = reinterpret_cast<const BoundedSums*>(bytes);
-                    const std::size_t first = at / sizeof(BoundedSums),
-                                      elements = count / sizeof(BoundedSums),
+                    const auto* from = reinterpret_cast<const DeviceSums*>(bytes);
+                    const std::size_t first = at / sizeof(DeviceSums), elements = count / sizeof(DeviceSums),
                                       n = static_cast<std::size_t>(product.n);
 #pragma omp parallel for schedule(static)
                     for (std::size_t i = 0; i < elements; ++i) {
@@ -178,7 +177,7 @@ class Engine {
     ASSAY_CUDA(cudaStreamSynchronize(stream_));
     if (wide != 0) return false;
     const Buffer<DevicePrediction> result("predicted product", static_cast<std::int64_t>(out.size()));
-    with_operands(product, kPredictedTileRows, [&](const ProductOperands& operands) {
+    with_operands(product, kPredictedTileRows, [&](const DeviceOperands& operands) {
       predicted_product(operands, left.data(), prepared, parts, fraction_bits_, result.data(), stream_);
     });
     link_.download(out.data(), result.data(), result.bytes(), stream_);
@@ -227,7 +226,7 @@ class Engine {
         uploaded("source rows", std::vector<std::int32_t>(product.source.begin(), product.source.end()));
     const auto weights = uploaded("weight pointers", pointers);
     ASSAY_CUDA(cudaDeviceSynchronize());  // uploads and poison are on the default stream
-    launch(ProductOperands{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
+    launch(DeviceOperands{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
     ASSAY_CUDA(cudaStreamSynchronize(stream_));
     return matrices;
   }
@@ -268,9 +267,9 @@ std::optional<Engine> gpu_engine(const LeastWork& least, int fraction_bits) {
   cudaDeviceProp device{};
   ASSAY_CUDA(cudaGetDeviceProperties(&device, 0));
   // Made when the first work comes: a context costs time and memory.
-  const auto engine = std::make_shared<std::unique_ptr<gpu::Engine>>();
-  const auto ready = [engine, fraction_bits]() -> gpu::Engine& {
-    if (!*engine) *engine = std::make_unique<gpu::Engine>(fraction_bits);
+  const auto engine = std::make_shared<std::unique_ptr<gpu::DeviceEngine>>();
+  const auto ready = [engine, fraction_bits]() -> gpu::DeviceEngine& {
+    if (!*engine) *engine = std::make_unique<gpu::DeviceEngine>(fraction_bits);
     return **engine;
   };
   return Engine{std::string("gpu: ") + device.name,

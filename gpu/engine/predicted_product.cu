@@ -57,7 +57,7 @@ __global__ void prepare_predicted_kernel(const DevicePrediction* left, std::int6
 }
 
 /// The running sum of one element: an fp32 and whether an alignment left the measured range.
-struct Accumulator {
+struct RunningSum {
   float sum = 0.0f;
   bool outside = false;
 };
@@ -79,7 +79,7 @@ __device__ float truncated(std::uint64_t magnitude, bool negative, int top, int 
   return __uint_as_float(bits | (negative ? 0x80000000u : 0u));
 }
 
-__device__ void step(Accumulator& accumulator, const std::uint32_t (&a)[kStep],
+__device__ void step(RunningSum& accumulator, const std::uint32_t (&a)[kStep],
                      const std::uint32_t (&b)[kStep], int fraction_bits) {
   const std::uint32_t sum_bits = __float_as_uint(accumulator.sum);
   const int biased = static_cast<int>(sum_bits >> 23 & 0xff);
@@ -118,7 +118,7 @@ __device__ float sequential(const DevicePrediction* a, const bf16* b, std::int64
 }
 
 __global__ void __launch_bounds__(kThreads, 2)
-    predicted_product_kernel(ProductOperands operands, const DevicePrediction* left, PredictedLeft prepared,
+    predicted_product_kernel(DeviceOperands operands, const DevicePrediction* left, PredictedLeft prepared,
                              PartEnds parts, int fraction_bits, DevicePrediction* out) {
   __shared__ __align__(16) std::uint32_t a_words[kTile][kStride], b_words[kColumns][kStride];
   __shared__ int column_outside[kColumns];
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int row = threadIdx.x / kSide, column = threadIdx.x % kSide;
   const std::uint32_t zero = word_of(0);
   if (threadIdx.x < kColumns) column_outside[threadIdx.x] = 0;
-  Accumulator sums[2][2];
+  RunningSum sums[2][2];
   float total[2][2] = {};
   int part = 0;
   for (std::int64_t k0 = 0; k0 < operands.k; k0 += kChunk) {
@@ -197,7 +197,7 @@ void prepare_predicted(const DevicePrediction* left, std::int64_t rows, std::int
   ASSAY_CUDA(cudaGetLastError());
 }
 
-void predicted_product(const ProductOperands& operands, const DevicePrediction* left,
+void predicted_product(const DeviceOperands& operands, const DevicePrediction* left,
                        const PredictedLeft& prepared, const PartEnds& parts, int fraction_bits,
                        DevicePrediction* out, cudaStream_t stream) {
   ASSAY_CHECK(operands.tile_count > 0 && operands.tile_count < 65536 && operands.n > 0 && operands.k > 0,

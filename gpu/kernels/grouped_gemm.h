@@ -1,6 +1,6 @@
 // The two grouped products of the layer, in two variants with one interface. Rows are those of the row tiles
-// in `Routing`; the number of tiles is read on the device. Weights are in HuggingFace's layout. Shapes: see
-// kernels.h.
+// in `DeviceRouting`; the number of tiles is read on the device. Weights are in HuggingFace's layout. Shapes:
+// see kernels.h.
 #pragma once
 
 #include "gpu/kernels/kernels.h"
@@ -15,7 +15,7 @@ struct GateUp {
   bf16* intermediate;        // [S, I]
   bf16* first_gemm;          // [S, 2I], or null: then it exists in registers only
   bool gather;
-  bool round_inner;  // contract hf: gate, up and silu are rounded to bf16 where memory would
+  Rounding rounding;  // of gate, up and silu
 };
 
 /// out = rows of intermediate times down_proj[expert]^T.
@@ -26,15 +26,17 @@ struct Down {
   bool scatter;              // row r leaves as slot gather_indices[r]
 };
 
-void gate_up_mma_sm80(const GateUp& product, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
-void down_mma_sm80(const Down& product, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
+void gate_up_mma_sm80(const GateUp& product, const DeviceRouting& routing, const Sizes& sizes,
+                      cudaStream_t stream);
+void down_mma_sm80(const Down& product, const DeviceRouting& routing, const Sizes& sizes,
+                   cudaStream_t stream);
 
 /// Whether these two walk wide tiles for such sizes: what `routing` must have been ordered with.
 bool wide_tiles_wgmma_sm90(const KernelConfigForward& config, const Sizes& sizes);
 
-void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Sizes& sizes,
+void gate_up_wgmma_sm90(const GateUp& product, const DeviceRouting& routing, const Sizes& sizes,
                         const KernelConfigForward& config, cudaStream_t stream);
-void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& sizes,
+void down_wgmma_sm90(const Down& product, const DeviceRouting& routing, const Sizes& sizes,
                      const KernelConfigForward& config, cudaStream_t stream);
 
 /// Whether the wgmma kernels were compiled in (architecture 90a) and the current device has compute

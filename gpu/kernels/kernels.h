@@ -11,7 +11,9 @@
 #include <cuda_runtime.h>
 
 #include "gpu/kernels/kernel_limits.h"
+#include "gpu/kernels/rounding.h"
 #include "harness/contract/config.h"
+#include "harness/contract/layer.h"
 
 namespace assay::gpu {
 
@@ -31,6 +33,18 @@ struct alignas(16) RowTile {
                          // one before; else 0
 };
 
+/// How far the persistent blocks of a product have got. Each product has its own: launches overlap.
+struct TileCounter {
+  std::int32_t next;      // tile nobody has taken yet, less the blocks' first ones
+  std::int32_t finished;  // blocks; the last one winds both back
+};
+
+/// Written with the row tiles.
+struct TileCounters {
+  std::int32_t row_tiles;
+  TileCounter of[kProductCount];  // by ProductId
+};
+
 /// How tokens are split so that counting and ordering stay stable and parallel.
 struct Chunks {
   std::int64_t tokens_per_chunk = 0;
@@ -42,7 +56,7 @@ Chunks chunks_of(std::int64_t tokens);
 std::int64_t max_row_tiles(const Sizes& sizes);
 
 /// Everything later steps need to know about the routing.
-struct Routing {
+struct DeviceRouting {
   std::int32_t* selected_experts;  // [T, K]
   bf16* topk_weights;              // [T, K]
   std::int32_t* chunk_counts;      // [E, chunks]: counts, then exclusive prefixes
@@ -50,10 +64,14 @@ struct Routing {
   std::int32_t* gather_indices;    // [S] row -> slot
   std::int32_t* row_of_slot;       // [S] slot -> row
   RowTile* tiles;                  // [max_row_tiles]
-  std::int32_t*
-      tile_count;  // [5]: row tiles; then for each of the two grouped products: next tile, finished blocks
-  bool wide;       // the tiles are wide ones
+  TileCounters* counters;          // [1]
+  bool wide;                       // the tiles are wide ones
 };
+
+/// In device memory.
+inline TileCounter* counter_of(ProductId product, const DeviceRouting& routing) {
+  return &routing.counters->of[static_cast<std::size_t>(product)];
+}
 
 /// logits[t, e] = rb(sum_h x[t, h] gate[e, h]), K walked in ascending steps of 16 without a split. x [T, H],
 /// gate [E, H].
@@ -61,11 +79,11 @@ void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& 
 
 /// fp32 softmax, the K largest probabilities (lowest index first among equals), renormalisation, bf16
 /// weights, counts per chunk. With a single chunk also what order_by_expert does.
-void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes, cudaStream_t stream);
+void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
 
 /// counts, gather_indices (stable), row_of_slot and the row tiles from what softmax_topk left, which comes
 /// right before.
-void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream);
+void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
 
 /// permuted[r] = x[gather_indices[r] / K]. x [T, H], permuted [S, H].
 void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,
@@ -86,9 +104,9 @@ int count_silu_differences();
 void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
 
 /// out[t] = rb(sum over j of weight * value in fp32), in torch's order: sums of j = 0, 4, ...; 1, 5, ...; 2,
-/// 6, ...; 3, 7, ..., then these four in order. Each product is rounded to bf16 first if `round_products`.
+/// 6, ...; 3, 7, ..., then these four in order. Under Hf each product is rounded to bf16 first.
 /// values [S, H] in slot order, or in expert order with `row_of_slot` given.
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
-           bool round_products, const Sizes& sizes, cudaStream_t stream);
+           Rounding rounding, const Sizes& sizes, cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -13,14 +13,15 @@ constexpr int kThreads = 256;
 constexpr int kRowsInFlight = 8;  // a multiple of kInterleaved, so that row j of a batch belongs to sum j % 4
 constexpr int kInterleaved = 4;
 
-template <bool kRoundProducts>
+template <Rounding kRounding>
 __device__ float weighted(bf16 value, float weight) {
   const float product = __fmul_rn(__bfloat162float(value), weight);
-  return kRoundProducts ? __bfloat162float(__float2bfloat16_rn(product)) : product;
+  if constexpr (kRounding == Rounding::Hf) return __bfloat162float(__float2bfloat16_rn(product));
+  return product;
 }
 
 // The weights are bf16; grid: x = tokens, y = blocks of 256 * 8 columns.
-template <bool kRoundProducts>
+template <Rounding kRounding>
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
                  int top_k, int vectors) {
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int c = 0; c < 8; ++c)
         sum[j % kInterleaved][c] =
-            __fadd_rn(sum[j % kInterleaved][c], weighted<kRoundProducts>(value[c], weight[j]));
+            __fadd_rn(sum[j % kInterleaved][c], weighted<kRounding>(value[c], weight[j]));
     }
   }
   uint4 packed;
@@ -63,12 +64,13 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
-           bool round_products, const Sizes& sizes, cudaStream_t stream) {
+           Rounding rounding, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   if (sizes.tokens == 0) return;
   const auto vectors = static_cast<unsigned>(sizes.config.hidden_size / 8);
   const dim3 grid(static_cast<unsigned>(sizes.tokens), (vectors + kThreads - 1) / kThreads);
-  const auto kernel = round_products ? merge_kernel<true> : merge_kernel<false>;
+  const auto kernel =
+      rounding == Rounding::Hf ? merge_kernel<Rounding::Hf> : merge_kernel<Rounding::FusedFp32>;
   launch_kernel(kernel, {grid, kThreads}, stream, values, row_of_slot, topk_weights, out, sizes.config.top_k,
                 vectors);
 }

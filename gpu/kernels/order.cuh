@@ -2,6 +2,8 @@
 // them.
 #pragma once
 
+#include <cstddef>
+
 #include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
@@ -37,7 +39,7 @@ __device__ int scan_experts(int experts, Units units, Visit visit) {
 /// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as
 /// few as can be and of equal size to within 8 rows; others are full but for the last. `first_row` and `rows`
 /// [E] are in shared memory.
-__device__ inline void write_tiles(const Routing& routing, int experts, const int* first_row,
+__device__ inline void write_tiles(const DeviceRouting& routing, int experts, const int* first_row,
                                    const int* rows) {
   constexpr int kTogether = 8;  // rows that are not divided
   const int most = routing.wide ? kWideTileRows : kTileRows;
@@ -54,19 +56,21 @@ __device__ inline void write_tiles(const Routing& routing, int experts, const in
       const int other = i ^ 1;
       const bool paired = even ? other < tiles : rows[expert] - (i | 1) * kTileRows > kTileRows / 2;
       const int others = begin(other + 1) - begin(other);
+      int partner = 0;
+      if (paired) partner = other > i ? others : -others;
       routing.tiles[first_tile + i] = {expert, first_row[expert] + begin(i), begin(i + 1) - begin(i),
-                                       !paired     ? 0
-                                       : other > i ? others
-                                                   : -others};
+                                       partner};
     }
   });
   const int lane = threadIdx.x % 32;
-  if (lane < 5) routing.tile_count[lane] = lane == 0 ? total : 0;
+  constexpr int kWords = sizeof(TileCounters) / sizeof(std::int32_t);
+  static_assert(kWords <= 32 && offsetof(TileCounters, row_tiles) == 0, "a lane each, the total first");
+  if (lane < kWords) reinterpret_cast<std::int32_t*>(routing.counters)[lane] = lane == 0 ? total : 0;
 }
 
 /// Gives slots [first, end) their rows, 32 at a time in ascending order; next_row [E] in shared memory is
 /// where each expert goes on.
-__device__ inline void place_slots(const Routing& routing, std::int64_t first, std::int64_t end,
+__device__ inline void place_slots(const DeviceRouting& routing, std::int64_t first, std::int64_t end,
                                    int* next_row) {
   const int lane = threadIdx.x % 32;
   for (std::int64_t base = first; base < end; base += 32) {

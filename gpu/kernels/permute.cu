@@ -37,7 +37,7 @@ __global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* cou
 
 // One warp per chunk; the warp behind the last chunk writes the tiles (and the counts, with kSumChunks).
 template <bool kSumChunks>
-__global__ void scatter_kernel(Routing routing, int experts, int chunks, std::int64_t slots_per_chunk,
+__global__ void scatter_kernel(DeviceRouting routing, int experts, int chunks, std::int64_t slots_per_chunk,
                                std::int64_t slots) {
   __shared__ int next_row[kMaxExperts];
   __shared__ int rows_of[kMaxExperts];
@@ -108,7 +108,7 @@ std::int64_t max_row_tiles(const Sizes& sizes) {
   return sizes.slots() / kTileRows + std::min(sizes.config.num_experts, sizes.slots());
 }
 
-void order_by_expert(const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
+void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.slots() < (std::int64_t{1} << 31),
               "expected fewer than 2^31 routed rows: indices are int32");
   const std::int64_t experts = sizes.config.num_experts;

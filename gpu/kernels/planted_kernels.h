@@ -8,7 +8,7 @@
 
 namespace assay::gpu {
 
-enum class Planted {
+enum class KernelFault {
   None = 0,
   DroppedLastK = 1,       // the last step of K is never multiplied
   StaleStage = 2,         // the third step multiplies the stage of the second again
@@ -20,6 +20,6 @@ enum class Planted {
   ByteOffset32 = 8,       // the first product's rows are found by a byte offset of 32 bits
 };
 
-inline constexpr Planted kPlanted = static_cast<Planted>(ASSAY_PLANTED);
+inline constexpr KernelFault kPlanted = static_cast<KernelFault>(ASSAY_PLANTED);
 
 }  // namespace assay::gpu

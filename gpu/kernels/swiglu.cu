@@ -18,7 +18,7 @@ __global__ void swiglu_kernel(const bf16* first_gemm, bf16* intermediate, std::i
   if (i >= elements) return;
   const std::int64_t gate = i / width * 2 * width + i % width;
   intermediate[i] =
-      swiglu<true>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
+      swiglu<Rounding::Hf>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
 }
 
 __global__ void compare_silu_kernel(int* differing) {

@@ -3,6 +3,8 @@
 
 #include <cuda_bf16.h>
 
+#include "gpu/kernels/rounding.h"
+
 namespace assay::gpu {
 
 /// a / (1 + expf(-a)) in fp32, not rounded to bf16 yet.
@@ -22,11 +24,11 @@ __device__ inline float silu_sm90(float a) {
 /// The value a bf16 store would keep.
 __device__ inline float through_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-/// The stored intermediate. kRoundInner: rb(rb(silu(rb(gate))) * rb(up)), the roundings memory would do; else
-/// one rounding.
-template <bool kRoundInner>
+/// The stored intermediate. Under Hf rb(rb(silu(rb(gate))) * rb(up)), the roundings memory would do; else one
+/// rounding.
+template <Rounding kRounding>
 __device__ inline __nv_bfloat16 swiglu(float gate, float up) {
-  if constexpr (kRoundInner)
+  if constexpr (kRounding == Rounding::Hf)
     return __float2bfloat16_rn(__fmul_rn(through_bf16(silu(through_bf16(gate))), through_bf16(up)));
   return __float2bfloat16_rn(__fmul_rn(silu(gate), up));
 }

@@ -36,8 +36,8 @@ __device__ unsigned key_of(float probability) {
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kWarps * 32)
-    softmax_topk_kernel(const bf16* logits, Routing routing, std::int64_t tokens, int experts, int top_k,
-                        bool renormalise, int tokens_per_chunk) {
+    softmax_topk_kernel(const bf16* logits, DeviceRouting routing, std::int64_t tokens, int experts,
+                        int top_k, bool renormalise, int tokens_per_chunk) {
   __shared__ int histogram[kMaxExperts];
   for (int e = threadIdx.x; e < experts; e += blockDim.x) histogram[e] = 0;
   __syncthreads();
@@ -124,9 +124,9 @@ __global__ void __launch_bounds__(kWarps * 32)
   place_slots(routing, 0, tokens * top_k, next_row);
 }
 
-using Kernel = decltype(&softmax_topk_kernel<1>);
+using SelectionKernel = decltype(&softmax_topk_kernel<1>);
 
-Kernel kernel_for(std::int64_t experts) {
+SelectionKernel kernel_for(std::int64_t experts) {
   if (experts <= 32) return softmax_topk_kernel<1>;
   if (experts <= 64) return softmax_topk_kernel<2>;
   if (experts <= 128) return softmax_topk_kernel<4>;
@@ -146,7 +146,7 @@ Chunks chunks_of(std::int64_t tokens) {
   return chunks;
 }
 
-void softmax_topk(const bf16* logits, const Routing& routing, const Sizes& sizes, cudaStream_t stream) {
+void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
   const auto& config = sizes.config;
   ASSAY_CHECK(config.num_experts <= kMaxExperts, "expected at most 1024 experts");
   ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts,

@@ -8,12 +8,13 @@ bool has_wgmma_sm90() { return false; }
 
 bool wide_tiles_wgmma_sm90(const KernelConfigForward&, const Sizes&) { return false; }
 
-void gate_up_wgmma_sm90(const GateUp&, const Routing&, const Sizes&, const KernelConfigForward&,
+void gate_up_wgmma_sm90(const GateUp&, const DeviceRouting&, const Sizes&, const KernelConfigForward&,
                         cudaStream_t) {
   ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");
 }
 
-void down_wgmma_sm90(const Down&, const Routing&, const Sizes&, const KernelConfigForward&, cudaStream_t) {
+void down_wgmma_sm90(const Down&, const DeviceRouting&, const Sizes&, const KernelConfigForward&,
+                     cudaStream_t) {
   ASSAY_CHECK(false, "expected kernels built for 90a, found a build without them");
 }
 

@@ -1,5 +1,5 @@
 // Grouped products for Hopper: tiles of 256 weights and 128 of an expert's rows, K in stages of 64, one
-// persistent block per multiprocessor; other tiles where these do not suit (Layout in wgmma_tiles.cuh).
+// persistent block per multiprocessor; other tiles where these do not suit (TileLayout in wgmma_tiles.cuh).
 // Warpgroup 0 produces: the copy engine brings weights and rows when they are contiguous; gathered rows come
 // by cp.async, one 16-byte chunk per thread and copy. Warpgroups 1 and 2 consume half of the tile each with
 // wgmma and write their own results. Two blocks may form a cluster: where both have rows of one expert, each
@@ -16,14 +16,14 @@ namespace assay::gpu {
 namespace wgmma {
 namespace {
 
-// kFlag: the first product rounds inside, the second scatters.
-template <Product kProduct, bool kGather, bool kFlag, Layout kLayout>
-__global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1)
+// kScatter: rows leave as their slots.
+template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout>
+__global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 1)
     grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ Maps maps) {
   constexpr int kStaging = Staging<kProduct, kLayout>::kBytes;
   extern __shared__ char unaligned[];
   char* const aligned = unaligned + (kAlignment - ptx::shared_address(unaligned) % kAlignment) % kAlignment;
-  char* const staging = aligned + arguments.stages * Shape<kLayout>::kStageBytes;
+  char* const staging = aligned + arguments.stages * TileShape<kLayout>::kStageBytes;
   auto* const control = reinterpret_cast<Control*>(staging + kConsumers * kStaging);
   const std::uint32_t base = ptx::shared_address(aligned);
 
@@ -49,17 +49,17 @@ __global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1)
     ptx::cluster_barrier();
 
   if (threadIdx.x < 128) {
-    if constexpr (kLayout != Layout::Narrow) ptx::give_registers<56>();
+    if constexpr (kLayout != TileLayout::Narrow) ptx::give_registers<56>();
     const int warp = threadIdx.x / 32;
     // The second product's tiles and weights are fetched while the first one ends, for its blocks have all
     // waited for the routing before they let this kernel start. Its rows wait, in every block: the next
     // kernel relies on that.
-    if (kProduct == Product::GateUp || warp == 0) ptx::wait_for_previous();
+    if (kProduct == ProductId::gate_up || warp == 0) ptx::wait_for_previous();
     ptx::let_next_start();
     const auto column_tickets =
         static_cast<unsigned>((arguments.column_tiles + arguments.cluster - 1) >> (arguments.cluster - 1));
     const TileFeeder feeder{control,
-                            {static_cast<unsigned>(*arguments.routing.tile_count), column_tickets,
+                            {static_cast<unsigned>(arguments.routing.counters->row_tiles), column_tickets,
                              static_cast<unsigned>(arguments.raster_rows)},
                             &arguments};
     if constexpr (kGather)
@@ -71,9 +71,9 @@ __global__ void __launch_bounds__(kThreads, kLayout == Layout::Narrow ? 2 : 1)
     else if (warp == 2)
       hand_out_tiles(feeder);
   } else {
-    if constexpr (kLayout != Layout::Narrow) ptx::take_registers<224>();
-    consume<kProduct, kGather, kFlag, kLayout>(arguments, maps, base,
-                                               staging + (threadIdx.x / 128 - 1) * kStaging, control);
+    if constexpr (kLayout != TileLayout::Narrow) ptx::take_registers<224>();
+    consume<kProduct, kGather, kRounding, kScatter, kLayout>(
+        arguments, maps, base, staging + (threadIdx.x / 128 - 1) * kStaging, control);
   }
   if (arguments.cluster != 1) {
     __syncwarp();
@@ -95,24 +95,34 @@ int cluster_of(const KernelConfigForward& config, const Sizes& sizes) {
 
 // Narrow tiles wherever they can be, for a token chooses an expert once, so that experts have no more rows
 // than there are tokens; but not where all others run at once already. `columns` of other tiles per expert.
-Layout layout_of(const KernelConfigForward& config, const Sizes& sizes, std::int64_t columns) {
-  if (wide_tiles_wgmma_sm90(config, sizes)) return Layout::Wide;
-  if (config.tiles != "auto") return config.tiles == "narrow" ? Layout::Narrow : Layout::Tall;
-  if (sizes.tokens > kNarrowTileRows || config.cluster == 2) return Layout::Tall;
+TileLayout layout_of(const KernelConfigForward& config, const Sizes& sizes, std::int64_t columns) {
+  if (wide_tiles_wgmma_sm90(config, sizes)) return TileLayout::Wide;
+  if (config.tiles != "auto") return config.tiles == "narrow" ? TileLayout::Narrow : TileLayout::Tall;
+  if (sizes.tokens > kNarrowTileRows || config.cluster == 2) return TileLayout::Tall;
   const std::int64_t multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
   const std::int64_t tiles = max_row_tiles(sizes) * columns;
-  return tiles <= multiprocessors && 2 * tiles > multiprocessors ? Layout::Tall : Layout::Narrow;
+  return tiles <= multiprocessors && 2 * tiles > multiprocessors ? TileLayout::Tall : TileLayout::Narrow;
+}
+
+/// visit(std::integral_constant) of the layout.
+template <class Visit>
+void with_layout(TileLayout layout, Visit visit) {
+  switch (layout) {
+    case TileLayout::Tall: return visit(std::integral_constant<TileLayout, TileLayout::Tall>{});
+    case TileLayout::Wide: return visit(std::integral_constant<TileLayout, TileLayout::Wide>{});
+    case TileLayout::Narrow: return visit(std::integral_constant<TileLayout, TileLayout::Narrow>{});
+  }
 }
 
 using Kernel = void (*)(Arguments, Maps);
 
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 void launch(Kernel kernel, Arguments arguments, const Maps& maps, const Sizes& sizes,
             const KernelConfigForward& config, cudaStream_t stream) {
-  constexpr int kOutColumns = Shape<kLayout>::kColumns / (kProduct == Product::GateUp ? 2 : 1);
+  constexpr int kOutColumns = TileShape<kLayout>::kColumns / (kProduct == ProductId::gate_up ? 2 : 1);
   const int cluster = arguments.cluster;
   arguments.column_tiles = (arguments.columns + kOutColumns - 1) / kOutColumns;
-  if (kLayout == Layout::Narrow) arguments.stages = kMaxStages;
+  if (kLayout == TileLayout::Narrow) arguments.stages = kMaxStages;
   const std::int64_t tickets = max_row_tiles(sizes) * ((arguments.column_tiles + cluster - 1) / cluster);
   LaunchShape shape{0, kThreads, shared_bytes<kProduct, kLayout>(arguments.stages), cluster};
   const int most =
@@ -122,7 +132,13 @@ void launch(Kernel kernel, Arguments arguments, const Maps& maps, const Sizes& s
   launch_kernel(kernel, shape, stream, arguments, maps);
 }
 
-template <Layout kLayout>
+template <Rounding kRounding, TileLayout kLayout>
+Kernel gate_up_kernel(bool gather) {
+  return gather ? grouped_gemm_kernel<ProductId::gate_up, true, kRounding, false, kLayout>
+                : grouped_gemm_kernel<ProductId::gate_up, false, kRounding, false, kLayout>;
+}
+
+template <TileLayout kLayout>
 void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& sizes,
              const KernelConfigForward& config, cudaStream_t stream) {
   const std::int64_t hidden = sizes.config.hidden_size;
@@ -141,18 +157,17 @@ void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& siz
     return product.gather ? CUtensorMap{} : matrix_map(product.x, sizes.slots(), hidden, box);
   };
   const auto out = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
-  constexpr int kColumns = Shape<kLayout>::kColumns;
-  const Maps maps{rows(Shape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
-                  out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
-  const auto kernel =
-      product.gather ? (product.round_inner ? grouped_gemm_kernel<Product::GateUp, true, true, kLayout>
-                                            : grouped_gemm_kernel<Product::GateUp, true, false, kLayout>)
-                     : (product.round_inner ? grouped_gemm_kernel<Product::GateUp, false, true, kLayout>
-                                            : grouped_gemm_kernel<Product::GateUp, false, false, kLayout>);
-  launch<Product::GateUp, kLayout>(kernel, arguments, maps, sizes, config, stream);
+  constexpr int kColumns = TileShape<kLayout>::kColumns;
+  const Maps maps{
+      rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
+      out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
+  const Kernel kernel = product.rounding == Rounding::Hf
+                            ? gate_up_kernel<Rounding::Hf, kLayout>(product.gather)
+                            : gate_up_kernel<Rounding::FusedFp32, kLayout>(product.gather);
+  launch<ProductId::gate_up, kLayout>(kernel, arguments, maps, sizes, config, stream);
 }
 
-template <Layout kLayout>
+template <TileLayout kLayout>
 void down(const Down& product, const Arguments& arguments, const Sizes& sizes,
           const KernelConfigForward& config, cudaStream_t stream) {
   const std::int64_t hidden = sizes.config.hidden_size;
@@ -164,12 +179,15 @@ void down(const Down& product, const Arguments& arguments, const Sizes& sizes,
   };
   const auto rows = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
   const auto out = [&](int box) { return matrix_map(product.out, sizes.slots(), hidden, box); };
-  constexpr int kColumns = Shape<kLayout>::kColumns;
-  const Maps maps{rows(Shape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
-                  out(Shape<kLayout>::kOutBoxRows), out(kGranule)};
-  const auto kernel = product.scatter ? grouped_gemm_kernel<Product::Down, false, true, kLayout>
-                                      : grouped_gemm_kernel<Product::Down, false, false, kLayout>;
-  launch<Product::Down, kLayout>(kernel, arguments, maps, sizes, config, stream);
+  constexpr int kColumns = TileShape<kLayout>::kColumns;
+  const Maps maps{
+      rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
+      out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
+  // The rows are rounded as they leave, whatever the contract.
+  const Kernel kernel = product.scatter
+                            ? grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, true, kLayout>
+                            : grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, false, kLayout>;
+  launch<ProductId::down, kLayout>(kernel, arguments, maps, sizes, config, stream);
 }
 
 }  // namespace
@@ -186,7 +204,7 @@ bool has_wgmma_sm90() {
          device_attribute(cudaDevAttrComputeCapabilityMinor) == 0;
 }
 
-void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Sizes& sizes,
+void gate_up_wgmma_sm90(const GateUp& product, const DeviceRouting& routing, const Sizes& sizes,
                         const KernelConfigForward& config, cudaStream_t stream) {
   const std::int64_t hidden = sizes.config.hidden_size;
   const std::int64_t inter = sizes.config.moe_intermediate_size;
@@ -195,7 +213,7 @@ void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Siz
               "expected an input below 64 GiB: its 16-byte chunks are counted in 32 bits");
   if (sizes.slots() == 0) return;
   const wgmma::Arguments arguments{.routing = routing,
-                                   .tickets = routing.tile_count + 1,
+                                   .counter = counter_of(ProductId::gate_up, routing),
                                    .x = product.x,
                                    .out = product.intermediate,
                                    .first_gemm = product.first_gemm,
@@ -208,20 +226,19 @@ void gate_up_wgmma_sm90(const GateUp& product, const Routing& routing, const Siz
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (inter + 127) / 128);
-  const auto run = layout == wgmma::Layout::Wide     ? wgmma::gate_up<wgmma::Layout::Wide>
-                   : layout == wgmma::Layout::Narrow ? wgmma::gate_up<wgmma::Layout::Narrow>
-                                                     : wgmma::gate_up<wgmma::Layout::Tall>;
-  run(product, arguments, sizes, config, stream);
+  wgmma::with_layout(layout, [&](auto chosen) {
+    wgmma::gate_up<decltype(chosen)::value>(product, arguments, sizes, config, stream);
+  });
 }
 
-void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& sizes,
+void down_wgmma_sm90(const Down& product, const DeviceRouting& routing, const Sizes& sizes,
                      const KernelConfigForward& config, cudaStream_t stream) {
   const std::int64_t hidden = sizes.config.hidden_size;
   const std::int64_t inter = sizes.config.moe_intermediate_size;
   ASSAY_CHECK(hidden % 8 == 0 && inter % 8 == 0, "expected sizes to be multiples of 8");
   if (sizes.slots() == 0) return;
   const wgmma::Arguments arguments{.routing = routing,
-                                   .tickets = routing.tile_count + 3,
+                                   .counter = counter_of(ProductId::down, routing),
                                    .x = product.intermediate,
                                    .out = product.out,
                                    .first_gemm = nullptr,
@@ -234,10 +251,9 @@ void down_wgmma_sm90(const Down& product, const Routing& routing, const Sizes& s
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (hidden + 255) / 256);
-  const auto run = layout == wgmma::Layout::Wide     ? wgmma::down<wgmma::Layout::Wide>
-                   : layout == wgmma::Layout::Narrow ? wgmma::down<wgmma::Layout::Narrow>
-                                                     : wgmma::down<wgmma::Layout::Tall>;
-  run(product, arguments, sizes, config, stream);
+  wgmma::with_layout(layout, [&](auto chosen) {
+    wgmma::down<decltype(chosen)::value>(product, arguments, sizes, config, stream);
+  });
 }
 
 }  // namespace assay::gpu

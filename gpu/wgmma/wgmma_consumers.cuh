@@ -34,26 +34,26 @@ struct Release {
 // One consumer's sums over all stages of a tile; kN columns of wgmma. kWaitEach: a stage is freed as soon as
 // its own products are done, which suits tiles that wait for memory and wide ones; else the next stage's
 // products are queued before, if they have arrived.
-template <bool kGather, Layout kLayout, int kN, bool kWaitEach>
+template <bool kGather, TileLayout kLayout, int kN, bool kWaitEach>
 __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release& release, std::uint32_t base,
                          int consumer, std::uint32_t full) {
-  using Shape = Shape<kLayout>;
-  constexpr bool kTall = kLayout == Layout::Tall;
+  using Shape = TileShape<kLayout>;
+  constexpr bool kTall = kLayout == TileLayout::Tall;
   constexpr unsigned kAllLanes = 0xffffffffu;
   int held = -1;  // the stage whose products may be in flight
 #pragma unroll kTall ? 4 : 1
   for (int step = 0; step < steps; ++step, ring.advance()) {
     const std::uint32_t arrived = full + ring.stage * 8;
-    const bool late = kPlanted == Planted::MissingWait && step == 3;
+    const bool late = kPlanted == KernelFault::MissingWait && step == 3;
     if (!kWaitEach && held >= 0 && !__all_sync(kAllLanes, ptx::mbarrier_done(arrived, ring.parity))) {
       ptx::wgmma_wait<0>();
       release.free(held);
       held = -1;
     }
     if (!late) ptx::mbarrier_wait(arrived, ring.parity);
-    if constexpr (kGather && kPlanted != Planted::MissingFence)
+    if constexpr (kGather && kPlanted != KernelFault::MissingFence)
       ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
-    const bool stale = kPlanted == Planted::StaleStage && step == 2;
+    const bool stale = kPlanted == KernelFault::StaleStage && step == 2;
     const std::uint32_t stage =
         base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * Shape::kStageBytes;
     const std::uint32_t weights = ptx::tile_place(stage + (kTall ? 0 : consumer * Shape::kParts * kBytes64));
@@ -66,7 +66,7 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
     for (int k = 0; k < kBoxDepth / 16; ++k)
 #pragma unroll
       for (int part = 0; part < Shape::kParts; ++part)
-        if (kPlanted != Planted::DroppedLastK || step == 0 || step + 1 < steps)
+        if (kPlanted != KernelFault::DroppedLastK || step == 0 || step + 1 < steps)
           ptx::wgmma_m64k16<kN>(d[part], ptx::tile_descriptor(a + part * (kBytes64 >> 4) + 2 * k),
                                 ptx::tile_descriptor(b + 2 * k), step != 0 || k != 0);
     ptx::wgmma_commit();
@@ -86,7 +86,7 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
   }
 }
 
-template <Product kProduct, bool kGather, bool kFlag, Layout kLayout>
+template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout>
 __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint32_t base, char* staging,
                         Control* control) {
   constexpr int kFewRowsHere = 64;
@@ -98,7 +98,7 @@ __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint3
   TileReader reader{control, arguments.cluster};
   int turn = 0;
   for (Tile tile = reader.take(); tile.rows > 0; tile = reader.take()) {
-    if (kLayout == Layout::Tall && tile.rows <= consumer * 64) {  // nothing of this tile is ours
+    if (kLayout == TileLayout::Tall && tile.rows <= consumer * 64) {  // nothing of this tile is ours
       for (int step = 0; step < steps; ++step, ring.advance()) {
         ptx::mbarrier_wait(full + ring.stage * 8, ring.parity);
         release.free(ring.stage);
@@ -110,15 +110,15 @@ __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint3
                                                  std::bool_constant<kWaitEach>) {
       sum_tile<kGather, kLayout, kN, kWaitEach>(d, ring, steps, release, base, consumer, full);
     };
-    if constexpr (kLayout == Layout::Narrow)
+    if constexpr (kLayout == TileLayout::Narrow)
       sum(std::integral_constant<int, kNarrowTileRows>{}, std::true_type{});
-    else if constexpr (kLayout == Layout::Wide)
+    else if constexpr (kLayout == TileLayout::Wide)
       ptx::with_padded_rows(tile.rows, [&](auto n) { sum(n, std::true_type{}); });
     else if (tile.rows <= kFewRowsHere)
       sum(std::integral_constant<int, 256>{}, std::true_type{});
     else
       sum(std::integral_constant<int, 256>{}, std::false_type{});
-    write_tile<kProduct, kFlag, kLayout>(arguments, maps, d, staging, turn, tile, consumer);
+    write_tile<kProduct, kRounding, kScatter, kLayout>(arguments, maps, d, staging, turn, tile, consumer);
   }
   if (threadIdx.x % 32 == 0) ptx::bulk_wait_read<0>();  // shared memory outlives the last store's reads
 }

@@ -15,13 +15,14 @@ __device__ inline std::uint32_t bits_of(__nv_bfloat162 pair) {
 
 /// Two neighbouring intermediates. Blocks of 8 gate weights alternate with blocks of 8 up weights: a thread
 /// has both halves of its elements, `to_up` registers apart.
-template <bool kRoundInner, int kRegisters>
+template <Rounding kRounding, int kRegisters>
 __device__ std::uint32_t swiglu_of(const float (&d)[kRegisters], int i, int to_up) {
-  if constexpr (kPlanted == Planted::GateUpSwapped)
+  if constexpr (kPlanted == KernelFault::GateUpSwapped)
     return bits_of(swiglu_pair_sm90(d[i + to_up], d[i + to_up + 1], d[i], d[i + 1]));
-  if constexpr (kRoundInner) return bits_of(swiglu_pair_sm90(d[i], d[i + 1], d[i + to_up], d[i + to_up + 1]));
+  if constexpr (kRounding == Rounding::Hf)
+    return bits_of(swiglu_pair_sm90(d[i], d[i + 1], d[i + to_up], d[i + to_up + 1]));
   return bits_of(
-      __nv_bfloat162(swiglu<false>(d[i], d[i + to_up]), swiglu<false>(d[i + 1], d[i + to_up + 1])));
+      __nv_bfloat162(swiglu<kRounding>(d[i], d[i + to_up]), swiglu<kRounding>(d[i + 1], d[i + to_up + 1])));
 }
 
 /// Two neighbouring results of the product itself.
@@ -32,16 +33,16 @@ __device__ std::uint32_t rounded(const float (&d)[kRegisters], int i) {
 
 /// Tall: all 64 rows of a consumer. Register 4 b + 2 h + i is row lane / 4 + 8 h of the warp's 16, column 8 b
 /// + 2 (lane mod 4) + i.
-template <Product kProduct, bool kFlag>
+template <ProductId kProduct, Rounding kRounding>
 __device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
-  using Out = Staging<kProduct, Layout::Tall>;
+  using Out = Staging<kProduct, TileLayout::Tall>;
   const int lane = threadIdx.x % 32;
   const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
   for (int b = 0; b < Out::kColumns / 8; b += 2) {
     const auto at = [&](int block, int h) {
-      return kProduct == Product::GateUp ? swiglu_of<kFlag>(d, block * 8 + h * 2, 4)
-                                         : rounded(d, block * 4 + h * 2);
+      return kProduct == ProductId::gate_up ? swiglu_of<kRounding>(d, block * 8 + h * 2, 4)
+                                            : rounded(d, block * 4 + h * 2);
     };
     const std::uint32_t four[4] = {at(b, 0), at(b, 1), at(b + 1, 0), at(b + 1, 1)};
     const int chunk = b + lane / 16;
@@ -52,7 +53,7 @@ __device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
 /// Others: the 16 rows from 8 (first + b) on, to the buffer's rows 8 b and on. Register 4 b + 2 h + i of a
 /// part is row 8 b + 2 (lane mod 4)
 /// + i, weight lane / 4 + 8 h of the warp's 16.
-template <Product kProduct, bool kFlag, Layout kLayout>
+template <ProductId kProduct, Rounding kRounding, TileLayout kLayout>
 __device__ void stage_blocks(const Sums<kLayout>& d, std::uint32_t buffer, int first, int b) {
   using Out = Staging<kProduct, kLayout>;
   const int lane = threadIdx.x % 32;
@@ -61,29 +62,30 @@ __device__ void stage_blocks(const Sums<kLayout>& d, std::uint32_t buffer, int f
   const auto at = [&](int row, int chunk) {
     return buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8);
   };
-  if constexpr (kProduct == Product::Down) {
+  if constexpr (kProduct == ProductId::down) {
 #pragma unroll
-    for (int part = 0; part < Shape<kLayout>::kParts; ++part) {
+    for (int part = 0; part < TileShape<kLayout>::kParts; ++part) {
       const std::uint32_t four[4] = {rounded(d[part], i), rounded(d[part], i + 2), rounded(d[part], i + 4),
                                      rounded(d[part], i + 6)};
       ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, part * 8 + warp * 2 + lane / 8 % 2), four);
     }
-  } else if constexpr (Shape<kLayout>::kParts == 1) {
-    const std::uint32_t two[2] = {swiglu_of<kFlag>(d[0], i, 2), swiglu_of<kFlag>(d[0], i + 4, 2)};
+  } else if constexpr (TileShape<kLayout>::kParts == 1) {
+    const std::uint32_t two[2] = {swiglu_of<kRounding>(d[0], i, 2), swiglu_of<kRounding>(d[0], i + 4, 2)};
     ptx::stmatrix_transposed(at((b + lane / 8 % 2) * 8 + lane % 8, warp), two);
   } else {
-    const std::uint32_t four[4] = {swiglu_of<kFlag>(d[0], i, 2), swiglu_of<kFlag>(d[1], i, 2),
-                                   swiglu_of<kFlag>(d[0], i + 4, 2), swiglu_of<kFlag>(d[1], i + 4, 2)};
+    const std::uint32_t four[4] = {swiglu_of<kRounding>(d[0], i, 2), swiglu_of<kRounding>(d[1], i, 2),
+                                   swiglu_of<kRounding>(d[0], i + 4, 2),
+                                   swiglu_of<kRounding>(d[1], i + 4, 2)};
     ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, lane / 8 % 2 * 4 + warp), four);
   }
 }
 
 /// Stores what contract hf would have stored of the first product; straight from registers, for verification
 /// runs.
-template <Layout kLayout>
+template <TileLayout kLayout>
 __device__ void write_first_gemm(const Arguments& arguments, const Sums<kLayout>& d, const Tile& tile,
                                  int first_row, int first_column) {
-  constexpr bool kTall = kLayout == Layout::Tall;
+  constexpr bool kTall = kLayout == TileLayout::Tall;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x % 128 / 32;
   const auto store = [&](int row, int column, float gate, float up) {
@@ -94,9 +96,9 @@ __device__ void write_first_gemm(const Arguments& arguments, const Sums<kLayout>
     stored[arguments.columns] = __float2bfloat16_rn(up);
   };
 #pragma unroll
-  for (int part = 0; part < Shape<kLayout>::kParts; ++part)
+  for (int part = 0; part < TileShape<kLayout>::kParts; ++part)
 #pragma unroll
-    for (int b = 0; b < Shape<kLayout>::kRegisters / (kTall ? 8 : 4); ++b)
+    for (int b = 0; b < TileShape<kLayout>::kRegisters / (kTall ? 8 : 4); ++b)
 #pragma unroll
       for (int h = 0; h < (kTall ? 2 : 1); ++h)
 #pragma unroll
@@ -149,14 +151,13 @@ __device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::u
   ptx::bulk_commit();
 }
 
-/// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kFlag: the first
-/// product rounds inside, the second scatters its rows to their slots.
-template <Product kProduct, bool kFlag, Layout kLayout>
+/// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kScatter: rows
+/// leave as their slots.
+template <ProductId kProduct, Rounding kRounding, bool kScatter, TileLayout kLayout>
 __device__ void write_tile(const Arguments& arguments, const Maps& maps, const Sums<kLayout>& d,
                            char* staging, int& turn, const Tile& tile, int consumer) {
   using Out = Staging<kProduct, kLayout>;
-  constexpr bool kTall = kLayout == Layout::Tall;
-  constexpr bool kScatter = kProduct == Product::Down && kFlag;
+  constexpr bool kTall = kLayout == TileLayout::Tall;
   const bool storing = threadIdx.x % (kTall ? 128 : 32) == 0;
   const int barrier = 1 + consumer;
   const int first_row = kTall ? consumer * 64 : 0;
@@ -171,29 +172,30 @@ __device__ void write_tile(const Arguments& arguments, const Maps& maps, const S
     if (storing) ptx::bulk_wait_read<Out::kBuffers - 1>();
     ptx::named_barrier(barrier, 128);  // the buffer is free again
     if constexpr (kTall) {
-      stage_tall<kProduct, kFlag>(d[0], ptx::shared_address(buffer));
+      stage_tall<kProduct, kRounding>(d[0], ptx::shared_address(buffer));
     } else {
 #pragma unroll
       for (int b = 0; b < Out::kRows / 8; b += 2)
         if (first + b * 8 < tile.rows)
-          stage_blocks<kProduct, kFlag, kLayout>(d, ptx::shared_address(buffer), pass * (Out::kRows / 8), b);
+          stage_blocks<kProduct, kRounding, kLayout>(d, ptx::shared_address(buffer), pass * (Out::kRows / 8),
+                                                     b);
     }
-    if constexpr (kPlanted != Planted::MissingFence) ptx::fence_proxy_async();
+    if constexpr (kPlanted != KernelFault::MissingFence) ptx::fence_proxy_async();
     ptx::named_barrier(barrier, 128);
 
     const int rows = min(tile.rows - first, Out::kRows);
     const int whole =
-        kScatter || kLayout == Layout::Narrow || (kTall && rows < 64) ? 0 : rows / kGranule * kGranule;
+        kScatter || kLayout == TileLayout::Narrow || (kTall && rows < 64) ? 0 : rows / kGranule * kGranule;
     const int pass_row = tile.first + first;
     const auto behind =
         static_cast<int>(min(arguments.rows - pass_row, static_cast<std::int64_t>(Out::kRows)));
     if (storing)
-      store_boxes<Out, Shape<kLayout>::kOutBoxRows, kTall ? 1 : 4>(
+      store_boxes<Out, TileShape<kLayout>::kOutBoxRows, kTall ? 1 : 4>(
           arguments, maps, ptx::shared_address(buffer), first_column, pass_row, whole);
     store_rows<Out, kScatter>(arguments, buffer, first_column, pass_row, whole,
-                              kPlanted == Planted::TailNotPredicated ? behind : rows);
+                              kPlanted == KernelFault::TailNotPredicated ? behind : rows);
   }
-  if constexpr (kProduct == Product::GateUp)
+  if constexpr (kProduct == ProductId::gate_up)
     if (arguments.first_gemm != nullptr)
       write_first_gemm<kLayout>(arguments, d, tile, first_row, first_column);
 }

@@ -11,33 +11,34 @@
 namespace assay::gpu::wgmma {
 
 __device__ inline int expert_of(const Tile& tile) {
-  return kPlanted == Planted::NeighbourExpert && tile.rows < kTileRows && tile.expert > 0 ? tile.expert - 1
-                                                                                          : tile.expert;
+  return kPlanted == KernelFault::NeighbourExpert && tile.rows < kTileRows && tile.expert > 0
+             ? tile.expert - 1
+             : tile.expert;
 }
 
 // A tile's weights, stage by stage. Of a pair each block fetches the half of its rank for both, and waits for
 // the other's.
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 struct WeightLoads {
-  static constexpr int kColumns = Shape<kLayout>::kColumns;
+  static constexpr int kColumns = TileShape<kLayout>::kColumns;
   int rank;
   int first;  // along the axis of the columns: a group of 16 or a column
   int expert;
 
   __device__ explicit WeightLoads(const Tile& tile)
       : rank(tile.paired ? ptx::cluster_rank() : 0),
-        first(tile.column_tile * (kProduct == Product::GateUp ? kColumns / 16 : kColumns)),
+        first(tile.column_tile * (kProduct == ProductId::gate_up ? kColumns / 16 : kColumns)),
         expert(expert_of(tile)) {}
 
   template <bool kPaired>
   __device__ void load(std::uint32_t stage, const Maps& maps, std::uint32_t barrier, int step) const {
     constexpr std::uint16_t kBoth = 0b11;
-    const std::uint32_t shared = stage + (kPaired ? rank * (Shape<kLayout>::kWeightBytes / 2) : 0);
-    ptx::mbarrier_arrive_expect(barrier, Shape<kLayout>::kWeightBytes);
-    if constexpr (kProduct == Product::GateUp && kPaired)
+    const std::uint32_t shared = stage + (kPaired ? rank * (TileShape<kLayout>::kWeightBytes / 2) : 0);
+    ptx::mbarrier_arrive_expect(barrier, TileShape<kLayout>::kWeightBytes);
+    if constexpr (kProduct == ProductId::gate_up && kPaired)
       ptx::tensor_multicast_5d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth, 0, 0,
                                first + rank * (kColumns / 32), expert);
-    else if constexpr (kProduct == Product::GateUp)
+    else if constexpr (kProduct == ProductId::gate_up)
       ptx::tensor_load_5d(shared, &maps.weights, barrier, step * kBoxDepth, 0, 0, first, expert);
     else if constexpr (kPaired)
       ptx::tensor_multicast_3d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth,
@@ -48,7 +49,7 @@ struct WeightLoads {
 };
 
 // One warp, of which one lane works.
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 __device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std::uint32_t base,
                               Control* control) {
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
@@ -62,7 +63,7 @@ __device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std:
       const auto load_stages = [&]<bool kPaired>(std::bool_constant<kPaired>) {
         for (int step = 0; step < steps; ++step, ring.advance()) {
           ptx::mbarrier_wait(empty + ring.stage * 8, ring.parity ^ 1);
-          weights.template load<kPaired>(base + ring.stage * Shape<kLayout>::kStageBytes, maps,
+          weights.template load<kPaired>(base + ring.stage * TileShape<kLayout>::kStageBytes, maps,
                                          full + ring.stage * 8, step);
         }
       };
@@ -87,15 +88,15 @@ __device__ inline void hand_out_tiles(TileFeeder feeder) {
 // 16-byte chunks from the start of x to a token's row: fits 32 bits up to 64 GiB.
 __device__ inline std::uint32_t first_chunk(const Arguments& arguments, int token) {
   const auto chunk = static_cast<std::uint32_t>(token) * static_cast<std::uint32_t>(arguments.depth / 8);
-  return kPlanted == Planted::ByteOffset32 ? chunk % (1u << 28) : chunk;
+  return kPlanted == KernelFault::ByteOffset32 ? chunk % (1u << 28) : chunk;
 }
 
 // A warpgroup: thread t copies chunk t mod 8 of rows t / 8, t / 8 + 16, ... All four warps copy, for two take
 // 13 % longer; so one lane of the first hands out tiles besides, and one of the last brings weights.
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const Maps& maps,
                             std::uint32_t base, Control* control) {
-  using Shape = Shape<kLayout>;
+  using Shape = TileShape<kLayout>;
   constexpr int kApart = 16;  // rows of one thread: they have the same swizzle
   constexpr int kCopies = Shape::kRows / kApart;
   constexpr int kTogether = 4;  // copies that are left out together behind a tile's last row
@@ -175,10 +176,10 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
 
 // A stage's contiguous rows: large boxes, small ones for a short rest. Rows behind the expert's last are the
 // next expert's, or zeros: computed at most, never stored. Gives the rows that come, or brings them.
-template <Layout kLayout>
+template <TileLayout kLayout>
 struct RowLoads {
-  static constexpr bool kTall = kLayout == Layout::Tall;
-  static constexpr int kBoxRows = Shape<kLayout>::kBoxRows;
+  static constexpr bool kTall = kLayout == TileLayout::Tall;
+  static constexpr int kBoxRows = TileShape<kLayout>::kBoxRows;
   static constexpr int kMostSmall = kTall ? 0 : 3;
   int large;
   int small;
@@ -203,10 +204,10 @@ struct RowLoads {
 };
 
 // One warp, of which one lane works.
-template <Layout kLayout>
+template <TileLayout kLayout>
 __device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::uint32_t base,
                            Control* control) {
-  using Shape = Shape<kLayout>;
+  using Shape = TileShape<kLayout>;
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
   const std::uint32_t full = ptx::shared_address(control->full);
   const std::uint32_t empty = ptx::shared_address(control->empty);

@@ -10,8 +10,6 @@
 
 namespace assay::gpu::wgmma {
 
-enum class Product { GateUp, Down };
-
 inline constexpr int kConsumers = 2;
 inline constexpr int kThreads = (1 + kConsumers) * 128;
 inline constexpr int kBytes64 = 64 * 128;  // 64 rows of a stage: what one wgmma takes of the weights
@@ -26,54 +24,57 @@ inline constexpr int kAlignment = 1024;  // of the 128-byte swizzle
 /// hardly anything is computed in vain. Narrow: the same with half of the weights, for few tokens: work for
 /// more multiprocessors, and two blocks fit on one, so that the second product can fetch weights while the
 /// first one ends.
-enum class Layout { Tall, Wide, Narrow };
+enum class TileLayout { Tall, Wide, Narrow };
 
-template <Layout kLayout>
-struct Shape {
-  static constexpr int kColumns = kLayout == Layout::Narrow ? 128 : 256;  // weights
-  static constexpr int kRows = kLayout == Layout::Tall   ? kTileRows
-                               : kLayout == Layout::Wide ? kWideTileRows
-                                                         : kNarrowTileRows;
-  static constexpr int kParts = kLayout == Layout::Wide ? 2 : 1;  // wgmma products side by side, per consumer
+template <TileLayout kLayout>
+struct TileShape {
+  static constexpr int kColumns = kLayout == TileLayout::Narrow ? 128 : 256;  // weights
+  static constexpr int kRows = [] {
+    if (kLayout == TileLayout::Tall) return kTileRows;
+    return kLayout == TileLayout::Wide ? kWideTileRows : kNarrowTileRows;
+  }();
+  static constexpr int kParts =
+      kLayout == TileLayout::Wide ? 2 : 1;  // wgmma products side by side, per consumer
   static constexpr int kRegisters =
-      kLayout == Layout::Tall ? 128 : kRows / 2;  // a thread's results of one part
+      kLayout == TileLayout::Tall ? 128 : kRows / 2;  // a thread's results of one part
   static constexpr int kWeightBytes = kColumns * 128;
   static constexpr int kStageBytes = kWeightBytes + kRows * 128;
   static constexpr int kBoxRows =
-      kLayout == Layout::Tall ? 64 : 48;  // of the large boxes in which the copy engine brings rows
-  static constexpr int kOutBoxRows = kLayout == Layout::Tall ? 64 : 32;  // and takes results
+      kLayout == TileLayout::Tall ? 64 : 48;  // of the large boxes in which the copy engine brings rows
+  static constexpr int kOutBoxRows = kLayout == TileLayout::Tall ? 64 : 32;  // and takes results
 };
 
-template <Layout kLayout>
-using Sums = float[Shape<kLayout>::kParts][Shape<kLayout>::kRegisters];
+template <TileLayout kLayout>
+using Sums = float[TileShape<kLayout>::kParts][TileShape<kLayout>::kRegisters];
 
 /// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns,
 /// each of boxes of 64 columns.
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 struct Staging {
-  static constexpr bool kGateUp = kProduct == Product::GateUp;
-  static constexpr bool kTall = kLayout == Layout::Tall;
-  static constexpr int kColumns = Shape<kLayout>::kColumns / (kTall ? 1 : kConsumers) /
+  static constexpr bool kGateUp = kProduct == ProductId::gate_up;
+  static constexpr bool kTall = kLayout == TileLayout::Tall;
+  static constexpr int kColumns = TileShape<kLayout>::kColumns / (kTall ? 1 : kConsumers) /
                                   (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
   static constexpr int kBoxes = (kColumns + 63) / 64;
-  static constexpr int kRows = kTall                                ? 64
-                               : kLayout == Layout::Wide && kGateUp ? 48
-                                                                    : Shape<kLayout>::kRows;  // of one pass
-  static constexpr int kPasses = kTall ? 1 : Shape<kLayout>::kRows / kRows;
+  static constexpr int kRows = [] {  // of one pass
+    if (kTall) return 64;
+    return kLayout == TileLayout::Wide && kGateUp ? 48 : TileShape<kLayout>::kRows;
+  }();
+  static constexpr int kPasses = kTall ? 1 : TileShape<kLayout>::kRows / kRows;
   static constexpr int kBuffers = kPasses > 1 ? 2 : 1;
   static constexpr int kBoxBytes = kRows * 128;
   static constexpr int kBytes = kBuffers * kBoxes * kBoxBytes;
 };
 
 struct Arguments {
-  Routing routing;
-  std::int32_t* tickets;  // [2]: next tile, finished blocks
-  const bf16* x;          // gathered rows
-  bf16* out;              // [S, columns]
-  bf16* first_gemm;       // or null
-  std::int64_t rows;      // S
-  int depth;              // K: length of the sums
-  int columns;            // of out
+  DeviceRouting routing;
+  TileCounter* counter;  // of this product
+  const bf16* x;         // gathered rows
+  bf16* out;             // [S, columns]
+  bf16* first_gemm;      // or null
+  std::int64_t rows;     // S
+  int depth;             // K: length of the sums
+  int columns;           // of out
   int column_tiles;
   int top_k;
   int stages;
@@ -90,7 +91,7 @@ struct Maps {
 
 /// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are
 /// shared in L2.
-struct Walk {
+struct TileWalk {
   unsigned row_tiles;  // without signs, for divisions by them are shorter
   unsigned column_tiles;
   unsigned raster;
@@ -137,18 +138,18 @@ struct Control {
   int4 tiles[2];  // Tile's members in their order, `paired` as kPaired in the last
 };
 
-template <Product kProduct, Layout kLayout>
+template <ProductId kProduct, TileLayout kLayout>
 constexpr int shared_bytes(int stages) {
-  return stages * Shape<kLayout>::kStageBytes + kConsumers * Staging<kProduct, kLayout>::kBytes +
+  return stages * TileShape<kLayout>::kStageBytes + kConsumers * Staging<kProduct, kLayout>::kBytes +
          static_cast<int>(sizeof(Control)) + kAlignment;
 }
 constexpr int kBlockBytes = 227 * 1024;
-static_assert(shared_bytes<Product::GateUp, Layout::Tall>(4) <= kBlockBytes &&
-              shared_bytes<Product::Down, Layout::Tall>(3) <= kBlockBytes);
-static_assert(shared_bytes<Product::GateUp, Layout::Wide>(4) <= kBlockBytes &&
-              shared_bytes<Product::Down, Layout::Wide>(3) <= kBlockBytes);
-static_assert(shared_bytes<Product::GateUp, Layout::Narrow>(kMaxStages) +
-                      shared_bytes<Product::Down, Layout::Narrow>(kMaxStages) <=
+static_assert(shared_bytes<ProductId::gate_up, TileLayout::Tall>(4) <= kBlockBytes &&
+              shared_bytes<ProductId::down, TileLayout::Tall>(3) <= kBlockBytes);
+static_assert(shared_bytes<ProductId::gate_up, TileLayout::Wide>(4) <= kBlockBytes &&
+              shared_bytes<ProductId::down, TileLayout::Wide>(3) <= kBlockBytes);
+static_assert(shared_bytes<ProductId::gate_up, TileLayout::Narrow>(kMaxStages) +
+                      shared_bytes<ProductId::down, TileLayout::Narrow>(kMaxStages) <=
                   kBlockBytes - 1024,
               "two blocks, and what the system takes for each");
 
@@ -186,7 +187,7 @@ struct TileReader {
 /// block keeps its row tile and both walk the columns together, so that each fetches half of the weights.
 struct TileFeeder {
   Control* control;
-  Walk walk;  // column_tiles: those of tickets; clusters are of one or two blocks
+  TileWalk walk;  // column_tiles: those of tickets; clusters are of one or two blocks
   const Arguments* arguments;
   int number = 0;
   // What a step leaves to the next one:
@@ -203,7 +204,7 @@ struct TileFeeder {
   static constexpr int kSteps = 4;
   __device__ void step(int step) {
     if (step >= kSteps || !leads()) return;
-    if (step == 0 && number > 0) ticket = ptx::draw(arguments->tickets);
+    if (step == 0 && number > 0) ticket = ptx::draw(&arguments->counter->next);
     if (step == 1) {
       ticket = number == 0 ? blockIdx.x >> (arguments->cluster - 1) : ticket + clusters();
       if (ticket < walk.total()) walk.at(ticket, row_tile, column);
@@ -225,9 +226,8 @@ struct TileFeeder {
   __device__ void finish() const {
     if (!leads()) return;
     __threadfence();
-    if (static_cast<unsigned>(atomicAdd(arguments->tickets + 1, 1)) != clusters() - 1) return;
-    arguments->tickets[0] = 0;
-    arguments->tickets[1] = 0;
+    if (static_cast<unsigned>(atomicAdd(&arguments->counter->finished, 1)) != clusters() - 1) return;
+    *arguments->counter = {};
   }
 
  private:

@@ -1,0 +1,116 @@
+#include "gpu/fused_launches.h"
+
+#include "gpu/kernels/grouped_gemm.h"
+
+namespace assay::gpu {
+namespace {
+
+constexpr double kElementBytes = sizeof(bf16);
+
+void launch_router(const FusedRun& run, cudaStream_t stream) {
+  router_product(run.problem.input.data(), run.problem.gate.data(), run.workspace.logits.data(),
+                 run.problem.sizes, stream);
+}
+
+void launch_selection(const FusedRun& run, cudaStream_t stream) {
+  softmax_topk(run.workspace.logits.data(), run.routing, run.problem.sizes, stream);
+  order_by_expert(run.routing, run.problem.sizes, stream);
+}
+
+void launch_permute(const FusedRun& run, cudaStream_t stream) {
+  permute_rows(run.problem.input.data(), run.routing.gather_indices, run.workspace.permuted.data(),
+               run.problem.sizes, stream);
+}
+
+void launch_gate_up(const FusedRun& run, cudaStream_t stream) {
+  const auto& [problem, workspace, options, rounding, routing, wgmma] = run;
+  const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
+                       .gate_up_proj = problem.gate_up_proj.data(),
+                       .intermediate = workspace.intermediate.data(),
+                       .first_gemm = workspace.first_gemm.size() > 0 ? workspace.first_gemm.data() : nullptr,
+                       .gather = options.permute_x,
+                       .rounding = rounding};
+  if (wgmma)
+    gate_up_wgmma_sm90(gate_up, routing, problem.sizes, options.kernel_config_fwd, stream);
+  else
+    gate_up_mma_sm80(gate_up, routing, problem.sizes, stream);
+}
+
+void launch_down(const FusedRun& run, cudaStream_t stream) {
+  const auto& [problem, workspace, options, rounding, routing, wgmma] = run;
+  const Down down{.intermediate = workspace.intermediate.data(),
+                  .down_proj = problem.down_proj.data(),
+                  .out = workspace.rows.data(),
+                  .scatter = options.permute_y};
+  if (wgmma)
+    down_wgmma_sm90(down, routing, problem.sizes, options.kernel_config_fwd, stream);
+  else
+    down_mma_sm80(down, routing, problem.sizes, stream);
+}
+
+void launch_merge(const FusedRun& run, cudaStream_t stream) {
+  merge(run.workspace.rows.data(), run.options.permute_y ? nullptr : run.routing.row_of_slot,
+        run.routing.topk_weights, run.workspace.out.data(), run.rounding, run.problem.sizes, stream);
+}
+
+bool always(const GpuOptions&) { return true; }
+bool gathering(const GpuOptions& options) { return options.permute_x; }
+bool permuting(const GpuOptions& options) { return !options.permute_x; }
+
+LaunchCost unlimited(const LaunchSizes&) { return {}; }
+
+LaunchCost cost_of_router(const LaunchSizes& s) { return {.flops = 2 * s.tokens * s.experts * s.hidden}; }
+
+LaunchCost cost_of_permute(const LaunchSizes& s) {
+  return {.bytes = kElementBytes * s.hidden * (s.tokens + s.rows)};
+}
+
+LaunchCost cost_of_gate_up(const LaunchSizes& s) {
+  return {.flops = 4 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes *
+                   (2 * s.experts_hit * s.inter * s.hidden + s.tokens * s.hidden + s.rows * s.inter)};
+}
+
+LaunchCost cost_of_down(const LaunchSizes& s) {
+  return {
+      .flops = 2 * s.rows * s.hidden * s.inter,
+      .bytes = kElementBytes * (s.experts_hit * s.inter * s.hidden + s.rows * s.inter + s.rows * s.hidden)};
+}
+
+LaunchCost cost_of_merge(const LaunchSizes& s) {
+  return {.bytes = kElementBytes * s.hidden * (s.rows + s.tokens)};
+}
+
+// clang-format off
+constexpr FusedLaunch kFusedLaunches[] = {
+    {"router product",                 ProductId::router,  always,    launch_router,    cost_of_router},
+    {"softmax, top-k, order",          std::nullopt,       always,    launch_selection, unlimited},
+    {"permute",                        std::nullopt,       permuting, launch_permute,   cost_of_permute},
+    {"gate_up with swiglu",            ProductId::gate_up, permuting, launch_gate_up,   cost_of_gate_up},
+    {"gate_up with gather and swiglu", ProductId::gate_up, gathering, launch_gate_up,   cost_of_gate_up},
+    {"down",                           ProductId::down,    always,    launch_down,      cost_of_down},
+    {"merge",                          std::nullopt,       always,    launch_merge,     cost_of_merge},
+};
+// clang-format on
+
+}  // namespace
+
+FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options) {
+  return {.problem = problem,
+          .workspace = workspace,
+          .options = options,
+          .rounding = rounding_of(options.contract, "gpu_fused"),
+          .routing = routing_of(workspace, problem.sizes, options),
+          .wgmma = variant_of(options) == "wgmma_sm90"};
+}
+
+std::span<const FusedLaunch> fused_launches() { return kFusedLaunches; }
+
+std::vector<ProductId> fused_products(const GpuOptions& options) {
+  std::vector<ProductId> products;
+  for (const auto& launch : kFusedLaunches)
+    if (launch.product && launch.wanted(options)) products.push_back(*launch.product);
+  return products;
+}
+
+}  // namespace assay::gpu

@@ -1,0 +1,50 @@
+// The fused layer as a list of launches: what runs it, times it and checks it walks this table.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "gpu/fused_layer.h"
+#include "harness/contract/layer.h"
+
+namespace assay::gpu {
+
+/// What the launches of one run work on.
+struct FusedRun {
+  const DeviceProblem& problem;
+  const FusedWorkspace& workspace;
+  const GpuOptions& options;
+  Rounding rounding;
+  DeviceRouting routing;
+  bool wgmma;  // the grouped products are those for Hopper
+};
+FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options);
+
+/// What a launch depends on besides sizes of the kernel: experts that have rows.
+struct LaunchSizes {
+  double tokens, rows, hidden, inter, experts, experts_hit;
+};
+
+/// Useful operations and least bytes: weights of the experts hit, rows once. No bytes where no limit is
+/// known.
+struct LaunchCost {
+  double flops = 0.0, bytes = 0.0;
+};
+
+struct FusedLaunch {
+  std::string_view name;
+  std::optional<ProductId> product;
+  bool (*wanted)(const GpuOptions& options);
+  void (*launch)(const FusedRun& run, cudaStream_t stream);
+  LaunchCost (*cost)(const LaunchSizes& sizes);
+};
+
+/// In the order of the stream, those wanted by other options included.
+std::span<const FusedLaunch> fused_launches();
+
+/// Of the launches these options want, in their order.
+std::vector<ProductId> fused_products(const GpuOptions& options);
+
+}  // namespace assay::gpu
