@@ -59,7 +59,7 @@ bool among(std::string_view layer, std::span<const std::string_view> layers) {
   return std::ranges::find(layers, layer) != layers.end();
 }
 
-/// The arrows of the design: the program may include everybody, the others themselves and what is below them.
+/// The arrows of inclusion: the program may include everybody, the others themselves and what is below them.
 bool may_include(std::string_view layer, std::string_view target) {
   if (layer == target || layer == "harness/cli") return true;
   if (target == "harness/contract") return among(layer, kSiblings) || among(layer, kRooms);

@@ -74,7 +74,7 @@ float ex2_sm90(float r) {
 
 PredictedValue expf_sm90(float x) {
   if (std::isnan(x)) return {x, true};
-  // h200-bits section 4: t = saturate(fma(x, c, 0.5)), j = fma(t, 252, 12582913) rounded down, k = j -
+  // As compiled for sm_90: t = saturate(fma(x, c, 0.5)), j = fma(t, 252, 12582913) rounded down, k = j -
   // 12583039. That is k = floor(x log2 e) inside [-126, 126], but for the rounding of t: next to an integer r
   // may be as low as -7.6e-6.
   float t = std::fma(x, 0.0057249800302088260651f, 0.5f);

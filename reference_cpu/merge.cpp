@@ -8,7 +8,7 @@ namespace assay {
 namespace {
 
 /// fp32 sum over the slots, any order: |error| <= gamma_n sum |v|, n of slot_sum_length; none where the terms
-/// are exact multiples of q and sum |v| < 2^24 q: every partial sum fits 24 bits (numerics 3.13). Noise: the
+/// are exact multiples of q and sum |v| < 2^24 q: every partial sum fits 24 bits (NUMERICS 6). Noise: the
 /// terms' own, what shrinks all of them alike, and K - 1 roundings of partial sums, each of which is s^2 +
 /// q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4), or, where a tensor core
 /// may form the sum, its truncation if that is more.

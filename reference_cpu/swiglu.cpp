@@ -8,7 +8,7 @@ namespace {
 double silu_exact(double a) { return a / (1.0 + std::exp(-a)); }
 
 /// silu(a) = a / (1 + expf(-a)) in fp32. With e_exp = (E + 1/2) 2^-23 for an expf of E ulp, the sigmoid's
-/// relative error is (1 - sigma) e_exp + u (addition) + u (division); numerics 3.4. Below -87 expf overflows:
+/// relative error is (1 - sigma) e_exp + u (addition) + u (division); NUMERICS 5. Below -87 expf overflows:
 /// |silu| there is at most 1.03e-36. Noise: the argument's, |s(a + e) - s(a)| <= |s'(a)| |e| + e^2 / 4, as
 /// |s''| <= 1/2; the function's own error is returned as its bound. Where e^-a (1 + e_exp) < 2^-25 the sum 1
 /// + e^-a and even the exact sigmoid round to 1: silu(a) = a, without an error.

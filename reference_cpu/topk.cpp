@@ -15,7 +15,7 @@ constexpr std::int64_t kMeasuredExperts = 1024;  // torch uses another softmax k
 constexpr std::int64_t kMeasuredTopK = 32;
 
 /// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded
-/// argument; results and quotients below 2^-126 may be flushed (numerics 3.4, 3.5). Noise: that error,
+/// argument; results and quotients below 2^-126 may be flushed (NUMERICS 5). Noise: that error,
 /// uniform, and the logit's times e.
 std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
   double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
@@ -76,7 +76,7 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     const auto expert = static_cast<std::size_t>(selected[j]);
     const Interval others = sum_without(expert);
     const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
-    // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (numerics 3.5), each
+    // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (NUMERICS 8), each
     // noise_j / sum e.
     const double total = e[expert].ref + others.ref, own = others.ref * e[expert].noise / total;
     const double others_part = e[expert].ref * others.noise / total,

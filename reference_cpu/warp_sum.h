@@ -8,7 +8,7 @@
 namespace assay {
 
 /// Lane t adds elements t, t + 32, t + 64, ... in order; then each lane adds its partner's value at distances
-/// 16, 8, 4, 2, 1. Lanes without elements hold 0 (h200-bits section 5).
+/// 16, 8, 4, 2, 1. Lanes without elements hold 0: as torch's kernels on an H200.
 inline float warp_sum(std::span<const float> values) {
   float lanes[32] = {};
   for (std::size_t i = 0; i < values.size(); ++i) lanes[i % 32] += values[i];

@@ -163,6 +163,13 @@ double add_parts(Columns& lines, const std::vector<BoundPart>& parts) {
   return sum;
 }
 
+/// Whose the bound in force is, of a sum; nothing of other fields.
+std::string_view which_bound(const Derivation& d, double in_force, double any_order) {
+  if (d.terms > 0 && in_force == 0.0 && any_order > 0.0) return ", as the sum is exact in any order";
+  if (!d.running.empty() && in_force < 0.9 * any_order) return ", the running bound";
+  return d.terms > 0 ? ", the a-priori bound" : "";
+}
+
 std::string bound_text(const Derivation& d) {
   if (d.bound.empty()) return "";
   Columns a_priori;
@@ -180,13 +187,8 @@ std::string bound_text(const Derivation& d) {
   }
   if (!d.running_words.empty())
     out += fmt::format("\n  running bound: {}\n", printable(d.running_words)) + running.text(4);
-  const bool exact = in_force == 0.0 && any_order > 0.0 && d.terms > 0;
-  const bool narrower = !d.running.empty() && in_force < 0.9 * any_order;
   out += fmt::format("\n  delta in force, before the last rounding: {:.3g}{}\n", in_force,
-                     exact         ? ", as the sum is exact in any order"
-                     : narrower    ? ", the running bound"
-                     : d.terms > 0 ? ", the a-priori bound"
-                                   : "");
+                     which_bound(d, in_force, any_order));
   return out;
 }
 

@@ -65,9 +65,7 @@ std::string vacuity_text(const FieldResult& result, const TextOptions& options) 
     const bool passes = check.outcome == VacuityOutcome::WouldPass;
     if (!passes && !options.verbose) continue;
     if (passes && check.chained && !options.verbose) continue;
-    const Mark kind = passes ? (check.chained ? Mark::Absent : Mark::Doubt)
-                      : check.outcome == VacuityOutcome::Rejected ? Mark::Good
-                                                                  : Mark::Absent;
+    const Mark kind = mark(check);
     out += wrapped(painted(fmt::format("{}wrong copy, {}: {} ({})", check.chained ? "chained: " : "",
                                        printable(check.copy), name(check.outcome), printable(check.reason)),
                            kind, options.colour),

@@ -89,6 +89,12 @@ std::string prediction_text(const Prediction& prediction) {
   return rest.empty() ? text : text + " (" + rest + ")";
 }
 
+Mark mark(const VacuityCheck& check) {
+  if (check.outcome == VacuityOutcome::Rejected) return Mark::Good;
+  const bool passes = check.outcome == VacuityOutcome::WouldPass;
+  return passes && !check.chained ? Mark::Doubt : Mark::Absent;
+}
+
 std::string_view part_of_result(Field field) {
   if (in_grouped_gemm_result(field)) return "GroupedGEMMResult";
   return row(field).group == Group::Backward ? "gradients" : "router";

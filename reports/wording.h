@@ -21,6 +21,9 @@ RoutingTier tier_of(const RoutingFlip& flip);
 Mark mark(RoutingTier tier);
 std::string_view words(RoutingTier tier);  // "tie", "admissible", "suspicious", "WRONG"
 
+/// A wrong copy that would pass raises doubt where it would be judged alone, not chained.
+Mark mark(const VacuityCheck& check);
+
 /// Three significant digits or so: "0.482", "12.4", "1.2e+06", "inf".
 std::string ratio_text(double ratio);
 

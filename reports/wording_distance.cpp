@@ -8,14 +8,16 @@
 namespace assay {
 namespace {
 
+std::string_view are_wrong(bool one, bool has_interval) {
+  if (!has_interval) return one ? "is wrong" : "are wrong";
+  return one ? "lies outside its accepted interval" : "lie outside their accepted interval";
+}
+
 std::string of_judgement(const FieldResult& field, const Judgement& judgement, std::string_view against) {
-  const bool one = judgement.rejected == 1;
   const bool ratio = has_ratio(field.field);
   std::string text = fmt::format("{} of {} elements of {} {}", grouped_digits(judgement.rejected),
                                  grouped_digits(judgement.elements), name(field.field),
-                                 !ratio ? one ? "is wrong" : "are wrong"
-                                 : one  ? "lies outside its accepted interval"
-                                        : "lie outside their accepted interval");
+                                 are_wrong(judgement.rejected == 1, ratio));
   if (!judgement.worst) return text + ".";
   const Element& e = *judgement.worst;
   text += fmt::format("; the {}, at {}, is {}", ratio ? "worst" : "first", place_text(e), value_text(e.out));

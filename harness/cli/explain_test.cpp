@@ -143,7 +143,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("the tensor core by hand: alignment to the largest exponent, 25 fractional bits, truncation") {
-    // 1 + 15 2^-25: three units of the last place remain where 3.75 would be exact (numerics 3.2).
+    // 1 + 15 2^-25: three units of the last place remain where 3.75 would be exact (NUMERICS 4).
     std::vector<float> a(16, 0x1p-25f);
     a[0] = 1.0f;
     const std::vector<double> exact(a.begin(), a.end());

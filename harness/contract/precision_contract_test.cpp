@@ -28,7 +28,7 @@ TEST_SUITE("contract") {
                          UsageError);
   }
 
-  TEST_CASE("contracts differ where the design says") {
+  TEST_CASE("contracts differ in their rounding points") {
     const auto& hf = find_contract("hf");
     CHECK(hf.combine == Combine::Fp32Sum);
     CHECK(find_contract("hf_eager").combine == Combine::Bf16ByExpert);

@@ -99,7 +99,7 @@ double least_right_granularity(const BoundShape& shape, const ProductSums& sums,
 Interval product_interval(const BoundShape& shape, const ProductSums& sums, bool exact) {
   if (exact) return {sums.ref, sums.ref, sums.ref};
   double delta = a_priori_bound(shape, sums);
-  // Sums outside the range in which tensor cores were measured keep the a-priori bound (h200-bits section 7).
+  // Sums outside the range in which tensor cores were measured keep the a-priori bound (NUMERICS 4).
   if (const double running = running_bound(shape, sums);
       shape.running && running < delta && delta > 0x1p-100 && delta < 0x1p100)
     delta = running;

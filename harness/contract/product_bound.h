@@ -55,7 +55,7 @@ float squares_of(const BoundShape& shape, const Interval& a);
 double a_priori_bound(const BoundShape& shape, const ProductSums& sums);
 
 /// Valid for the declared order only: sum over its steps of what each may lose, given the exact prefix sums
-/// (numerics 3.2). Truncate16 and Truncate8: 2^-23 |s_k| for cutting the result, and for cutting 16 addends
+/// (NUMERICS 3). Truncate16 and Truncate8: 2^-23 |s_k| for cutting the result, and for cutting 16 addends
 /// at 2^-25 (8 at 2^-24) of the largest 2^-21 max(|s_{k-1}|, max |p_i|); one addend, the largest, is never
 /// cut. RoundEach, RoundTree: u |s_k|. Partial sums: u |total|. The computed prefix differs from the exact
 /// one by at most the bound B itself, so with w the sum of all steps' weights B <= B_exact + w B, hence B <=
@@ -63,7 +63,7 @@ double a_priori_bound(const BoundShape& shape, const ProductSums& sums);
 double running_bound(const BoundShape& shape, const ProductSums& sums);
 
 /// Whether the element is exact in every order on every accumulator that keeps 24 bits: all terms are
-/// multiples of q = left_granularity * right_granularity and sum |a||b| < 2^24 q (numerics 3.13).
+/// multiples of q = left_granularity * right_granularity and sum |a||b| < 2^24 q (NUMERICS 6).
 /// Granularities are powers of two, 0 where the operand is not exact, infinite where it is all zeros.
 bool exact_in_any_order(const BoundShape& shape, const ProductSums& sums, double left_granularity,
                         double right_granularity);

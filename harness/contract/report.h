@@ -133,7 +133,7 @@ struct FieldResult {
   std::vector<std::string> notes;  // "expected shape [16, 128], found [16, 64]"
 };
 
-/// How a token's choice of other experts than the reference's is explained (numerics 3.6).
+/// How a token's choice of other experts than the reference's is explained (NUMERICS 7).
 enum class RoutingTier {
   ExactTie,    // the logits exchanged are equal once stored: legal where the contract leaves ties open
   Admissible,  // within 6 times the modelled noise of the logits

@@ -31,7 +31,7 @@ struct SelectionCheck {
 };
 
 /// A set S is admissible iff min over S of (l + tau) >= max outside S of (l - tau); inside S every inverted
-/// neighbour pair must overlap likewise (numerics 3.6). tau adds the fp32 softmax's slack: expf's error, the
+/// neighbour pair must overlap likewise (NUMERICS 7). tau adds the fp32 softmax's slack: expf's error, the
 /// rounded argument, and logits so low that their probabilities underflow to tied zeros. Equal logits follow
 /// the contract's tie rule. An expert listed twice is rejected. Each flip gets its tier: explained by the
 /// values alone (ties), by the probable ends, by the bound, or not at all.

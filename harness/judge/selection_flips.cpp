@@ -14,7 +14,7 @@
 namespace assay {
 namespace {
 
-constexpr double kProbable = 6.0;  // numerics 3.6: within 6 sigma a flip is a probable tie
+constexpr double kProbable = 6.0;  // a flip within so many sigma (NUMERICS 8) is a probable tie
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Interval stored(const Interval& x, Store store) {

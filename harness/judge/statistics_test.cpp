@@ -200,7 +200,7 @@ TEST_SUITE("statistics") {
     CHECK(std::fabs(test_of(s, "flipped bits", "the field").observed - 0.5) < 0.05);
     CHECK(test_of(s, "flipped bits", "the field").beyond);
     CHECK(test_of(s, "excess energy", "the field").beyond);
-    CHECK(std::fabs(s.z2 - 4.0) < 0.3);  // numerics 3.12: 3.99
+    CHECK(std::fabs(s.z2 - 4.0) < 0.3);  // 3.99 expected
     CHECK(std::fabs(s.z2_of_rounding - 1.0) < 0.1);
     CHECK(test_of(s, "bias", "the field").beyond);
     CHECK(std::fabs(test_of(s, "bias", "the field").observed + 0.5) < 0.05);

@@ -108,9 +108,9 @@ void propose_experts(const Evidence& evidence, const Operands& operands, const W
   }
   if (std::ranges::all_of(found,
                           [&](const auto& one) { return wrapped(one.second - one.first, n) == away; })) {
-    const std::string which = away == 1       ? "the next expert's weights"
-                              : away == n - 1 ? "the weights of the expert before"
-                                              : fmt::format("the weights of the expert {} further on", away);
+    auto which = fmt::format("the weights of the expert {} further on", away);
+    if (away == n - 1) which = "the weights of the expert before";
+    if (away == 1) which = "the next expert's weights";
     all.push_back(other_experts(fmt::format("{} are used", which), operands,
                                 [away, n](std::int64_t e) { return wrapped(e + away, n); }));
   } else if (std::ranges::all_of(found, [&](const auto& one) { return one.second == its; })) {

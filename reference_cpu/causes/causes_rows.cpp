@@ -74,11 +74,11 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
   }
   if (flipped.empty()) return;
   const auto width = static_cast<std::size_t>(evidence.width);
-  std::string sentence = flipped.size() == 1
-                             ? fmt::format("bit {} of one element is flipped (row {}, column {})", bit,
-                                           flipped[0] / width, flipped[0] % width)
-                         : same_bit ? fmt::format("bit {} of {} elements is flipped", bit, flipped.size())
-                                    : fmt::format("one bit each of {} elements is flipped", flipped.size());
+  auto sentence = fmt::format("one bit each of {} elements is flipped", flipped.size());
+  if (same_bit) sentence = fmt::format("bit {} of {} elements is flipped", bit, flipped.size());
+  if (flipped.size() == 1)
+    sentence = fmt::format("bit {} of one element is flipped (row {}, column {})", bit, flipped[0] / width,
+                           flipped[0] % width);
   all.push_back({"bit_flip", std::move(sentence), by_element([&evidence](std::int64_t r, std::int64_t c) {
                    return evidence.out[index(evidence, r, c)];
                  }),

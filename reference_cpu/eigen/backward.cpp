@@ -2,7 +2,7 @@
 
 namespace assay::plain {
 
-/// HuggingFace's, from h200-bits section 2: eager adds the experts' dX in the order in which autograd gives
+/// HuggingFace's, as seen on an H200: eager adds the experts' dX in the order in which autograd gives
 /// them back, the last expert first.
 BackwardRounding backward_rounding(const PrecisionContract& contract) {
   BackwardRounding rounding{contract.output, contract.weighted, contract.silu, SlotSum::Exact};

@@ -106,9 +106,8 @@ Rows faulty(PredictedProduct p) {
     case FaultKind::ScaleKBlock:
       p.fault = {};
       return with_left(p, changed_left(p, [&](auto, std::int64_t k, float x) {
-                         return !in_block(k)          ? x
-                                : fault.scale == -1.0 ? 0.0f
-                                                      : static_cast<float>(x * (1.0 + fault.scale));
+                         if (!in_block(k)) return x;
+                         return fault.scale == -1.0 ? 0.0f : static_cast<float>(x * (1.0 + fault.scale));
                        }));
     case FaultKind::StaleKBlock:
       p.fault = {};

@@ -18,7 +18,7 @@ bool close(double theirs, double ours, double tolerance) {
   return theirs == ours || std::fabs(theirs - ours) <= tolerance || (std::isnan(theirs) && std::isnan(ours));
 }
 
-/// An error of the reference below a thousandth of the bound is negligible beside it (numerics 3.14).
+/// An error of the reference below a thousandth of the bound is negligible beside it (NUMERICS 3).
 bool agree(const Interval& theirs, const Interval& ours) {
   constexpr double kShareOfBound = 1e-3;
   const double tolerance = kShareOfBound * radius(ours);

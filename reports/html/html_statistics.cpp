@@ -80,10 +80,7 @@ std::string vacuity_part(const FieldResult& result) {
   std::string out = "<p>Could this check fail? Wrong copies of the reference, shown to it: ";
   std::string_view separator = "";
   for (const VacuityCheck& check : result.vacuity) {
-    const bool passes = check.outcome == VacuityOutcome::WouldPass;
-    const Mark kind = check.outcome == VacuityOutcome::Rejected ? Mark::Good
-                      : passes && !check.chained                ? Mark::Doubt
-                                                                : Mark::Absent;
+    const Mark kind = mark(check);
     out += fmt::format(
         "{}{}", separator,
         coloured(kind, fmt::format("{}{}: {} <small>{}</small>", check.chained ? "chained, " : "",

@@ -149,10 +149,11 @@ std::string line(const Mutation& m) {
     out += "; undeclared: passes";
   else if (m.open.by.statistics)
     out += "; undeclared: statistics too";
-  if (!m.hint_expected.empty())
-    out += m.hint_right
-               ? fmt::format("; hint {}", m.hint)
-               : fmt::format("; HINT {}, expected {}", m.hint.empty() ? "none" : m.hint, m.hint_expected);
+  if (m.hint_expected.empty()) return out + "\n";
+  if (m.hint_right)
+    out += fmt::format("; hint {}", m.hint);
+  else
+    out += fmt::format("; HINT {}, expected {}", m.hint.empty() ? "none" : m.hint, m.hint_expected);
   return out + "\n";
 }
 

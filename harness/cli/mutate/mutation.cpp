@@ -74,6 +74,11 @@ CaseResult judged(const Ground& ground, const Candidate& candidate, bool causes)
   return judge(ground.problem, candidate, options);
 }
 
+Outcome outcome_of(const Sentence& declared) {
+  if (!declared.killed) return Outcome::Survived;
+  return declared.right_stage ? Outcome::Killed : Outcome::WrongStage;
+}
+
 }  // namespace
 
 std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
@@ -144,10 +149,7 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
   mutation.hint_right = !mutation.hint.empty() && listed(fault.hint, mutation.hint);
   mutation.missed_by = accepting_rivals(candidate.fields.at(Field::hidden_states),
                                         ground.reference.fields.at(Field::hidden_states));
-  mutation.outcome = equivalent                       ? Outcome::Equivalent
-                     : !mutation.declared.killed      ? Outcome::Survived
-                     : !mutation.declared.right_stage ? Outcome::WrongStage
-                                                      : Outcome::Killed;
+  mutation.outcome = equivalent ? Outcome::Equivalent : outcome_of(mutation.declared);
   return mutation;
 }
 
