@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -34,6 +34,13 @@ double layer_bytes(const LaunchSizes& s) {
          (3 * s.experts_hit * s.inter * s.hidden + 2 * s.tokens * s.hidden + 2 * s.rows * s.inter);
 }
 
+double flops_of(Pass pass, const GpuOptions& options, const LaunchSizes& sizes) {
+  double flops = 0.0;
+  for (const auto& launch : fused_launches(pass))
+    if (launch.wanted(options)) flops += launch.cost(sizes).flops;
+  return flops;
+}
+
 /// A grouped product as cuBLAS takes it: a [S, k], b [E, n, k], out [S, n].
 struct CublasBar {
   ProductId product;
@@ -43,10 +50,12 @@ struct CublasBar {
   std::int64_t n, k;
 };
 
-GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options) {
+GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options, bool backward) {
   const Sizes& sizes = problem.sizes;
   const auto& config = sizes.config;
-  const FusedWorkspace workspace(sizes, options);
+  const FusedWorkspace workspace(sizes, options, backward);
+  const auto gradients =
+      backward ? std::make_optional<FusedGradients>(sizes, options) : std::optional<FusedGradients>();
   const Stream stream;
   Cublas cublas(stream);
   ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
@@ -69,7 +78,8 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
                             .inter = static_cast<double>(config.moe_intermediate_size),
                             .experts = static_cast<double>(config.num_experts),
                             .experts_hit = static_cast<double>(result.experts_hit)};
-  const FusedRun run = fused_run(problem, workspace, options);
+  FusedRun run = fused_run(problem, workspace, options);
+  if (gradients) run.gradients = &*gradients;
   std::vector<Graph> graphs;
   const auto add = [&](std::string what, double flops, double limit, const std::function<void()>& work) {
     GpuTiming timing;
@@ -80,17 +90,28 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
     graphs.emplace_back(stream, work);
   };
   std::array<double, kProductCount> flops{};
-  for (const auto& launch : fused_launches())
-    if (launch.product && launch.wanted(options))
-      flops[static_cast<std::size_t>(*launch.product)] = launch.cost(amounts).flops;
-  const double all_flops = std::accumulate(flops.begin(), flops.end(), 0.0);
-  add("layer", all_flops, limit_us(all_flops, layer_bytes(amounts)),
-      [&] { launch_fused(problem, workspace, options, stream); });
-  for (const auto& launch : fused_launches()) {
-    if (!launch.wanted(options)) continue;
-    const LaunchCost cost = launch.cost(amounts);
-    add(std::string(launch.name), cost.flops, cost.bytes > 0 ? limit_us(cost.flops, cost.bytes) : 0,
-        [&] { launch.launch(run, stream); });
+  const auto add_launches = [&](Pass pass) {
+    for (const auto& launch : fused_launches(pass)) {
+      if (!launch.wanted(options)) continue;
+      const LaunchCost cost = launch.cost(amounts);
+      if (launch.product) flops[static_cast<std::size_t>(*launch.product)] = cost.flops;
+      add(std::string(launch.name), cost.flops, cost.bytes > 0 ? limit_us(cost.flops, cost.bytes) : 0,
+          [&] { launch.launch(run, stream); });
+    }
+  };
+  const double forward_flops = flops_of(Pass::Forward, options, amounts);
+  add("layer", forward_flops, limit_us(forward_flops, layer_bytes(amounts)),
+      [&] { launch_pass(Pass::Forward, run, stream); });
+  add_launches(Pass::Forward);
+  if (backward) {
+    const double backward_flops = flops_of(Pass::Backward, options, amounts);
+    launch_pass(Pass::Backward, run, stream);
+    add("backward", backward_flops, 0, [&] { launch_pass(Pass::Backward, run, stream); });
+    add("forward and backward", forward_flops + backward_flops, 0, [&] {
+      launch_pass(Pass::Forward, run, stream);
+      launch_pass(Pass::Backward, run, stream);
+    });
+    add_launches(Pass::Backward);
   }
 
   // Bars from cuBLAS, rows permuted already, no gather and no SwiGLU: one grouped call with these counts;
@@ -125,11 +146,12 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
                                       config.num_experts);
              });
   add_bars("cuBLAS dense, ", 1.0, [&](std::size_t b) {
-    cublas.product(bars[b].a, bars[b].b, bars[b].out, sizes.slots(), bars[b].n, bars[b].k);
+    cublas.product({bars[b].a}, {bars[b].b}, bars[b].out, sizes.slots(), bars[b].n, bars[b].k);
   });
 
   const Replays replays = time_replays(graphs, kRepetitions, stream);
   workspace.verify_guards();
+  if (gradients) gradients->verify_guards();
   for (std::size_t g = 0; g < graphs.size(); ++g) {
     auto times = replays.microseconds[g];
     std::sort(times.begin(), times.end());
@@ -152,15 +174,17 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 }  // namespace gpu
 
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
-                                          const GpuOptions& options) {
+                                          const GpuOptions& options, bool backward) {
   gpu::require_runnable(problem.sizes(), options);
+  if (backward && problem.output_gradient.size() == 0)
+    throw InputError("expected a gradient of the layer's output to time the backward pass with, found none");
   gpu::DeviceProblem device = gpu::upload(problem);
   std::vector<GpuBenchmark> results;
   for (const std::int64_t count : tokens) {
     ASSAY_CHECK(count > 0 && count <= problem.sizes().tokens,
                 "expected a number of tokens from 1 to the problem's");
     device.sizes.tokens = count;
-    results.push_back(gpu::bench_tokens(device, options));
+    results.push_back(gpu::bench_tokens(device, options, backward));
   }
   return results;
 }

@@ -40,8 +40,9 @@ inline constexpr double kRooflineFlops = 790e12;
 inline constexpr double kRooflineBytes = 4.3e12;
 
 /// Times the layer for the first n tokens of `problem`, for every n of `tokens`; contenders of one n are
-/// interleaved. Throws InputError without a device or where `gpu_unsupported` has a reason.
+/// interleaved. `backward`: the backward pass, too. Throws InputError without a device or where
+/// `gpu_unsupported` has a reason.
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
-                                          const GpuOptions& options);
+                                          const GpuOptions& options, bool backward = false);
 
 }  // namespace assay

@@ -16,6 +16,11 @@ inline constexpr std::size_t kGuardBytes = 1024;  // also keeps the payload alig
 inline constexpr int kGuardByte = 0x5a;
 inline constexpr int kPoisonByte = 0xff;  // NaN as bf16, float and double; -1 as an integer
 
+/// Elements of a buffer that stays empty unless it is wanted.
+inline std::int64_t elements_if(bool wanted, std::int64_t rows, std::int64_t columns) {
+  return wanted ? rows * columns : 0;
+}
+
 /// Owns `count` elements of T on the device, poisoned, between two guard bands.
 template <class T>
 class Buffer {

@@ -71,7 +71,8 @@ Cublas::Cublas(cudaStream_t stream)
           return api;
         }();
         return loaded;
-      }()) {
+      }()),
+      stream_(stream) {
   cublasHandle_t handle = nullptr;
   const auto require = [&](cublasStatus_t status, const char* call) {
     if (status != CUBLAS_STATUS_SUCCESS)
@@ -88,17 +89,25 @@ Cublas::Cublas(cudaStream_t stream)
 
 Cublas::~Cublas() { api_.destroy(static_cast<cublasHandle_t>(handle_)); }
 
-void Cublas::product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+void Cublas::product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n,
                      std::int64_t k) {
   if (m == 0 || n == 0) return;
+  if (k == 0) {
+    ASSAY_CUDA(cudaMemsetAsync(out, 0, static_cast<std::size_t>(m * n) * sizeof(bf16), stream_));
+    return;
+  }
   const float one = 1.0f;
   const float zero = 0.0f;
-  // Row-major out = a b^T is column-major out^T = b a^T: b is stored as [k, n] and read transposed.
+  // Row-major out = a b^T is column-major out^T = b a^T. What is row-major [x, k] is column-major [k, x]
+  // there.
+  const bool a_along_rows = a.lies == Lies::AlongRows;
+  const bool b_along_rows = b.lies == Lies::AlongRows;
   const auto status =
-      api_.gemm(static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n),
-                static_cast<int>(m), static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), a,
-                CUDA_R_16BF, static_cast<int>(k), &zero, out, CUDA_R_16BF, static_cast<int>(n),
-                CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+      api_.gemm(static_cast<cublasHandle_t>(handle_), b_along_rows ? CUBLAS_OP_N : CUBLAS_OP_T,
+                a_along_rows ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m),
+                static_cast<int>(k), &one, b.values, CUDA_R_16BF, static_cast<int>(b_along_rows ? n : k),
+                a.values, CUDA_R_16BF, static_cast<int>(a_along_rows ? m : k), &zero, out, CUDA_R_16BF,
+                static_cast<int>(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw InputError(std::string("expected cublasGemmEx to succeed, found ") + api_.status_string(status));
 }

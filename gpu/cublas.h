@@ -10,6 +10,7 @@
 
 #include "gpu/buffer.h"
 #include "gpu/kernels/kernels.h"
+#include "harness/contract/layer.h"
 
 namespace assay::gpu {
 
@@ -26,6 +27,12 @@ struct GroupedOperands {
 GroupedOperands grouped_operands(const bf16* a, const bf16* b, bf16* out,
                                  const std::vector<std::int32_t>& counts, std::int64_t n, std::int64_t k);
 
+/// A matrix of a product, in device memory.
+struct Operand {
+  const bf16* values;
+  Lies lies = Lies::AlongColumns;
+};
+
 /// One cuBLAS handle bound to a stream; reduced-precision reductions are off.
 class Cublas {
  public:
@@ -35,9 +42,9 @@ class Cublas {
   Cublas(const Cublas&) = delete;
   Cublas& operator=(const Cublas&) = delete;
 
-  /// out[m, n] = rb(sum_k a[m, k] b[n, k]), bf16 in and out, fp32 accumulate; all row-major. Sizes of zero do
-  /// nothing.
-  void product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k);
+  /// out[m, n] = rb(sum_k a[m, k] b[n, k]), bf16 in and out, fp32 accumulate; all row-major. An operand that
+  /// lies along its rows is stored as [k, m] or [k, n]. Without a term (k = 0) the results are zeros.
+  void product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k);
 
   /// `count` products of equal sizes, contiguous after one another: the batched bar of benchmarks.
   void batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
@@ -52,6 +59,7 @@ class Cublas {
  private:
   struct Api;
   const Api& api_;
+  cudaStream_t stream_;
   void* handle_ = nullptr;
 };
 

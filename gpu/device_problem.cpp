@@ -52,9 +52,18 @@ std::string version_text(int version) {
 
 DeviceProblem upload(const Problem& problem) {
   const Sizes sizes = problem.sizes();
-  return {sizes, upload_tensor(problem.input, Field::input_hidden_states, sizes),
-          upload_tensor(problem.gate, Field::gate, sizes), upload_experts(problem, Field::gate_up_proj),
-          upload_experts(problem, Field::down_proj)};
+  const bool backward = problem.output_gradient.size() > 0;
+  return {.sizes = sizes,
+          .input = upload_tensor(problem.input, Field::input_hidden_states, sizes),
+          .d_out = backward ? upload_tensor(problem.output_gradient, Field::d_hidden_states, sizes)
+                            : Buffer<bf16>(),
+          .gate = upload_tensor(problem.gate, Field::gate, sizes),
+          .gate_up_proj = upload_experts(problem, Field::gate_up_proj),
+          .down_proj = upload_experts(problem, Field::down_proj)};
+}
+
+void DeviceProblem::verify_guards() const {
+  for (const auto* buffer : {&input, &d_out, &gate, &gate_up_proj, &down_proj}) buffer->verify_guards();
 }
 
 RoutingBuffers::RoutingBuffers(const Sizes& sizes)

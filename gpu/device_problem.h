@@ -28,9 +28,13 @@ class Stream {
 struct DeviceProblem {
   Sizes sizes;
   Buffer<bf16> input;         // [T, H]
+  Buffer<bf16> d_out;         // [T, H], the output's gradient; empty where there is no backward pass
   Buffer<bf16> gate;          // [E, H]
   Buffer<bf16> gate_up_proj;  // [E, 2I, H]
   Buffer<bf16> down_proj;     // [E, H, I]
+
+  bool has_backward() const { return d_out.size() > 0; }
+  void verify_guards() const;
 };
 
 /// Throws InputError when a tensor does not have the shape its field must have.

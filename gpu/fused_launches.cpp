@@ -23,29 +23,30 @@ void launch_permute(const FusedRun& run, cudaStream_t stream) {
 }
 
 void launch_gate_up(const FusedRun& run, cudaStream_t stream) {
-  const auto& [problem, workspace, options, rounding, routing, wgmma] = run;
+  const auto& problem = run.problem;
+  const auto& workspace = run.workspace;
+  const auto& options = run.options;
   const GateUp gate_up{.x = options.permute_x ? problem.input.data() : workspace.permuted.data(),
                        .gate_up_proj = problem.gate_up_proj.data(),
                        .intermediate = workspace.intermediate.data(),
                        .first_gemm = workspace.first_gemm.size() > 0 ? workspace.first_gemm.data() : nullptr,
                        .gather = options.permute_x,
-                       .rounding = rounding};
-  if (wgmma)
-    gate_up_wgmma_sm90(gate_up, routing, problem.sizes, options.kernel_config_fwd, stream);
+                       .rounding = run.rounding};
+  if (run.wgmma)
+    gate_up_wgmma_sm90(gate_up, run.routing, problem.sizes, options.kernel_config_fwd, stream);
   else
-    gate_up_mma_sm80(gate_up, routing, problem.sizes, stream);
+    gate_up_mma_sm80(gate_up, run.routing, problem.sizes, stream);
 }
 
 void launch_down(const FusedRun& run, cudaStream_t stream) {
-  const auto& [problem, workspace, options, rounding, routing, wgmma] = run;
-  const Down down{.intermediate = workspace.intermediate.data(),
-                  .down_proj = problem.down_proj.data(),
-                  .out = workspace.rows.data(),
-                  .scatter = options.permute_y};
-  if (wgmma)
-    down_wgmma_sm90(down, routing, problem.sizes, options.kernel_config_fwd, stream);
+  const Down down{.intermediate = run.workspace.intermediate.data(),
+                  .down_proj = run.problem.down_proj.data(),
+                  .out = run.workspace.rows.data(),
+                  .scatter = run.options.permute_y};
+  if (run.wgmma)
+    down_wgmma_sm90(down, run.routing, run.problem.sizes, run.options.kernel_config_fwd, stream);
   else
-    down_mma_sm80(down, routing, problem.sizes, stream);
+    down_mma_sm80(down, run.routing, run.problem.sizes, stream);
 }
 
 void launch_merge(const FusedRun& run, cudaStream_t stream) {
@@ -82,7 +83,7 @@ LaunchCost cost_of_merge(const LaunchSizes& s) {
 }
 
 // clang-format off
-constexpr FusedLaunch kFusedLaunches[] = {
+constexpr FusedLaunch kForwardLaunches[] = {
     {"router product",                 ProductId::router,  always,    launch_router,    cost_of_router},
     {"softmax, top-k, order",          std::nullopt,       always,    launch_selection, unlimited},
     {"permute",                        std::nullopt,       permuting, launch_permute,   cost_of_permute},
@@ -104,11 +105,19 @@ FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace
           .wgmma = variant_of(options) == "wgmma_sm90"};
 }
 
-std::span<const FusedLaunch> fused_launches() { return kFusedLaunches; }
+std::span<const FusedLaunch> fused_launches(Pass pass) {
+  return pass == Pass::Forward ? std::span<const FusedLaunch>(kForwardLaunches) : backward_launches();
+}
 
-std::vector<ProductId> fused_products(const GpuOptions& options) {
+void launch_pass(Pass pass, const FusedRun& run, cudaStream_t stream) {
+  ASSAY_CHECK(pass == Pass::Forward || run.gradients != nullptr, "expected room for gradients");
+  for (const auto& launch : fused_launches(pass))
+    if (launch.wanted(run.options)) launch.launch(run, stream);
+}
+
+std::vector<ProductId> fused_products(Pass pass, const GpuOptions& options) {
   std::vector<ProductId> products;
-  for (const auto& launch : kFusedLaunches)
+  for (const auto& launch : fused_launches(pass))
     if (launch.product && launch.wanted(options)) products.push_back(*launch.product);
   return products;
 }

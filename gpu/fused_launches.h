@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gpu/fused_gradients.h"
 #include "gpu/fused_layer.h"
 #include "harness/contract/layer.h"
 
@@ -18,7 +19,8 @@ struct FusedRun {
   const GpuOptions& options;
   Rounding rounding;
   DeviceRouting routing;
-  bool wgmma;  // the grouped products are those for Hopper
+  bool wgmma;                                 // the grouped products are those for Hopper
+  const FusedGradients* gradients = nullptr;  // of a run with a backward pass
 };
 FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options);
 
@@ -41,10 +43,18 @@ struct FusedLaunch {
   LaunchCost (*cost)(const LaunchSizes& sizes);
 };
 
-/// In the order of the stream, those wanted by other options included.
-std::span<const FusedLaunch> fused_launches();
+/// Of a pass, in the order of the stream, those wanted by other options included. The backward pass works on
+/// what the forward pass left in the workspace.
+enum class Pass { Forward, Backward };
+std::span<const FusedLaunch> fused_launches(Pass pass);
+
+/// fused_backward_launches.cpp
+std::span<const FusedLaunch> backward_launches();
+
+/// Launches one pass on `stream`.
+void launch_pass(Pass pass, const FusedRun& run, cudaStream_t stream);
 
 /// Of the launches these options want, in their order.
-std::vector<ProductId> fused_products(const GpuOptions& options);
+std::vector<ProductId> fused_products(Pass pass, const GpuOptions& options);
 
 }  // namespace assay::gpu

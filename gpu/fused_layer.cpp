@@ -7,22 +7,18 @@ namespace assay::gpu {
 namespace {
 
 // Under fused_fp32 the field would hold values that nothing was computed from.
-bool stores_first_gemm(const GpuOptions& options) {
-  return options.debug_fields && rounding_of(options.contract, "gpu_fused") == Rounding::Hf;
-}
-
-std::int64_t elements(bool wanted, std::int64_t rows, std::int64_t columns) {
-  return wanted ? rows * columns : 0;
+bool stores_first_gemm(const GpuOptions& options, bool backward) {
+  return (options.debug_fields || backward) && rounding_of(options.contract, "gpu_fused") == Rounding::Hf;
 }
 
 }  // namespace
 
-FusedWorkspace::FusedWorkspace(const Sizes& sizes, const GpuOptions& options)
+FusedWorkspace::FusedWorkspace(const Sizes& sizes, const GpuOptions& options, bool backward)
     : routing(sizes),
       logits("router_logits", sizes.tokens * sizes.config.num_experts),
-      permuted("permuted input", elements(!options.permute_x, sizes.slots(), sizes.config.hidden_size)),
-      first_gemm("first_gemm",
-                 elements(stores_first_gemm(options), sizes.slots(), 2 * sizes.config.moe_intermediate_size)),
+      permuted("permuted input", elements_if(!options.permute_x, sizes.slots(), sizes.config.hidden_size)),
+      first_gemm("first_gemm", elements_if(stores_first_gemm(options, backward), sizes.slots(),
+                                           2 * sizes.config.moe_intermediate_size)),
       intermediate("intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
       rows(options.permute_y ? "hidden_states_unpermute" : "second_gemm",
            sizes.slots() * sizes.config.hidden_size),
@@ -61,7 +57,7 @@ std::vector<unsigned char> results(const FusedWorkspace& workspace) {
 
 void require_runnable(const Sizes& sizes, const GpuOptions& options) {
   rounding_of(options.contract, "gpu_fused");
-  if (auto reason = invalid(options.kernel_config_fwd)) throw UsageError(*reason);
+  if (auto reason = invalid(options)) throw UsageError(*reason);
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
   if (auto reason = gpu_unsupported(options.kernel_config_fwd, sizes)) throw InputError(*reason);
@@ -83,9 +79,7 @@ DeviceRouting routing_of(const FusedWorkspace& workspace, const Sizes& sizes, co
 
 void launch_fused(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options,
                   cudaStream_t stream) {
-  const FusedRun run = fused_run(problem, workspace, options);
-  for (const auto& launch : fused_launches())
-    if (launch.wanted(options)) launch.launch(run, stream);
+  launch_pass(Pass::Forward, fused_run(problem, workspace, options), stream);
 }
 
 }  // namespace assay::gpu

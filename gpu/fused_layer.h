@@ -9,14 +9,15 @@ namespace assay::gpu {
 
 /// Everything the layer writes. Sized for one problem size and one set of options.
 struct FusedWorkspace {
-  FusedWorkspace(const Sizes& sizes, const GpuOptions& options);
+  /// `backward`: what a backward pass reads is stored, whatever the options.
+  FusedWorkspace(const Sizes& sizes, const GpuOptions& options, bool backward = false);
   void verify_guards() const;
   void poison();
 
   RoutingBuffers routing;
   Buffer<bf16> logits;        // [T, E]
   Buffer<bf16> permuted;      // [S, H] without permute_x, else empty
-  Buffer<bf16> first_gemm;    // [S, 2I] with debug_fields under `hf`, else empty
+  Buffer<bf16> first_gemm;    // [S, 2I] with debug_fields or a backward pass under `hf`, else empty
   Buffer<bf16> intermediate;  // [S, I]
   Buffer<bf16> rows;          // [S, H]: second_gemm, or hidden_states_unpermute with permute_y
   Buffer<bf16> out;           // [T, H]

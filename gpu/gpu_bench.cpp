@@ -1,7 +1,8 @@
 // `gpu_bench MODEL TOKENS... [variable=value...]`: times the fused layer on a random problem of a released
 // model's size. MODEL is 30b, 235b or next80b, with "-skewed" for a routing in which the same experts take
 // most rows. Variables: variant, tiles, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks,
-// cluster. Run `gpu_selfcheck` first: only verified kernels are worth timing.
+// cluster; backward=true times the backward pass, too. Run `gpu_selfcheck` first: only verified kernels are
+// worth timing.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -79,11 +80,14 @@ int main(int argc, char** argv) {
     GpuOptions options;
     options.debug_fields = false;
     std::vector<std::int64_t> tokens;
+    bool backward = false;
     for (int i = 2; i < argc; ++i) {
       const std::string argument = argv[i];
       const auto equals = argument.find('=');
       if (equals == std::string::npos)
         tokens.push_back(std::stoll(argument));
+      else if (argument == "backward=true")
+        backward = true;
       else
         set(options, argument.substr(0, equals), argument.substr(equals + 1));
     }
@@ -95,7 +99,7 @@ int main(int argc, char** argv) {
     const Problem problem =
         gpu::selfcheck_problem(model->config, *std::max_element(tokens.begin(), tokens.end()), 1,
                                skewed ? gpu::Load::Skewed : gpu::Load::Natural);
-    for (const auto& bench : bench_gpu_fused(problem, tokens, options)) print(name, bench);
+    for (const auto& bench : bench_gpu_fused(problem, tokens, options, backward)) print(name, bench);
     return 0;
   } catch (const UsageError& error) {
     std::fprintf(stderr, "gpu_bench: %s\n", error.what());

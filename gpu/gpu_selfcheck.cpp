@@ -7,9 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <span>
 
-#include "gpu/fused_launches.h"
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/pipeline.h"
 #include "gpu/repeat_check.h"
@@ -47,6 +45,7 @@ const Case kCases[] = {
 
 std::int64_t differing(const Tensor& a, const Tensor& b) {
   if (a.shape() != b.shape() || a.dtype() != b.dtype()) return -1;
+  if (a.size() == 0 || std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0) return 0;
   const std::size_t size = row(a.dtype()).size;
   std::int64_t count = 0;
   for (std::size_t i = 0; i < a.bytes().size(); i += size)
@@ -72,19 +71,30 @@ std::int64_t compare(const char* what, const Candidate& a, const Candidate& b, b
 }
 
 // Sampled elements of the products against the model, each from the candidate's own upstream fields.
-std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate,
-                                std::span<const ProductId> products) {
+std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate) {
   if (problem.sizes().tokens == 0) return 0;
   constexpr int kSamples = 500;
   std::int64_t total = 0;
   std::printf("    %-28s", "tensor-core model");
-  for (const ProductId product : products) {
+  for (const ProductRow& row : kProducts) {
+    const ProductId product = row.id;
+    if (product_of(row.made) != product || !candidate.fields.has(row.made)) continue;
     const std::int64_t wrong = gpu::count_samples_that_differ(problem, candidate, product, kSamples);
     std::printf(" %s %lld,", std::string(name(product)).c_str(), static_cast<long long>(wrong));
     total += wrong;
   }
   std::printf(" of %d sampled differ\n", kSamples);
   return total;
+}
+
+// Gradients of weights of a gigabyte are compared once, not in every variant.
+bool heavy(const MoeConfig& config) {
+  return config.num_experts * config.moe_intermediate_size * config.hidden_size > (std::int64_t{1} << 25);
+}
+
+Problem without_backward(Problem problem) {
+  problem.output_gradient = {};
+  return problem;
 }
 
 std::int64_t check(const Case& one) {
@@ -97,20 +107,29 @@ std::int64_t check(const Case& one) {
   GpuOptions portable;
   portable.kernel_config_fwd.variant = "mma_sm80";
   const Candidate base = run_gpu_fused(problem, portable);
-  std::int64_t wrong = compare_with_model(problem, base, gpu::fused_products(portable));
+  std::int64_t wrong = compare_with_model(problem, base);
   // cuBLAS may split K: its bits are information.
   compare("cublas", base, run_gpu_cublas(problem), false);
-  compare("cublas, grouped", base, run_gpu_cublas_grouped(problem), false);
+  compare("cublas, grouped", base, run_gpu_cublas_grouped(without_backward(problem)), false);
+  wrong += compare("both passes", base, run_gpu_fused(problem), true);
+  const Problem lighter = heavy(one.config) ? without_backward(problem) : problem;
   const auto fused = [&](const char* what, const GpuOptions& options) {
-    wrong += compare(what, base, run_gpu_fused(problem, options), true);
+    wrong += compare(what, base, run_gpu_fused(lighter, options), true);
   };
   GpuOptions options = portable;
   options.permute_x = false;
   options.permute_y = true;
   options.debug_fields = false;
   fused("mma_sm80, other flags", options);
-  const Candidate fp32 =
-      run_gpu_fused(problem, {.contract = "fused_fp32", .kernel_config_fwd = portable.kernel_config_fwd});
+  options = portable;
+  options.dX_only = true;
+  fused("mma_sm80, dX_only", options);
+  options = portable;
+  options.dW_only = true;
+  fused("mma_sm80, dW_only", options);
+  options = portable;
+  options.contract = "fused_fp32";
+  const Candidate fp32 = run_gpu_fused(lighter, options);
   compare("fused_fp32", base, fp32, false);
   try {
     for (const bool permute_x : {true, false})
@@ -141,7 +160,7 @@ std::int64_t check(const Case& one) {
         if (!gpu_unsupported(options.kernel_config_fwd, problem.sizes())) fused(what.c_str(), options);
       }
     options = {.contract = "fused_fp32", .kernel_config_fwd = {}};
-    wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(problem, options), true);
+    wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(lighter, options), true);
   } catch (const InputError& error) {
     std::printf("    wgmma_sm90 not run: %s\n", error.what());
     return wrong + 1;
@@ -151,7 +170,8 @@ std::int64_t check(const Case& one) {
 
 // Bits must not depend on what ran before or how it was launched.
 std::int64_t check_repeats(const Case& one) {
-  const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
+  Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
+  if (heavy(one.config)) problem.output_gradient = {};
   const Problem other = gpu::selfcheck_problem(one.config, one.tokens, 2, gpu::Load::Natural);
   std::int64_t wrong = 0;
   for (const char* variant : {"wgmma_sm90", "mma_sm80"}) {
@@ -175,6 +195,7 @@ void dump(const std::filesystem::path& folder, const Case& one) {
   std::filesystem::create_directories(folder);
   const Problem problem = gpu::selfcheck_problem(one.config, one.tokens, 1, one.load);
   write(folder / "input", problem.input.bytes());
+  write(folder / "d_hidden_states", problem.output_gradient.bytes());
   write(folder / "gate", problem.gate.bytes());
   for (const Field field : {Field::gate_up_proj, Field::down_proj}) {
     std::ofstream out(folder / std::string(name(field)), std::ios::binary);
@@ -184,10 +205,11 @@ void dump(const std::filesystem::path& folder, const Case& one) {
                 static_cast<std::streamsize>(matrix.values.size_bytes()));
     }
   }
-  const Candidate fused = run_gpu_fused(problem);
-  for (const auto& field : kFields)
-    if (fused.fields.has(field.id))
-      write(folder / (std::string(field.name) + ".fused"), fused.fields.at(field.id).bytes());
+  for (const auto& [suffix, candidate] :
+       {std::pair{".fused", run_gpu_fused(problem)}, std::pair{".cublas", run_gpu_cublas(problem)}})
+    for (const auto& field : kFields)
+      if (candidate.fields.has(field.id))
+        write(folder / (std::string(field.name) + suffix), candidate.fields.at(field.id).bytes());
 }
 
 }  // namespace

@@ -32,15 +32,20 @@ struct KernelConfigForward {
 /// The reason why a config cannot run, or nothing.
 std::optional<std::string> invalid(const KernelConfigForward& config);
 
-/// Unsloth's parameters of the fused layer, as far as the forward pass has them.
+/// Unsloth's parameters of the fused layer.
 struct GpuOptions {
   bool permute_x = true;  // gather the tokens' rows in the first product's prologue; else permute them before
   bool permute_y =
       false;  // rows of the second product leave in slot order; `second_gemm` is then not materialised
   std::string contract = "hf";  // or "fused_fp32"
   bool debug_fields = true;  // also write first_gemm and what else is kept in registers; no other bit changes
+  bool dX_only = false;      // of the backward pass: no gradients of weights
+  bool dW_only = false;      // no gradient of the layer's input
   KernelConfigForward kernel_config_fwd;
 };
+
+/// The reason why options contradict themselves, or nothing.
+std::optional<std::string> invalid(const GpuOptions& options);
 
 /// "gpu_fused", "gpu_cublas", "gpu_cublas_grouped"
 std::vector<std::string> gpu_pipelines();

@@ -22,8 +22,8 @@ Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt);
 std::optional<Engine> gpu_engine(const LeastWork&, int) { return std::nullopt; }
 Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 std::string tuning_machine() { throw InputError(kNotBuilt); }
-std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&,
-                                          const GpuOptions&) {
+std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&,
+                                          bool) {
   throw InputError(kNotBuilt);
 }
 

@@ -76,6 +76,17 @@ TEST_SUITE("gpu-pipeline") {
     CHECK(invalid(config).value_or("").find("multiple of cluster 2, found 131") != std::string::npos);
   }
 
+  TEST_CASE("options that ask for gradients of one kind only, twice, are refused") {
+    GpuOptions options;
+    options.dX_only = true;
+    CHECK_FALSE(invalid(options).has_value());
+    options.dW_only = true;
+    CHECK(invalid(options).value_or("") == "expected dX_only or dW_only, found both");
+    options = {};
+    options.kernel_config_fwd.raster_rows = 0;
+    CHECK(invalid(options).value_or("").find("raster_rows") != std::string::npos);
+  }
+
   TEST_CASE("without a device every run says so instead of giving results") {
     if (!gpu_unavailable()) return;  // the self-check covers machines with a device
     CHECK_THROWS_AS(run_gpu_cublas(Problem{}), InputError);

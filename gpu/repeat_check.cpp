@@ -1,8 +1,9 @@
 #include "gpu/repeat_check.h"
 
+#include <optional>
 #include <vector>
 
-#include "gpu/fused_layer.h"
+#include "gpu/fused_launches.h"
 
 namespace assay::gpu {
 namespace {
@@ -16,14 +17,29 @@ using Bytes = std::vector<unsigned char>;
 std::int64_t count_runs_that_differ(const Problem& problem, const Problem& other, const GpuOptions& options) {
   require_runnable(problem.sizes(), options);
   DeviceProblem device = upload(problem);
-  const FusedWorkspace workspace(problem.sizes(), options);
+  const FusedWorkspace workspace(problem.sizes(), options, device.has_backward());
+  const auto gradients = device.has_backward() ? std::make_optional<FusedGradients>(problem.sizes(), options)
+                                               : std::optional<FusedGradients>();
+  FusedRun layer = fused_run(device, workspace, options);
+  if (gradients) layer.gradients = &*gradients;
   const Stream stream;
   const Stream second_stream;
+  const auto launch = [&](cudaStream_t on) {
+    launch_pass(Pass::Forward, layer, on);
+    if (gradients) launch_pass(Pass::Backward, layer, on);
+  };
+  const auto everything = [&] {
+    Bytes bytes = results(workspace);
+    if (!gradients) return bytes;
+    const Bytes behind = results(*gradients);
+    bytes.insert(bytes.end(), behind.begin(), behind.end());
+    return bytes;
+  };
   const auto run = [&](cudaStream_t on) {
     ASSAY_CUDA(cudaDeviceSynchronize());
-    launch_fused(device, workspace, options, on);
+    launch(on);
     ASSAY_CUDA(cudaStreamSynchronize(on));
-    return results(workspace);
+    return everything();
   };
   const Bytes first = run(stream);
   std::int64_t differing = 0;
@@ -37,15 +53,16 @@ std::int64_t count_runs_that_differ(const Problem& problem, const Problem& other
   cudaGraph_t graph{};
   cudaGraphExec_t replay{};
   ASSAY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  launch_fused(device, workspace, options, stream);
+  launch(stream);
   ASSAY_CUDA(cudaStreamEndCapture(stream, &graph));
   ASSAY_CUDA(cudaGraphInstantiate(&replay, graph, 0));
   for (int i = 0; i < 2; ++i) ASSAY_CUDA(cudaGraphLaunch(replay, stream));
   ASSAY_CUDA(cudaStreamSynchronize(stream));
   ASSAY_CUDA(cudaGraphExecDestroy(replay));
   ASSAY_CUDA(cudaGraphDestroy(graph));
-  differing += results(workspace) != first;
+  differing += everything() != first;
   workspace.verify_guards();
+  if (gradients) gradients->verify_guards();
   return differing;
 }
 

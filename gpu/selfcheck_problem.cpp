@@ -62,6 +62,7 @@ Problem selfcheck_problem(const MoeConfig& config, std::int64_t tokens, std::uin
       problem.gate.as<Bf16>()[static_cast<std::size_t>(e * config.hidden_size)] =
           round_to_bf16(-0.5 * std::log(1.0 + static_cast<double>(e)));
   }
+  problem.output_gradient = std::move(*filled({tokens, config.hidden_size}, seed * 8 + 5, 1.0, ties));
   problem.experts =
       stored_experts(filled({config.num_experts, 2 * config.moe_intermediate_size, config.hidden_size},
                             seed * 8 + 3, 2 * by_hidden, false),

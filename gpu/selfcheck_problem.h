@@ -15,7 +15,7 @@ enum class Load {
   Ties,         // input and gate of small integers: many equal logits
 };
 
-/// Input N(0, 1), weights N(0, 1 / sqrt(fan in)) approximately; T = tokens.
+/// Input and output gradient N(0, 1), weights N(0, 1 / sqrt(fan in)) approximately; T = tokens.
 Problem selfcheck_problem(const MoeConfig& config, std::int64_t tokens, std::uint64_t seed, Load load);
 
 }  // namespace assay::gpu

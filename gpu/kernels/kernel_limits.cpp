@@ -37,6 +37,11 @@ std::optional<std::string> gpu_unsupported(const KernelConfigForward& config, co
   return std::nullopt;
 }
 
+std::optional<std::string> invalid(const GpuOptions& options) {
+  if (options.dX_only && options.dW_only) return "expected dX_only or dW_only, found both";
+  return invalid(options.kernel_config_fwd);
+}
+
 std::optional<std::string> invalid(const KernelConfigForward& config) {
   const auto found = [](auto value) { return ", found " + std::to_string(value); };
   if (config.variant != "auto" && config.variant != "wgmma_sm90" && config.variant != "mma_sm80")

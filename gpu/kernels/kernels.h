@@ -77,6 +77,23 @@ inline TileCounter* counter_of(ProductId product, const DeviceRouting& routing) 
 /// gate [E, H].
 void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream);
 
+/// Rows of d_router_logits where they must be 16-byte aligned.
+__host__ __device__ constexpr std::int64_t padded_experts(std::int64_t experts) {
+  return (experts + 7) / 8 * 8;
+}
+
+/// Both gradients of the router's product, without a split of K either. Rows of d_logits are
+/// padded_experts(E) long, zeros behind the last expert.
+struct RouterGrad {
+  const bf16* d_logits;  // [T, padded_experts(E)]
+  const bf16* x;         // [T, H]
+  const bf16* gate;      // [E, H]
+  bf16* d_x;             // [T, H]: the router's part of the input's gradient, summed over E
+  bf16* d_gate;          // [E, H], summed over T; zeros without a token
+};
+void router_dx(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream);
+void router_dw(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream);
+
 /// fp32 softmax, the K largest probabilities (lowest index first among equals), renormalisation, bf16
 /// weights, counts per chunk. With a single chunk also what order_by_expert does.
 void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
@@ -84,6 +101,9 @@ void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes&
 /// counts, gather_indices (stable), row_of_slot and the row tiles from what softmax_topk left, which comes
 /// right before.
 void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
+
+/// Row tiles and counters alone, from the counts: for products that want other tiles than those before them.
+void order_row_tiles(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
 
 /// permuted[r] = x[gather_indices[r] / K]. x [T, H], permuted [S, H].
 void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,
@@ -95,6 +115,10 @@ void unpermute_rows(const bf16* rows, const std::int32_t* gather_indices, bf16* 
 
 /// intermediate = rb(rb(silu(gate half)) * up half). first_gemm [S, 2I], intermediate [S, I].
 void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream);
+
+/// d_first_gemm [S, 2I] from d_intermediate [S, I] and first_gemm [S, 2I], as autograd rounds (swiglu.cuh).
+void swiglu_grad(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm, const Sizes& sizes,
+                 cudaStream_t stream);
 
 /// How many finite bf16 arguments get another silu from the quick form than from the exact one: 0 on sm_90.
 /// Synchronises.
@@ -108,5 +132,30 @@ void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
 /// values [S, H] in slot order, or in expert order with `row_of_slot` given.
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
            Rounding rounding, const Sizes& sizes, cudaStream_t stream);
+
+/// The merge's gradient of the rows, d_second_gemm: d_rows[r] = rb(d_out[t] w[s]), s = gather_indices[r], t =
+/// s / K. d_out [T, H], topk_weights [T, K], d_rows [S, H] in expert order.
+void merge_grad_rows(const bf16* d_out, const bf16* topk_weights, const std::int32_t* gather_indices,
+                     bf16* d_rows, const Sizes& sizes, cudaStream_t stream);
+
+/// The merge's gradient of the weights, d_topk_weights[t, j] = rb(sum over H of d_out[t] value of slot j),
+/// fp32 sums by 32 lanes. Under Hf each product is rounded to bf16 first. `values` as in merge.
+void merge_grad_weights(const bf16* d_out, const bf16* values, const std::int32_t* row_of_slot,
+                        bf16* d_topk_weights, Rounding rounding, const Sizes& sizes, cudaStream_t stream);
+
+/// d_router_logits [T, E] through renormalisation and softmax, from d_topk_weights [T, K] and what the
+/// forward pass read and chose (topk.cu has the formula). `padded` [T, padded_experts(E)] gets the same with
+/// zeros behind the last expert, or is null.
+void softmax_topk_grad(const bf16* logits, const std::int32_t* selected_experts, const bf16* d_topk_weights,
+                       bf16* d_logits, bf16* padded, const Sizes& sizes, cudaStream_t stream);
+
+/// d_experts_hidden_states[t]: the sum of the token's rows, [S, H] in expert order. Under Hf K bf16 adds in
+/// ascending expert order, from 0; else one fp32 sum, slots ascending.
+void combine(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, Rounding rounding,
+             const Sizes& sizes, cudaStream_t stream);
+
+/// d_input_hidden_states = rb(experts + router), all [T, H].
+void add_router_part(const bf16* experts, const bf16* router, bf16* out, const Sizes& sizes,
+                     cudaStream_t stream);
 
 }  // namespace assay::gpu

@@ -1,6 +1,7 @@
 // One block's tile of a product a b^T on warp-level tensor-core instructions (sm_80 and newer). K is walked
-// in ascending steps of 16 without a split, so every element's sum is one chain of tensor-core steps. Rows of
-// K are 16-byte aligned.
+// in ascending steps of 16 without a split, so every element's sum is one chain of tensor-core steps. Each
+// operand lies along its columns (K contiguous) or along its rows (K is the slow axis: read transposed); what
+// is contiguous comes in chunks of 8 elements, 16-byte aligned.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@
 namespace assay::gpu {
 
 /// kRows x kColumns outputs by (kRows / kWarpRows) * (kColumns / kWarpColumns) warps.
-template <int kRows, int kColumns, int kWarpRows, int kWarpColumns>
+template <int kRows, int kColumns, int kWarpRows, int kWarpColumns, Lies kLiesA = Lies::AlongColumns,
+          Lies kLiesB = Lies::AlongColumns>
 struct MmaTile {
   static constexpr int kWarpsAcross = kColumns / kWarpColumns;
   static constexpr int kThreads = kRows / kWarpRows * kWarpsAcross * 32;
@@ -21,10 +23,11 @@ struct MmaTile {
       96 * 1024 / kStageBytes;  // 96 KiB in flight: within the 99 KiB of sm_86 and sm_89
   static constexpr int kSharedBytes = kPipelineDepth * kStageBytes;
   static constexpr int kRowsPerPass = kThreads / 8;  // 8 threads copy one row's 8 chunks
-  static constexpr int kCopiesA = kRows / kRowsPerPass;
-  static constexpr int kCopiesB = kColumns / kRowsPerPass;
   static constexpr int kM = kWarpRows / 16;
   static constexpr int kN = kWarpColumns / 8;
+  static_assert((kLiesA == Lies::AlongColumns || kRows % 64 == 0) &&
+                    (kLiesB == Lies::AlongColumns || kColumns % 64 == 0),
+                "what lies along its rows comes in panels of 64 columns");
   static_assert(kRows % kRowsPerPass == 0 && kColumns % kRowsPerPass == 0, "every pass copies whole rows");
   static_assert(kPipelineDepth >= 2, "copies run ahead of products");
   static_assert(kWarpColumns % 16 == 0, "B fragments are loaded for two n-blocks at a time");
@@ -36,31 +39,20 @@ struct MmaTile {
   __device__ static int warp_row() { return threadIdx.x / 32 / kWarpsAcross * kWarpRows; }
   __device__ static int warp_column() { return threadIdx.x / 32 % kWarpsAcross * kWarpColumns; }
 
-  /// a_row(r) and b_row(n) give the row's first element, or null for a row of zeros. `shared` has
-  /// kSharedBytes.
-  template <class RowOfA, class RowOfB>
-  __device__ void run(char* shared, int depth, RowOfA a_row, RowOfB b_row) {
-    const int chunk = threadIdx.x % 8;
-    const int row = threadIdx.x / 8;
-    const bf16* from_a[kCopiesA];
-    const bf16* from_b[kCopiesB];
-#pragma unroll
-    for (int i = 0; i < kCopiesA; ++i) from_a[i] = a_row(row + i * kRowsPerPass);
-#pragma unroll
-    for (int i = 0; i < kCopiesB; ++i) from_b[i] = b_row(row + i * kRowsPerPass);
-
+  /// What the callers give: for an operand that lies along its columns, the first element of row r, or null
+  /// for a row of zeros; for one that lies along its rows, elements [8 c, 8 c + 8) of the tile's rows at
+  /// place k of K, or null for zeros: a(k, c). `shared` has kSharedBytes.
+  template <class A, class B>
+  __device__ void run(char* shared, int depth, A a, B b) {
+    const CopyIn<kLiesA, kRows, A> copy_a(a);
+    const CopyIn<kLiesB, kColumns, B> copy_b(b);
     const std::uint32_t base = ptx::shared_address(shared);
     const int steps = (depth + kDepth - 1) / kDepth;
     const auto next = [](int stage) { return stage + 1 == kPipelineDepth ? 0 : stage + 1; };
     const auto copy = [&](int step, int stage_number) {
       const std::uint32_t stage = base + stage_number * kStageBytes;
-      const int k = step * kDepth + chunk * 8;
-#pragma unroll
-      for (int i = 0; i < kCopiesA; ++i)
-        copy_chunk(stage, row + i * kRowsPerPass, chunk, from_a[i], k, depth);
-#pragma unroll
-      for (int i = 0; i < kCopiesB; ++i)
-        copy_chunk(stage, kRows + row + i * kRowsPerPass, chunk, from_b[i], k, depth);
+      copy_a(stage, step, depth);
+      copy_b(stage + kRows * kRowBytes, step, depth);
     };
 #pragma unroll
     for (int step = 0; step < kPipelineDepth - 1; ++step) {
@@ -84,30 +76,94 @@ struct MmaTile {
   }
 
  private:
+  static constexpr int kRowBytes = kDepth * 2;
+  static constexpr int kPanelBytes = kDepth * kRowBytes;  // 64 columns of an operand that lies along its rows
+
   // 16-byte chunk c of row r stands at c xor (r mod 8): eight rows of one column of chunks hit all banks.
   __device__ static std::uint32_t place(int row, int chunk) {
-    return static_cast<std::uint32_t>(row * 128 + ((chunk ^ (row & 7)) << 4));
+    return static_cast<std::uint32_t>(row * kRowBytes + ((chunk ^ (row & 7)) << 4));
+  }
+  // Of an operand that lies along its rows: chunk c of place k.
+  __device__ static std::uint32_t panel_place(int k, int chunk) {
+    return chunk / 8 * kPanelBytes + place(k, chunk % 8);
   }
 
-  __device__ static void copy_chunk(std::uint32_t stage, int row, int chunk, const bf16* from, int k,
-                                    int depth) {
-    const bool valid = from != nullptr && k < depth;
-    ptx::cp_async_16(stage + place(row, chunk), valid ? from + k : from, valid);
+  /// How one operand's part of a stage is copied.
+  template <Lies kLies, int kExtent, class Source>
+  struct CopyIn;
+
+  template <int kExtent, class Source>
+  struct CopyIn<Lies::AlongColumns, kExtent, Source> {
+    static constexpr int kCopies = kExtent / kRowsPerPass;
+    const bf16* from[kCopies];
+
+    __device__ explicit CopyIn(Source row_of) {
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) from[i] = row_of(threadIdx.x / 8 + i * kRowsPerPass);
+    }
+    __device__ void operator()(std::uint32_t stage, int step, int depth) const {
+      const int chunk = threadIdx.x % 8;
+      const int k = step * kDepth + chunk * 8;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        const bool valid = from[i] != nullptr && k < depth;
+        ptx::cp_async_16(stage + place(threadIdx.x / 8 + i * kRowsPerPass, chunk),
+                         valid ? from[i] + k : from[i], valid);
+      }
+    }
+  };
+
+  template <int kExtent, class Source>
+  struct CopyIn<Lies::AlongRows, kExtent, Source> {
+    static constexpr int kChunks = kExtent / 8;
+    static constexpr int kCopies = kDepth * kChunks / kThreads;
+    static_assert(kThreads % kChunks == 0 && kDepth * kChunks % kThreads == 0,
+                  "every pass copies whole rows");
+    Source chunk_at;
+
+    __device__ explicit CopyIn(Source source) : chunk_at(source) {}
+    __device__ void operator()(std::uint32_t stage, int step, int depth) const {
+      const int chunk = threadIdx.x % kChunks;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        const int k = threadIdx.x / kChunks + i * (kThreads / kChunks);
+        const bf16* const from = step * kDepth + k < depth ? chunk_at(step * kDepth + k, chunk) : nullptr;
+        ptx::cp_async_16(stage + panel_place(k, chunk), from, from != nullptr);
+      }
+    }
+  };
+
+  // Rows of the tile from `row` on, 16 of them, at step k of 16.
+  __device__ static void load_a(std::uint32_t (&fragment)[4], std::uint32_t stage, int row, int k) {
+    const int lane = threadIdx.x % 32;
+    if constexpr (kLiesA == Lies::AlongColumns)
+      ptx::ldmatrix_x4(fragment, stage + place(row + lane % 16, k * 2 + lane / 16));
+    else
+      ptx::ldmatrix_transposed(
+          fragment, stage + panel_place(k * 16 + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
+  }
+
+  // Columns of the tile from `column` on, 16 of them: the fragments of two n-blocks.
+  __device__ static void load_b(std::uint32_t (&fragment)[4], std::uint32_t stage, int column, int k) {
+    const int lane = threadIdx.x % 32;
+    if constexpr (kLiesB == Lies::AlongColumns)
+      ptx::ldmatrix_x4(fragment,
+                       stage + place(kRows + column + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+    else
+      ptx::ldmatrix_transposed(
+          fragment, stage + kRows * kRowBytes + panel_place(k * 16 + lane % 16, column / 8 + lane / 16));
   }
 
   __device__ void multiply(std::uint32_t stage) {
-    const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < kDepth / 16; ++k) {
       std::uint32_t a[kM][4];
 #pragma unroll
-      for (int m = 0; m < kM; ++m)
-        ptx::ldmatrix_x4(a[m], stage + place(warp_row() + m * 16 + lane % 16, k * 2 + lane / 16));
+      for (int m = 0; m < kM; ++m) load_a(a[m], stage, warp_row() + m * 16, k);
 #pragma unroll
       for (int n = 0; n < kN; n += 2) {
         std::uint32_t b[4];
-        ptx::ldmatrix_x4(
-            b, stage + place(kRows + warp_column() + n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+        load_b(b, stage, warp_column() + n * 8, k);
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
           ptx::mma_m16n8k16(d[m][n], a[m], b[0], b[1]);

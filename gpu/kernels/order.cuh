@@ -5,10 +5,9 @@
 #include <cstddef>
 
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/lanes.cuh"
 
 namespace assay::gpu {
-
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ inline int inclusive_scan_of_lanes(int value) {
   const int lane = threadIdx.x % 32;

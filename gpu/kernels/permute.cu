@@ -77,6 +77,22 @@ __global__ void scatter_kernel(DeviceRouting routing, int experts, int chunks, s
   place_slots(routing, first, min(first + slots_per_chunk, slots), next_row);
 }
 
+// One warp: the row tiles once more, from the counts.
+__global__ void row_tiles_kernel(DeviceRouting routing, int experts) {
+  __shared__ int first_row[kMaxExperts];
+  __shared__ int rows_of[kMaxExperts];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  scan_experts(
+      experts, [&](int expert) { return routing.counts[expert]; },
+      [&](int expert, int first, int count) {
+        first_row[expert] = first;
+        rows_of[expert] = count;
+      });
+  __syncwarp();
+  write_tiles(routing, experts, first_row, rows_of);
+}
+
 // One block per row of `columns` elements, 8 at a time.
 template <bool kScatter>
 __global__ void copy_rows_kernel(const uint4* from, const std::int32_t* gather_indices, uint4* to, int top_k,
@@ -122,6 +138,11 @@ void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStrea
   launch_kernel(few ? scatter_kernel<true> : scatter_kernel<false>,
                 {static_cast<unsigned>(chunks.count) + 1, 32}, stream, routing, experts, chunks.count,
                 chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
+}
+
+void order_row_tiles(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.num_experts <= kMaxExperts, "expected at most 1024 experts");
+  launch_kernel(row_tiles_kernel, {1, 32}, stream, routing, sizes.config.num_experts);
 }
 
 void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,

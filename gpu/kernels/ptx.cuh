@@ -53,6 +53,14 @@ __device__ inline void ldmatrix_x4(std::uint32_t (&fragment)[4], std::uint32_t s
                : "memory");
 }
 
+/// The same with every 8x8 matrix transposed: its rows in shared memory become columns.
+__device__ inline void ldmatrix_transposed(std::uint32_t (&fragment)[4], std::uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(shared)
+               : "memory");
+}
+
 /// d += a b: a 16x16 row-major, b 16x8 column-major, fp32 accumulate.
 __device__ inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                     std::uint32_t b1) {

@@ -125,6 +125,77 @@ __global__ void __launch_bounds__(kFewThreads)
   }
 }
 
+using RouterDxTile = MmaTile<64, 64, 32, 32, Lies::AlongColumns, Lies::AlongRows>;
+using RouterDwTile = MmaTile<64, 64, 32, 32, Lies::AlongRows, Lies::AlongRows>;
+
+// out[row, column] = rb of the tile's results inside [height, width], which begin at first_row and
+// first_column.
+template <class Tile>
+__device__ void store_tile(const Tile& tile, bf16* out, std::int64_t first_row, int first_column,
+                           std::int64_t height, int width) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int n = 0; n < Tile::kN; ++n) {
+        const std::int64_t row = first_row + Tile::warp_row() + m * 16 + lane / 4 + half * 8;
+        const int column = first_column + Tile::warp_column() + n * 8 + lane % 4 * 2;
+        if (row < height && column < width)
+          *reinterpret_cast<__nv_bfloat162*>(out + row * width + column) =
+              __floats2bfloat162_rn(tile.d[m][n][half * 2], tile.d[m][n][half * 2 + 1]);
+      }
+}
+
+// d_x[t] = d_logits[t] gate. Grid: x = column tiles of H, y = tiles of tokens.
+__global__ void __launch_bounds__(RouterDxTile::kThreads)
+    router_dx_kernel(RouterGrad product, std::int64_t tokens, int experts, int hidden) {
+  extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.y) * 64;
+  const int first_column = blockIdx.x * 64;
+  const int stride = static_cast<int>(padded_experts(experts));
+  RouterDxTile tile;
+  tile.run(
+      shared, stride,
+      [&](int row) {
+        return first_token + row < tokens ? product.d_logits + (first_token + row) * stride : nullptr;
+      },
+      [&](int expert, int chunk) {
+        const int column = first_column + chunk * 8;
+        return expert < experts && column < hidden
+                   ? product.gate + static_cast<std::int64_t>(expert) * hidden + column
+                   : nullptr;
+      });
+  store_tile(tile, product.d_x, first_token, first_column, tokens, hidden);
+}
+
+// d_gate = d_logits^T x. Grid: x = column tiles of H, y = tiles of experts. K are the tokens.
+__global__ void __launch_bounds__(RouterDwTile::kThreads)
+    router_dw_kernel(RouterGrad product, int tokens, int experts, int hidden) {
+  extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const int first_expert = blockIdx.y * 64;
+  const int first_column = blockIdx.x * 64;
+  const int stride = static_cast<int>(padded_experts(experts));
+  RouterDwTile tile;
+  tile.run(
+      shared, tokens,
+      [&](int token, int chunk) {
+        const int expert = first_expert + chunk * 8;
+        return expert < stride ? product.d_logits + static_cast<std::int64_t>(token) * stride + expert
+                               : nullptr;
+      },
+      [&](int token, int chunk) {
+        const int column = first_column + chunk * 8;
+        return column < hidden ? product.x + static_cast<std::int64_t>(token) * hidden + column : nullptr;
+      });
+  store_tile(tile, product.d_gate, first_expert, first_column, experts, hidden);
+}
+
 template <int kRows, int kColumns, int kWarpRows, int kWarpColumns>
 void launch(const bf16* x, const bf16* gate, bf16* logits, const Sizes& sizes, cudaStream_t stream) {
   using Tile = MmaTile<kRows, kColumns, kWarpRows, kWarpColumns>;
@@ -155,6 +226,27 @@ void router_product(const bf16* x, const bf16* gate, bf16* logits, const Sizes& 
     launch<64, 64, 32, 32>(x, gate, logits, sizes, stream);
   else
     launch<128, 64, 64, 32>(x, gate, logits, sizes, stream);
+}
+
+void router_dx(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream) {
+  const auto& config = sizes.config;
+  ASSAY_CHECK(config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  if (sizes.tokens == 0) return;
+  const dim3 grid(static_cast<unsigned>((config.hidden_size + 63) / 64),
+                  static_cast<unsigned>((sizes.tokens + 63) / 64));
+  ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
+  launch_kernel(router_dx_kernel, {grid, RouterDxTile::kThreads, RouterDxTile::kSharedBytes}, stream, product,
+                sizes.tokens, config.num_experts, config.hidden_size);
+}
+
+void router_dw(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream) {
+  const auto& config = sizes.config;
+  ASSAY_CHECK(config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  ASSAY_CHECK(sizes.tokens < (std::int64_t{1} << 31), "expected fewer than 2^31 tokens");
+  const dim3 grid(static_cast<unsigned>((config.hidden_size + 63) / 64),
+                  static_cast<unsigned>((config.num_experts + 63) / 64));
+  launch_kernel(router_dw_kernel, {grid, RouterDwTile::kThreads, RouterDwTile::kSharedBytes}, stream, product,
+                sizes.tokens, config.num_experts, config.hidden_size);
 }
 
 }  // namespace assay::gpu

@@ -1,4 +1,4 @@
-// SwiGLU as a step of its own: thread i of the grid owns one element of [S, I].
+// SwiGLU and its gradient as steps of their own: thread i of the grid owns one element of [S, I].
 #include "gpu/kernels/swiglu.cuh"
 
 #include "gpu/cuda_check.h"
@@ -21,6 +21,20 @@ __global__ void swiglu_kernel(const bf16* first_gemm, bf16* intermediate, std::i
       swiglu<Rounding::Hf>(__bfloat162float(first_gemm[gate]), __bfloat162float(first_gemm[gate + width]));
 }
 
+__global__ void swiglu_grad_kernel(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm,
+                                   std::int64_t elements, int width) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  if (i >= elements) return;
+  const std::int64_t gate = i / width * 2 * width + i % width;
+  const SwigluGrad gradient =
+      swiglu_grad<Rounding::Hf>(__bfloat162float(d_intermediate[i]), __bfloat162float(first_gemm[gate]),
+                                __bfloat162float(first_gemm[gate + width]));
+  d_first_gemm[gate] = gradient.gate;
+  d_first_gemm[gate + width] = gradient.up;
+}
+
 __global__ void compare_silu_kernel(int* differing) {
   const auto argument =
       __ushort_as_bfloat16(static_cast<unsigned short>(blockIdx.x * kThreads + threadIdx.x));
@@ -29,6 +43,11 @@ __global__ void compare_silu_kernel(int* differing) {
   if (__bfloat16_as_ushort(__float2bfloat16_rn(silu(a))) !=
       __bfloat16_as_ushort(__float2bfloat16_rn(silu_sm90(a))))
     atomicAdd(differing, 1);
+}
+
+unsigned grid_of(std::int64_t elements) {
+  ASSAY_CHECK(elements < (std::int64_t{1} << 31) * kThreads, "expected the intermediate to fit one grid");
+  return static_cast<unsigned>((elements + kThreads - 1) / kThreads);
 }
 
 }  // namespace
@@ -48,9 +67,16 @@ int count_silu_differences() {
 void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream) {
   const std::int64_t elements = sizes.slots() * sizes.config.moe_intermediate_size;
   if (elements == 0) return;
-  ASSAY_CHECK(elements < (std::int64_t{1} << 31) * kThreads, "expected the intermediate to fit one grid");
-  launch_kernel(swiglu_kernel, {static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads},
-                stream, first_gemm, intermediate, elements, sizes.config.moe_intermediate_size);
+  launch_kernel(swiglu_kernel, {grid_of(elements), kThreads}, stream, first_gemm, intermediate, elements,
+                sizes.config.moe_intermediate_size);
+}
+
+void swiglu_grad(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm, const Sizes& sizes,
+                 cudaStream_t stream) {
+  const std::int64_t elements = sizes.slots() * sizes.config.moe_intermediate_size;
+  if (elements == 0) return;
+  launch_kernel(swiglu_grad_kernel, {grid_of(elements), kThreads}, stream, d_intermediate, first_gemm,
+                d_first_gemm, elements, sizes.config.moe_intermediate_size);
 }
 
 }  // namespace assay::gpu

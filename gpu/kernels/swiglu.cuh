@@ -33,6 +33,24 @@ __device__ inline __nv_bfloat16 swiglu(float gate, float up) {
   return __float2bfloat16_rn(__fmul_rn(silu(gate), up));
 }
 
+/// Gradients of the two halves, as memory keeps them.
+struct SwigluGrad {
+  __nv_bfloat16 gate, up;
+};
+
+/// From `d`, the gradient of the intermediate, and the forward's halves as its contract left them. With
+/// s = 1 / (1 + expf(-gate)): up = rb(d silu(gate)), gate = rb(((d up) s) (1 + gate (1 - s))), all in fp32,
+/// left to right. Under Hf silu(gate) and d up are rounded to bf16 first, for autograd stores both.
+template <Rounding kRounding>
+__device__ inline SwigluGrad swiglu_grad(float d, float gate, float up) {
+  const auto stored = [](float x) { return kRounding == Rounding::Hf ? through_bf16(x) : x; };
+  const float sigmoid = __fdiv_rn(1.0f, __fadd_rn(1.0f, expf(-gate)));
+  const float d_silu = stored(__fmul_rn(d, up));
+  const float slope = __fadd_rn(1.0f, __fmul_rn(gate, __fsub_rn(1.0f, sigmoid)));
+  return {__float2bfloat16_rn(__fmul_rn(__fmul_rn(d_silu, sigmoid), slope)),
+          __float2bfloat16_rn(__fmul_rn(d, stored(silu(gate))))};
+}
+
 /// Two neighbouring elements under contract hf by silu_sm90. The bf16 product rounds the exact product once,
 /// as fp32 would.
 __device__ inline __nv_bfloat162 swiglu_pair_sm90(float gate0, float gate1, float up0, float up1) {

@@ -1,10 +1,13 @@
 // Softmax over the experts, exact top-k, renormalisation and weights. One warp per token: lane l holds
 // experts l, l + 32, ... in registers. A single block also orders its slots by expert. Sums run over 32 lanes
-// (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums.
+// (each lane ascending, then a butterfly over 16, 8, 4, 2, 1), which is how torch sums. Its gradient, through
+// renormalisation and softmax, has a warp per token as well.
 #include <algorithm>
+#include <type_traits>
 
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/lanes.cuh"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/order.cuh"
 #include "gpu/kernels/ptx.cuh"
@@ -14,24 +17,35 @@ namespace {
 
 constexpr int kWarps = 8;
 
-__device__ float sum_of_lanes(float value) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2)
-    value = __fadd_rn(value, __shfl_xor_sync(kAllLanes, value, distance));
-  return value;
-}
-
-__device__ float max_of_lanes(float value) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2)
-    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
-  return value;
-}
-
 // Order-preserving key of a probability (never negative); NaN is the greatest, as for torch; 0 means "not a
 // candidate".
 __device__ unsigned key_of(float probability) {
   return isnan(probability) ? 0x80000000u : __float_as_uint(probability) + 1u;
+}
+
+// value[i]: the probability of expert lane + 32 i among a token's logits, in fp32; 0 behind the last
+// expert.
+template <int kPerLane>
+__device__ void softmax_of_token(const bf16* logits, std::int64_t token, int experts,
+                                 float (&value)[kPerLane]) {
+  const int lane = threadIdx.x % 32;
+  float largest = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int e = lane + 32 * i;
+    value[i] = e < experts ? __bfloat162float(logits[token * experts + e]) : -INFINITY;
+    largest = fmaxf(largest, value[i]);
+  }
+  largest = max_of_lanes(largest);
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    value[i] = lane + 32 * i < experts ? expf(__fsub_rn(value[i], largest)) : 0.0f;
+    sum = __fadd_rn(sum, value[i]);
+  }
+  sum = sum_of_lanes(sum);
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) value[i] = __fdiv_rn(value[i], sum);
 }
 
 template <int kPerLane>
@@ -49,26 +63,10 @@ __global__ void __launch_bounds__(kWarps * 32)
   const std::int64_t end = min(first + tokens_per_chunk, tokens);
   for (std::int64_t token = first + threadIdx.x / 32; token < end; token += kWarps) {
     float value[kPerLane];
-    float largest = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      const int e = lane + 32 * i;
-      value[i] = e < experts ? __bfloat162float(logits[token * experts + e]) : -INFINITY;
-      largest = fmaxf(largest, value[i]);
-    }
-    largest = max_of_lanes(largest);
-    float sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      value[i] = lane + 32 * i < experts ? expf(__fsub_rn(value[i], largest)) : 0.0f;
-      sum = __fadd_rn(sum, value[i]);
-    }
-    sum = sum_of_lanes(sum);
-
+    softmax_of_token(logits, token, experts, value);
     unsigned key[kPerLane];
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
-      value[i] = __fdiv_rn(value[i], sum);
       key[i] = lane + 32 * i < experts ? key_of(value[i]) : 0u;
     }
 
@@ -124,15 +122,77 @@ __global__ void __launch_bounds__(kWarps * 32)
   place_slots(routing, 0, tokens * top_k, next_row);
 }
 
-using SelectionKernel = decltype(&softmax_topk_kernel<1>);
+// d_router_logits of a token from the gradients of its weights. v_j are the chosen probabilities, D their
+// sum: g_j = dw_j / D + sum over i of -dw_i ((v_i / D) / D), or dw_j where nothing was renormalised; then,
+// with g 0 for experts that were not chosen, dL_e = g_e p_e - S p_e in one rounding, S the sum of g p over
+// the experts.
+template <int kPerLane>
+__global__ void __launch_bounds__(kWarps * 32)
+    softmax_topk_grad_kernel(const bf16* logits, const std::int32_t* selected_experts,
+                             const bf16* d_topk_weights, bf16* d_logits, bf16* padded, std::int64_t tokens,
+                             int experts, int top_k, bool renormalise) {
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const int lane = threadIdx.x % 32;
+  const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (token >= tokens) return;
+  float probability[kPerLane];
+  softmax_of_token(logits, token, experts, probability);
 
-SelectionKernel kernel_for(std::int64_t experts) {
-  if (experts <= 32) return softmax_topk_kernel<1>;
-  if (experts <= 64) return softmax_topk_kernel<2>;
-  if (experts <= 128) return softmax_topk_kernel<4>;
-  if (experts <= 256) return softmax_topk_kernel<8>;
-  if (experts <= 512) return softmax_topk_kernel<16>;
-  return softmax_topk_kernel<32>;
+  // Lane j has the j-th choice.
+  const bool chooses = lane < top_k;
+  const int expert = chooses ? selected_experts[token * top_k + lane] : 0;
+  float gradient = chooses ? __bfloat162float(d_topk_weights[token * top_k + lane]) : 0.0f;
+  if (renormalise) {
+    float chosen = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      const float there = __shfl_sync(kAllLanes, probability[i], expert % 32);
+      if (chooses && expert / 32 == i) chosen = there;
+    }
+    const float sum = sum_of_lanes(chosen);
+    const float through_sum =
+        sum_of_lanes(chooses ? __fmul_rn(-gradient, __fdiv_rn(__fdiv_rn(chosen, sum), sum)) : 0.0f);
+    gradient = __fadd_rn(__fdiv_rn(gradient, sum), through_sum);
+  }
+
+  float product[kPerLane] = {};  // of the probability with its gradient, which is 0 for most
+  for (int j = 0; j < top_k; ++j) {
+    const int its_expert = __shfl_sync(kAllLanes, expert, j);
+    const float its_gradient = __shfl_sync(kAllLanes, gradient, j);
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i)
+      if (lane + 32 * i == its_expert) product[i] = __fmul_rn(its_gradient, probability[i]);
+  }
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) sum = __fadd_rn(sum, product[i]);
+  sum = sum_of_lanes(sum);
+  const int stride = static_cast<int>(padded_experts(experts));
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int e = lane + 32 * i;
+    const bf16 result = __float2bfloat16_rn(__fmaf_rn(-sum, probability[i], product[i]));
+    if (e < experts) d_logits[token * experts + e] = result;
+    if (padded != nullptr && e < stride) padded[token * stride + e] = e < experts ? result : bf16(0.0f);
+  }
+}
+
+/// visit(std::integral_constant): how many experts a lane holds.
+template <class Visit>
+void with_experts_per_lane(std::int64_t experts, Visit visit) {
+  if (experts <= 32) return visit(std::integral_constant<int, 1>{});
+  if (experts <= 64) return visit(std::integral_constant<int, 2>{});
+  if (experts <= 128) return visit(std::integral_constant<int, 4>{});
+  if (experts <= 256) return visit(std::integral_constant<int, 8>{});
+  if (experts <= 512) return visit(std::integral_constant<int, 16>{});
+  return visit(std::integral_constant<int, 32>{});
+}
+
+void check_limits(const MoeConfig& config) {
+  ASSAY_CHECK(config.num_experts <= kMaxExperts, "expected at most 1024 experts");
+  ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts,
+              "expected at most 32 experts per token");
 }
 
 }  // namespace
@@ -148,14 +208,29 @@ Chunks chunks_of(std::int64_t tokens) {
 
 void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
   const auto& config = sizes.config;
-  ASSAY_CHECK(config.num_experts <= kMaxExperts, "expected at most 1024 experts");
-  ASSAY_CHECK(config.top_k <= kMaxTopK && config.top_k <= config.num_experts,
-              "expected at most 32 experts per token");
+  check_limits(config);
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
-  launch_kernel(kernel_for(config.num_experts), {static_cast<unsigned>(chunks.count), kWarps * 32}, stream,
-                logits, routing, sizes.tokens, config.num_experts, config.top_k, config.norm_topk_prob,
-                chunks.tokens_per_chunk);
+  with_experts_per_lane(config.num_experts, [&](auto per_lane) {
+    launch_kernel(softmax_topk_kernel<decltype(per_lane)::value>,
+                  {static_cast<unsigned>(chunks.count), kWarps * 32}, stream, logits, routing, sizes.tokens,
+                  config.num_experts, config.top_k, config.norm_topk_prob, chunks.tokens_per_chunk);
+  });
+}
+
+void softmax_topk_grad(const bf16* logits, const std::int32_t* selected_experts, const bf16* d_topk_weights,
+                       bf16* d_logits, bf16* padded, const Sizes& sizes, cudaStream_t stream) {
+  const auto& config = sizes.config;
+  check_limits(config);
+  if (sizes.tokens == 0) return;
+  const std::int64_t blocks = (sizes.tokens + kWarps - 1) / kWarps;
+  ASSAY_CHECK(blocks < (std::int64_t{1} << 31), "expected the tokens to fit one grid");
+  with_experts_per_lane(config.num_experts, [&](auto per_lane) {
+    launch_kernel(softmax_topk_grad_kernel<decltype(per_lane)::value>,
+                  {static_cast<unsigned>(blocks), kWarps * 32}, stream, logits, selected_experts,
+                  d_topk_weights, d_logits, padded, sizes.tokens, config.num_experts, config.top_k,
+                  config.norm_topk_prob);
+  });
 }
 
 }  // namespace assay::gpu

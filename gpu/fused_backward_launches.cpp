@@ -1,0 +1,141 @@
+// The launches of the fused backward pass. The two grouped products' gradients are the portable ones.
+#include "gpu/fused_launches.h"
+#include "gpu/kernels/grouped_gemm_grad.h"
+
+namespace assay::gpu {
+namespace {
+
+constexpr double kElementBytes = sizeof(bf16);
+
+void launch_rows_grad(const FusedRun& run, cudaStream_t stream) {
+  order_row_tiles(run.gradients->routing(run.routing), run.problem.sizes, stream);
+  merge_grad_rows(run.problem.d_out.data(), run.routing.topk_weights, run.routing.gather_indices,
+                  run.gradients->d_rows.data(), run.problem.sizes, stream);
+}
+
+void launch_weights_grad(const FusedRun& run, cudaStream_t stream) {
+  merge_grad_weights(run.problem.d_out.data(), run.workspace.rows.data(),
+                     run.options.permute_y ? nullptr : run.routing.row_of_slot,
+                     run.gradients->d_topk_weights.data(), run.rounding, run.problem.sizes, stream);
+}
+
+void launch_down_dx(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  down_dx_mma_sm80({.d_second_gemm = to.d_rows.data(),
+                    .down_proj = run.problem.down_proj.data(),
+                    .first_gemm = run.workspace.first_gemm.data(),
+                    .d_intermediate = to.d_intermediate.size() > 0 ? to.d_intermediate.data() : nullptr,
+                    .d_first_gemm = to.d_first_gemm.data()},
+                   to.routing(run.routing), run.problem.sizes, stream);
+}
+
+void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  down_dw_mma_sm80({.d_second_gemm = to.d_rows.data(),
+                    .intermediate = run.workspace.intermediate.data(),
+                    .d_down_proj = to.d_down_proj.data()},
+                   to.routing(run.routing), run.problem.sizes, stream);
+}
+
+void launch_gate_up_dx(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  gate_up_dx_mma_sm80({.d_first_gemm = to.d_first_gemm.data(),
+                       .gate_up_proj = run.problem.gate_up_proj.data(),
+                       .d_rows = to.d_permuted.data()},
+                      to.routing(run.routing), run.problem.sizes, stream);
+}
+
+void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  const bool gather = run.options.permute_x;
+  gate_up_dw_mma_sm80({.d_first_gemm = to.d_first_gemm.data(),
+                       .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
+                       .d_gate_up_proj = to.d_gate_up_proj.data(),
+                       .gather = gather},
+                      to.routing(run.routing), run.problem.sizes, stream);
+}
+
+void launch_selection_grad(const FusedRun& run, cudaStream_t stream) {
+  softmax_topk_grad(run.workspace.logits.data(), run.routing.selected_experts,
+                    run.gradients->d_topk_weights.data(), run.gradients->d_logits.data(),
+                    run.gradients->d_logits_padded.data(), run.problem.sizes, stream);
+}
+
+RouterGrad router_grad(const FusedRun& run) {
+  return {.d_logits = run.gradients->d_logits_padded.data(),
+          .x = run.problem.input.data(),
+          .gate = run.problem.gate.data(),
+          .d_x = run.gradients->router_part.data(),
+          .d_gate = run.gradients->d_gate.data()};
+}
+
+void launch_router_dx(const FusedRun& run, cudaStream_t stream) {
+  router_dx(router_grad(run), run.problem.sizes, stream);
+}
+
+void launch_router_dw(const FusedRun& run, cudaStream_t stream) {
+  router_dw(router_grad(run), run.problem.sizes, stream);
+}
+
+void launch_combine(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  combine(to.d_permuted.data(), run.routing.row_of_slot, to.d_experts.data(), run.rounding, run.problem.sizes,
+          stream);
+  add_router_part(to.d_experts.data(), to.router_part.data(), to.d_input.data(), run.problem.sizes, stream);
+}
+
+bool always(const GpuOptions&) { return true; }
+bool dx(const GpuOptions& options) { return !options.dW_only; }
+bool dw(const GpuOptions& options) { return !options.dX_only; }
+
+LaunchCost unlimited(const LaunchSizes&) { return {}; }
+
+LaunchCost cost_of_rows(const LaunchSizes& s) {
+  return {.bytes = kElementBytes * s.hidden * (s.tokens + s.rows)};
+}
+
+LaunchCost cost_of_down(const LaunchSizes& s) {
+  return {.flops = 2 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes *
+                   (s.experts_hit * s.inter * s.hidden + s.rows * s.hidden + 4 * s.rows * s.inter)};
+}
+
+LaunchCost cost_of_down_dw(const LaunchSizes& s) {
+  return {.flops = 2 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes * (s.experts * s.inter * s.hidden + s.rows * s.hidden + s.rows * s.inter)};
+}
+
+LaunchCost cost_of_gate_up(const LaunchSizes& s) {
+  return {.flops = 4 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes *
+                   (2 * s.experts_hit * s.inter * s.hidden + 2 * s.rows * s.inter + s.rows * s.hidden)};
+}
+
+LaunchCost cost_of_gate_up_dw(const LaunchSizes& s) {
+  return {.flops = 4 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes *
+                   (2 * s.experts * s.inter * s.hidden + 2 * s.rows * s.inter + s.tokens * s.hidden)};
+}
+
+LaunchCost cost_of_router(const LaunchSizes& s) { return {.flops = 2 * s.tokens * s.experts * s.hidden}; }
+
+// clang-format off
+constexpr FusedLaunch kBackwardLaunches[] = {
+    {"gradient of the rows",                 std::nullopt,          always, launch_rows_grad,      cost_of_rows},
+    {"gradient of the weights",              std::nullopt,          always, launch_weights_grad,   cost_of_rows},
+    {"down dX with swiglu's gradient",       ProductId::down_dx,    always, launch_down_dx,        cost_of_down},
+    {"down dW",                              ProductId::down_dw,    dw,     launch_down_dw,        cost_of_down_dw},
+    {"gate_up dX",                           ProductId::gate_up_dx, dx,     launch_gate_up_dx,     cost_of_gate_up},
+    {"gate_up dW",                           ProductId::gate_up_dw, dw,     launch_gate_up_dw,     cost_of_gate_up_dw},
+    {"gradient of softmax and top-k",        std::nullopt,          always, launch_selection_grad, unlimited},
+    {"router dX",                            ProductId::router_dx,  dx,     launch_router_dx,      cost_of_router},
+    {"router dW",                            ProductId::router_dw,  dw,     launch_router_dw,      cost_of_router},
+    {"slots combined, router's part added",  std::nullopt,          dx,     launch_combine,        cost_of_rows},
+};
+// clang-format on
+
+}  // namespace
+
+std::span<const FusedLaunch> backward_launches() { return kBackwardLaunches; }
+
+}  // namespace assay::gpu

@@ -1,0 +1,73 @@
+#include "gpu/fused_gradients.h"
+
+namespace assay::gpu {
+
+FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options)
+    : tiles("row tiles of the backward pass", max_row_tiles(sizes)),
+      counters("tile counters of the backward pass", 1),
+      d_rows("d_second_gemm", sizes.slots() * sizes.config.hidden_size),
+      d_topk_weights("d_topk_weights", sizes.slots()),
+      d_intermediate("d_intermediate",
+                     elements_if(options.debug_fields, sizes.slots(), sizes.config.moe_intermediate_size)),
+      d_down_proj("d_down_proj",
+                  elements_if(!options.dX_only, sizes.config.num_experts * sizes.config.hidden_size,
+                              sizes.config.moe_intermediate_size)),
+      d_first_gemm("d_first_gemm", sizes.slots() * 2 * sizes.config.moe_intermediate_size),
+      d_permuted("d_permuted_hidden_states",
+                 elements_if(!options.dW_only, sizes.slots(), sizes.config.hidden_size)),
+      d_gate_up_proj(
+          "d_gate_up_proj",
+          elements_if(!options.dX_only, sizes.config.num_experts * 2 * sizes.config.moe_intermediate_size,
+                      sizes.config.hidden_size)),
+      d_logits("d_router_logits", sizes.tokens * sizes.config.num_experts),
+      d_logits_padded("d_router_logits in aligned rows",
+                      sizes.tokens * padded_experts(sizes.config.num_experts)),
+      d_gate("d_gate", elements_if(!options.dX_only, sizes.config.num_experts, sizes.config.hidden_size)),
+      d_experts("d_experts_hidden_states",
+                elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)),
+      router_part("router's part of d_input_hidden_states",
+                  elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)),
+      d_input("d_input_hidden_states",
+              elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)) {}
+
+template <class Self, class Visit>
+void FusedGradients::for_each_buffer(Self& self, Visit visit) {
+  visit(self.tiles);
+  visit(self.counters);
+  for (auto* buffer :
+       {&self.d_rows, &self.d_topk_weights, &self.d_intermediate, &self.d_down_proj, &self.d_first_gemm,
+        &self.d_permuted, &self.d_gate_up_proj, &self.d_logits, &self.d_logits_padded, &self.d_gate,
+        &self.d_experts, &self.router_part, &self.d_input})
+    visit(*buffer);
+}
+
+void FusedGradients::verify_guards() const {
+  for_each_buffer(*this, [](const auto& buffer) { buffer.verify_guards(); });
+}
+
+void FusedGradients::poison() {
+  for_each_buffer(*this, [](auto& buffer) { buffer.poison(); });
+}
+
+DeviceRouting FusedGradients::routing(const DeviceRouting& forward) const {
+  DeviceRouting mine = forward;
+  mine.tiles = tiles.data();
+  mine.counters = counters.data();
+  mine.wide = false;
+  return mine;
+}
+
+std::vector<unsigned char> results(const FusedGradients& gradients) {
+  std::vector<unsigned char> bytes;
+  for (const auto* buffer :
+       {&gradients.d_rows, &gradients.d_topk_weights, &gradients.d_intermediate, &gradients.d_down_proj,
+        &gradients.d_first_gemm, &gradients.d_permuted, &gradients.d_gate_up_proj, &gradients.d_logits,
+        &gradients.d_gate, &gradients.d_experts, &gradients.router_part, &gradients.d_input}) {
+    const std::size_t before = bytes.size();
+    bytes.resize(before + buffer->bytes());
+    buffer->download(bytes.data() + before);
+  }
+  return bytes;
+}
+
+}  // namespace assay::gpu

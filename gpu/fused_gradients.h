@@ -1,0 +1,43 @@
+// What the fused backward pass writes. Contract hf: it reads the fields that the forward pass stored.
+#pragma once
+
+#include "gpu/device_problem.h"
+#include "gpu/pipeline.h"
+
+namespace assay::gpu {
+
+/// Sized for one problem size and one set of options: with dX_only no gradient of a weight has elements, with
+/// dW_only none of the layer's input.
+struct FusedGradients {
+  FusedGradients(const Sizes& sizes, const GpuOptions& options);
+  void verify_guards() const;
+  void poison();
+
+  /// The routing with row tiles of the backward products.
+  DeviceRouting routing(const DeviceRouting& forward) const;
+
+  Buffer<RowTile> tiles;
+  Buffer<TileCounters> counters;
+  Buffer<bf16> d_rows;           // [S, H] d_second_gemm
+  Buffer<bf16> d_topk_weights;   // [T, K]
+  Buffer<bf16> d_intermediate;   // [S, I] with debug_fields, else empty
+  Buffer<bf16> d_down_proj;      // [E, H, I]
+  Buffer<bf16> d_first_gemm;     // [S, 2I]
+  Buffer<bf16> d_permuted;       // [S, H]
+  Buffer<bf16> d_gate_up_proj;   // [E, 2I, H]
+  Buffer<bf16> d_logits;         // [T, E]
+  Buffer<bf16> d_logits_padded;  // [T, padded_experts(E)]
+  Buffer<bf16> d_gate;           // [E, H]
+  Buffer<bf16> d_experts;        // [T, H]
+  Buffer<bf16> router_part;      // [T, H]
+  Buffer<bf16> d_input;          // [T, H]
+
+ private:
+  template <class Self, class Visit>
+  static void for_each_buffer(Self& self, Visit visit);
+};
+
+/// Every gradient, byte by byte.
+std::vector<unsigned char> results(const FusedGradients& gradients);
+
+}  // namespace assay::gpu

@@ -1,0 +1,99 @@
+// The gradient of the layer's input: a token's slots added up, then the router's part. A block per token, 8
+// neighbouring columns per thread and turn; the result does not depend on the launch.
+#include "gpu/cuda_check.h"
+#include "gpu/kernels/kernels.h"
+#include "gpu/kernels/launch.h"
+#include "gpu/kernels/ptx.cuh"
+#include "gpu/kernels/swiglu.cuh"
+
+namespace assay::gpu {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ float element(const uint4& vector, int c) {
+  return __bfloat162float(reinterpret_cast<const bf16*>(&vector)[c]);
+}
+
+/// rb(a + b) of 8 elements.
+__device__ uint4 rounded_sum(const uint4& a, const uint4& b) {
+  uint4 packed;
+#pragma unroll
+  for (int c = 0; c < 8; ++c)
+    reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(__fadd_rn(element(a, c), element(b, c)));
+  return packed;
+}
+
+// Rows are in expert order, so that ascending rows are ascending experts. Under Hf the sum starts from 0 and
+// is rounded to bf16 after every row, in that order; else it is fp32, slots ascending, and rounded once.
+template <Rounding kRounding>
+__global__ void __launch_bounds__(kThreads)
+    combine_kernel(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, int top_k, int vectors) {
+  __shared__ std::int32_t ordered[kMaxTopK];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const std::int64_t token = blockIdx.x;
+  const std::int32_t* rows_of_token = row_of_slot + token * top_k;
+  if (threadIdx.x < top_k) {
+    const std::int32_t mine = rows_of_token[threadIdx.x];
+    int place = threadIdx.x;
+    if constexpr (kRounding == Rounding::Hf) {
+      place = 0;
+      for (int j = 0; j < top_k; ++j) place += rows_of_token[j] < mine;
+    }
+    ordered[place] = mine;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < vectors; i += kThreads) {
+    float sum[8] = {};
+    for (int j = 0; j < top_k; ++j) {
+      const uint4 row =
+          reinterpret_cast<const uint4*>(rows)[static_cast<std::int64_t>(ordered[j]) * vectors + i];
+#pragma unroll
+      for (int c = 0; c < 8; ++c) {
+        sum[c] = __fadd_rn(sum[c], element(row, c));
+        if constexpr (kRounding == Rounding::Hf) sum[c] = through_bf16(sum[c]);
+      }
+    }
+    uint4 packed;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(sum[c]);
+    reinterpret_cast<uint4*>(out)[token * vectors + i] = packed;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const bf16* a, const bf16* b, bf16* out, std::int64_t vectors) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  if (i < vectors)
+    reinterpret_cast<uint4*>(out)[i] =
+        rounded_sum(reinterpret_cast<const uint4*>(a)[i], reinterpret_cast<const uint4*>(b)[i]);
+}
+
+}  // namespace
+
+void combine(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, Rounding rounding,
+             const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  ASSAY_CHECK(sizes.config.top_k <= kMaxTopK, "expected at most 32 experts per token");
+  ASSAY_CHECK(sizes.tokens < (std::int64_t{1} << 31), "expected the tokens to fit one grid");
+  if (sizes.tokens == 0) return;
+  const auto kernel =
+      rounding == Rounding::Hf ? combine_kernel<Rounding::Hf> : combine_kernel<Rounding::FusedFp32>;
+  launch_kernel(kernel, {static_cast<unsigned>(sizes.tokens), kThreads}, stream, rows, row_of_slot, out,
+                sizes.config.top_k, sizes.config.hidden_size / 8);
+}
+
+void add_router_part(const bf16* experts, const bf16* router, bf16* out, const Sizes& sizes,
+                     cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
+  const std::int64_t vectors = sizes.tokens * (sizes.config.hidden_size / 8);
+  ASSAY_CHECK(vectors < (std::int64_t{1} << 31) * kThreads, "expected the tokens to fit one grid");
+  if (vectors == 0) return;
+  launch_kernel(add_kernel, {static_cast<unsigned>((vectors + kThreads - 1) / kThreads), kThreads}, stream,
+                experts, router, out, vectors);
+}
+
+}  // namespace assay::gpu

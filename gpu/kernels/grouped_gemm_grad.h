@@ -1,0 +1,51 @@
+// The gradients of the layer's products: of their rows (dX: the weights read transposed) and of their weights
+// (dW: sums over an expert's rows, or over the tokens). Rows are in expert order; sums ascend in steps of 16
+// without a split, and each expert's begins anew. Shapes: see kernels.h.
+#pragma once
+
+#include "gpu/kernels/kernels.h"
+
+namespace assay::gpu {
+
+/// d_intermediate = d_second_gemm down_proj[expert], and in its epilogue SwiGLU's gradient from what it was
+/// rounded to.
+struct DownDx {
+  const bf16* d_second_gemm;  // [S, H]
+  const bf16* down_proj;      // [E, H, I]
+  const bf16* first_gemm;     // [S, 2I], as the forward pass stored it
+  bf16* d_intermediate;       // [S, I], or null: then it exists in registers only
+  bf16* d_first_gemm;         // [S, 2I]
+};
+
+/// d_rows = d_first_gemm gate_up_proj[expert], gate half first.
+struct GateUpDx {
+  const bf16* d_first_gemm;  // [S, 2I]
+  const bf16* gate_up_proj;  // [E, 2I, H]
+  bf16* d_rows;              // [S, H]
+};
+
+/// d_down_proj[e] = the expert's d_second_gemm^T intermediate; zeros for an expert without rows.
+struct DownDw {
+  const bf16* d_second_gemm;  // [S, H]
+  const bf16* intermediate;   // [S, I]
+  bf16* d_down_proj;          // [E, H, I]
+};
+
+/// d_gate_up_proj[e] = the expert's d_first_gemm^T x; zeros for an expert without rows.
+struct GateUpDw {
+  const bf16* d_first_gemm;  // [S, 2I]
+  const bf16* x;             // [T, H] with `gather`, else rows already in expert order [S, H]
+  bf16* d_gate_up_proj;      // [E, 2I, H]
+  bool gather;
+};
+
+void down_dx_mma_sm80(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
+                      cudaStream_t stream);
+void gate_up_dx_mma_sm80(const GateUpDx& product, const DeviceRouting& routing, const Sizes& sizes,
+                         cudaStream_t stream);
+void down_dw_mma_sm80(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,
+                      cudaStream_t stream);
+void gate_up_dw_mma_sm80(const GateUpDw& product, const DeviceRouting& routing, const Sizes& sizes,
+                         cudaStream_t stream);
+
+}  // namespace assay::gpu
