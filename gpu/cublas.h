@@ -10,7 +10,7 @@
 
 #include "gpu/buffer.h"
 #include "gpu/kernels/kernels.h"
-#include "harness/contract/layer.h"
+#include "harness/contract/product_id.h"
 
 namespace assay::gpu {
 

@@ -3,8 +3,8 @@
 // see kernels.h.
 #pragma once
 
+#include "gpu/kernel_config_forward.h"
 #include "gpu/kernels/kernels.h"
-#include "gpu/pipeline.h"
 
 namespace assay::gpu {
 

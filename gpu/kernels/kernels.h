@@ -13,7 +13,7 @@
 #include "gpu/kernels/kernel_limits.h"
 #include "gpu/kernels/rounding.h"
 #include "harness/contract/config.h"
-#include "harness/contract/layer.h"
+#include "harness/contract/product_id.h"
 
 namespace assay::gpu {
 

@@ -12,25 +12,9 @@
 #include <utility>
 
 #include "harness/contract/field.h"
+#include "harness/contract/product_id.h"
 
 namespace assay {
-
-/// The layer's matrix products. Weight gradients are `_dw`, gradients of a product's rows `_dx`.
-enum class ProductId {
-  router,
-  gate_up,
-  down,
-  down_dx,
-  down_dw,
-  gate_up_dx,
-  gate_up_dw,
-  router_dx,
-  router_dw,
-};
-inline constexpr std::size_t kProductCount = static_cast<std::size_t>(ProductId::router_dw) + 1;
-
-/// How an operand of a product lies: K along its columns, or along its rows (read transposed).
-enum class Lies { AlongColumns, AlongRows };
 
 /// out[r][n] = sum over k of left[r][k] right[n][k]. Left rows are tokens, or rows in expert order; a token
 /// operand of a field in expert order is gathered. Right is one matrix per expert, or one for all.
