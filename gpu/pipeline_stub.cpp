@@ -3,8 +3,8 @@
 
 #include "gpu/autotune.h"
 #include "gpu/bench.h"
-#include "gpu/device_guards.h"
 #include "gpu/engine/gpu_engine.h"
+#include "gpu/foreign_device_memory.h"
 #include "harness/contract/error.h"
 
 namespace assay {
@@ -17,7 +17,7 @@ std::optional<std::string> gpu_unavailable() { return kNotBuilt; }
 Candidate run_gpu_cublas(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_cublas_grouped(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
 Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
-std::unique_ptr<ForeignMemory> device_foreign_memory() { throw InputError(kNotBuilt); }
+std::unique_ptr<ForeignMemory> foreign_device_memory() { throw InputError(kNotBuilt); }
 Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt); }
 std::optional<Engine> gpu_engine(const LeastWork&, int) { return std::nullopt; }
 Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }

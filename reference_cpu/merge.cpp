@@ -1,3 +1,4 @@
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/stages.h"
 
 #include <algorithm>
@@ -83,7 +84,7 @@ Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm) {
   for (std::size_t r = 0; r < slot_of_row.size(); ++r)
     row_of_slot[static_cast<std::size_t>(slot_of_row[r])] = static_cast<std::int64_t>(r);
   Values<A> out(second_gemm.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
   for (std::int64_t s = 0; s < slots; ++s) {
     const std::int64_t row = row_of_slot[static_cast<std::size_t>(s)];
     if (row >= 0)
@@ -110,7 +111,7 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
   const Store weighted = planted(FaultKind::WeightedUnrounded) ? Store::Unrounded : contract.weighted;
   const bool in_bf16 = bf16_by_slot || contract.combine == Combine::Bf16ByExpert;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(out.size() * 8))
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
     std::vector<std::int32_t> order(static_cast<std::size_t>(top_k));
     std::iota(order.begin(), order.end(), 0);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/evaluator.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
@@ -16,7 +17,7 @@ template <class A>
 Tensor to_tensor(const Values<A>& values, Shape shape) {
   Tensor tensor(DType::BFloat16, std::move(shape));
   const auto out = tensor.as<Bf16>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t i = 0; i < values.size(); ++i) out[i] = round_to_bf16(value_of(values[i]));
   return tensor;
 }

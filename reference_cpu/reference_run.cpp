@@ -7,6 +7,7 @@
 #include "harness/contract/error.h"
 #include "harness/contract/subproblem.h"
 #include "harness/contract/upstream.h"
+#include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/bound_account.h"
 #include "reference_cpu/causes/causes.h"
@@ -72,7 +73,7 @@ class ReferenceRun final : public Reference {
     if (mode == Mode::Isolated && resolve_split(field, values)) values = evaluated<Predicted>(field, mode);
     store_field<Predicted>(field, layer_, values);
     LargeVector<PredictedBits> bits(values.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
     for (std::size_t i = 0; i < values.size(); ++i)
       bits[i] = {round_to_bf16(values[i].value).bits, values[i].undetermined};
     return bits;
@@ -231,7 +232,7 @@ class ReferenceRun final : public Reference {
     auto& chained = walks(A{}).chained;
     if ((mode == Mode::Chained || same_in_both_modes(field)) && !chained.holds(field)) {
       Values<A> kept(values.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
       for (std::size_t i = 0; i < values.size(); ++i) kept[i] = values[i];
       store_field<A>(field, layer_, kept);
       chained.keep(field, std::move(kept));

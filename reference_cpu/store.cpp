@@ -1,3 +1,4 @@
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
 
@@ -47,7 +48,7 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
   const bool here = layer.fault.kind != FaultKind::None && layer.fault.field == field;
   const bool wrongly = here && rounds_wrongly(layer.fault.kind);
   if (here) plant_field(field, layer, values);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(8 * values.size()))
   for (std::size_t i = 0; i < values.size(); ++i) {
     const auto before = values[i];
     values[i] = stored(before, store);
@@ -62,11 +63,11 @@ Values<A> lift(const Tensor& tensor) {
   Values<A> out(static_cast<std::size_t>(tensor.size()));
   if (tensor.dtype() == DType::Float64) {
     const auto from = tensor.as<double>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(from[i]);
   } else {
     const auto from = tensor.as<Bf16>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(to_float(from[i]));
   }
   return out;

@@ -1,3 +1,4 @@
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/expf_sm90.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
@@ -76,7 +77,7 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   const std::int64_t step = planted(FaultKind::InterleavedGateUp) ? 2 : 1;
   const PrecisionContract& contract = *layer.contract;
   Values<A> out(static_cast<std::size_t>(rows * width));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(32 * rows * width))
   for (std::int64_t r = 0; r < rows; ++r) {
     const auto* row = first_gemm.data() + r * 2 * width;
     const auto* other = first_gemm.data() + (next_row ? (r + 1) % rows : r) * 2 * width;

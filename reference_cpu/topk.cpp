@@ -1,3 +1,4 @@
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/expf_sm90.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
@@ -137,7 +138,7 @@ template <class A>
 Values<A> topk_weights(const Layer& layer, const Values<A>& logits) {
   const auto top_k = static_cast<std::size_t>(layer.config().top_k);
   Values<A> out(static_cast<std::size_t>(layer.tokens()) * top_k);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(32 * logits.size()))
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
     const auto token = static_cast<std::size_t>(t);
     token_weights(layer, logits, token, std::span(layer.routing.selected).subspan(token * top_k, top_k),

@@ -3,17 +3,6 @@
 #include <algorithm>
 
 namespace assay {
-namespace {
-
-std::vector<std::size_t> column_widths(const Columns& columns) {
-  std::vector<std::size_t> widths(columns.aligns.size());
-  for (const auto& row : columns.rows)
-    for (std::size_t c = 0; c < std::min(row.size(), widths.size()); ++c)
-      widths[c] = std::max(widths[c], display_width(row[c]));
-  return widths;
-}
-
-}  // namespace
 
 std::size_t display_width(std::string_view text) {
   std::size_t width = 0;
@@ -29,14 +18,23 @@ std::size_t display_width(std::string_view text) {
   return width;
 }
 
+std::vector<std::size_t> Columns::widths() const {
+  std::vector<std::size_t> all = least;
+  all.resize(aligns.size());
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < std::min(row.size(), all.size()); ++c)
+      all[c] = std::max(all[c], display_width(row[c]));
+  return all;
+}
+
 std::size_t Columns::width() const {
   std::size_t sum = 0;
-  for (const std::size_t width : column_widths(*this)) sum += width + 2;
+  for (const std::size_t width : widths()) sum += width + 2;
   return sum < 2 ? 0 : sum - 2;
 }
 
 std::string Columns::text(std::size_t indent) const {
-  const auto widths = column_widths(*this);
+  const auto widths = this->widths();
   std::string out;
   for (const auto& row : rows) {
     std::string line(indent, ' ');

@@ -17,6 +17,9 @@ std::size_t display_width(std::string_view text);
 struct Columns {
   std::vector<Align> aligns;
   std::vector<std::vector<std::string>> rows;
+  std::vector<std::size_t> least = {};  // width that a column has at least: of rows printed before
+
+  std::vector<std::size_t> widths() const;
 
   std::size_t width() const;
   /// One line per row, each after `indent` blanks, without trailing blanks.

@@ -95,7 +95,7 @@ void read_named(const JsonPlace& place, Enum& out, Enum last, std::string_view w
 }
 
 void read(const JsonPlace& place, Verdict& out) {
-  read_named(place, out, Verdict::WrongShape, "the name of a verdict");
+  read_named(place, out, kWorstVerdict, "the name of a verdict");
 }
 void read(const JsonPlace& place, VacuityOutcome& out) {
   read_named(place, out, VacuityOutcome::WouldPass, "\"rejected\", \"not applicable\" or \"would pass\"");

@@ -71,31 +71,44 @@ std::string case_block(const CaseResult& result, const TextOptions& options) {
   return out;
 }
 
+constexpr int kMostDetail = 2;
+
+std::vector<std::string> line_header(int detail) {
+  return {"",      "problem",        "candidate", detail > 0 ? "contract" : "", "fields", "elements",
+          "worst", "predicted bits", "time"};
+}
+
+std::vector<std::string> line_cells(const CaseResult& result, const TextOptions& options, int detail) {
+  const Totals sum = totals(result);
+  const Prediction& bits = sum.chained_bits.available ? sum.chained_bits : sum.isolated_bits;
+  const auto folder = detail > 1 ? std::string::npos : result.candidate.find_last_of('/');
+  return {painted(sign(mark(result.verdict)), mark(result.verdict), options.colour),
+          printable(result.problem),
+          printable(folder == std::string::npos ? result.candidate : result.candidate.substr(folder + 1)),
+          detail > 0 ? printable(result.contract) : "",
+          grouped_digits(sum.fields),
+          grouped_digits(sum.elements),
+          ratio_text(sum.max_ratio),
+          !bits.available                      ? "-"
+          : bits.as_predicted == bits.elements ? "all"
+                                               : prediction_text(bits),
+          seconds_text(result.seconds)};
+}
+
 // Passing cases, a line each; a narrow terminal gives up the candidate's folder first and the contract next.
-std::string case_lines(const std::vector<const CaseResult*>& cases, const TextOptions& options) {
-  if (cases.empty()) return "";
-  for (int detail = 2;; --detail) {
+// `widths` are those of lines before, and of these afterwards.
+std::string case_lines(const std::vector<const CaseResult*>& cases, const TextOptions& options, bool header,
+                       std::vector<std::size_t>& widths) {
+  for (int detail = kMostDetail;; --detail) {
     Columns lines;
     lines.aligns = {Align::Left,  Align::Left,  Align::Left, Align::Left, Align::Right,
                     Align::Right, Align::Right, Align::Left, Align::Right};
-    lines.rows.push_back({"", "problem", "candidate", detail > 0 ? "contract" : "", "fields", "elements",
-                          "worst", "predicted bits", "time"});
-    for (const CaseResult* result : cases) {
-      const Totals sum = totals(*result);
-      const Prediction& bits = sum.chained_bits.available ? sum.chained_bits : sum.isolated_bits;
-      const auto folder = detail > 1 ? std::string::npos : result->candidate.find_last_of('/');
-      lines.rows.push_back(
-          {painted(sign(mark(result->verdict)), mark(result->verdict), options.colour),
-           printable(result->problem),
-           printable(folder == std::string::npos ? result->candidate : result->candidate.substr(folder + 1)),
-           detail > 0 ? printable(result->contract) : "", grouped_digits(sum.fields),
-           grouped_digits(sum.elements), ratio_text(sum.max_ratio),
-           !bits.available                      ? "-"
-           : bits.as_predicted == bits.elements ? "all"
-                                                : prediction_text(bits),
-           seconds_text(result->seconds)});
-    }
-    if (detail == 0 || lines.width() <= static_cast<std::size_t>(options.width)) return lines.text(0) + "\n";
+    lines.least = widths;
+    if (header) lines.rows.push_back(line_header(detail));
+    for (const CaseResult* result : cases) lines.rows.push_back(line_cells(*result, options, detail));
+    if (detail > 0 && lines.width() > static_cast<std::size_t>(options.width)) continue;
+    widths = lines.widths();
+    return lines.text(0);
   }
 }
 
@@ -116,19 +129,49 @@ std::string total_line(const Report& report, const TextOptions& options) {
   return line;
 }
 
+bool is_line(const CaseResult& result, const TextOptions& options, std::size_t cases) {
+  return result.verdict == Verdict::Passed && !options.verbose && cases > kTablesUpTo;
+}
+
+std::string report_end(const Report& report, const TextOptions& options) {
+  std::vector<std::string> environment;
+  for (const auto& [what, value] : report.environment)
+    environment.push_back(printable(what) + " " + printable(value));
+  std::string out;
+  if (!environment.empty()) out += wrapped(joined(environment), "", static_cast<std::size_t>(options.width));
+  if (!report.command.empty()) out += printable(report.command) + "\n";
+  return out + total_line(report, options);
+}
+
 }  // namespace
 
+std::string TextStream::head(const Report& report) const {
+  return report.title.empty()
+             ? ""
+             : wrapped(printable(report.title), "", static_cast<std::size_t>(options_.width)) + "\n";
+}
+
+std::string TextStream::add(const CaseResult& result) {
+  const bool after_lines = in_lines_;
+  in_lines_ = is_line(result, options_, planned_);
+  if (in_lines_) return case_lines({&result}, options_, !after_lines, widths_);
+  return (after_lines ? "\n" : "") + case_block(result, options_) + "\n";
+}
+
+std::string TextStream::tail(const Report& report) const {
+  return (in_lines_ ? "\n" : "") + report_end(report, options_);
+}
+
 std::string render_text(const Report& report, const TextOptions& options) {
-  const auto width = static_cast<std::size_t>(options.width);
-  std::string out;
-  if (!report.title.empty()) out += wrapped(printable(report.title), "", width) + "\n";
+  std::string out = TextStream(options, report.cases.size()).head(report);
   std::vector<const CaseResult*> short_ones;
   const auto flush = [&] {
-    out += case_lines(short_ones, options);
+    std::vector<std::size_t> widths;
+    if (!short_ones.empty()) out += case_lines(short_ones, options, true, widths) + "\n";
     short_ones.clear();
   };
   for (const CaseResult& result : report.cases) {
-    if (result.verdict == Verdict::Passed && !options.verbose && report.cases.size() > kTablesUpTo) {
+    if (is_line(result, options, report.cases.size())) {
       short_ones.push_back(&result);
       continue;
     }
@@ -136,12 +179,7 @@ std::string render_text(const Report& report, const TextOptions& options) {
     out += case_block(result, options) + "\n";
   }
   flush();
-  std::vector<std::string> environment;
-  for (const auto& [what, value] : report.environment)
-    environment.push_back(printable(what) + " " + printable(value));
-  if (!environment.empty()) out += wrapped(joined(environment), "", width);
-  if (!report.command.empty()) out += printable(report.command) + "\n";
-  return out + total_line(report, options);
+  return out + report_end(report, options);
 }
 
 }  // namespace assay

@@ -100,8 +100,13 @@ std::string prediction_detail(const FieldResult& result, const Prediction& bits,
 }  // namespace
 
 std::string field_details(const CaseResult& result, const TextOptions& options) {
-  std::string out;
+  std::string out, from_upstream;
   for (const FieldResult& field : result.fields) {
+    if (not_asked(field)) continue;
+    if (inherited(result, field) && !options.verbose) {
+      from_upstream += fmt::format("{}{}", from_upstream.empty() ? "" : ", ", name(field.field));
+      continue;
+    }
     std::string body =
         causes_text(field, options) + judgement_text(field, field.isolated, "isolated", options) +
         judgement_text(field, field.chained, "chained", options) +
@@ -118,6 +123,9 @@ std::string field_details(const CaseResult& result, const TextOptions& options) 
     out += fmt::format("\n  {} {}\n{}",
                        painted(sign(mark(field.verdict)), mark(field.verdict), options.colour), about, body);
   }
+  if (!from_upstream.empty())
+    out += wrapped(from_upstream + " (-v shows how)",
+                   "\n  inherited: ", static_cast<std::size_t>(options.width));
   return out.empty() ? out : out + "\n";
 }
 

@@ -101,9 +101,8 @@ std::vector<Column> columns_of(const CaseResult& result, const ColumnLayout& lay
                        }});
   }
   if (layout.verdict_words)
-    columns.push_back({"", "verdict", Align::Left, [=](const FieldResult& f) {
-                         return painted(words(f.verdict), mark(f.verdict), colour);
-                       }});
+    columns.push_back({"", "verdict", Align::Left,
+                       [=](const FieldResult& f) { return painted(words(f), mark(f.verdict), colour); }});
   return columns;
 }
 
@@ -148,7 +147,7 @@ std::string field_table(const CaseResult& result, const TextOptions& options) {
     return with_parts(table.text(kIndent), result.fields, kIndent) +
            (layout.verdict_words
                 ? ""
-                : "  ✔ passed  ✘ failed  ~ suspect or mistrusted  - not written or not compared\n");
+                : "  ✔ passed  ✘ failed  ~ suspect, unstable or mistrusted  - not written or not compared\n");
   }
   return "";
 }

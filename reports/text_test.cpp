@@ -58,7 +58,7 @@ TEST_SUITE("text") {
   }
 
   TEST_CASE("every verdict has a sign and words") {
-    for (int i = 0; i <= static_cast<int>(Verdict::WrongShape); ++i) {
+    for (int i = 0; i <= static_cast<int>(kWorstVerdict); ++i) {
       const auto verdict = static_cast<Verdict>(i);
       CHECK_FALSE(words(verdict).empty());
       CHECK((mark(verdict) == Mark::Bad) == failed(verdict));

@@ -14,6 +14,8 @@ Mark mark(Verdict verdict) {
     case Verdict::Passed: return Mark::Good;
     case Verdict::Mistrusted:
     case Verdict::Suspect:
+    case Verdict::Unstable:
+    case Verdict::NotJudged:
     case Verdict::MissingGolden: return Mark::Doubt;
     case Verdict::NotMaterialised:
     case Verdict::Unsupported: return Mark::Absent;
@@ -27,11 +29,27 @@ std::string_view sign(Mark mark) {
 }
 
 std::string_view words(Verdict verdict) {
-  constexpr std::string_view all[] = {"not written", "unsupported", "passed", "mistrusted",
-                                      "suspect",     "NOT JUDGED",  "FAILED", "NON-FINITE",
-                                      "WRONG DTYPE", "WRONG SHAPE"};
-  static_assert(std::size(all) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
+  constexpr std::string_view all[] = {"not written", "unsupported", "passed",     "mistrusted", "suspect",
+                                      "unstable",    "NOT JUDGED",  "NOT JUDGED", "FAILED",     "NON-FINITE",
+                                      "WRONG DTYPE", "WRONG SHAPE", "TIMED OUT",  "CRASHED"};
+  static_assert(std::size(all) == static_cast<std::size_t>(kWorstVerdict) + 1);
   return all[static_cast<std::size_t>(verdict)];
+}
+
+bool not_asked(const FieldResult& result) {
+  return result.verdict == Verdict::NotMaterialised && !result.notes.empty() &&
+         result.notes.front().starts_with("not asked");
+}
+
+std::string_view words(const FieldResult& result) {
+  return not_asked(result) ? "not asked" : words(result.verdict);
+}
+
+bool inherited(const CaseResult& result, const FieldResult& field) {
+  return result.first_own_error && field.isolated.elements > 0 && field.isolated.verdict <= Verdict::Passed &&
+         !(field.isolated_bits.binding && field.isolated_bits.differing > 0) &&
+         (failed(field.chained.verdict) || field.chained.verdict == Verdict::Suspect ||
+          (field.chained_bits.binding && field.chained_bits.differing > 0));
 }
 
 std::string ratio_text(double ratio) {
@@ -154,10 +172,13 @@ std::string case_counts_text(const Report& report) {
   const auto total = static_cast<std::int64_t>(report.cases.size());
   std::string text = fmt::format("{} case{}", grouped_digits(total), total == 1 ? "" : "s");
   std::string_view separator = ": ";
-  for (int i = static_cast<int>(Verdict::WrongShape); i >= 0; --i) {
+  for (int i = static_cast<int>(kWorstVerdict); i >= 0; --i) {
     const auto verdict = static_cast<Verdict>(i);
-    const auto count = std::ranges::count(report.cases, verdict, &CaseResult::verdict);
-    if (count == 0) continue;
+    const auto said_so = [&](const CaseResult& one) { return words(one.verdict) == words(verdict); };
+    const auto count = std::ranges::count_if(report.cases, said_so);
+    // Verdicts with the same words follow each other: the first of them counts for all.
+    const bool again = verdict != kWorstVerdict && words(static_cast<Verdict>(i + 1)) == words(verdict);
+    if (count == 0 || again) continue;
     text += fmt::format("{}{} {}", separator, grouped_digits(count), words(verdict));
     separator = ", ";
   }

@@ -13,8 +13,13 @@ namespace assay {
 enum class Mark { Good, Bad, Doubt, Absent };
 
 Mark mark(Verdict verdict);
-std::string_view sign(Mark mark);         // "✔" "✘" "~" "-"
-std::string_view words(Verdict verdict);  // "passed", "FAILED", "not written"
+std::string_view sign(Mark mark);                   // "✔" "✘" "~" "-"
+std::string_view words(Verdict verdict);            // "passed", "FAILED", "not written"
+std::string_view words(const FieldResult& result);  // those of its verdict, or "not asked"
+/// Whether the field was left out because one stage was asked for.
+bool not_asked(const FieldResult& result);
+/// Whether the field's own step is right, on upstream fields that are not: another field has the error.
+bool inherited(const CaseResult& result, const FieldResult& field);
 
 /// The tier of a flip; reports from before there were tiers know legal and not.
 RoutingTier tier_of(const RoutingFlip& flip);

@@ -1,9 +1,11 @@
 #include "harness/cli/environment.h"
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <mutex>
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -53,12 +55,25 @@ bool shows_progress() {
   return shows;
 }
 
+void say(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
 void progress(const std::string& line) {
-  if (shows_progress()) fmt::print(stderr, "\r\x1b[K{}", line);
+  if (shows_progress()) return say(fmt::format("\r\x1b[K{}", line));
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kSparse = std::chrono::seconds(30);
+  static std::mutex one_at_a_time;
+  static auto last = Clock::now();
+  const std::scoped_lock lock(one_at_a_time);
+  if (Clock::now() - last < kSparse) return;
+  last = Clock::now();
+  say(fmt::format("assay: {}\n", line));
 }
 
 void progress_done() {
-  if (shows_progress()) fmt::print(stderr, "\r\x1b[K");
+  if (shows_progress()) say("\r\x1b[K");
 }
 
 }  // namespace assay::cli

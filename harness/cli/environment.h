@@ -20,10 +20,14 @@ std::string utc_now();
 /// Largest resident size of this process so far.
 std::int64_t peak_memory_bytes();
 
-/// Progress goes to stderr, and only when somebody looks: a terminal that is not a CI log.
+/// Whether somebody looks at stderr: a terminal that is not a CI log.
 bool shows_progress();
 
-/// One line on stderr, overwritten by the next; nothing unless shows_progress().
+/// On stderr. That it cannot be written to ends nothing.
+void say(const std::string& text);
+
+/// On a terminal one line on stderr, overwritten by the next; in a log a line of its own, every half minute
+/// at most. From any thread.
 void progress(const std::string& line);
 void progress_done();
 

@@ -12,6 +12,7 @@
 #include "harness/cli/environment.h"
 #include "harness/cli/exporter.h"
 #include "harness/cli/oracle_check.h"
+#include "harness/cli/live_report.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
@@ -75,6 +76,11 @@ ExitCode make(const MakeOptions& options) {
   if (!options.predicted && !options.input.empty())
     throw UsageError("--input needs --predicted; the exporter takes --prompt FILE");
   const auto names = matching_fixtures(options.fixtures);
+  std::error_code refused;
+  std::filesystem::create_directories(options.out, refused);
+  if (refused)
+    throw InputError(fmt::format("expected to create the folder {}, found that it cannot be: {}", options.out,
+                                 refused.message()));
   if (!options.predicted)
     return run_exporter(
         {names, options.implementation, options.out, options.checkpoint, options.layer, options.prompt});
@@ -92,8 +98,9 @@ ExitCode make(const MakeOptions& options) {
 /// Hashes, provenance, the intervals, and the float64 oracle where the file has one.
 ExitCode check(const std::vector<std::string>& paths, const OutputOptions& output,
                const std::string& command_line) {
-  Report report = start_report("assay golden check", command_line);
+  LiveReport report(start_report("assay golden check", command_line), output, paths.size());
   for (const auto& path : paths) {
+    report.doing(path, "", "checking");
     CaseResult result;
     try {
       const GoldenFile file = load_file(path);
@@ -108,7 +115,7 @@ ExitCode check(const std::vector<std::string>& paths, const OutputOptions& outpu
           result.remarks.push_back(fmt::format("provenance does not say which {} made it", key));
       if (auto oracle = check_oracle(file.problem, file.candidate)) {
         oracle->replay = fmt::format("assay golden check {}", path);
-        report.cases.push_back(std::move(*oracle));
+        report.add(std::move(*oracle));
       } else {
         result.remarks.push_back("no float64 oracle in this file");
       }
@@ -118,9 +125,9 @@ ExitCode check(const std::vector<std::string>& paths, const OutputOptions& outpu
       result.headline = error.what();
     }
     result.replay = fmt::format("assay golden check {}", path);
-    report.cases.push_back(std::move(result));
+    report.add(std::move(result));
   }
-  return emit(report, output);
+  return report.finish();
 }
 
 ExitCode list(const std::string& directory) {

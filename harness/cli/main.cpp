@@ -1,15 +1,23 @@
 // assay: commands, and one place where errors become exit codes.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <omp.h>
+#include <unistd.h>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <latch>
 #include <system_error>
+#include <thread>
+#include <vector>
 
-#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include "harness/cli/command_words.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
+#include "harness/cli/plugin/plugin_child.h"
 #include "harness/contract/error.h"
 
 namespace {
@@ -29,7 +37,7 @@ constexpr const char* kAbout =
 constexpr const char* kExitCodes =
     "Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, "
     "device),\n"
-    "4 suspect or mistrusted only, 77 nothing was compared.";
+    "4 suspect, unstable or mistrusted only, 77 nothing was compared.";
 
 constexpr const char* kRefusal = "assay: {}\nRun '{} --help' for what is valid.\n";
 
@@ -41,9 +49,54 @@ void require_stdout() {
     throw assay::InputError("could not write to stdout");
 }
 
+void refuse(const std::string& why, const CLI::App& app) {
+  assay::cli::say(fmt::format(kRefusal, why, assay::cli::command_words(app)));
+}
+
+/// A file that is opened must not get the number of a stream that the caller closed.
+void open_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(stream, F_GETFD) < 0) {
+      // Reading from stdout's number keeps writing to it an error.
+      [[maybe_unused]] const int opened = open("/dev/null", stream == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+    }
+}
+
+/// OpenMP ends the program with exit code 1 where it gets no thread; that is not a failed comparison.
+bool ended_by_main = false;
+void end_otherwise() {
+  if (!ended_by_main) _exit(code(assay::ExitCode::CouldNotJudge));
+}
+
+/// As many threads as there are to be had.
+void use_threads_there_are() {
+  std::vector<std::thread> started;
+  std::latch all_tried(1);
+  try {
+    for (int i = 1; i < omp_get_max_threads(); ++i) started.emplace_back([&] { all_tried.wait(); });
+  } catch (const std::system_error&) {
+    omp_set_num_threads(1 + static_cast<int>(started.size()));
+  }
+  all_tried.count_down();
+  for (auto& thread : started) thread.join();
+}
+
+int run(int argc, char** argv);
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_closed_streams();
+  if (argc == 4 && argv[1] == assay::cli::kPluginChild) return assay::cli::plugin_child(argv[2], argv[3]);
+  std::atexit(end_otherwise);
+  const int result = run(argc, argv);
+  ended_by_main = true;
+  return result;
+}
+
+namespace {
+
+int run(int argc, char** argv) {
   CLI::App app(kAbout, "assay");
   app.footer(kExitCodes);
   app.require_subcommand(1);
@@ -70,35 +123,40 @@ int main(int argc, char** argv) {
       require_stdout();
       return code(assay::ExitCode::Passed);
     }
+    use_threads_there_are();
     const auto result = program.selected();
     require_stdout();
     return code(result);
   } catch (const CLI::RequiredError& error) {
     const bool command = std::string_view(error.what()).find("subcommand") != std::string_view::npos;
-    fmt::print(stderr, kRefusal, command ? assay::cli::missing_command(app) : error.what(),
-               assay::cli::command_words(app));
+    refuse(command ? assay::cli::missing_command(app) : error.what(), app);
     return code(assay::ExitCode::Usage);
   } catch (const CLI::ExtrasError&) {
-    fmt::print(stderr, kRefusal, assay::cli::unexpected_words(app), assay::cli::command_words(app));
+    refuse(assay::cli::unexpected_words(app), app);
     return code(assay::ExitCode::Usage);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, kRefusal, error.what(), assay::cli::command_words(app));
+    refuse(error.what(), app);
     return code(assay::ExitCode::Usage);
   } catch (const assay::UsageError& error) {
-    fmt::print(stderr, "assay: {}\n", error.what());
+    assay::cli::say(fmt::format("assay: {}\n", error.what()));
     return code(assay::ExitCode::Usage);
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "assay: out of memory; fewer tokens or a smaller fixture would fit\n");
+    assay::cli::say("assay: out of memory; fewer tokens or a smaller fixture would fit\n");
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const std::filesystem::filesystem_error& error) {
-    fmt::print(stderr, "assay: {}\n", error.what());
+    assay::cli::say(fmt::format("assay: {}\n", error.what()));
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const std::system_error& error) {
     // fmt reports a stream that takes no more; every file of ours has its own sentence.
-    fmt::print(stderr, "assay: could not write to stdout: {}\n", error.code().message());
+    assay::cli::say(fmt::format("assay: could not write to stdout: {}\n", error.code().message()));
     return code(assay::ExitCode::CouldNotJudge);
+  } catch (const assay::CandidateError& error) {
+    assay::cli::say(fmt::format("assay: {}\n", error.what()));
+    return code(assay::ExitCode::Failed);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "assay: {}\n", error.what());
+    assay::cli::say(fmt::format("assay: {}\n", error.what()));
     return code(assay::ExitCode::CouldNotJudge);
   }
 }
+
+}  // namespace

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 
 #include "golden/golden_file.h"
@@ -169,6 +170,25 @@ class Minimizer {
     return text.empty() ? "nothing" : text;
   }
 
+  /// "expert 0, was 21; token 0, was 5": numbers of the headline and the file, where they are others.
+  static std::string renumbered(const Part& part) {
+    std::vector<std::string> all;
+    const auto add = [&](const char* what, std::int64_t now, std::int64_t was) {
+      if (now != was) all.push_back(fmt::format("{} {}, was {}", what, now, was));
+    };
+    for (std::size_t i = 0; i < part.experts.size(); ++i)
+      add("expert", static_cast<std::int64_t>(i), part.experts[i]);
+    for (std::size_t i = 0; i < part.tokens.size(); ++i)
+      add("token", static_cast<std::int64_t>(i), part.tokens[i]);
+    add("column of H", 0, part.hidden.begin);
+    add("column of I", 0, part.intermediate.begin);
+    constexpr std::size_t kMost = 16;
+    const std::size_t more = all.size() > kMost ? all.size() - kMost : 0;
+    all.resize(all.size() - more);
+    if (all.empty()) return "nothing";
+    return fmt::format("{}{}", fmt::join(all, "; "), more > 0 ? fmt::format("; and {} more", more) : "");
+  }
+
   ExitCode finish(const Part& start, const Part& part) {
     auto least = attempt(part);
     if (!least)
@@ -180,6 +200,7 @@ class Minimizer {
     problem.name += ".minimised";
     candidate.kind = "candidate";
     candidate.provenance["minimised_from"] = source_.words;
+    candidate.provenance["renumbered"] = renumbered(part);
     candidate.provenance["kept"] = fmt::format("{}, first token {}", sizes_text(part), part.tokens.front());
     if (candidate.compute_capability.empty() && candidate.producer.empty())
       candidate.producer = candidate.name;
@@ -196,8 +217,9 @@ class Minimizer {
     if (!options_.source.accumulator.empty())
       flags += fmt::format(" --accumulator '{}'", options_.source.accumulator);
     fmt::print("{}\n\n", again.headline);
-    fmt::print("before   {}\nafter    {}\ntried    {} parts\nstayed   {}\nwritten  {}\n", sizes_text(start),
-               sizes_text(part), tried_, stayed(start, part), options_.out);
+    fmt::print("before   {}\nafter    {}\nnumbers  {}\ntried    {} parts\nstayed   {}\nwritten  {}\n",
+               sizes_text(start), sizes_text(part), renumbered(part), tried_, stayed(start, part),
+               options_.out);
     fmt::print("replay   assay verify {}\n", flags);
     if (const auto line = explain_words(again, flags); !line.empty()) fmt::print("explain  {}\n", line);
     return exit_code(again.verdict);

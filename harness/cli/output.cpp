@@ -37,11 +37,13 @@ bool wants_colour(const std::string& choice, int stream) {
   if (choice != "auto") return choice == "always";
   if (set("NO_COLOR")) return false;
   if (set("CLICOLOR_FORCE") || set("FORCE_COLOR")) return true;
-  return isatty(stream) != 0;
+  const char* terminal = std::getenv("TERM");
+  return isatty(stream) != 0 && (terminal == nullptr || std::string_view(terminal) != "dumb");
 }
 
 void add_output_options(CLI::App& command, OutputOptions& options) {
-  command.add_option("--html", options.html, "write a single-file HTML report")->type_name("FILE");
+  command.add_option("--html", options.html, "write a single-file HTML report; '-' for stdout")
+      ->type_name("FILE");
   command.add_option("--json", options.json, "write the report as JSON; '-' for stdout")->type_name("FILE");
   command.add_option("--junit", options.junit, "write JUnit XML")->type_name("FILE");
   command.add_option("--color", options.colour, "colours: auto, always or never")
@@ -49,6 +51,11 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
       ->type_name("WHEN");
   command.add_flag("-q,--quiet", options.quiet, "no text on stdout");
   command.add_flag("-v,--verbose", options.verbose, "tables and worst elements of passing cases too");
+}
+
+void require_one_on_stdout(const OutputOptions& options) {
+  if (options.json == kStdout && options.html == kStdout)
+    throw UsageError("--json - and --html - both go to stdout: one report at a time");
 }
 
 Report start_report(const std::string& title, const std::string& command_line) {
@@ -60,28 +67,51 @@ Report start_report(const std::string& title, const std::string& command_line) {
   return report;
 }
 
-ExitCode emit(const Report& report, const OutputOptions& options, const History& history) {
-  if (!options.json.empty() && options.json != "-") write_file_atomically(options.json, to_json(report));
+TextOptions text_options(const OutputOptions& options) {
+  return {wants_colour(options.colour, fileno(text_stream(options))), terminal_width(), options.verbose};
+}
+
+std::FILE* text_stream(const OutputOptions& options) {
+  return options.json == kStdout || options.html == kStdout ? stderr : stdout;
+}
+
+void write_reports(const Report& report, const OutputOptions& options, const History& history) {
+  require_one_on_stdout(options);
+  const auto write = [](const std::string& to, const std::string& text) {
+    if (to == kStdout)
+      std::fwrite(text.data(), 1, text.size(), stdout);
+    else
+      write_file_atomically(to, text);
+  };
+  if (!options.json.empty()) write(options.json, to_json(report));
   if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
-  if (!options.html.empty()) write_file_atomically(options.html, render_html(report, history));
-  const bool json_on_stdout = options.json == "-";
-  if (options.quiet) {  // why nothing could be judged is no mere text
-    for (const auto& one : report.cases)
-      if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported)
-        fmt::print(stderr, "assay: {}{}\n",
-                   one.headline.find(one.problem) == std::string::npos
-                       ? fmt::format("{}, {}: ", one.problem, one.candidate)
-                       : "",
-                   one.headline);
-  }
-  if (!options.quiet) {
-    std::FILE* stream = json_on_stdout ? stderr : stdout;
-    const TextOptions text{wants_colour(options.colour, fileno(stream)), terminal_width(), options.verbose};
-    fmt::print(stream, "{}", render_text(report, text));
-    if (!options.html.empty()) fmt::print(stream, "Report: {}\n", options.html);
-  }
-  if (json_on_stdout) fmt::print("{}", to_json(report));
+  if (!options.html.empty()) write(options.html, render_html(report, history));
+  if (!options.quiet) return;  // why nothing could be judged is no mere text
+  for (const auto& one : report.cases)
+    if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported ||
+        one.verdict == Verdict::NotJudged)
+      say(fmt::format("assay: {}{}\n",
+                      one.headline.find(one.problem) == std::string::npos
+                          ? fmt::format("{}, {}: ", one.problem, one.candidate)
+                          : "",
+                      one.headline));
+}
+
+std::string report_names(const OutputOptions& options) {
+  return options.html.empty() || options.html == kStdout ? "" : fmt::format("Report: {}\n", options.html);
+}
+
+void require_stdout() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw InputError("could not write to stdout");
+}
+
+ExitCode emit(const Report& report, const OutputOptions& options, const History& history) {
+  write_reports(report, options, history);
+  if (!options.quiet) {
+    const std::string text = render_text(report, text_options(options)) + report_names(options);
+    std::fwrite(text.data(), 1, text.size(), text_stream(options));
+  }
+  require_stdout();
   return exit_code(report.verdict());
 }
 

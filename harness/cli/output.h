@@ -1,11 +1,13 @@
 // Where results go: text on stdout, and the files that were asked for, each written whole or not at all.
 #pragma once
 
+#include <cstdio>
 #include <string>
 
 #include "harness/contract/exit_code.h"
 #include "harness/contract/report.h"
 #include "reports/html/html.h"
+#include "reports/text.h"
 
 namespace CLI {
 class App;
@@ -26,8 +28,23 @@ bool wants_colour(const std::string& choice, int stream);
 
 void add_output_options(CLI::App& command, OutputOptions& options);
 
+/// Throws UsageError where two reports would go to stdout.
+void require_one_on_stdout(const OutputOptions& options);
+
 /// Title, command, date and environment of a new report.
 Report start_report(const std::string& title, const std::string& command_line);
+
+inline constexpr const char* kStdout = "-";
+
+TextOptions text_options(const OutputOptions& options);
+/// Where text goes: stderr where a report goes to stdout.
+std::FILE* text_stream(const OutputOptions& options);
+/// The files that were asked for, and on stderr what --quiet must not hide. Throws InputError.
+void write_reports(const Report& report, const OutputOptions& options, const History& history = {});
+/// "Report: FILE", where there is one.
+std::string report_names(const OutputOptions& options);
+/// Throws InputError when output went nowhere: a full disk, a closed stream.
+void require_stdout();
 
 /// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML
 /// page.

@@ -5,7 +5,6 @@
 #include "gpu/pipeline.h"
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/kernel_config.h"
-#include "harness/cli/plugin_pipeline.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
@@ -80,17 +79,17 @@ constexpr PipelineRow kPipelines[] = {
 
 std::span<const PipelineRow> pipelines() { return kPipelines; }
 
-std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem,
-                                           const PipelineOptions& options) {
-  if (!name.starts_with(kPlugin)) return {run_pipeline(name, problem, options)};
-  auto results = run_plugin(std::string(name.substr(kPlugin.size())), problem);
-  for (auto& candidate : results) candidate.name = name;
-  if (results.size() > 1) results.back().name += ", first run";
-  return results;
+std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& problem,
+                                        const PipelineOptions& options) {
+  if (!name.starts_with(kPlugin)) return {{run_pipeline(name, problem, options), {}}};
+  auto runs = run_plugin(std::string(name.substr(kPlugin.size())), problem, options.time_limit);
+  for (auto& run : runs) run.candidate.name = name;
+  if (runs.size() > 1) runs.back().candidate.name += ", first run";
+  return runs;
 }
 
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
-  if (name.starts_with(kPlugin)) return std::move(results_of_pipeline(name, problem, options).front());
+  if (name.starts_with(kPlugin)) return std::move(runs_of_pipeline(name, problem, options).front().candidate);
   if (name.starts_with(kDump)) {
     const std::string path(name.substr(kDump.size()));
     GoldenFile file = load_file(path);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/cli/plugin/plugin_pipeline.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
 
@@ -17,6 +18,7 @@ struct PipelineOptions {
   bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
   std::string kernel_config =
       {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
+  double time_limit = kTimeLimit;  // seconds a call of a plug-in may take
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
@@ -37,9 +39,9 @@ std::span<const PipelineRow> pipelines();
 /// implementation may.
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
 
-/// The same with every result there is to judge: of a plugin two, where two runs on the same inputs differ.
-std::vector<Candidate> results_of_pipeline(std::string_view name, const Problem& problem,
-                                           const PipelineOptions& options);
+/// The same with every run there is to judge: of a plugin two, where two runs on the same inputs differ.
+std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& problem,
+                                        const PipelineOptions& options);
 
 /// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to
 /// make.

@@ -8,6 +8,7 @@
 
 #include "fixtures/fill.h"
 #include "fixtures/fixtures.h"
+#include "fixtures/models.h"
 #include "golden/checkpoint.h"
 #include "harness/contract/error.h"
 
@@ -72,6 +73,28 @@ std::vector<std::string> matching_fixtures(const std::vector<std::string>& patte
   for (const auto& pattern : patterns)
     for (const Fixture* fixture : match_fixtures(pattern))
       if (std::ranges::find(names, fixture->name) == names.end()) names.emplace_back(fixture->name);
+  return names;
+}
+
+std::vector<std::string> small_files_first(std::vector<std::string> paths) {
+  const auto size = [](const std::string& path) {
+    std::error_code none;
+    const auto bytes = std::filesystem::file_size(path, none);
+    return none ? 0 : bytes;
+  };
+  std::ranges::stable_sort(paths, {}, size);
+  return paths;
+}
+
+std::vector<std::string> small_fixtures_first(std::vector<std::string> names) {
+  const auto work = [](const std::string& name) {
+    const Fixture& fixture = find_fixture(name);
+    const MoeConfig& c = find_model(fixture.model).config;
+    // Weights are made whole, products are those of the rows.
+    return static_cast<double>(c.num_experts + fixture.tokens() * c.top_k) *
+           static_cast<double>(c.hidden_size * c.moe_intermediate_size);
+  };
+  std::ranges::stable_sort(names, {}, work);
   return names;
 }
 

@@ -31,6 +31,11 @@ Problem load_fixture(std::string_view name);
 /// Names of the fixtures that match any of the patterns, each once.
 std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns);
 
+/// The same names, large problems last, so that the others' results are there early: files by size, fixtures
+/// by work.
+std::vector<std::string> small_files_first(std::vector<std::string> paths);
+std::vector<std::string> small_fixtures_first(std::vector<std::string> names);
+
 /// Layer `layer` of the checkpoint in `directory` on a seeded gaussian input of `tokens` tokens, or on the
 /// input_hidden_states of the file `input` if it is not empty.
 Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,

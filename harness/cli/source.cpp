@@ -44,11 +44,22 @@ void add_source_options(CLI::App& command, SourceOptions& options) {
       .add_option("--accumulator", options.accumulator,
                   "accumulator of all products: hopper, hopper_split(k1, k2, ...), ...")
       ->type_name("A");
+  add_time_limit_option(command, options.time_limit);
+}
+
+void add_time_limit_option(CLI::App& command, double& seconds) {
+  constexpr double kShortest = 1e-3, kLongest = 1e6;
+  command.add_option("--time-limit", seconds, "seconds that a call of a plugin may take (default 120)")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(kShortest, kLongest));
 }
 
 Candidate run_again(const SourceOptions& options, const Problem& problem, const std::string& contract) {
-  if (options.fault.empty())
-    return run_pipeline(options.pipeline.empty() ? "predicted" : options.pipeline, problem, {contract});
+  if (options.fault.empty()) {
+    PipelineOptions pipeline{contract};
+    pipeline.time_limit = options.time_limit;
+    return run_pipeline(options.pipeline.empty() ? "predicted" : options.pipeline, problem, pipeline);
+  }
   const auto& fault = find_fault(options.fault);
   const std::string_view under = contract.empty() ? "hf" : std::string_view(contract);
   Candidate candidate =

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "harness/cli/plugin/plugin_pipeline.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/problem.h"
@@ -18,10 +19,14 @@ namespace assay::cli {
 
 struct SourceOptions {
   std::string golden, fixture, pipeline, fault, contract, accumulator;
+  double time_limit = kTimeLimit;
 };
 
-/// --golden, --fixture, --pipeline, --fault, --contract, --accumulator.
+/// --golden, --fixture, --pipeline, --fault, --contract, --accumulator, --time-limit.
 void add_source_options(CLI::App& command, SourceOptions& options);
+
+/// --time-limit SECONDS of a plug-in's call.
+void add_time_limit_option(CLI::App& command, double& seconds);
 
 /// A problem and how a candidate is made for it; the candidate can be made again for another problem unless
 /// it comes from a file.

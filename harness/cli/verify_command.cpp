@@ -8,11 +8,13 @@
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/live_report.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/place_words.h"
-#include "harness/cli/plugin_pipeline.h"
+#include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
+#include "harness/cli/source.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/host/phase_timer.h"
@@ -20,7 +22,7 @@
 #include "reference_cpu/reference_run.h"
 
 #include <algorithm>
-#include <chrono>
+#include <new>
 
 namespace assay::cli {
 namespace {
@@ -33,6 +35,7 @@ struct VerifyOptions {
   double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
   std::size_t cases = 1;
   std::string kernel_config;
+  double time_limit = kTimeLimit;
   bool permute_x = true, permute_y = false, timings = false;
   OutputOptions output;
 };
@@ -48,15 +51,24 @@ JudgeOptions judge_options(const VerifyOptions& options) {
   }
   if (!options.stage.empty()) {
     judge.only = find_stage(options.stage);
+    if (const auto field = find_field(options.stage); field) judge.only = row(*field).stage;
     if (!judge.only) {
       std::string valid;
       for (const auto& field : kFields)
         if (field.group == Group::Forward && valid.find(name(field.stage)) == std::string::npos)
           valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
-      throw UsageError(fmt::format("unknown stage '{}'; valid: {}", options.stage, valid));
+      throw UsageError(fmt::format("unknown stage '{}'; valid: {}, or a field of one", options.stage, valid));
     }
   }
   return judge;
+}
+
+void require_contract(const std::string& contract) {
+  try {
+    find_contract(contract);
+  } catch (const UsageError& error) {
+    throw UsageError(fmt::format("{}, {}", error.what(), kContractAuto));
+  }
 }
 
 /// A case that could not be judged: its sentence, and exit code 3 unless something failed as well.
@@ -70,27 +82,29 @@ CaseResult could_not_judge(const std::string& problem, const std::string& candid
   return result;
 }
 
+constexpr const char* kOutOfMemory = "out of memory; fewer tokens or a smaller fixture would fit";
+
 class Verification {
  public:
   Verification(const VerifyOptions& options, const std::string& command_line)
       : options_(options),
         judge_(judge_options(options)),
         engine_(make_engine(options.engine)),
-        report_(start_report("assay verify", command_line)) {
-    if (!options.contract.empty() && options.contract != kContractAuto) find_contract(options.contract);
+        report_(start_report("assay verify", command_line), options.output, options.cases) {
+    if (!options.contract.empty() && options.contract != kContractAuto) require_contract(options.contract);
   }
 
   ExitCode run() {
-    const auto start = std::chrono::steady_clock::now();
-    for (const auto& path : options_.goldens) golden(path);
-    for (const auto& name : matching_fixtures(options_.fixtures)) {
-      progress(fmt::format("making fixture {}", name));
-      const Problem problem = [&] {
-        const PhaseTimer timer("make the problem");
-        return load_fixture(name);
-      }();
-      pipelines(problem, "", fmt::format("--fixture {}", name));
-    }
+    for (const auto& path : small_files_first(options_.goldens)) golden(path);
+    for (const auto& name : small_fixtures_first(matching_fixtures(options_.fixtures)))
+      judged_or_out_of_memory(name, [&] {
+        report_.doing(name, "", "making the fixture");
+        const Problem problem = [&] {
+          const PhaseTimer timer("make the problem");
+          return load_fixture(name);
+        }();
+        pipelines(problem, "", fmt::format("--fixture {}", name));
+      });
     if (!options_.checkpoint.empty()) {
       const auto from = options_.input.empty()
                             ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
@@ -99,22 +113,15 @@ class Verification {
                                 options_.seed),
                 "", fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
     }
-    progress_done();
-    report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    report_.peak_memory_bytes = peak_memory_bytes();
     if (options_.timings)
       for (const auto& [phase, seconds] : phase_seconds())
-        fmt::print(stderr, "{:>9.3f} s  {}\n", seconds, phase);
-    const ExitCode code = emit(report_, options_.output);
-    if (!options_.output.quiet)
-      for (const auto& line : explain_)
-        fmt::print(options_.output.json == "-" ? stderr : stdout, "  explain: {}\n", line);
-    return code;
+        say(fmt::format("{:>9.3f} s  {}\n", seconds, phase));
+    return report_.finish();
   }
 
  private:
   void golden(const std::string& path) {
-    progress(fmt::format("reading {}", path));
+    report_.doing(path, "", "reading");
     try {
       const GoldenFile file = load_file(path);
       if (!file.has_inputs)
@@ -127,32 +134,48 @@ class Verification {
         pipelines(file.problem, file.candidate.contract, fmt::format("--golden {}", path));
       }
     } catch (const InputError& error) {
-      report_.cases.push_back(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
+      report_.add(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
+    } catch (const std::bad_alloc&) {
+      report_.add(could_not_judge(path, path, Verdict::NotJudged, kOutOfMemory));
+    }
+  }
+
+  /// Memory that runs out is that problem's verdict; the others go on.
+  template <class Work>
+  void judged_or_out_of_memory(const std::string& problem, Work work) {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      report_.add(could_not_judge(problem, "", Verdict::NotJudged, kOutOfMemory));
     }
   }
 
   void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
     for (const auto& name : options_.pipelines) {
-      progress(fmt::format("{}: running {}", problem.name, name));
+      report_.doing(problem.name, name, "running", true);
       const PipelineOptions pipeline{
           options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract,
-          options_.permute_x, options_.permute_y, options_.kernel_config};
-      std::vector<Candidate> candidates;
+          options_.permute_x, options_.permute_y, options_.kernel_config, options_.time_limit};
+      std::vector<PluginRun> runs;
       try {
         const PhaseTimer timer(fmt::format("run {}", name));
-        candidates = results_of_pipeline(name, problem, pipeline);
+        runs = runs_of_pipeline(name, problem, pipeline);
+      } catch (const EndedError& error) {
+        report_.add(not_judged(problem, name, pipeline, error.verdict, error.what()));
+        continue;
       } catch (const CandidateError& error) {
-        report_.cases.push_back(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
+        report_.add(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
         continue;
       } catch (const InputError& error) {
         const auto verdict = name.starts_with(kDump) ? Verdict::MissingGolden : Verdict::Unsupported;
-        report_.cases.push_back(not_judged(problem, name, pipeline, verdict, error.what()));
+        report_.add(not_judged(problem, name, pipeline, verdict, error.what()));
         continue;
       }
       // A dump that cannot be written ends the command: it is what was asked for.
-      if (!options_.dump.empty()) write_golden(options_.dump, problem, candidates.front());
-      for (const auto& candidate : candidates)
-        judge_one(problem, candidate, fmt::format("{} --pipeline {}", source, name), nullptr);
+      if (!options_.dump.empty()) write_golden(options_.dump, problem, runs.front().candidate);
+      for (const auto& run : runs)
+        judge_one(problem, run.candidate, fmt::format("{} --pipeline {}", source, name), nullptr,
+                  run.unstable);
     }
   }
 
@@ -167,8 +190,9 @@ class Verification {
   }
 
   void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
-                 const std::map<Field, std::string>* origins) {
-    progress(fmt::format("{}: judging {}", problem.name, candidate.name));
+                 const std::map<Field, std::string>* origins,
+                 const std::vector<FieldDifference>& unstable = {}) {
+    report_.doing(problem.name, candidate.name, "judging");
     const PhaseTimer timer("judge");
     // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
     const bool on_cpu = candidate.name == kGpuFp64 && options_.engine == kEngineAuto;
@@ -192,12 +216,15 @@ class Verification {
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     if (judge_.false_alarm != JudgeOptions{}.false_alarm)
       result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
-    if (const auto line = explain_line(result, replay); !line.empty()) explain_.push_back(line);
+    const auto explain = explain_line(result, replay);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
+      if (judge_.only && row(field.field).stage != *judge_.only && candidate.fields.has(field.field))
+        field.notes.insert(field.notes.begin(), fmt::format("not asked: --stage {}", options_.stage));
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
-    report_.cases.push_back(std::move(result));
+    mark_unstable(result, unstable);
+    report_.add(std::move(result), explain.empty() ? "" : fmt::format("  explain: {}\n\n", explain));
   }
 
   /// The worst element of a case that did not pass, as explain takes it: a contract with a name, no
@@ -215,8 +242,7 @@ class Verification {
   const VerifyOptions& options_;
   JudgeOptions judge_;
   std::optional<Engine> engine_;
-  Report report_;
-  std::vector<std::string> explain_;
+  LiveReport report_;
 };
 
 }  // namespace
@@ -242,13 +268,15 @@ void add_verify(CLI::App& app, Program& program) {
       ->type_name("P...");
   command
       ->add_option("--contract", options->contract,
-                   "precision contract, or auto: the one the data follow; default: as the candidate declares")
+                   "precision contract (assay list contracts), or auto: the one the data follow; "
+                   "default: as the candidate declares")
       ->type_name("C");
   command
       ->add_option("--accumulator", options->accumulator,
                    "accumulator of all products: " + accumulator_forms())
       ->type_name("A");
-  command->add_option("--stage", options->stage, "judge one stage only")->type_name("S");
+  command->add_option("--stage", options->stage, "judge one stage only; or the stage of a field")
+      ->type_name("S");
   command
       ->add_option("--false-alarm", options->false_alarm,
                    "chance that statistics suspect a legal run, all cases together (default 1e-6)")
@@ -273,6 +301,7 @@ void add_verify(CLI::App& app, Program& program) {
                    "a GPU, if there is one, the large ones")
       ->type_name("E")
       ->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
+  add_time_limit_option(*command, options->time_limit);
   command->add_flag("--timings", options->timings, "print where the time went, on stderr");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
@@ -291,7 +320,7 @@ void add_verify(CLI::App& app, Program& program) {
         throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}",
                                      options->false_alarm));
       for (const auto& name : options->pipelines)
-        if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()));
+        if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()), options->time_limit);
       if (options->kernel_config != kAutotune)
         parse_kernel_config(options->kernel_config);  // refused before anything is judged
       const auto judged =

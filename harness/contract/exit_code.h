@@ -8,7 +8,7 @@ enum class ExitCode : int {
   Failed = 1,           // a comparison failed
   Usage = 2,            // the command line is wrong
   CouldNotJudge = 3,    // file, schema, a golden's own defect, a device that is not there
-  Suspect = 4,          // nothing failed, something is suspect or mistrusted
+  Suspect = 4,          // nothing failed, something is suspect, unstable or mistrusted
   NothingCompared = 77  // never a pass
 };
 

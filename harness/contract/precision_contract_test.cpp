@@ -132,11 +132,15 @@ TEST_SUITE("verdict") {
         {Verdict::Passed, ExitCode::Passed},
         {Verdict::Mistrusted, ExitCode::Suspect},
         {Verdict::Suspect, ExitCode::Suspect},
+        {Verdict::Unstable, ExitCode::Suspect},
+        {Verdict::NotJudged, ExitCode::CouldNotJudge},
         {Verdict::MissingGolden, ExitCode::CouldNotJudge},
         {Verdict::Failed, ExitCode::Failed},
         {Verdict::NonFinite, ExitCode::Failed},
         {Verdict::WrongDtype, ExitCode::Failed},
         {Verdict::WrongShape, ExitCode::Failed},
+        {Verdict::TimedOut, ExitCode::Failed},
+        {Verdict::Crashed, ExitCode::Failed},
     };
     std::set<std::string_view> names;
     for (const auto& [verdict, code] : rows) {
@@ -145,7 +149,7 @@ TEST_SUITE("verdict") {
       CHECK(failed(verdict) == (code == ExitCode::Failed));
       CHECK(compared(verdict) == (code != ExitCode::NothingCompared));
     }
-    CHECK(names.size() == static_cast<std::size_t>(Verdict::WrongShape) + 1);
+    CHECK(names.size() == static_cast<std::size_t>(kWorstVerdict) + 1);
   }
 
   TEST_CASE(

@@ -3,10 +3,10 @@
 namespace assay {
 
 std::string_view name(Verdict verdict) {
-  constexpr std::string_view names[] = {"NotMaterialised", "Unsupported",   "Passed", "Mistrusted",
-                                        "Suspect",         "MissingGolden", "Failed", "NonFinite",
-                                        "WrongDtype",      "WrongShape"};
-  static_assert(std::size(names) == static_cast<std::size_t>(Verdict::WrongShape) + 1);
+  constexpr std::string_view names[] = {
+      "NotMaterialised", "Unsupported", "Passed",    "Mistrusted", "Suspect",    "Unstable", "NotJudged",
+      "MissingGolden",   "Failed",      "NonFinite", "WrongDtype", "WrongShape", "TimedOut", "Crashed"};
+  static_assert(std::size(names) == static_cast<std::size_t>(kWorstVerdict) + 1);
   return names[static_cast<std::size_t>(verdict)];
 }
 
@@ -15,7 +15,9 @@ ExitCode exit_code(Verdict worst_verdict) {
   switch (worst_verdict) {
     case Verdict::Passed: return ExitCode::Passed;
     case Verdict::Suspect:
+    case Verdict::Unstable:
     case Verdict::Mistrusted: return ExitCode::Suspect;
+    case Verdict::NotJudged:
     case Verdict::MissingGolden: return ExitCode::CouldNotJudge;
     default: return ExitCode::NothingCompared;
   }

@@ -13,12 +13,17 @@ enum class Verdict {
   Passed,
   Mistrusted,  // the comparison could not have failed
   Suspect,     // within the bound, yet not as declared
+  Unstable,    // other bits for the same input in the same process
+  NotJudged,   // it was to be judged and was not: memory that ran out, an interrupted run
   MissingGolden,
   Failed,
   NonFinite,
   WrongDtype,
   WrongShape,
+  TimedOut,  // the implementation did not return within its time
+  Crashed,   // the implementation ended its process
 };
+inline constexpr Verdict kWorstVerdict = Verdict::Crashed;
 
 std::string_view name(Verdict verdict);
 
@@ -31,10 +36,7 @@ constexpr bool compared(Verdict verdict) {
 }
 
 /// Failed-like verdicts: exit code 1.
-constexpr bool failed(Verdict verdict) {
-  return verdict == Verdict::Failed || verdict == Verdict::NonFinite || verdict == Verdict::WrongDtype ||
-         verdict == Verdict::WrongShape;
-}
+constexpr bool failed(Verdict verdict) { return verdict >= Verdict::Failed; }
 
 ExitCode exit_code(Verdict worst_verdict);
 

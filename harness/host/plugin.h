@@ -3,7 +3,9 @@
        assay verify --fixture tiny --pipeline plugin:./libmine.so
 
    C, nothing else needed: this file can be copied. harness/host/plugin_example.c and gpu/plugin_example.cu
-   are whole plugins. */
+   are whole plugins. The library runs in a process of its own: a crash, an exit or a call longer than
+   --time-limit seconds is the verdict of that problem, and the next one finds it started anew. What it prints
+   appears on stderr. */
 #ifndef ASSAY_PLUGIN_H
 #define ASSAY_PLUGIN_H
 
@@ -62,8 +64,9 @@ typedef struct {
   const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
                                promised */
   const char* ties;         /* among equal probabilities: "lowest_index", or "any" */
-  /* Runs the layer once. Called several times, on problems of one size; each call must leave its results
-     complete when assay synchronises the device behind it. `why` has room for why_size bytes. */
+  /* Runs the layer once. Called several times, on problems of one size; the same input must give the same
+     bits each time. Each call must leave its results complete when assay synchronises the device behind it.
+     `why` has room for why_size bytes. */
   int32_t (*forward)(const assay_problem* problem, const assay_results* results, char* why, int64_t why_size);
 } assay_plugin_row;
 

@@ -7,6 +7,7 @@
 
 #include "harness/contract/engine.h"
 #include "harness/contract/error.h"
+#include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
 #include "harness/judge/statistics_sums.h"
 
@@ -73,7 +74,7 @@ bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
 
 void verify(const FieldRows& field, const FieldCells& cells, std::string_view name) {
   std::int64_t unsound = 0, wrong = 0;
-#pragma omp parallel for schedule(static) reduction(+ : unsound)
+#pragma omp parallel for schedule(static) reduction(+ : unsound) if (worth_threads(field.rows * field.width))
   for (std::int64_t r = 0; r < field.rows; ++r)
     for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
       unsound += !sound(cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)],

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
 #include "harness/judge/row_scan.h"
 
@@ -117,7 +118,8 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
   std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
   std::int64_t rejected = 0, non_finite = 0, mismatched = 0;
-#pragma omp parallel for schedule(static) reduction(+ : rejected, non_finite, mismatched)
+#pragma omp parallel for schedule(static) \
+    reduction(+ : rejected, non_finite, mismatched) if (worth_threads(8 * result.elements))
   for (std::int64_t r = 0; r < rows; ++r) {
     const Bf16* row_out = out.data() + r * width;
     const Interval* row_ref = reference.data() + r * width;
@@ -235,7 +237,8 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   result.available = true;
   result.elements = static_cast<std::int64_t>(out.size());
   std::int64_t undetermined = 0, differing = 0, first = result.elements;
-#pragma omp parallel for schedule(static) reduction(+ : undetermined, differing) reduction(min : first)
+#pragma omp parallel for schedule(static) reduction(+ : undetermined, differing) \
+    reduction(min : first) if (worth_threads(result.elements))
   for (std::int64_t i = 0; i < result.elements; ++i) {
     const auto& p = predicted[static_cast<std::size_t>(i)];
     const bool differs = !p.undetermined && p.bits != out[static_cast<std::size_t>(i)].bits;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
+#include "harness/contract/worth_threads.h"
 
 namespace assay {
 namespace {
@@ -112,7 +113,7 @@ FieldCells sum_cells(const FieldRows& field) {
   all.cells.resize(static_cast<std::size_t>(field.rows * field.tile_columns()));
   all.column_flips_expected.resize(static_cast<std::size_t>(field.tasks() * field.width));
   all.classes.resize(field.classes.empty() ? 0 : kClasses);
-#pragma omp parallel
+#pragma omp parallel if (worth_threads(16 * field.rows * field.width))
   {
     std::vector<ClassSums> classes(all.classes.size());
 #pragma omp for schedule(static)
@@ -148,7 +149,7 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
   std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {
     TaskSums& task = parts[static_cast<std::size_t>(t)];
     for (std::int64_t r = t * kTaskRows; r < std::min(sums.rows, (t + 1) * kTaskRows); ++r) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/causes/causes_product.h"
 #include "reference_cpu/product/split_search.h"
 
@@ -59,7 +60,7 @@ float to_fp16(float x) { return static_cast<float>(static_cast<_Float16>(x)); }
 template <class Narrow>
 std::vector<Bf16> sum_narrowed(const ProductOperands& operands, const Window& window, Narrow narrow) {
   std::vector<Bf16> bits(window.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(window.size() * 16))
   for (std::size_t i = 0; i < window.rows.size(); ++i) {
     const auto left = operands.left_of(window.rows[i]);
     const ExpertMatrix weights = operands.weights(operands.expert[static_cast<std::size_t>(window.rows[i])]);

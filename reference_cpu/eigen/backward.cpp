@@ -1,3 +1,4 @@
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {
@@ -103,7 +104,7 @@ Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpe
   const std::int64_t tokens = d_hidden_states.rows(),
                      top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
   Matrix out(tokens, top_k);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(d_hidden_states.size() * top_k))
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
       const auto y = hidden_states_unpermute.row(t * top_k + j).array();
@@ -147,7 +148,7 @@ Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
                  const BackwardRounding& rounding) {
   const std::int64_t tokens = selected_experts.rows(), top_k = selected_experts.cols();
   Matrix out(tokens, d_slots.cols());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(d_slots.size()))
   for (std::int64_t t = 0; t < tokens; ++t)
     out.row(t) = sum_of_slots(d_slots.middleRows(t * top_k, top_k), selected_experts.row(t), rounding.slots);
   return rounded(out, rounding.stored);

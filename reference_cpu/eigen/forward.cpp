@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {
@@ -126,7 +127,7 @@ Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
   const std::int64_t tokens = topk_weights.rows(), top_k = topk_weights.cols();
   const auto sum = contract.combine == Combine::Fp32Sum ? SlotSum::Exact : SlotSum::Bf16Ascending;
   Matrix hidden_states(tokens, hidden_states_unpermute.cols());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(hidden_states_unpermute.size()))
   for (std::int64_t t = 0; t < tokens; ++t) {
     const auto slots = hidden_states_unpermute.middleRows(t * top_k, top_k).array();
     const Matrix weighted =

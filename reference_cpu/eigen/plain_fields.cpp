@@ -6,6 +6,7 @@
 
 #include "harness/contract/error.h"
 #include "harness/contract/subproblem.h"
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {
@@ -51,7 +52,7 @@ Tensor integers(const Integers& values, Shape shape) {
 Tensor bf16(const Matrix& values, Shape shape) {
   Tensor tensor(DType::BFloat16, std::move(shape));
   const auto out = tensor.as<Bf16>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::int64_t i = 0; i < values.size(); ++i)
     out[static_cast<std::size_t>(i)] = round_to_bf16(values.data()[i]);
   return tensor;

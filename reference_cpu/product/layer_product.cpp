@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
 
 namespace assay {
@@ -13,7 +14,7 @@ namespace {
 /// truncating product err like that. The rest is a sum of many errors that have nothing to do with each
 /// other: normal, or a mixture of normal ones where few of them are large.
 void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t r = 0; r < p.source.size(); ++r) {
     double errors = 0.0;
     double magnitudes = 0.0;

@@ -6,6 +6,7 @@
 #include <exception>
 #include <limits>
 
+#include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/arithmetic.h"
 #include "reference_cpu/product/product_by_engine.h"
@@ -162,13 +163,15 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
     const std::size_t chunk_end = std::min(all.size(), chunk + kGroupsAtOnce);
     std::vector<ExpertMatrix> weights(chunk_end - chunk);
     std::vector<Task> tasks;
+    std::int64_t weight_rows = 0;  // that are loaded, and multiplied with
+    for (std::size_t s = chunk; s < chunk_end; ++s) weight_rows += 1 + all[s].end - all[s].begin;
     for (std::size_t s = chunk; s < chunk_end; ++s)
       if (all[s].zero)
         std::fill(out.begin() + all[s].begin * p.n, out.begin() + all[s].end * p.n, typename Rows::Value{});
     for (std::size_t s = chunk; s < chunk_end; ++s)
       for (std::int64_t row = all[s].begin; !all[s].zero && row < all[s].end; row += kRowsPerTask)
         for (std::int64_t first = 0; first < p.n; first += kPanelColumns) tasks.push_back({s, first, row});
-#pragma omp parallel
+#pragma omp parallel if (worth_threads(weight_rows * p.n * p.k))
     {
 #pragma omp for schedule(dynamic, 1)
       for (std::size_t s = chunk; s < chunk_end; ++s) {

@@ -12,6 +12,7 @@
 #include "harness/contract/grouped_product.h"
 #include "harness/contract/large_vector.h"
 #include "harness/contract/product_bound.h"
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/product/product_kernels.h"
 
 namespace assay {
@@ -43,7 +44,7 @@ struct BoundedRows {
     granularity.resize(static_cast<std::size_t>(rows));
     exact.resize(granularity.size());
     std::int64_t exact_rows = 0;
-#pragma omp parallel for schedule(static) reduction(+ : exact_rows)
+#pragma omp parallel for schedule(static) reduction(+ : exact_rows) if (worth_threads(4 * rows * p.k))
     for (std::int64_t r = 0; r < rows; ++r) {
       double least = std::numeric_limits<double>::infinity();
       bool exact_row = true;
@@ -61,7 +62,7 @@ struct BoundedRows {
     ref.resize(static_cast<std::size_t>(rows * p.k));
     spread.resize(ref.size());
     squares.resize(ref.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(rows * p.k))
     for (std::int64_t i = 0; i < rows * p.k; ++i) {
       const auto at = static_cast<std::size_t>(i);
       ref[at] = p.left[at].ref;
@@ -88,7 +89,7 @@ struct PredictedRows {
     values.resize(static_cast<std::size_t>(rows * stride));
     exponents.resize(values.size());
     outside.resize(static_cast<std::size_t>(rows));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (worth_threads(4 * rows * p.k))
     for (std::int64_t r = 0; r < rows; ++r) {
       bool out = false;
       for (std::int64_t k = 0; k < p.k; ++k) {

@@ -26,10 +26,15 @@ std::string verdict_in_words(const Report& report) {
   const auto of_all = [all](std::int64_t part) {
     return fmt::format("{} of {} case{}", grouped_digits(part), grouped_digits(all), all == 1 ? "" : "s");
   };
-  const auto open = std::ranges::count(report.cases, Verdict::MissingGolden, &CaseResult::verdict);
+  const auto open = std::ranges::count_if(report.cases, [](const CaseResult& c) {
+    return c.verdict == Verdict::MissingGolden || c.verdict == Verdict::NotJudged;
+  });
   if (bad == 1 && all == 1) {
     const auto& own = report.cases[0].first_own_error;
-    return own ? fmt::format("{} is wrong: stage {}", name(*own), name(row(*own).stage)) : "The case failed";
+    return own ? fmt::format("{} is wrong: stage {}", name(*own), name(row(*own).stage))
+           : report.cases[0].verdict == Verdict::Crashed  ? "The implementation crashed"
+           : report.cases[0].verdict == Verdict::TimedOut ? "The implementation did not return in time"
+                                                          : "The case failed";
   }
   if (bad > 0) return of_all(bad) + " failed";
   if (open > 0) return of_all(open) + " could not be judged";
@@ -134,7 +139,7 @@ std::string matrix(const Report& report) {
       else
         out += fmt::format("<td><a class=\"chip {}\" href=\"#{}\" aria-label=\"{}: {}\">{}</a></td>",
                            html::css_class(found->verdict), html::field_id(i, field.id), field.name,
-                           words(found->verdict), sign(mark(found->verdict)));
+                           words(*found), sign(mark(found->verdict)));
     }
     out += "</tr>\n";
   }

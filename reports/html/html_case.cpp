@@ -186,7 +186,7 @@ std::string brief_table(const CaseResult& c, std::size_t index) {
     std::string cells =
         fmt::format("<tr{}><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td><td>{}</td>",
                     linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title,
-                    elements(f) > 0 ? grouped_digits(elements(f)) : std::string(words(f.verdict)),
+                    elements(f) > 0 ? grouped_digits(elements(f)) : std::string(words(f)),
                     figure(f.field, f.isolated), figure(f.field, f.chained));
     if (predicted)
       cells += fmt::format("<td>{}</td><td>{}</td>", bits(f.isolated_bits), bits(f.chained_bits));

@@ -3,7 +3,11 @@
 #include "harness/host/plugin_example.c"
 #undef assay_plugin
 
+#include <fenv.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
 
 static const char* fault(void) {
   const char* name = getenv("ASSAY_PLUGIN_FAULT");
@@ -11,6 +15,45 @@ static const char* fault(void) {
 }
 
 static int is(const char* name) { return strcmp(fault(), name) == 0; }
+
+/* As -Ofast does: subnormal numbers are zero from here on, for every thread started later, too. */
+static void flush_to_zero(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
+#endif
+}
+
+__attribute__((constructor)) static void constructor(void) {
+  if (is("flush to zero")) flush_to_zero();
+  if (is("crash in the constructor")) raise(SIGSEGV);
+  if (is("exit in the constructor")) _exit(0);
+}
+
+__attribute__((destructor)) static void destructor(void) {
+  if (is("crash in the destructor")) raise(SIGSEGV);
+}
+
+/* Writes to the results for as long as the process lives. */
+static void* meddle(void* results) {
+  volatile uint16_t* first = results;
+  for (;;) first[0] = 0x4000;
+  return NULL;
+}
+static void* spin(void* unused) {
+  volatile int turns = 0;
+  for (;;) ++turns;
+  return unused;
+}
+static void leave_a_thread(void* (*work)(void*), void* with) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, work, with) == 0) pthread_detach(thread);
+}
+
+/* A stack that is full. */
+static int recurse(volatile int depth) {
+  volatile char room[4096] = {0};
+  return depth < 0 ? 0 : recurse(depth + 1) + room[depth % 4096];
+}
 
 static int32_t faulty_forward(const assay_problem* p, const assay_results* r, char* why, int64_t why_size) {
   static int calls = 0;
@@ -23,10 +66,52 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
   if (is("no sentence")) return 42;
   if (is("crash")) raise(SIGSEGV);
   if (is("abort on other tokens") && calls == 2) abort();
-  const int32_t status = forward(p, r, why, why_size);
+  if (is("hang")) {
+    fprintf(stderr, "the plugin hangs\n");
+    pause();
+  }
+  if (is("hang the second time") && calls == 2) pause();
+  if (is("exit")) exit(0);
+  if (is("exit the second time") && calls == 2) _exit(3);
+  if (is("crash on many tokens") && p->tokens > 16) abort();
+  if (is("stack")) return recurse(0);
+  if (is("elsewhere") && chdir("/") != 0) return ASSAY_FAILED;
+  if (is("prints")) {
+    printf("{\"printed by\": \"the plugin\"}\n");
+    fprintf(stderr, "and on stderr\n");
+  }
+  if (is("rounding mode")) fesetround(FE_DOWNWARD);
+  if (is("signals")) {
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGSEGV, SIG_IGN);
+  }
+  if (is("closes everything"))
+    for (int file = 0; file < 64; ++file) close(file);
+  assay_results all = *r;
+  if (is("third run")) { /* lists the output alone: the rest goes where nobody looks */
+    static uint16_t elsewhere[4][1 << 20];
+    all.first_gemm = elsewhere[0];
+    all.intermediate = elsewhere[1];
+    all.second_gemm = elsewhere[2];
+    all.hidden_states_unpermute = elsewhere[3];
+  }
+  const int32_t status = forward(p, &all, why, why_size);
+  if (is("thread") && calls == 1) leave_a_thread(spin, NULL);
+  if (is("thread that writes") && calls == 1) leave_a_thread(meddle, r->hidden_states);
+  if (is("thread that writes")) usleep(50000); /* it has its turn before this call returns */
+  if (is("program") && calls == 1 && system("sleep 600 &") != 0) return ASSAY_FAILED;
+  if (is("far behind")) r->hidden_states[elements + 4096] = 0;
+  if (is("run over")) memset(r->first_gemm, 0, 1 << 20);
+  if (is("far read")) why[0] = (char)r->gather_indices[1 << 20];
+  if (is("not listed")) r->first_gemm[0] = 0;
+  if (is("order") && p->tokens > 1) { /* what a token gets depends on where it stands */
+    for (int64_t n = 0; n < p->hidden_size; ++n) r->hidden_states[n] = to_bf16(1.0f);
+  }
   if (is("behind")) r->hidden_states[elements] = 0;
   if (is("before")) r->first_gemm[-1] = 0;
   if (is("input")) ((uint16_t*)p->down_proj)[5] ^= 1;
+  if (is("third run") && calls == 3) r->hidden_states[3] ^= 1; /* within its bound */
   if (is("not written")) r->hidden_states[elements - 1] = 0xffff; /* as it was found */
   if (is("left over") && calls == 3) r->first_gemm[7] ^= 1;
   if (is("wrong the first time") && calls == 1) memset(r->intermediate, 0, 64);
@@ -36,6 +121,9 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
 
 const assay_plugin_row* assay_plugin(void) {
   static assay_plugin_row row;
+  if (is("crash in assay_plugin")) raise(SIGBUS);
+  if (is("hang in assay_plugin")) pause();
+  if (is("exit in assay_plugin")) exit(0);
   row = *example_plugin();
   row.forward = faulty_forward;
   if (is("interface")) row.interface = 7;
@@ -48,6 +136,10 @@ const assay_plugin_row* assay_plugin(void) {
   if (is("accumulators")) row.accumulators = "tensor core";
   if (is("ties")) row.ties = "highest_index";
   if (is("null")) row.ties = NULL;
+  if (is("third run"))
+    row.fields =
+        "router_logits selected_experts topk_weights token_counts_by_expert gather_indices hidden_states";
+  if (is("not listed")) row.fields = "selected_experts hidden_states";
   if (is("no forward")) row.forward = NULL;
   return is("no row") ? NULL : &row;
 }

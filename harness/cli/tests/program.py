@@ -84,9 +84,9 @@ class ProgramTest(unittest.TestCase):
         self.expect(PASSED, "verify", "--fixture", fixture, "--pipeline", "predicted", "--contract", contract, "--dump", name, "-q")
         return name
 
-    def report(self, *words, code=PASSED):
+    def report(self, *words, code=PASSED, **options):
         """The JSON report of `assay verify WORDS`."""
-        return json.loads(self.expect(code, *words, "--json", "-").stdout)
+        return json.loads(self.expect(code, *words, "--json", "-", **options).stdout)
 
 
 def safetensors(tensors):

@@ -90,8 +90,12 @@ class Outputs(ProgramTest):
     def test_a_folder_that_is_not_there(self):
         for option, name in (("--html", "no/r.html"), ("--json", "no/r.json"), ("--junit", "no/r.xml"), ("--dump", "no/d.h5")):
             self.refuse(COULD_NOT_JUDGE, *ODD, option, name, says=f"expected to write {name}, found that it cannot be written: No such file or directory")
-        done = self.refuse(COULD_NOT_JUDGE, "golden", "make", "--predicted", "--fixture", "odd", "--out", "no", says="No such file or directory")
+        done = self.refuse(COULD_NOT_JUDGE, "golden", "make", "--predicted", "--fixture", "odd", "--out", "/proc/no", says="expected to create the folder /proc/no, found")
         self.assertEqual(done.stdout, "")
+
+    def test_golden_make_makes_its_folder(self):
+        self.expect(PASSED, "golden", "make", "--predicted", "--fixture", "tiny", "--implementation", "eager", "--out", "new/folder")
+        self.expect(PASSED, "golden", "check", "new/folder/tiny.eager.predicted.h5")
 
     def test_a_folder_in_the_file_s_place(self):
         (self.folder / "r").mkdir()

@@ -11,7 +11,7 @@ class Minimize(ProgramTest):
     def minimize(self, *words, code=FAILED):
         """What was printed, as {word: rest of the line}, with `after` as numbers."""
         text = self.expect(code, "minimize", *words, "-o", "small.h5").stdout
-        told = dict(re.findall(r"^(before|after|tried|stayed|written|replay|explain) +(.*)$", text, re.M))
+        told = dict(re.findall(r"^(before|after|numbers|tried|stayed|written|replay|explain) +(.*)$", text, re.M))
         sizes = re.fullmatch(r"T (\d+), E (\d+), H (\d+), I (\d+)", told["after"])
         told["sizes"] = tuple(map(int, sizes.groups()))
         told["headline"] = text.splitlines()[0]
@@ -31,6 +31,7 @@ class Minimize(ProgramTest):
         self.assertEqual((tokens, experts), (1, 3))
         self.assertTrue(hidden <= 8 and inner <= 4, told["after"])
         self.assertEqual(told["before"], "T 13, E 7, H 72, I 40")
+        self.assertRegex(told["numbers"], r"^(nothing|(expert|token|column of [HI]) 0, was [1-9]\d*)")
         self.replay(told, "first_gemm")
 
     def test_each_stage_s_fault_keeps_its_stage(self):

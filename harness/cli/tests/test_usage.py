@@ -90,7 +90,7 @@ class Help(ProgramTest):
         self.expect(
             PASSED, "--help",
             says="Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device), "
-            "4 suspect or mistrusted only, 77 nothing was compared.",
+            "4 suspect, unstable or mistrusted only, 77 nothing was compared.",
         )  # fmt: skip
         self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same, 4 legal change, 1 regression.")
 

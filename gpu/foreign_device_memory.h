@@ -9,7 +9,7 @@
 namespace assay {
 
 /// On the current device. Throws InputError where there is none.
-std::unique_ptr<ForeignMemory> device_foreign_memory();
+std::unique_ptr<ForeignMemory> foreign_device_memory();
 
 /// A candidate with device, compute capability and versions of the current device filled in. Throws
 /// InputError where there is none.

@@ -1,4 +1,4 @@
-#include "gpu/device_guards.h"
+#include "gpu/foreign_device_memory.h"
 
 #include <vector>
 
@@ -9,23 +9,27 @@ namespace assay {
 namespace gpu {
 namespace {
 
-static_assert(ForeignMemory::kPoison == kPoisonByte);
-
 class DeviceMemory final : public ForeignMemory {
  public:
-  void* room(const std::string& name, std::size_t bytes) override {
-    rooms_.emplace_back(name, static_cast<std::int64_t>(bytes));
-    return rooms_.back().data();
+  DeviceMemory() = default;
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  ~DeviceMemory() override {
+    for (void* room : rooms_) cudaFree(room);
+  }
+
+  void* room(std::size_t bytes) override {
+    void* room = nullptr;
+    ASSAY_CUDA(cudaMalloc(&room, bytes));
+    rooms_.push_back(room);
+    return room;
   }
   void write(void* room, const void* from, std::size_t bytes) override {
     ASSAY_CUDA(cudaMemcpy(room, from, bytes, cudaMemcpyHostToDevice));
+    ASSAY_CUDA(cudaDeviceSynchronize());  // before any stream of the foreign code
   }
   void read(void* to, const void* room, std::size_t bytes) override {
     ASSAY_CUDA(cudaMemcpy(to, room, bytes, cudaMemcpyDeviceToHost));
-  }
-  void poison(void* room, std::size_t bytes) override {
-    ASSAY_CUDA(cudaMemset(room, kPoison, bytes));
-    ASSAY_CUDA(cudaDeviceSynchronize());  // before any stream of the plugin's
   }
   void finish() override {
     const cudaError_t launched = cudaGetLastError(), ran = cudaDeviceSynchronize();
@@ -34,18 +38,15 @@ class DeviceMemory final : public ForeignMemory {
         throw CandidateError(std::string("expected the device to have no error after the run, found \"") +
                              cudaGetErrorString(status) + "\"");
   }
-  void verify_guards() const override {
-    for (const auto& room : rooms_) room.verify_guards();
-  }
 
  private:
-  std::vector<Buffer<unsigned char>> rooms_;
+  std::vector<void*> rooms_;
 };
 
 }  // namespace
 }  // namespace gpu
 
-std::unique_ptr<ForeignMemory> device_foreign_memory() {
+std::unique_ptr<ForeignMemory> foreign_device_memory() {
   if (const auto reason = gpu_unavailable()) throw InputError(*reason);
   return std::make_unique<gpu::DeviceMemory>();
 }

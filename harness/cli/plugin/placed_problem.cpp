@@ -1,0 +1,132 @@
+#include "harness/cli/plugin/placed_problem.h"
+
+#include <fmt/format.h>
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+#include "harness/cli/plugin/room_images.h"
+#include "harness/contract/error.h"
+
+namespace assay::cli {
+namespace {
+
+Field field_of(const wire::Room& room) { return static_cast<Field>(room.field); }
+
+}  // namespace
+
+PlacedProblem::Layout PlacedProblem::lay_out(const Sizes& sizes, const std::vector<Field>& results,
+                                             std::int64_t guard) {
+  Layout layout;
+  for (const Field field : {Field::input_hidden_states, Field::gate, Field::gate_up_proj, Field::down_proj}) {
+    layout.inputs.push_back(make_room(field, sizes, true, guard, layout.input_bytes));
+    layout.input_bytes += layout.inputs.back().image;
+  }
+  for (const Field field : results) {
+    layout.results.push_back(make_room(field, sizes, false, guard, layout.result_bytes));
+    layout.result_bytes += layout.results.back().image;
+  }
+  return layout;
+}
+
+PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<Field>& results, std::int64_t guard)
+    : sizes_(problem.sizes()),
+      layout_(lay_out(sizes_, results, guard)),
+      inputs_(static_cast<std::size_t>(layout_.input_bytes)),
+      results_(static_cast<std::size_t>(layout_.result_bytes)) {
+  for (const wire::Room& room : layout_.inputs) {
+    poison_image(inputs_.data() + room.at, room);
+    write(room, problem);
+    payloads_.push_back(payload_fingerprint(inputs_.data() + room.at, room));
+    guards_.push_back(guards_fingerprint(inputs_.data() + room.at, room));
+  }
+}
+
+void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
+  std::byte* payload = inputs_.data() + room.at + room.guard;
+  const Field field = field_of(room);
+  const auto put = [&](std::int64_t first, const void* from, std::size_t bytes) {
+    if (first + static_cast<std::int64_t>(bytes) > room.payload)
+      throw InputError(fmt::format("expected {} to have {} bytes, found more", name(field), room.payload));
+    if (bytes > 0) std::memcpy(payload + first, from, bytes);
+  };
+  if (field == Field::input_hidden_states || field == Field::gate) {
+    const Tensor& tensor = field == Field::gate ? problem.gate : problem.input;
+    return put(0, tensor.bytes().data(), tensor.bytes().size());
+  }
+  const std::int64_t experts = sizes_.config.num_experts, each = experts == 0 ? 0 : room.payload / experts;
+  std::exception_ptr failure;
+  // Loading may mean generating: large experts side by side.
+  constexpr std::int64_t kWorthThreads = 1 << 20;
+#pragma omp parallel for schedule(static) if (room.payload > kWorthThreads)
+  for (std::int64_t e = 0; e < experts; ++e) {
+    try {
+      const ExpertMatrix matrix = problem.experts(field, e);
+      put(e * each, matrix.values.data(), matrix.values.size_bytes());
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+wire::Request PlacedProblem::request(wire::Kind kind) const {
+  wire::Request request;
+  request.kind = kind;
+  const MoeConfig& c = sizes_.config;
+  request.tokens = sizes_.tokens;
+  request.hidden_size = c.hidden_size;
+  request.moe_intermediate_size = c.moe_intermediate_size;
+  request.num_experts = c.num_experts;
+  request.top_k = c.top_k;
+  request.norm_topk_prob = c.norm_topk_prob ? 1 : 0;
+  request.problem_bytes = layout_.input_bytes;
+  request.results_bytes = layout_.result_bytes;
+  for (const auto* rooms : {&layout_.inputs, &layout_.results})
+    for (const wire::Room& room : *rooms) request.room[static_cast<std::size_t>(request.rooms++)] = room;
+  return request;
+}
+
+void PlacedProblem::prepare(std::span<const Bf16> input) {
+  const wire::Room& room = layout_.inputs.front();
+  if (!input.empty()) std::memcpy(inputs_.data() + room.at + room.guard, input.data(), input.size_bytes());
+  payloads_.front() = payload_fingerprint(inputs_.data() + room.at, room);
+  for (const wire::Room& result : layout_.results) poison_image(results_.data() + result.at, result);
+}
+
+std::string PlacedProblem::broken_results_guard() const {
+  for (const wire::Room& room : layout_.results)
+    if (const auto sentence = broken_guard(results_.data() + room.at, room)) return *sentence;
+  return "";
+}
+
+FieldSet PlacedProblem::results() const {
+  FieldSet fields;
+  for (const wire::Room& room : layout_.results) {
+    const Field field = field_of(room);
+    Tensor tensor(row(field).dtype, expected_shape(field, sizes_));
+    if (room.payload > 0)
+      std::memcpy(tensor.bytes().data(), results_.data() + room.at + room.guard, tensor.bytes().size());
+    fields.set(field, std::move(tensor));
+  }
+  return fields;
+}
+
+std::string PlacedProblem::changed_input(const wire::Reply* seen) {
+  for (std::size_t i = 0; i < layout_.inputs.size(); ++i) {
+    const wire::Room& room = layout_.inputs[i];
+    const auto field = static_cast<std::size_t>(room.field);
+    const std::byte* image = inputs_.data() + room.at;
+    if (payload_fingerprint(image, room) != payloads_[i] ||
+        (seen != nullptr && seen->payloads[field] != payloads_[i]))
+      return fmt::format("expected its inputs to be left alone, found {} changed", name(field_of(room)));
+    if (guards_fingerprint(image, room) != guards_[i] ||
+        (seen != nullptr && seen->guards[field] != guards_[i]))
+      return fmt::format("expected the memory beside {} to be left alone, found it overwritten",
+                         name(field_of(room)));
+  }
+  return "";
+}
+
+}  // namespace assay::cli

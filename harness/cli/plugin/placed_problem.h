@@ -1,0 +1,49 @@
+// A problem and the room for its results, where a plug-in's process sees them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/cli/plugin/plugin_wire.h"
+#include "harness/contract/field_set.h"
+#include "harness/contract/problem.h"
+#include "harness/host/shared_memory.h"
+
+namespace assay::cli {
+
+class PlacedProblem {
+ public:
+  /// Writes inputs and weights; `results` are the fields that get rooms. Throws InputError, also when memory
+  /// runs out.
+  PlacedProblem(const Problem& problem, const std::vector<Field>& results, std::int64_t guard);
+
+  wire::Request request(wire::Kind kind) const;
+  int problem_descriptor() const { return inputs_.read_only_descriptor(); }
+  int results_descriptor() const { return results_.descriptor(); }
+
+  /// Other values of input_hidden_states [T, H], and results poisoned between whole guards.
+  void prepare(std::span<const Bf16> input);
+  /// The sentence for the first guard that is not whole, or empty.
+  std::string broken_results_guard() const;
+  FieldSet results() const;
+  /// The sentence for the first input that is not what was written, or empty: here and, where `seen` has
+  /// fingerprints of copies, there. The input's values must be those of the last prepare().
+  std::string changed_input(const wire::Reply* seen);
+
+ private:
+  struct Layout {
+    std::vector<wire::Room> inputs, results;
+    std::int64_t input_bytes = 0, result_bytes = 0;
+  };
+  static Layout lay_out(const Sizes& sizes, const std::vector<Field>& results, std::int64_t guard);
+  void write(const wire::Room& room, const Problem& problem);
+
+  Sizes sizes_;
+  Layout layout_;
+  SharedMemory inputs_, results_;
+  std::vector<std::uint64_t> payloads_, guards_;  // of inputs as written
+};
+
+}  // namespace assay::cli

@@ -1,0 +1,166 @@
+#include "harness/cli/plugin/plugin_process.h"
+
+#include <fmt/format.h>
+#include <algorithm>
+#include <filesystem>
+
+#include "harness/cli/plugin/plugin_child.h"
+#include "harness/cli/plugin/plugin_row.h"
+#include "harness/contract/accumulator.h"
+#include "harness/contract/digits.h"
+#include "harness/contract/precision_contract.h"
+
+namespace assay::cli {
+namespace {
+
+constexpr double kNotAPluginsTime = 600.0;  // copies to a device, not the plug-in's own work
+
+std::string text(const wire::Reply& reply) {
+  return {reply.text.data(), strnlen(reply.text.data(), reply.text.size())};
+}
+
+/// The words of a description, in the words of the command line.
+PluginRow read_row(const wire::Reply& reply, const std::string& path) {
+  std::vector<std::string> words;
+  for (const char* at = reply.text.data(); *at != '\0' || words.size() < 5; at += words.back().size() + 1)
+    words.emplace_back(at);
+  PluginRow row;
+  row.fields = listed_fields(path, words[1]);
+  row.device = reply.memory == ASSAY_DEVICE;
+  Candidate& candidate = row.candidate;
+  candidate.name = path;
+  candidate.producer = words[0];
+  candidate.device = row.device ? words.at(5) : "cpu";
+  if (row.device) candidate.compute_capability = words.at(6);
+  for (std::size_t i = 7; i + 1 < words.size(); i += 2) candidate.provenance[words[i]] = words[i + 1];
+  try {
+    candidate.contract = find_contract(words[2]).name;
+    if (!words[3].empty()) {
+      const Accumulator all = parse_accumulator(words[3]);
+      candidate.accumulators = every_product(all);
+    }
+    candidate.ties = parse_tie_rule(words[4]);
+  } catch (const UsageError& error) {
+    throw InputError(fmt::format("{} declares what assay does not know: {}", path, error.what()));
+  }
+  return row;
+}
+
+/// "; it read byte 8,192 behind gate", or nothing.
+std::string where(const wire::Reply& fault) {
+  if (fault.has_address == 0) return "";
+  constexpr std::int64_t kNearNull = 1 << 16;
+  if (fault.field < 0)
+    return fault.distance >= 0 && fault.distance < kNearNull
+               ? "; it used a null pointer (fields that it does not list are null)"
+               : "";
+  return fmt::format(
+      "; it {} byte {} {} {}", fault.wrote == 0 ? "read" : "touched", grouped_digits(fault.distance),
+      fault.touched == wire::Touched::Before ? "before" : "behind", name(static_cast<Field>(fault.field)));
+}
+
+}  // namespace
+
+const PluginRow& PluginProcess::row(double time_limit) {
+  if (failed_) std::rethrow_exception(failed_);
+  if (child_) return *row_;
+  try {
+    load(time_limit);
+  } catch (...) {
+    failed_ = std::current_exception();
+    child_.reset();
+    throw;
+  }
+  return *row_;
+}
+
+void PluginProcess::load(double time_limit) {
+  if (!std::filesystem::is_regular_file(path_))
+    throw InputError(fmt::format("expected a shared library at {}, found no such file", path_));
+  child_ = std::make_unique<ChildProgram>(std::vector<std::string>{std::string(kPluginChild), path_});
+  wire::Reply reply = await(time_limit, "while it was loaded");
+  if (reply.kind == wire::Kind::Loaded) reply = await(time_limit, "in assay_plugin()");
+  if (reply.kind == wire::Kind::Broke) throw CandidateError(text(reply));
+  if (reply.kind != wire::Kind::Described) throw InputError(text(reply));
+  row_ = read_row(reply, path_);
+}
+
+void PluginProcess::place(const PlacedProblem& problem, double time_limit) {
+  const std::array descriptors = {problem.problem_descriptor(), problem.results_descriptor()};
+  const auto reply = ask(problem.request(wire::Kind::Place), std::max(time_limit, kNotAPluginsTime),
+                         "before a run", descriptors);
+  if (reply.kind != wire::Kind::Done) throw InputError(text(reply));
+}
+
+void PluginProcess::run(const PlacedProblem& problem, double time_limit, const std::string& when) {
+  const auto reply = ask(problem.request(wire::Kind::Run), time_limit, when);
+  if (reply.kind == wire::Kind::Broke)
+    throw CandidateError(fmt::format("{} {}: {}", path_, when, text(reply)));
+  if (reply.kind != wire::Kind::Done) throw InputError(fmt::format("{} {}: {}", path_, when, text(reply)));
+  const std::string why = text(reply);
+  if (reply.status == ASSAY_UNSUPPORTED)
+    throw InputError(fmt::format("{} does not support this problem: {}", path_, why));
+  if (reply.status != ASSAY_OK)
+    throw CandidateError(
+        fmt::format("{} failed {}: {}", path_, when,
+                    why.empty() ? fmt::format("status {}, no sentence", reply.status) : why));
+}
+
+wire::Reply PluginProcess::fingerprints(const PlacedProblem& problem, double time_limit) {
+  auto reply =
+      ask(problem.request(wire::Kind::Verify), std::max(time_limit, kNotAPluginsTime), "after its runs");
+  if (reply.kind != wire::Kind::Done) throw InputError(fmt::format("{}: {}", path_, text(reply)));
+  return reply;
+}
+
+void PluginProcess::rest() {
+  if (child_) child_->pause();
+}
+
+wire::Reply PluginProcess::ask(const wire::Request& request, double seconds, const std::string& when,
+                               std::span<const int> descriptors) {
+  if (!child_) throw InputError(fmt::format("expected the process of {} to run", path_));
+  child_->resume();
+  child_->send(&request, sizeof(request), descriptors);  // where it has gone, await says so
+  return await(seconds, when);
+}
+
+wire::Reply PluginProcess::await(double seconds, const std::string& when) {
+  constexpr double kDying = 10.0;
+  wire::Reply reply;
+  if (!child_->receive(&reply, sizeof(reply), seconds)) report_ending(std::nullopt, seconds, when);
+  if (reply.kind != wire::Kind::Fault) return reply;
+  wire::Reply after;
+  while (child_->receive(&after, sizeof(after), kDying)) {
+  }
+  report_ending(reply, seconds, when);
+}
+
+void PluginProcess::report_ending(const std::optional<wire::Reply>& fault, double seconds,
+                                  const std::string& when) {
+  const ChildEnding ending = child_->ending();
+  child_.reset();
+  if (fault && fault->touched == wire::Touched::Input)
+    throw CandidateError(
+        fmt::format("expected {} to leave its inputs alone, found that it wrote to {} (byte {}) {}", path_,
+                    name(static_cast<Field>(fault->field)), grouped_digits(fault->distance), when));
+  if (fault && fault->touched != wire::Touched::Elsewhere && fault->wrote == 1) {
+    const char* side = fault->touched == wire::Touched::Before ? "before" : "behind";
+    throw CandidateError(fmt::format(
+        "{}: expected the memory {} {} to be left alone, found that it wrote to byte {} {} it, beyond "
+        "the guard band, {}",
+        path_, side, name(static_cast<Field>(fault->field)), grouped_digits(fault->distance), side, when));
+  }
+  if (fault || ending.how == ChildEnding::How::Signalled)
+    throw EndedError(fmt::format("{} crashed {} (signal {}){}", path_, when,
+                                 fault ? fault->signal : ending.number, fault ? where(*fault) : ""),
+                     Verdict::Crashed);
+  if (ending.how == ChildEnding::How::OutOfTime)
+    throw EndedError(
+        fmt::format("{} did not return within {:g} s {} (--time-limit), and was ended", path_, seconds, when),
+        Verdict::TimedOut);
+  throw EndedError(fmt::format("{} ended its process {} (exit code {})", path_, when, ending.number),
+                   Verdict::Crashed);
+}
+
+}  // namespace assay::cli

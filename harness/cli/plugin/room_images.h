@@ -1,0 +1,26 @@
+// Images of rooms in shared memory: [guard][payload][guard], poison inside.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "harness/cli/plugin/plugin_wire.h"
+
+namespace assay::cli {
+
+/// A room for the field with front guards of `guard` bytes, a multiple of 256, at byte `at` of its memory.
+wire::Room make_room(Field field, const Sizes& sizes, bool input, std::int64_t guard, std::int64_t at);
+
+/// Guards around, poison (NaN as bf16, -1 as an integer) inside.
+void poison_image(std::byte* image, const wire::Room& room);
+
+/// What of the guards was overwritten: "expected the memory behind x to be left alone, found ..."; nothing
+/// where they are whole.
+std::optional<std::string> broken_guard(const std::byte* image, const wire::Room& room);
+
+std::uint64_t payload_fingerprint(const std::byte* image, const wire::Room& room);
+std::uint64_t guards_fingerprint(const std::byte* image, const wire::Room& room);
+
+}  // namespace assay::cli
