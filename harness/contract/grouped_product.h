@@ -1,5 +1,5 @@
-// Grouped matrix products: rows in expert order against one weight matrix per expert, as stages describe them
-// to whoever computes them.
+// Grouped matrix products: rows in groups against one matrix per group, or against one matrix of values, as
+// stages describe them to whoever computes them.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,9 @@ struct PredictedValue {
   bool undetermined = false;
 };
 
-/// out[r, n] = sum_k left[source[r], k] * W_g[n, k] for the rows r of group g.
+/// out[r, n] = sum_k left[source[r], k] * W_g[n, k] for the rows r of group g. The right operand W is exact
+/// bf16 `weights`, one matrix per group, or where there are none `right`: values of any kind, the same for
+/// all groups. No terms (k = 0) sum to +0 exactly.
 template <class Value>
 struct GroupedProduct {
   std::span<const Value> left;            // [left_rows, k]
@@ -28,7 +30,9 @@ struct GroupedProduct {
   std::span<const std::int64_t> offsets;  // [groups + 1]
   std::int64_t k = 0;
   std::int64_t n = 0;
-  std::function<ExpertMatrix(std::int64_t group)> weights;  // [n, k]
+  std::function<ExpertMatrix(std::int64_t group)> weights;  // [n, k], or [k, n]
+  std::span<const Value> right;                             // instead of `weights`: [n, k], or [k, n]
+  Lies right_lies = Lies::AlongColumns;                     // AlongRows: the right operand is [k, n]
   Accumulator accumulator;  // predicted: how it sums; bounded: the running bound, where declared
   double unit_roundoff = kFp32UnitRoundoff;  // bounded arithmetic only
   bool a_priori_only = false;                // bounded: neither the running bound nor proofs of exactness

@@ -67,6 +67,16 @@ float squares_of(const BoundShape& shape, const Interval& a) {
   return static_cast<float>(a.ref * a.ref + noise * noise * 6.0 / shape.rate);
 }
 
+float noise_units(const BoundShape& shape, const Interval& b) {
+  const double noise = b.noise;
+  return static_cast<float>(noise * noise * 6.0 / shape.rate);
+}
+
+float moment_of(const Interval& a) {
+  const double noise = a.noise;
+  return static_cast<float>(a.ref * a.ref + noise * noise);
+}
+
 double a_priori_bound(const BoundShape& shape, const ProductSums& sums) {
   return sums.spread * inflation(shape) + underflow(shape);
 }

@@ -20,14 +20,14 @@ double gamma(std::int64_t n, double unit_roundoff = kFp32UnitRoundoff);
 /// large. A float64 accumulator is compared with our own float64 sum: twice.
 double product_bound_constant(std::int64_t n, double unit_roundoff = kFp32UnitRoundoff);
 
-/// Sums over the n terms of one element: a is the left operand with value, half width and noise, b the exact
-/// right one.
+/// Sums over the n terms of one element: a is the left operand and b the right one, with values, half widths
+/// da and db, and noises.
 struct ProductSums {
   double ref = 0.0;      // sum a b in float64
-  float spread = 0.0f;   // sum of `spread_of(a)` |b|
-  float squares = 0.0f;  // sum of `squares_of(a)` b^2
+  float spread = 0.0f;   // sum of `spread_of(a)` (|b| + db) + |a| db
+  float squares = 0.0f;  // sum of `squares_of(a)` b^2 + `moment_of(a)` `noise_units(b)`
   float running = 0.0f;  // sum of what each step may lose, in units of 2^-23 (running_bound); infinite where
-                         // a has a width
+                         // a or b has a width
 };
 
 /// What all elements of a product share.
@@ -50,6 +50,14 @@ float spread_of(const BoundShape& shape, const Interval& a);
 
 /// a^2, and the operand's noise in units of what q^2 counts for (noise.h).
 float squares_of(const BoundShape& shape, const Interval& a);
+
+/// For a right operand with errors: what its width adds to the spread is |a| db, what its noise adds to the
+/// variance (a^2 + noise_a^2) noise_b^2.
+float noise_units(const BoundShape& shape, const Interval& b);  // noise_b^2 in units of what q^2 counts for
+float moment_of(const Interval& a);                             // a^2 + noise_a^2
+
+/// Narrowed to fp32, and not below x: for factors of bounds.
+inline float not_below(double x) { return static_cast<float>(x * (1.0 + 0x1p-22)); }
 
 /// C(n) sum |a||b| + the carried width: holds for every order.
 double a_priori_bound(const BoundShape& shape, const ProductSums& sums);

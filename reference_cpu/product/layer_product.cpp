@@ -3,38 +3,63 @@
 #include <algorithm>
 #include <numeric>
 
+#include "harness/contract/noise.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
 
 namespace assay {
 namespace {
 
+/// By how much errors of one sign may shrink a row (or column) at most: the sum of mean errors over the sum
+/// of magnitudes; element(i) is its i-th of k.
+template <class Element>
+double common_share(std::int64_t k, const Element& element) {
+  double errors = 0.0;
+  double magnitudes = 0.0;
+  for (std::int64_t i = 0; i < k; ++i) {
+    const Interval& x = element(i);
+    errors += x.mean;
+    magnitudes += std::fabs(x.ref);
+  }
+  return errors > 0.0 ? errors / magnitudes : 0.0;
+}
+
+std::vector<double> common_shares_of_columns(const GroupedProduct<Interval>& p) {
+  std::vector<double> shares(static_cast<std::size_t>(p.n));
+  if (p.weights) return shares;
+#pragma omp parallel for schedule(static) if (worth_threads(p.right.size()))
+  for (std::int64_t c = 0; c < p.n; ++c)
+    shares[static_cast<std::size_t>(c)] = common_share(p.k, [&](std::int64_t i) -> const Interval& {
+      return p
+          .right[static_cast<std::size_t>(p.right_lies == Lies::AlongColumns ? c * p.k + i : i * p.n + c)];
+    });
+  return shares;
+}
+
+}  // namespace
+
 /// Errors of the operands that shrink (or grow) all of them alike do not average out in the sum: they shrink
-/// the result by the same share, at most that of the row's mean errors in its magnitudes. Stored values of a
-/// truncating product err like that. The rest is a sum of many errors that have nothing to do with each
-/// other: normal, or a mixture of normal ones where few of them are large.
+/// the result by the same share, at most that of the row's mean errors in its magnitudes, and the column's.
+/// Stored values of a truncating product err like that. The rest is a sum of many errors that have nothing to
+/// do with each other: normal, or a mixture of normal ones where few of them are large.
 void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values) {
+  const auto of_columns = common_shares_of_columns(p);
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t r = 0; r < p.source.size(); ++r) {
-    double errors = 0.0;
-    double magnitudes = 0.0;
-    const auto k = static_cast<std::size_t>(p.k);
-    const auto n = static_cast<std::size_t>(p.n);
-    for (const Interval& x : p.left.subspan(static_cast<std::size_t>(p.source[r]) * k, k)) {
-      errors += x.mean;
-      magnitudes += std::fabs(x.ref);
-    }
-    if (!(errors > 0.0)) continue;
-    for (Interval& x : std::span(values).subspan(r * n, n)) {
-      const double common = errors / magnitudes * std::fabs(x.ref);
+    const auto row =
+        p.left.subspan(static_cast<std::size_t>(p.source[r] * p.k), static_cast<std::size_t>(p.k));
+    const double of_row = common_share(
+        p.k, [&](std::int64_t i) -> const Interval& { return row[static_cast<std::size_t>(i)]; });
+    for (std::size_t c = 0; c < of_columns.size(); ++c) {
+      const double share = of_row + of_columns[c];
+      if (!(share > 0.0)) continue;
+      Interval& x = values[r * of_columns.size() + c];
+      const double common = share * std::fabs(x.ref);
       const double other = x.noise;
       x = with_noise(x, std::hypot(other, common), kMeanOfNormal * other + common);
     }
   }
 }
-void add_common_error(const GroupedProduct<PredictedValue>&, Values<Predicted>&) {}
-
-}  // namespace
 
 ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t group) {
   const ProductRow& what = row(id);
@@ -70,6 +95,7 @@ PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Value
   product.weights = [id, problem = layer.problem](std::int64_t group) {
     return right_operand(id, *problem, group);
   };
+  product.right_lies = what.right_lies;
   product.accumulator = accumulators_for<A>(layer)[id];
   product.unit_roundoff = layer.contract->product_unit_roundoff();
   if (layer.fault.field == what.made) product.fault = layer.fault;

@@ -13,7 +13,8 @@ namespace assay {
 /// A product ready to be computed. Owns what `product` points to, so it can be moved and not copied.
 template <class A>
 struct PreparedProduct {
-  Values<A> lifted;                   // the left operand, where the problem gives it
+  Values<A> lifted;                   // the left operand, where it is not somebody else's as it is
+  Values<A> right;                    // the right operand of a product that sums over rows
   std::vector<std::int32_t> source;   // [rows]: row of the left operand
   std::vector<std::int64_t> offsets;  // [groups + 1]
   GroupedProduct<typename A::Value> product;
@@ -25,13 +26,18 @@ struct PreparedProduct {
 
 /// `left`: the stored values of the product's left operand, null where the problem gives it. A field in
 /// expert order has one group per expert, its rows gathered where the operand's are tokens; other fields have
-/// one group.
+/// one group. The right operand is a weight; products that sum over rows: weight_gradient.h.
 template <class A>
 PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left);
 
 /// Only these rows (ascending) of a prepared product.
 template <class A>
 void keep_rows(PreparedProduct<A>& prepared, std::span<const std::int64_t> rows);
+
+/// Errors of operands that shrink (or grow) all of them alike do not average out: added to the noise of the
+/// product's values.
+void add_common_error(const GroupedProduct<Interval>& product, Values<Bounded>& values);
+inline void add_common_error(const GroupedProduct<PredictedValue>&, Values<Predicted>&) {}
 
 /// The matrix on the right of a product's group: an expert's, or the one there is.
 ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t group);

@@ -64,18 +64,22 @@ void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedP
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<Interval>& out) {
   BoundedRow left_rows[2];
+  BoundedSums sums[2];
   double granularity[2] = {};
   bool exact_row[2] = {};
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
-    left_rows[i] = {left.ref.data() + source * p.k, left.spread.data() + source * p.k,
-                    left.squares.data() + source * p.k};
-    if (p.k == 0) continue;
+    left_rows[i] = left.row(source, p.k);
+    if (!panel.exact) {
+      selected_kernels.load()->intervals(panel.intervals(segment.k), left.interval_row(source, p.k),
+                                         sums + i);
+      continue;
+    }
     granularity[i] = left.granularity[static_cast<std::size_t>(source)];
     exact_row[i] = left.exact[static_cast<std::size_t>(source)] != 0;
   }
-  BoundedSums sums[2];
-  selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
+  if (panel.exact)
+    selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
   for (int i = 0; i < rows; ++i)
     for (std::int64_t c = 0; c < count; ++c) {
       const ProductSums element{sums[i].ref[c], sums[i].spread[c], sums[i].squares[c],
@@ -141,17 +145,30 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
   }
 }
 
-/// A dropped tail is a shorter K; the tensor-core step it ends in reads zeros there.
-void clear_tail(PackedPanel& panel, std::int64_t from) {
-  std::fill(panel.values.begin() + from * kPanelColumns, panel.values.end(), 0.0f);
-  if (!panel.exponents.empty())
-    std::fill(panel.exponents.begin() + from * kPanelColumns, panel.exponents.end(), kZeroExponent);
+void pack(PackedPanel& panel, const GroupedProduct<Interval>& p, const BoundedRows& left,
+          const ExpertMatrix& weights, const PanelPlace& place) {
+  if (p.weights)
+    panel.pack(weights.values, place, false);
+  else
+    panel.pack(p.right, place, left.shape);
+}
+
+void pack(PackedPanel& panel, const GroupedProduct<PredictedValue>& p, const PredictedRows&,
+          const ExpertMatrix& weights, const PanelPlace& place) {
+  if (p.weights)
+    panel.pack(weights.values, place, true);
+  else
+    panel.pack(p.right, place);
 }
 
 template <class Rows>
 LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>& p) {
   if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
   LargeVector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
+  if (p.k == 0) {
+    std::ranges::fill(out, typename Rows::Value{});
+    return out;
+  }
   const Rows left(p);
   const auto all = segments(p);
   struct Task {
@@ -176,7 +193,7 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
 #pragma omp for schedule(dynamic, 1)
       for (std::size_t s = chunk; s < chunk_end; ++s) {
         try {
-          weights[s - chunk] = p.weights(all[s].weights_group);
+          if (p.weights) weights[s - chunk] = p.weights(all[s].weights_group);
         } catch (...) {
 #pragma omp critical
           error = std::current_exception();
@@ -189,8 +206,8 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
         const auto& [s, first, begin] = tasks[t];
         const Segment& segment = all[s];
         const std::int64_t count = std::min<std::int64_t>(kPanelColumns, p.n - first);
-        panel.pack(weights[s - chunk].values, p.k, first, count, Rows::kNeedsExponents);
-        if (segment.k < p.k) clear_tail(panel, segment.k);
+        pack(panel, p, left, weights[s - chunk], {p.k, p.n, first, count, p.right_lies});
+        if (segment.k < p.k) panel.clear_tail(segment.k);
         const std::int64_t end = std::min(segment.end, begin + kRowsPerTask);
         for (std::int64_t row = begin; row < end; row += 2)
           compute(p, left, panel, segment, row, row + 1 < end ? 2 : 1, first, count, out);

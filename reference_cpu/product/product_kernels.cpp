@@ -3,6 +3,9 @@
 #include "reference_cpu/product/product_kernels.h"
 
 namespace assay {
+
+void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out);
+
 namespace {
 
 // Vectors of the machine's own width: wider ones are lowered element by element where they are compared.
@@ -341,6 +344,6 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
 
 extern const ProductKernels ASSAY_KERNELS;
 const ProductKernels ASSAY_KERNELS = {
-    ASSAY_NAME(ASSAY_KERNELS), bounded, tensor_core, sequential, pairwise, bf16_sequential};
+    ASSAY_NAME(ASSAY_KERNELS), bounded, ASSAY_INTERVALS, tensor_core, sequential, pairwise, bf16_sequential};
 
 }  // namespace assay

@@ -37,6 +37,23 @@ struct BoundedSums {
   float running[kPanelColumns];  // units of 2^-23; 0 unless asked for
 };
 
+/// 16 columns of a right operand that has errors of its own, [k, 16] each.
+struct IntervalPanel {
+  const double* ref;
+  const float* outer;    // |b| + half width
+  const float* width;    // half width
+  const float* squares;  // b^2
+  const float* noise;    // b's variance in units of what q^2 counts for (product_bound.h)
+  std::int64_t k;
+};
+
+/// One row of the left operand against such columns, [k] each.
+struct IntervalRow {
+  BoundedRow row;
+  const float* magnitude;  // |a|
+  const float* moment;     // a^2 + a's variance
+};
+
 /// The order to walk K in, and what to add up on the way. Plain data: kernels share no inline function with
 /// other files.
 struct Walk {
@@ -51,6 +68,9 @@ struct ProductKernels {
   const char* name;
   /// `count` (1 or 2) rows, so that a loaded column serves both.
   void (*bounded)(const Panel&, const Walk&, const BoundedRow* rows, int count, BoundedSums* out);
+  /// One row against columns with errors: sum ref_k b_k in float64; sum spread_k outer_k + magnitude_k
+  /// width_k; sum squares_k b_k^2 + moment_k noise_k. No running bound.
+  void (*intervals)(const IntervalPanel&, const IntervalRow&, BoundedSums* out);
   /// One stretch [begin, end) on a tensor core that aligns 16 products and keeps 25 fractional bits, or 8 and
   /// 24: continues `sums`. Sets flags[c] where the alignment left the measured range.
   void (*tensor_core)(const Panel&, StepRule rule, const float* a, const std::int32_t* a_exponents,

@@ -12,35 +12,6 @@ using namespace assay;
 
 namespace {
 
-/// The tensor core in 128-bit integers, written from its description and nothing else.
-float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
-  float sum = 0.0f;
-  const auto exponent_of = [](float x) {
-    return static_cast<int>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
-  };
-  for (std::int64_t k0 = 0; k0 < k; k0 += 16) {
-    int top = -100000;
-    if (sum != 0.0f) top = exponent_of(sum);
-    for (std::int64_t i = k0; i < std::min(k, k0 + 16); ++i) {
-      const float x = to_float(a[i]), y = to_float(b[i]);
-      if (x != 0.0f && y != 0.0f) top = std::max(top, exponent_of(x) + exponent_of(y));
-    }
-    if (top == -100000) continue;
-    const auto truncated = [&](double x) { return static_cast<__int128>(std::ldexp(x, 25 - top)); };
-    __int128 total = truncated(sum);
-    for (std::int64_t i = k0; i < std::min(k, k0 + 16); ++i)
-      total += truncated(static_cast<double>(to_float(a[i])) * to_float(b[i]));
-    const bool negative = total < 0;
-    unsigned __int128 magnitude = negative ? -total : total;
-    int shift = 0;
-    while ((magnitude >> shift) >= (1u << 24)) ++shift;
-    magnitude = (magnitude >> shift) << shift;
-    const double value = std::ldexp(static_cast<double>(magnitude), top - 25);
-    sum = static_cast<float>(negative ? -value : value);
-  }
-  return sum;
-}
-
 float pairwise_by_definition(const Bf16* a, const Bf16* b, std::int64_t n) {
   if (n == 1) return to_float(*a) * to_float(*b);
   std::int64_t half = 1;

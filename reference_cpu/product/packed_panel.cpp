@@ -1,0 +1,103 @@
+#include "reference_cpu/product/packed_panel.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "harness/contract/noise.h"
+
+namespace assay {
+namespace {
+
+/// Calls put(index in the panel, index in the operand) for every element, in the order in which they lie.
+template <class Put>
+void walk(const PanelPlace& place, const Put& put) {
+  if (place.lies == Lies::AlongRows) {
+    for (std::int64_t i = 0; i < place.k; ++i)
+      for (std::int64_t c = 0; c < place.count; ++c)
+        put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
+    return;
+  }
+  for (std::int64_t c = 0; c < place.count; ++c)
+    for (std::int64_t i = 0; i < place.k; ++i)
+      put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
+}
+
+/// Whether the value is one number that a float holds, so that the kernels of exact columns serve it.
+bool is_exact_float(const Interval& x) {
+  return x.low == x.ref && x.high == x.ref && !(x.noise > 0.0f) &&
+         (static_cast<double>(static_cast<float>(x.ref)) == x.ref || std::isnan(x.ref));
+}
+
+}  // namespace
+
+void PackedPanel::start(const PanelPlace& place) {
+  values.assign(static_cast<std::size_t>(padded(place.k) * kPanelColumns), 0.0f);
+  exact = true;
+  for (int c = 0; c < kPanelColumns; ++c) {
+    outside[c] = false;
+    granularity_[c] = std::numeric_limits<double>::infinity();
+    looked_at_[c] = 0;
+  }
+}
+
+void PackedPanel::take_exponents() {
+  exponents.resize(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    exponents[i] = exponent(values[i]);
+    if (outside_measured(values[i])) outside[i % kPanelColumns] = true;
+  }
+}
+
+void PackedPanel::pack(std::span<const Bf16> weights, const PanelPlace& place, bool with_exponents) {
+  start(place);
+  walk(place, [&](std::size_t to, std::size_t from) { values[to] = to_float(weights[from]); });
+  if (with_exponents) take_exponents();
+}
+
+void PackedPanel::pack(std::span<const PredictedValue> right, const PanelPlace& place) {
+  start(place);
+  bool undetermined[kPanelColumns] = {};
+  walk(place, [&](std::size_t to, std::size_t from) {
+    values[to] = right[from].value;
+    if (right[from].undetermined) undetermined[to % kPanelColumns] = true;
+  });
+  take_exponents();
+  for (int c = 0; c < kPanelColumns; ++c) outside[c] = outside[c] || undetermined[c];
+}
+
+void PackedPanel::pack(std::span<const Interval> right, const PanelPlace& place, const BoundShape& shape) {
+  start(place);
+  walk(place, [&](std::size_t to, std::size_t from) {
+    values[to] = static_cast<float>(right[from].ref);
+    exact = exact && is_exact_float(right[from]);
+  });
+  if (exact) return;
+  ref.assign(values.size(), 0.0);
+  outer.assign(values.size(), 0.0f);
+  width.assign(values.size(), 0.0f);
+  squares.assign(values.size(), 0.0f);
+  noise.assign(values.size(), 0.0f);
+  walk(place, [&](std::size_t to, std::size_t from) {
+    const Interval& b = right[from];
+    ref[to] = b.ref;
+    outer[to] = not_below(std::fabs(b.ref) + radius(b));
+    width[to] = not_below(radius(b));
+    squares[to] = static_cast<float>(b.ref * b.ref);
+    noise[to] = noise_units(shape, b);
+  });
+}
+
+void PackedPanel::clear_tail(std::int64_t from) {
+  std::fill(values.begin() + from * kPanelColumns, values.end(), 0.0f);
+  if (!exponents.empty()) std::fill(exponents.begin() + from * kPanelColumns, exponents.end(), kZeroExponent);
+}
+
+double PackedPanel::granularity_from(std::int64_t c, std::int64_t k, double least) {
+  for (; looked_at_[c] < k && granularity_[c] >= least; ++looked_at_[c])
+    granularity_[c] =
+        std::min(granularity_[c],
+                 assay::granularity(values[static_cast<std::size_t>(looked_at_[c] * kPanelColumns + c)]));
+  return granularity_[c];
+}
+
+}  // namespace assay

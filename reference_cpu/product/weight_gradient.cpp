@@ -1,0 +1,129 @@
+#include "reference_cpu/product/weight_gradient.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "harness/contract/worth_threads.h"
+
+namespace assay {
+namespace {
+
+/// columns [columns.begin, columns.end) of the rows, as rows: [columns, rows].
+template <class Value>
+LargeVector<Value> transposed(std::span<const Value> from, std::int64_t width, RowRange columns,
+                              std::span<const std::int64_t> rows) {
+  const auto k = std::ssize(rows);
+  LargeVector<Value> out(static_cast<std::size_t>(columns.count() * k));
+#pragma omp parallel for schedule(static) if (worth_threads(columns.count() * k))
+  for (std::int64_t c = 0; c < columns.count(); ++c)
+    for (std::int64_t i = 0; i < k; ++i)
+      out[static_cast<std::size_t>(c * k + i)] =
+          from[static_cast<std::size_t>(rows[static_cast<std::size_t>(i)] * width + columns.begin + c)];
+  return out;
+}
+
+Interval exactly(Bf16 x, Interval) {
+  const double value = to_float(x);
+  return {value, value, value};
+}
+PredictedValue exactly(Bf16 x, PredictedValue) { return {to_float(x), false}; }
+
+/// The rows one after the other: [rows, width]; `from` is values or bf16.
+template <class Value, class From>
+LargeVector<Value> gathered(std::span<const From> from, std::int64_t width,
+                            std::span<const std::int64_t> rows) {
+  LargeVector<Value> out(rows.size() * static_cast<std::size_t>(width));
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::int64_t n = 0; n < width; ++n) {
+      const From& x = from[static_cast<std::size_t>(rows[i] * width + n)];
+      Value& to = out[i * static_cast<std::size_t>(width) + static_cast<std::size_t>(n)];
+      if constexpr (std::is_same_v<Value, From>)
+        to = x;
+      else
+        to = exactly(x, Value{});
+    }
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int64_t expert) {
+  if (row(id).summed == Dim::T) {
+    std::vector<std::int64_t> tokens(static_cast<std::size_t>(layer.tokens()));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    return tokens;
+  }
+  const auto& offsets = layer.routing.offsets;
+  const auto first = offsets[static_cast<std::size_t>(expert)],
+             last = offsets[static_cast<std::size_t>(expert) + 1];
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(last - first));
+  std::iota(rows.begin(), rows.end(), first);
+  if (layer.contract->combine == Combine::Bf16ByExpert)
+    std::ranges::stable_sort(rows, {}, [&](std::int64_t r) {
+      return layer.routing.gather[static_cast<std::size_t>(r)] % layer.config().top_k;
+    });
+  return rows;
+}
+
+template <class A>
+PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std::int64_t expert,
+                                           RowRange rows, const Values<A>& left, const Values<A>* right) {
+  using Value = typename A::Value;
+  const ProductRow& what = row(id);
+  const Sizes sizes = layer.problem->sizes();
+  std::vector<std::int64_t> summed = summed_rows(id, layer, expert);
+  PreparedProduct<A> prepared;
+  auto& product = prepared.product;
+  product.k = std::ssize(summed);
+  product.n = width_of(what.made, sizes);
+  prepared.lifted = transposed<Value>(left, width_of(what.left, sizes), rows, summed);
+  if (row(what.right).rows == RowsAre::Tokens && what.summed == Dim::S)
+    for (auto& r : summed) r = layer.routing.gather[static_cast<std::size_t>(r)] / layer.config().top_k;
+  prepared.right = right == nullptr
+                       ? gathered<Value>(layer.problem->input.template as<Bf16>(), product.n, summed)
+                       : gathered<Value>(std::span<const Value>(*right), product.n, summed);
+  prepared.source.resize(static_cast<std::size_t>(rows.count()));
+  std::iota(prepared.source.begin(), prepared.source.end(), 0);
+  prepared.offsets = {0, rows.count()};
+  product.left = prepared.lifted;
+  product.right = prepared.right;
+  product.right_lies = what.right_lies;
+  product.source = prepared.source;
+  product.offsets = prepared.offsets;
+  product.accumulator = accumulators_for<A>(layer)[id];
+  product.unit_roundoff = layer.contract->product_unit_roundoff();
+  return prepared;
+}
+
+template <class A>
+Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>& left,
+                          const Values<A>* right) {
+  const Sizes sizes = layer.problem->sizes();
+  const auto rows_of_matrix = width_of(row(id).left, sizes), n = width_of(row(id).made, sizes);
+  Values<A> out(static_cast<std::size_t>(rows.count() * n));
+  for (std::int64_t begin = rows.begin; begin < rows.end;) {
+    const std::int64_t expert = begin / rows_of_matrix, first = expert * rows_of_matrix,
+                       end = std::min(rows.end, first + rows_of_matrix);
+    const auto prepared =
+        prepare_weight_gradient<A>(id, layer, expert, {begin - first, end - first}, left, right);
+    auto values = grouped_product(prepared.product);
+    add_common_error(prepared.product, values);
+    std::ranges::copy(values, out.begin() + (begin - rows.begin) * n);
+    begin = end;
+  }
+  return out;
+}
+
+template PreparedProduct<Bounded> prepare_weight_gradient<Bounded>(ProductId, const Layer&, std::int64_t,
+                                                                   RowRange, const Values<Bounded>&,
+                                                                   const Values<Bounded>*);
+template PreparedProduct<Predicted> prepare_weight_gradient<Predicted>(ProductId, const Layer&, std::int64_t,
+                                                                       RowRange, const Values<Predicted>&,
+                                                                       const Values<Predicted>*);
+template Values<Bounded> weight_gradient<Bounded>(ProductId, const Layer&, RowRange, const Values<Bounded>&,
+                                                  const Values<Bounded>*);
+template Values<Predicted> weight_gradient<Predicted>(ProductId, const Layer&, RowRange,
+                                                      const Values<Predicted>&, const Values<Predicted>*);
+
+}  // namespace assay

@@ -1,0 +1,32 @@
+// Products that sum over rows: the gradients of weights (kProducts: down_dw, gate_up_dw, router_dw). Rows of
+// the result are computed as asked for, so that nobody holds all experts' matrices.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "reference_cpu/product/layer_product.h"
+
+namespace assay {
+
+/// The rows that one matrix of the gradient is summed over, in the order of the sum: an expert's rows in
+/// expert order, ascending, for a product over Dim::S, all tokens for one over Dim::T (`expert` is then 0).
+/// Where experts are computed one after the other (Combine::Bf16ByExpert: HuggingFace's eager loop) an
+/// expert's rows come slot by slot: all its tokens of slot 0, then those of slot 1, ...
+std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int64_t expert);
+
+/// Rows `rows` of the matrix of `expert`: out[i][n] = sum over r of left[r][rows.begin + i] right[r][n], one
+/// group. `left` [rows of its field, its width]; `right` likewise, null where it is the layer's input, whose
+/// rows are gathered where the sum goes over rows in expert order. No rows: exactly +0. Every expert's sum
+/// starts a tensor-core step of its own. Planted faults do not reach these products.
+template <class A>
+PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std::int64_t expert,
+                                           RowRange rows, const Values<A>& left, const Values<A>* right);
+
+/// Rows [rows.begin, rows.end) of the field that the product makes, all experts' matrices counted through,
+/// before the rounding of the stored value. Errors of both operands are carried on.
+template <class A>
+Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>& left,
+                          const Values<A>* right);
+
+}  // namespace assay
