@@ -56,6 +56,7 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
       if (wrongly)
         values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
   }
+  if (layer.fault.hits(FaultKind::FlipBit, field)) flip_bit(layer.fault, values);
 }
 
 template <class A>
