@@ -45,15 +45,15 @@ TEST_SUITE("junit") {
   TEST_CASE("a suite per case, a test per field, and the counts agree with the elements") {
     const std::string xml = render_junit(sample::report());
     CHECK(count_of(xml, "<testsuite ") == 2);
-    CHECK(count_of(xml, "<testcase ") == 40);
+    CHECK(count_of(xml, "<testcase ") == 42);
     // Of the failing case: 5 failed-like, 1 suspect, 1 mistrusted, 2 not compared.
     CHECK(count_of(xml, "<failure ") == 6);
     CHECK(count_of(xml, "<skipped ") == 2);
     CHECK(contains(xml,
-                   "<testsuites name=\"assay verify: qwen3_30b_a3b\" tests=\"40\" failures=\"6\" "
+                   "<testsuites name=\"assay verify: qwen3_30b_a3b\" tests=\"42\" failures=\"6\" "
                    "errors=\"0\" skipped=\"2\" time=\"6.500\">"));
     CHECK(contains(xml,
-                   "tests=\"20\" failures=\"6\" errors=\"0\" skipped=\"2\" time=\"3.250\" "
+                   "tests=\"21\" failures=\"6\" errors=\"0\" skipped=\"2\" time=\"3.250\" "
                    "timestamp=\"2026-11-21T08:00:00Z\">"));
   }
 

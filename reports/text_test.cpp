@@ -216,7 +216,7 @@ TEST_SUITE("text") {
   TEST_CASE("many passing cases take one line each, and verbose opens them") {
     const Report report = sample::many_cases(40);
     const std::string text = render_text(report);
-    CHECK(contains(line_with(text, "tiny_17 "), "  20  "));
+    CHECK(contains(line_with(text, "tiny_17 "), "  21  "));
     CHECK(std::ranges::count(lines_of(text), true, [](const std::string& line) {
             return contains(line, "  router_logits ");
           }) == 1);
