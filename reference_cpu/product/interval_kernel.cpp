@@ -7,8 +7,8 @@ namespace {
 
 // One lane per column: the compiler cuts them into vectors of the machine's width, every width gives the same
 // bits.
-using Floats = float __attribute__((vector_size(kPanelColumns * sizeof(float))));
-using Doubles = double __attribute__((vector_size(kPanelColumns * sizeof(double))));
+using PanelFloats = float __attribute__((vector_size(kPanelColumns * sizeof(float))));
+using PanelDoubles = double __attribute__((vector_size(kPanelColumns * sizeof(double))));
 
 template <class V, class T>
 V load(const T* from) {
@@ -21,15 +21,15 @@ V load(const T* from) {
 
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out);
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out) {
-  Doubles ref = {};
-  Floats spread = {}, squares = {}, running = {};
+  PanelDoubles ref = {};
+  PanelFloats spread = {}, squares = {}, running = {};
   for (std::int64_t k = 0; k < panel.k; ++k) {
     const std::int64_t at = k * kPanelColumns;
-    ref += row.row.ref[k] * load<Doubles>(panel.ref + at);
-    spread += row.row.spread[k] * load<Floats>(panel.outer + at) +
-              row.magnitude[k] * load<Floats>(panel.width + at);
-    squares += row.row.squares[k] * load<Floats>(panel.squares + at) +
-               row.moment[k] * load<Floats>(panel.noise + at);
+    ref += row.row.ref[k] * load<PanelDoubles>(panel.ref + at);
+    spread += row.row.spread[k] * load<PanelFloats>(panel.outer + at) +
+              row.magnitude[k] * load<PanelFloats>(panel.width + at);
+    squares += row.row.squares[k] * load<PanelFloats>(panel.squares + at) +
+               row.moment[k] * load<PanelFloats>(panel.noise + at);
   }
   __builtin_memcpy(out->ref, &ref, sizeof ref);
   __builtin_memcpy(out->spread, &spread, sizeof spread);
