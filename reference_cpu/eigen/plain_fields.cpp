@@ -39,6 +39,7 @@ constexpr BackwardRow kBackwardRows[] = {
     {Field::d_first_gemm, &PlainGradients::d_first_gemm},
     {Field::d_permuted_hidden_states, &PlainGradients::d_permuted_hidden_states},
     {Field::d_router_logits, &PlainGradients::d_router_logits},
+    {Field::d_experts_hidden_states, &PlainGradients::d_experts_hidden_states},
     {Field::d_input_hidden_states, &PlainGradients::d_input_hidden_states},
 };
 

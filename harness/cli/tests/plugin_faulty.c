@@ -111,7 +111,7 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
   if (is("behind")) r->hidden_states[elements] = 0;
   if (is("before")) r->first_gemm[-1] = 0;
   if (is("input")) ((uint16_t*)p->down_proj)[5] ^= 1;
-  if (is("third run") && calls == 3) r->hidden_states[3] ^= 1; /* within its bound */
+  if (is("third run") && calls == 3) r->hidden_states[3] ^= 1;    /* within its bound */
   if (is("not written")) r->hidden_states[elements - 1] = 0xffff; /* as it was found */
   if (is("left over") && calls == 3) r->first_gemm[7] ^= 1;
   if (is("wrong the first time") && calls == 1) memset(r->intermediate, 0, 64);
