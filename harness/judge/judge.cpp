@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "harness/host/phase_timer.h"
 #include "harness/judge/bounds_used.h"
@@ -42,6 +43,19 @@ void mistrust_vacuous(FieldResult& result) {
   if (reason.empty()) return;
   result.verdict = worst(result.verdict, Verdict::Mistrusted);
   result.notes.push_back(reason);
+}
+
+/// Names the gradients that a candidate holds: nothing computes them here yet, so a pass says nothing of
+/// them.
+std::string not_judged(const Candidate& candidate) {
+  std::vector<std::string_view> names;
+  for (const FieldRow& field : kFields)
+    if (field.group == Group::Backward &&
+        (candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr))
+      names.push_back(field.name);
+  if (names.empty()) return "";
+  return fmt::format("not judged: {} field{} of the backward pass ({})", names.size(),
+                     names.size() == 1 ? "" : "s", fmt::join(names, ", "));
 }
 
 class Judge {
@@ -98,6 +112,7 @@ class Judge {
     case_.tokens = sizes.tokens;
     case_.seed = problem_.seed;
     case_.remarks = candidate_.remarks;
+    if (auto remark = not_judged(candidate_); !remark.empty()) case_.remarks.push_back(std::move(remark));
     const auto& c = sizes.config;
     case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
                           sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
