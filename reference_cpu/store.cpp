@@ -13,7 +13,11 @@ Store store_of(Field field, const PrecisionContract& contract) {
     case Field::second_gemm:
     case Field::hidden_states_unpermute: return contract.second_gemm;
     case Field::hidden_states: return contract.output;
-    default: return Store::Bf16;
+    case Field::d_router_logits: return contract.d_logits;
+    case Field::d_gate_up_proj:
+    case Field::d_down_proj:
+    case Field::d_gate: return contract.weight_gradients;
+    default: return row(field).group == Group::Backward ? contract.gradients : Store::Bf16;
   }
 }
 

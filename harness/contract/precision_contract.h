@@ -10,9 +10,13 @@ namespace assay {
 
 enum class Store { Unrounded, Bf16 };  // what happens to a value at a rounding point
 enum class Combine {
-  Fp32Sum,
-  Bf16ByExpert
-};  // slots summed in fp32 and rounded once; or K bf16 adds in ascending expert order
+  Fp32Sum,                 // slots summed in fp32 and rounded once
+  Bf16ByExpert,            // K bf16 adds that start from 0, in ascending expert order
+  Bf16ByExpertDescending,  // the same, the last expert first
+};
+/// In which order a weight gradient's sum takes the rows of an expert: as they stand in expert order, or slot
+/// by slot (all tokens of slot 0, then those of slot 1, ...). Moves bits, never bounds.
+enum class RowOrder { Ascending, BySlot };
 enum class TieRule { Any, LowestIndex };  // order and choice among equal probabilities
 
 /// "any", "lowest_index", as written in files.
@@ -21,7 +25,9 @@ std::string_view name(TieRule rule);
 TieRule parse_tie_rule(std::string_view text);
 
 /// One member per rounding point of the layer. Unless a row says otherwise it is HuggingFace's: everything
-/// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16.
+/// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16. The weight is
+/// applied to the output's gradient (d_second_gemm), d_topk_weights is formed from second_gemm, and weight
+/// gradients start from nothing.
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
@@ -34,7 +40,14 @@ struct PrecisionContract {
   Store weighted = Store::Bf16;  // weight * value, before the sum over slots
   Store output = Store::Bf16;
   Combine combine = Combine::Fp32Sum;
-  Combine d_input_combine = Combine::Bf16ByExpert;
+  // Backward.
+  Store d_weighted = Store::Bf16;  // d_hidden_states * second_gemm, before d_topk_weights sums it over H
+  Store d_silu = Store::Bf16;      // d_intermediate * up half, before the derivative of silu
+  Combine d_input_combine = Combine::Bf16ByExpert;      // slots of d_experts_hidden_states
+  Store d_logits = Store::Bf16;                         // d_router_logits, stored
+  Store weight_gradients = Store::Bf16;                 // d_gate_up_proj, d_down_proj, d_gate, stored
+  RowOrder weight_gradient_rows = RowOrder::Ascending;  // of an expert
+  Store gradients = Store::Bf16;                        // all others, stored, and the router's part of dX
   TieRule ties = TieRule::Any;
   // Largest error of expf: CUDA programming guide, mathematical functions.
   double expf_ulps = 2.0;
@@ -51,16 +64,22 @@ inline constexpr std::array<PrecisionContract, 5> kContracts = {{
                 "summed in fp32"},
     {.name = "hf_eager",
      .summary = "HuggingFace eager: slots combined by bf16 adds in ascending expert order",
-     .combine = Combine::Bf16ByExpert},
+     .combine = Combine::Bf16ByExpert,
+     .d_input_combine = Combine::Bf16ByExpertDescending,
+     .weight_gradient_rows = RowOrder::BySlot},
     {.name = "hf_fp32_merge",
      .summary = "hf, but weight times value stays fp32 in the sum over slots: the merge is a product of "
                 "weights and rows",
-     .weighted = Store::Unrounded},
+     .weighted = Store::Unrounded,
+     .d_weighted = Store::Unrounded,
+     .d_input_combine = Combine::Fp32Sum},
     {.name = "fused_fp32",
      .summary = "a kernel that keeps SwiGLU and the merge in fp32 registers",
      .first_gemm = Store::Unrounded,
      .silu = Store::Unrounded,
      .weighted = Store::Unrounded,
+     .d_weighted = Store::Unrounded,
+     .d_silu = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum},
     {.name = "fp64",
      .summary = "float64 but for the softmax, routing replayed: the exporter's oracle",
@@ -72,7 +91,12 @@ inline constexpr std::array<PrecisionContract, 5> kContracts = {{
      .second_gemm = Store::Unrounded,
      .weighted = Store::Unrounded,
      .output = Store::Unrounded,
+     .d_weighted = Store::Unrounded,
+     .d_silu = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum,
+     .d_logits = Store::Unrounded,
+     .weight_gradients = Store::Unrounded,
+     .gradients = Store::Unrounded,
      .unit_roundoff = 0x1p-53},
 }};
 

@@ -40,6 +40,22 @@ TEST_SUITE("contract") {
          {find_contract("fp64").logits, find_contract("fp64").weights, find_contract("fp64").output})
       CHECK(store == Store::Unrounded);
   }
+
+  TEST_CASE("backward adds slots and rows as seen of HuggingFace, and rounds where its forward pass does") {
+    const auto &hf = find_contract("hf"), &eager = find_contract("hf_eager");
+    CHECK(hf.d_input_combine == Combine::Bf16ByExpert);
+    CHECK(hf.weight_gradient_rows == RowOrder::Ascending);
+    CHECK(eager.d_input_combine == Combine::Bf16ByExpertDescending);
+    CHECK(eager.weight_gradient_rows == RowOrder::BySlot);
+    for (const auto& contract : kContracts) {
+      CAPTURE(contract.name);
+      CHECK(contract.d_weighted == contract.weighted);
+      CHECK(contract.d_silu == contract.silu);
+      CHECK(contract.gradients == contract.output);
+      CHECK(contract.weight_gradients == contract.output);
+      CHECK(contract.d_logits == contract.logits);
+    }
+  }
 }
 
 TEST_SUITE("accumulator") {

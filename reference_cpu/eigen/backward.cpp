@@ -3,30 +3,19 @@
 
 namespace assay::plain {
 
-/// HuggingFace's, as seen on an H200: eager adds the experts' dX in the order in which autograd gives
-/// them back, the last expert first.
-BackwardRounding backward_rounding(const PrecisionContract& contract) {
-  BackwardRounding rounding{contract.output, contract.weighted, contract.silu, SlotSum::Exact};
-  if (contract.d_input_combine == Combine::Bf16ByExpert)
-    rounding.slots =
-        contract.combine == Combine::Bf16ByExpert ? SlotSum::Bf16Descending : SlotSum::Bf16Ascending;
-  return rounding;
-}
-
 PlainGradients backward(const Problem& problem, const PrecisionContract& contract,
                         const ForwardResult& result, const Matrix& d_hidden_states) {
   const MoeConfig& config = problem.config;
   const auto& [counts, gather, topk_weights, first_gemm, intermediate, second_gemm, unpermuted, output] =
       result.grouped;
-  const BackwardRounding rounding = backward_rounding(contract);
-  const Store stored = rounding.stored;
+  const Store stored = contract.gradients;
   const IndexVector token_of_row = gather / static_cast<std::int32_t>(config.top_k);
   const Eigen::VectorXd weight_of_row = topk_weights.reshaped<Eigen::RowMajor>()(gather);
   PlainGradients d;
 
   d.d_second_gemm =
       rounded(d_hidden_states(token_of_row, Eigen::all).array().colwise() * weight_of_row.array(), stored);
-  d.d_topk_weights = d_weights(d_hidden_states, unpermuted, rounding);
+  d.d_topk_weights = d_weights(d_hidden_states, unpermuted, contract);
 
   d.d_intermediate.resize(gather.size(), config.moe_intermediate_size);
   d.d_first_gemm.resize(gather.size(), 2 * config.moe_intermediate_size);
@@ -37,7 +26,7 @@ PlainGradients backward(const Problem& problem, const PrecisionContract& contrac
     const Matrix d_second = d.d_second_gemm.middleRows(begin, rows);
     const auto down_proj = problem.experts(Field::down_proj, e);
     const Matrix d_hidden = rounded(times(d_second, down_proj.values, config.moe_intermediate_size), stored);
-    const Matrix d_first = d_act_and_mul(first_gemm.middleRows(begin, rows), d_hidden, contract, rounding);
+    const Matrix d_first = d_act_and_mul(first_gemm.middleRows(begin, rows), d_hidden, contract);
     const auto gate_up_proj = problem.experts(Field::gate_up_proj, e);
     d.d_intermediate.middleRows(begin, rows) = d_hidden;
     d.d_first_gemm.middleRows(begin, rows) = d_first;
@@ -46,12 +35,12 @@ PlainGradients backward(const Problem& problem, const PrecisionContract& contrac
   });
 
   d.d_router_logits = d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
-                               config.norm_topk_prob, rounding);
-  d.d_gate = rounded(d.d_router_logits.transpose() * widened(problem.input), stored);
+                               config.norm_topk_prob, contract);
+  d.d_gate = rounded(d.d_router_logits.transpose() * widened(problem.input), contract.weight_gradients);
 
   Matrix slots(gather.size(), config.hidden_size);
   slots(gather, Eigen::all) = d.d_permuted_hidden_states;
-  d.d_experts_hidden_states = d_experts(slots, result.selected_experts, rounding);
+  d.d_experts_hidden_states = d_experts(slots, result.selected_experts, contract);
   const Matrix d_router = rounded(d.d_router_logits * widened(problem.gate), stored);
   d.d_input_hidden_states = rounded(d.d_experts_hidden_states + d_router, stored);
   return d;
@@ -64,7 +53,7 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const auto [begin, rows] = rows_of(of.token_counts_by_expert, expert);
   const IndexVector slots = of.gather_indices.segment(begin, rows);
   const Matrix x = widened(problem.input, slots / static_cast<std::int32_t>(problem.config.top_k));
-  const Store stored = backward_rounding(contract).stored;
+  const Store stored = contract.weight_gradients;
   return {rounded(gradients.d_first_gemm.middleRows(begin, rows).transpose() * x, stored),
           rounded(gradients.d_second_gemm.middleRows(begin, rows).transpose() *
                       of.intermediate.middleRows(begin, rows),
@@ -75,7 +64,6 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
                                  const IndexMatrix& selected_experts, const Matrix& d_hidden_states,
                                  std::int64_t expert) {
   const MoeConfig& config = problem.config;
-  const BackwardRounding rounding = backward_rounding(contract);
   const auto [counts, gather] = get_token_counts_and_gather_indices(selected_experts, config.num_experts);
   const auto [begin, rows] = rows_of(counts, expert);
   const IndexVector tokens = gather.segment(begin, rows) / static_cast<std::int32_t>(config.top_k);
@@ -90,17 +78,17 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const auto gate_up_proj = problem.experts(Field::gate_up_proj, expert);
   const auto down_proj = problem.experts(Field::down_proj, expert);
   const Matrix first = rounded(times_transposed(x, gate_up_proj.values), contract.first_gemm);
-  const Matrix d_second =
-      rounded(d_hidden_states(tokens, Eigen::all).array().colwise() * weight_of_row.array(), rounding.stored);
+  const Matrix d_second = rounded(
+      d_hidden_states(tokens, Eigen::all).array().colwise() * weight_of_row.array(), contract.gradients);
   const Matrix d_hidden =
-      rounded(times(d_second, down_proj.values, config.moe_intermediate_size), rounding.stored);
-  const Matrix d_first = d_act_and_mul(first, d_hidden, contract, rounding);
-  return {rounded(d_first.transpose() * x, rounding.stored),
-          rounded(d_second.transpose() * act_and_mul(first, contract), rounding.stored)};
+      rounded(times(d_second, down_proj.values, config.moe_intermediate_size), contract.gradients);
+  const Matrix d_first = d_act_and_mul(first, d_hidden, contract);
+  return {rounded(d_first.transpose() * x, contract.weight_gradients),
+          rounded(d_second.transpose() * act_and_mul(first, contract), contract.weight_gradients)};
 }
 
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,
-                 const BackwardRounding& rounding) {
+                 const PrecisionContract& contract) {
   const std::int64_t tokens = d_hidden_states.rows(),
                      top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
   Matrix out(tokens, top_k);
@@ -108,26 +96,26 @@ Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpe
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < top_k; ++j) {
       const auto y = hidden_states_unpermute.row(t * top_k + j).array();
-      out(t, j) = rounded(d_hidden_states.row(t).array() * y, rounding.weight_product).sum();
+      out(t, j) = rounded(d_hidden_states.row(t).array() * y, contract.d_weighted).sum();
     }
-  return rounded(out, rounding.stored);
+  return rounded(out, contract.gradients);
 }
 
 Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
-                     const PrecisionContract& contract, const BackwardRounding& rounding) {
+                     const PrecisionContract& contract) {
   const std::int64_t width = d_intermediate.cols();
   const Matrix gate = first_gemm.leftCols(width), up = first_gemm.rightCols(width);
   const Matrix s = sigmoid(gate, contract);
   const Matrix silu = rounded(gate.cwiseProduct(s), contract.silu);
-  const Matrix d_silu = rounded(d_intermediate.cwiseProduct(up), rounding.d_silu);
+  const Matrix d_silu = rounded(d_intermediate.cwiseProduct(up), contract.d_silu);
   Matrix d_first(first_gemm.rows(), 2 * width);
   d_first.leftCols(width) = d_silu.array() * s.array() * (1.0 + gate.array() * (1.0 - s.array()));
   d_first.rightCols(width) = d_intermediate.cwiseProduct(silu);
-  return rounded(d_first, rounding.stored);
+  return rounded(d_first, contract.gradients);
 }
 
 Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts,
-                const Matrix& d_topk_weights, bool norm_topk_prob, const BackwardRounding& rounding) {
+                const Matrix& d_topk_weights, bool norm_topk_prob, const PrecisionContract& contract) {
   const Matrix probabilities = softmax(router_logits);
   Matrix out(router_logits.rows(), router_logits.cols());
   for (std::int64_t t = 0; t < out.rows(); ++t) {
@@ -141,17 +129,18 @@ Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts
     for (std::int64_t j = 0; j < g.size(); ++j) d_p[selected_experts(t, j)] += g[j];
     out.row(t) = p.array() * (d_p.array() - d_p.dot(p));
   }
-  return rounded(out, rounding.stored);
+  return rounded(out, contract.d_logits);
 }
 
 Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
-                 const BackwardRounding& rounding) {
+                 const PrecisionContract& contract) {
   const std::int64_t tokens = selected_experts.rows(), top_k = selected_experts.cols();
   Matrix out(tokens, d_slots.cols());
 #pragma omp parallel for schedule(static) if (worth_threads(d_slots.size()))
   for (std::int64_t t = 0; t < tokens; ++t)
-    out.row(t) = sum_of_slots(d_slots.middleRows(t * top_k, top_k), selected_experts.row(t), rounding.slots);
-  return rounded(out, rounding.stored);
+    out.row(t) = sum_of_slots(d_slots.middleRows(t * top_k, top_k), selected_experts.row(t),
+                              slot_sum(contract.d_input_combine));
+  return rounded(out, contract.gradients);
 }
 
 }  // namespace assay::plain

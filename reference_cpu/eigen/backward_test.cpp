@@ -82,7 +82,7 @@ struct RealLayer {
     return count;
   }
   /// The gradients of all experts' matrices, one below the other.
-  Matrix stacked(Matrix ExpertGradients::* of) const {
+  Matrix stacked(Matrix ExpertGradients::*of) const {
     Matrix all(0, 0);
     for (std::int64_t e = 0; e < p.problem.config.num_experts; ++e) {
       const Matrix one = expert_gradients(p.problem, contract, result, d, e).*of;
@@ -228,13 +228,13 @@ TEST_SUITE("eigen-backward") {
   TEST_CASE("hf rounds every product before d_topk_weights sums it, the silu and its upstream gradient") {
     const Matrix d_hidden{{1 + 0x1p-7, 1}}, rows{{1 + 0x1p-7, -1 - 0x1p-6}};
     const auto &hf = find_contract("hf"), &fused = find_contract("fused_fp32");
-    CHECK(d_weights(d_hidden, rows, backward_rounding(hf))(0, 0) == 0);
-    CHECK(d_weights(d_hidden, rows, backward_rounding(fused))(0, 0) == 0x1p-14);
+    CHECK(d_weights(d_hidden, rows, hf)(0, 0) == 0);
+    CHECK(d_weights(d_hidden, rows, fused)(0, 0) == 0x1p-14);
     const double a = 1, b = 1 + 5 * 0x1p-7, d_h = 1 + 3 * 0x1p-7, sigmoid = 1 / (1 + std::exp(-a));
     const double slope_of_silu = sigmoid * (1 + a * (1 - sigmoid));
     const auto bf16 = [](double x) -> double { return to_float(round_to_bf16(x)); };
     const auto d_first = [&](const PrecisionContract& contract) {
-      return d_act_and_mul(Matrix{{a, b}}, Matrix{{d_h}}, contract, backward_rounding(contract));
+      return d_act_and_mul(Matrix{{a, b}}, Matrix{{d_h}}, contract);
     };
     REQUIRE(bf16(bf16(d_h * b) * slope_of_silu) != bf16(d_h * b * slope_of_silu));
     REQUIRE(bf16(d_h * bf16(a * sigmoid)) != bf16(d_h * a * sigmoid));
@@ -246,7 +246,7 @@ TEST_SUITE("eigen-backward") {
     const Matrix slots{{1}, {0x1p-8}, {0x1p-8}};
     const IndexMatrix experts{{4, 7, 9}};
     const auto sum = [&](std::string_view contract) {
-      return d_experts(slots, experts, backward_rounding(find_contract(contract)))(0, 0);
+      return d_experts(slots, experts, find_contract(contract))(0, 0);
     };
     CHECK(sum("hf") == 1);
     CHECK(sum("hf_eager") == 1 + 0x1p-7);

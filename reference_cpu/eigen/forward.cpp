@@ -125,7 +125,7 @@ Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) 
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
              const IndexMatrix& selected_experts, const PrecisionContract& contract) {
   const std::int64_t tokens = topk_weights.rows(), top_k = topk_weights.cols();
-  const auto sum = contract.combine == Combine::Fp32Sum ? SlotSum::Exact : SlotSum::Bf16Ascending;
+  const SlotSum sum = slot_sum(contract.combine);
   Matrix hidden_states(tokens, hidden_states_unpermute.cols());
 #pragma omp parallel for schedule(static) if (worth_threads(hidden_states_unpermute.size()))
   for (std::int64_t t = 0; t < tokens; ++t) {
@@ -135,6 +135,11 @@ Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
     hidden_states.row(t) = rounded(sum_of_slots(weighted, selected_experts.row(t), sum), contract.output);
   }
   return hidden_states;
+}
+
+SlotSum slot_sum(Combine combine) {
+  if (combine == Combine::Fp32Sum) return SlotSum::Exact;
+  return combine == Combine::Bf16ByExpert ? SlotSum::Bf16Ascending : SlotSum::Bf16Descending;
 }
 
 RowVector sum_of_slots(const Matrix& slots, const IndexVector& experts, SlotSum sum) {

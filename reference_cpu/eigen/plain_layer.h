@@ -85,20 +85,12 @@ Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
 
 /// How the rows of a token's slots are added up.
 enum class SlotSum { Exact, Bf16Ascending, Bf16Descending };
+SlotSum slot_sum(Combine combine);
 
 /// The sum of slots [K, H]: exact, or by bf16 additions that start from 0, in the order of their experts.
 RowVector sum_of_slots(const Matrix& slots, const IndexVector& experts, SlotSum sum);
 
 // ---- backward.cpp
-
-/// Where backward rounds.
-struct BackwardRounding {
-  Store stored;          // every gradient of the field table, when it is stored
-  Store weight_product;  // d_hidden_states times second_gemm, before d_topk_weights sums it
-  Store d_silu;          // d_intermediate times up half, before the derivative of silu
-  SlotSum slots;         // d_permuted_hidden_states over a token's slots
-};
-BackwardRounding backward_rounding(const PrecisionContract& contract);
 
 /// Every gradient with one row per token, slot or expert of the router.
 struct PlainGradients {
@@ -135,19 +127,19 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
 
 /// d_topk_weights = <d_hidden_states, row> of every slot.
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,
-                 const BackwardRounding& rounding);
+                 const PrecisionContract& contract);
 
 /// d_first_gemm from d_intermediate.
 Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
-                     const PrecisionContract& contract, const BackwardRounding& rounding);
+                     const PrecisionContract& contract);
 
 /// d_router_logits: through the division by the chosen ones' sum, if `norm_topk_prob`, and the softmax over
 /// all experts.
 Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts,
-                const Matrix& d_topk_weights, bool norm_topk_prob, const BackwardRounding& rounding);
+                const Matrix& d_topk_weights, bool norm_topk_prob, const PrecisionContract& contract);
 
 /// d_experts_hidden_states [T, H]: a token's slots [S, H] added up, the router's part not yet among them.
 Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
-                 const BackwardRounding& rounding);
+                 const PrecisionContract& contract);
 
 }  // namespace assay::plain

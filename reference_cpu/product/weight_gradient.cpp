@@ -59,7 +59,7 @@ std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int
              last = offsets[static_cast<std::size_t>(expert) + 1];
   std::vector<std::int64_t> rows(static_cast<std::size_t>(last - first));
   std::iota(rows.begin(), rows.end(), first);
-  if (layer.contract->combine == Combine::Bf16ByExpert)
+  if (layer.contract->weight_gradient_rows == RowOrder::BySlot)
     std::ranges::stable_sort(rows, {}, [&](std::int64_t r) {
       return layer.routing.gather[static_cast<std::size_t>(r)] % layer.config().top_k;
     });

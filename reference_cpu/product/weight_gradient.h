@@ -11,8 +11,8 @@ namespace assay {
 
 /// The rows that one matrix of the gradient is summed over, in the order of the sum: an expert's rows in
 /// expert order, ascending, for a product over Dim::S, all tokens for one over Dim::T (`expert` is then 0).
-/// Where experts are computed one after the other (Combine::Bf16ByExpert: HuggingFace's eager loop) an
-/// expert's rows come slot by slot: all its tokens of slot 0, then those of slot 1, ...
+/// Under RowOrder::BySlot (HuggingFace's eager loop) an expert's rows come slot by slot: all its tokens of
+/// slot 0, then those of slot 1, ...
 std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int64_t expert);
 
 /// Rows `rows` of the matrix of `expert`: out[i][n] = sum over r of left[r][rows.begin + i] right[r][n], one
