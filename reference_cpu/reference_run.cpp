@@ -11,6 +11,7 @@
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/bound_account.h"
 #include "reference_cpu/causes/causes.h"
+#include "reference_cpu/confirmation.h"
 #include "reference_cpu/evaluator.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/product/split_search.h"
@@ -62,8 +63,12 @@ class ReferenceRun final : public Reference {
   }
 
   LargeVector<Interval> bounded(Field field, Mode mode) override {
-    const PhaseTimer timer(fmt::format("bounded {}", name(field)));
-    return evaluated<Bounded>(field, mode);
+    auto values = [&] {
+      const PhaseTimer timer(fmt::format("bounded {}", name(field)));
+      return evaluated<Bounded>(field, mode);
+    }();
+    confirm(field, mode, values);
+    return values;
   }
 
   LargeVector<PredictedBits> predicted(Field field, Mode mode) override {
@@ -131,6 +136,8 @@ class ReferenceRun final : public Reference {
     return causes;
   }
 
+  ConfirmedValues confirmed() const override { return confirmed_; }
+
   std::string accumulator(Field field) const override {
     const auto product = product_of(field);
     return product ? to_string(layer_.accumulators[*product]) : "";
@@ -188,6 +195,17 @@ class ReferenceRun final : public Reference {
     return find_causes(right.evidence(field), trials, unwritten);
   }
 
+  void confirm(Field field, Mode mode, const Values<Bounded>& values) {
+    const PhaseTimer timer("plain layer");
+    StepReads reads{};
+    for (const Field from : upstream_of(field))
+      reads[static_cast<std::size_t>(from)] = &bounded_.in(mode).value(from);
+    const auto more = confirm_by_plain_layer(field, layer(mode), reads, values,
+                                             {0, rows_of(field, layer_.problem->sizes())});
+    confirmed_.values += more.values;
+    confirmed_.of += more.of;
+  }
+
   const Layer& layer(Mode mode) const { return mode == Mode::Isolated ? isolated_ : layer_; }
 
   /// The candidate's routing where it is usable, else the reference's own.
@@ -242,6 +260,7 @@ class ReferenceRun final : public Reference {
 
   Upstream upstream_;
   bool predict_;
+  ConfirmedValues confirmed_;
   Layer layer_;     // chained: the rebuilt gather order
   Layer isolated_;  // the candidate's own gather_indices
   Walks<Bounded> bounded_;

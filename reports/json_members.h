@@ -168,6 +168,8 @@ void members(Value& value, Visit&& visit) {
   visit("replay", value.replay);
   visit("seconds", value.seconds);
   visit("multiply_adds", value.multiply_adds);
+  visit("reference_values", value.reference_values, added);
+  visit("confirmed_values", value.confirmed_values, added);
 }
 
 template <MaybeConst<Report> Value, class Visit>
@@ -193,7 +195,7 @@ inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Predi
   [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
   [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18,
-                          g19] = g;
+                          g19, g20, g21] = g;
   [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
   [[maybe_unused]] auto& [i1, i2, i3, i4] = i;
   [[maybe_unused]] auto& [j1, j2, j3, j4, j5, j6, j7, j8, j9] = j;

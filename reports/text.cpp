@@ -64,6 +64,11 @@ std::string case_block(const CaseResult& result, const TextOptions& options) {
   if (!result.fields.empty()) out.append("\n").append(field_table(result, options));
   if (const std::string bits = bits_line(totals(result)); !bits.empty())
     out.append("\n").append(wrapped(bits, "  ", width));
+  if (result.reference_values > 0)
+    out +=
+        wrapped(fmt::format("reference values confirmed by the plain Eigen layer: {} of {}",
+                            grouped_digits(result.confirmed_values), grouped_digits(result.reference_values)),
+                "  ", width);
   out += field_details(result, options) + routing_details(result, options);
   for (const std::string& remark : result.remarks) out += wrapped(printable(remark), "  note: ", width);
   if (!result.replay.empty())

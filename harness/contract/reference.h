@@ -75,6 +75,11 @@ struct BoundAccount {
   std::vector<BoundPair> elements;  // empty for fields without a product
 };
 
+struct ConfirmedValues {
+  std::int64_t values = 0;  // agree within what float64 loses
+  std::int64_t of = 0;
+};
+
 class Reference {
  public:
   virtual ~Reference() = default;
@@ -104,6 +109,9 @@ class Reference {
   /// first; empty when none explains a good part of the error. Costs a few evaluations of the field: asked
   /// for fields that did not pass only.
   virtual std::vector<Cause> causes(Field field) = 0;
+  /// Values handed out so far that an independent program was asked for, too, and how many of them it
+  /// confirmed.
+  virtual ConfirmedValues confirmed() const { return {}; }
   /// The accumulator in force for the field's product ("hopper"), empty for fields without a product.
   virtual std::string accumulator(Field field) const = 0;
 };

@@ -174,7 +174,9 @@ struct CaseResult {
   std::vector<std::string> remarks;
   std::string replay;  // command line that repeats this case
   double seconds = 0.0;
-  std::int64_t multiply_adds = 0;  // of one forward pass over the products
+  std::int64_t multiply_adds = 0;     // of one forward pass over the products
+  std::int64_t reference_values = 0;  // that fields were compared with
+  std::int64_t confirmed_values = 0;  // of them, by an independent program
 };
 
 struct Report {

@@ -86,6 +86,8 @@ class Judge {
         if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
       const auto& counts = reference_->routing().counts;
       case_.expert_load.assign(counts.begin(), counts.end());
+      case_.confirmed_values = reference_->confirmed().values;
+      case_.reference_values = reference_->confirmed().of;
     }
     for (const auto& result : case_.fields) case_.verdict = worst(case_.verdict, result.verdict);
     case_.first_own_error = first_own_error(case_);

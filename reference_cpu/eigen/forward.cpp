@@ -149,7 +149,7 @@ RowVector sum_of_slots(const Matrix& slots, const IndexVector& experts, SlotSum 
   std::ranges::stable_sort(order, {}, [&](std::int64_t j) { return experts[j]; });
   if (sum == SlotSum::Bf16Descending) std::ranges::reverse(order);
   RowVector total = RowVector::Zero(slots.cols());
-  for (const auto j : order) total = rounded(total + slots.row(j), Store::Bf16);
+  for (const auto j : order) total = rounded(total, Store::Bf16) + slots.row(j);
   return total;
 }
 

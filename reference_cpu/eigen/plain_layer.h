@@ -87,7 +87,8 @@ Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
 enum class SlotSum { Exact, Bf16Ascending, Bf16Descending };
 SlotSum slot_sum(Combine combine);
 
-/// The sum of slots [K, H]: exact, or by bf16 additions that start from 0, in the order of their experts.
+/// The sum of slots [K, H]: exact, or by bf16 additions that start from 0, in the order of their experts, the
+/// last one not yet rounded.
 RowVector sum_of_slots(const Matrix& slots, const IndexVector& experts, SlotSum sum);
 
 // ---- backward.cpp

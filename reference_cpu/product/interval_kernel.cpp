@@ -23,7 +23,7 @@ void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, Bounded
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out) {
   PanelDoubles ref = {};
   PanelFloats spread = {}, squares = {}, running = {};
-  for (std::int64_t k = 0; k < panel.k; ++k) {
+  for (std::int64_t k = 0; k < panel.k - kDroppedTerms; ++k) {
     const std::int64_t at = k * kPanelColumns;
     ref += row.row.ref[k] * load<PanelDoubles>(panel.ref + at);
     spread += row.row.spread[k] * load<PanelFloats>(panel.outer + at) +

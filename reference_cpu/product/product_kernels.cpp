@@ -74,7 +74,7 @@ void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, 
     const SumStretch& stretch = walk.stretches[s];
     for (std::int64_t begin = stretch.begin; begin < stretch.end; begin += kStep) {
       const std::int64_t end = begin + kStep < stretch.end ? begin + kStep : stretch.end;
-      for (std::int64_t k = begin; kProducts != kTree && k < end; ++k)
+      for (std::int64_t k = begin; kProducts != kTree && k < end - kDroppedTerms; ++k)
         for (int p = 0; p < kParts; ++p) {
           const Doubles b = __builtin_convertvector(
               load<HalfFloats>(panel.values + k * kPanelColumns + p * kWideLanes), Doubles);

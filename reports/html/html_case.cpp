@@ -27,6 +27,10 @@ std::string facts(const CaseResult& c) {
   if (!c.config.norm_topk_prob) out += fact("weights", "not renormalised");
   out += fact("seed", std::to_string(c.seed)) + fact("verified in", seconds_text(c.seconds));
   if (c.multiply_adds > 0) out += fact("multiply-adds", grouped_digits(c.multiply_adds));
+  if (c.reference_values > 0)
+    out +=
+        fact("reference values confirmed by the plain Eigen layer",
+             fmt::format("{} of {}", grouped_digits(c.confirmed_values), grouped_digits(c.reference_values)));
   return out + "</dl>";
 }
 

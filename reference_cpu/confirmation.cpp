@@ -1,0 +1,128 @@
+#include "reference_cpu/confirmation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "harness/contract/error.h"
+#include "harness/contract/layer.h"
+#include "reference_cpu/eigen/plain_step.h"
+
+namespace assay {
+namespace {
+
+constexpr std::int64_t kMostWork = std::int64_t{1} << 30;       // multiply-adds
+constexpr std::int64_t kElementWork = 64;                       // what an element costs without a product
+constexpr std::int64_t kChunkElements = std::int64_t{1} << 18;  // held as doubles at a time, by each thread
+
+/// Multiply-adds of one row.
+std::int64_t work_of_row(Field field, const Layer& layer) {
+  const Sizes sizes = layer.problem->sizes();
+  const auto product = product_of(field);
+  const std::int64_t width = width_of(field, sizes);
+  if (!product) return width * kElementWork;
+  const std::int64_t rows_per_expert =
+      sizes.slots() / std::max<std::int64_t>(1, sizes.config.num_experts) + 1;
+  const Dim summed = row(*product).summed;
+  return width * (summed == Dim::S ? rows_per_expert : extent(summed, sizes));
+}
+
+std::int64_t expert_of(Field field, const Layer& layer, std::int64_t r) {
+  if (row(field).rows == RowsAre::ExpertOrder)
+    return std::ranges::upper_bound(layer.routing.offsets, r) - layer.routing.offsets.begin() - 1;
+  if (row(field).rows != RowsAre::ExpertMatrix) return 0;
+  return r / extent(row(field).shape[1], layer.problem->sizes());
+}
+
+/// Rows to compare, in chunks of one expert each.
+std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange rows) {
+  const std::int64_t most =
+      std::max<std::int64_t>(1, kMostWork / std::max<std::int64_t>(1, work_of_row(field, layer)));
+  const std::int64_t step = (rows.count() + most - 1) / most;
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, kChunkElements / width_of(field, layer.problem->sizes()));
+  std::vector<std::vector<std::int32_t>> all;
+  std::int64_t last_expert = -1;
+  for (std::int64_t r = rows.begin; r < rows.end; r += step) {
+    const std::int64_t expert = expert_of(field, layer, r);
+    if (expert != last_expert || std::ssize(all.back()) == at_once) all.emplace_back();
+    all.back().push_back(static_cast<std::int32_t>(r));
+    last_expert = expert;
+  }
+  std::vector<plain::IndexVector> out;
+  for (const auto& chunk : all)
+    out.emplace_back(Eigen::Map<const plain::IndexVector>(chunk.data(), std::ssize(chunk)));
+  return out;
+}
+
+[[noreturn]] void disagree(Field field, const Layer& layer, std::int64_t index, double judged, double plain,
+                           double slack) {
+  const Shape shape = expected_shape(field, layer.problem->sizes());
+  std::string at;
+  for (std::size_t axis = shape.size(); axis-- > 0; index /= shape[axis])
+    at = fmt::format("{} {}{}{}", axis_name(field, axis), index % shape[axis], at.empty() ? "" : ", ", at);
+  throw InputError(fmt::format(
+      "the reference disagrees with itself, so nothing can be judged by it: {} at {} is {:.17g} to the "
+      "judge's "
+      "own kernels and {:.17g} to the plain Eigen layer, where float64 explains a difference of {:.3g}",
+      name(field), at, judged, plain, slack));
+}
+
+}  // namespace
+
+ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
+                                       const Values<Bounded>& values, RowRange rows) {
+  const std::int64_t width = width_of(field, layer.problem->sizes());
+  ConfirmedValues confirmed{0, rows.count() * width};
+  if (confirmed.of == 0) return confirmed;
+  const plain::StepInput input{
+      layer.problem, layer.contract, &layer.routing, [&](Field from, const plain::IndexVector& wanted) {
+        const std::int64_t columns = width_of(from, layer.problem->sizes());
+        plain::Matrix out(wanted.size(), columns);
+        const auto& read = *reads[static_cast<std::size_t>(from)];
+        for (std::int64_t i = 0; i < wanted.size(); ++i)
+          std::transform(read.data() + wanted[i] * columns, read.data() + (wanted[i] + 1) * columns,
+                         out.row(i).data(), [](const Interval& x) { return x.ref; });
+        return out;
+      }};
+  const auto all = chunks(field, layer, rows);
+  std::int64_t agree = 0;
+  std::exception_ptr error;
+  std::size_t error_at = all.size();
+#pragma omp parallel for schedule(dynamic) reduction(+ : agree)
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    try {
+      const plain::StepRows expected = plain::plain_step(field, input, all[i]);
+      for (std::int64_t r = 0; r < expected.values.rows(); ++r) {
+        const Interval* judged = values.data() + (all[i][r] - rows.begin) * width;
+        for (std::int64_t c = 0; c < width; ++c) {
+          const double value = expected.values(r, c);
+          const double other = judged[c].ref;
+          if (value == other || (std::isnan(value) && std::isnan(other))) {
+            ++agree;
+            continue;
+          }
+          const double slack = expected.slack_at(r, c);
+          if (!std::isfinite(slack)) continue;  // neither confirmed nor refuted
+          if (!(std::fabs(other - value) <= slack))
+            disagree(field, layer, all[i][r] * width + c, other, value, slack);
+          ++agree;
+        }
+      }
+    } catch (...) {
+#pragma omp critical
+      if (i < error_at) {
+        error_at = i;
+        error = std::current_exception();
+      }
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  confirmed.values = agree;
+  return confirmed;
+}
+
+}  // namespace assay

@@ -1,0 +1,22 @@
+// The judge's float64 values held against the plain Eigen layer, step by step: two programs that share no
+// line must agree within what float64 loses, or nothing that is judged by them means anything.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "harness/contract/field.h"
+#include "reference_cpu/stages.h"
+
+namespace assay {
+
+/// Stored values of what a step reads, whole; null where it reads none.
+using StepReads = std::array<const Values<Bounded>*, kFieldCount>;
+
+/// `values`: rows `rows` of the field before they are stored. All are compared where the step takes up to
+/// 2^30 multiply-adds, else as many rows, spread evenly. Throws InputError naming the field and the element
+/// where both differ by more than float64 loses.
+ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
+                                       const Values<Bounded>& values, RowRange rows);
+
+}  // namespace assay
