@@ -24,7 +24,7 @@ struct Regenerators {
 
 struct GoldenFile {
   Problem problem;
-  Candidate candidate;                   // candidate.fields also holds d_hidden_states, where the file has it
+  Candidate candidate;
   bool has_inputs = false;               // problem.input, gate and experts are there
   std::map<Field, std::string> origins;  // "captured", "derived", "computed", where the file says so
   std::map<Field, std::vector<std::string>>

@@ -37,12 +37,13 @@ TEST_SUITE("golden round trip") {
 
   TEST_CASE("all 65536 bfloat16 patterns survive, NaN payloads included") {
     const TemporaryFolder folder;
-    auto sample = make_sample({256, 1, 1, 1, true}, 1, 256);
+    auto sample = make_sample({256, 1, 1, 1, true}, 1, 256, true);
     auto input = sample.problem.input.as<Bf16>();
     REQUIRE(input.size() == 65536);
     for (std::size_t i = 0; i < input.size(); ++i) input[i] = {static_cast<std::uint16_t>(i)};
     const auto read = round_trip(folder, sample);
     CHECK(same_tensor(read.problem.input, sample.problem.input));
+    CHECK(same_tensor(read.problem.output_gradient, sample.problem.output_gradient));
   }
 
   TEST_CASE("no tokens is a valid problem") {

@@ -113,6 +113,9 @@ void require(const Tensor& tensor, Field field, const Sizes& sizes) {
                                  to_string(expected), row(tensor.dtype()).name, to_string(tensor.shape())));
 }
 
+/// Without one there is no backward pass. That of no tokens has a shape, and no elements.
+bool has_gradient(const Problem& problem) { return problem.output_gradient.shape().size() > 1; }
+
 /// What this writer would refuse to read back. True when the problem has its inputs and weights.
 bool check_arguments(const Problem& problem, const Candidate& candidate) {
   if (const auto reason = invalid(problem.config)) throw InputError(*reason);
@@ -122,6 +125,7 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
   if (has_inputs) {
     require(problem.input, Field::input_hidden_states, problem.sizes());
     require(problem.gate, Field::gate, problem.sizes());
+    if (has_gradient(problem)) require(problem.output_gradient, Field::d_hidden_states, problem.sizes());
   }
   for (const auto& field : kFields) {
     const bool present = candidate.fields.has(field.id);
@@ -195,8 +199,7 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
     if (has_inputs) {
       const auto inputs = hdf5::create_group(root, "inputs");
       write.given(inputs, Field::input_hidden_states, problem.input);
-      if (candidate.fields.has(Field::d_hidden_states))
-        write.given(inputs, Field::d_hidden_states, candidate.fields.at(Field::d_hidden_states));
+      if (has_gradient(problem)) write.given(inputs, Field::d_hidden_states, problem.output_gradient);
       const auto weights = hdf5::create_group(root, "weights");
       write.given(weights, Field::gate, problem.gate);
       write.expert_weight(weights, Field::gate_up_proj, hashes[Field::gate_up_proj]);

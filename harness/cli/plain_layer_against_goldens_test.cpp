@@ -21,7 +21,7 @@ FieldSet plain_run(const GoldenFile& file, std::string_view contract) {
   const FieldSet& fields = file.candidate.fields;
   return plain::run_both_passes(file.problem, find_contract(contract),
                                 fields.at(Field::selected_experts).as<std::int32_t>(),
-                                fields.at(Field::d_hidden_states));
+                                file.problem.output_gradient);
 }
 
 /// Renormalised, the gradient of an unchosen logit is 0 by mathematics; in bits it is what rounding leaves:
@@ -124,7 +124,7 @@ TEST_SUITE("plain_layer") {
     const std::vector<std::int64_t> tokens = {2, 5, 11};
     const auto rows = rows_of_tokens(selected, file.problem.config.top_k, tokens);
     const FieldSet some =
-        plain::run_tokens(file.problem, contract, selected, fields.at(Field::d_hidden_states), tokens);
+        plain::run_tokens(file.problem, contract, selected, file.problem.output_gradient, tokens);
     const auto row_of = [&](const Tensor& tensor, std::int64_t row) {
       const auto columns = static_cast<std::size_t>(tensor.shape().back());
       return tensor.as<double>().subspan(static_cast<std::size_t>(row) * columns, columns);
@@ -139,7 +139,7 @@ TEST_SUITE("plain_layer") {
 
     const std::int64_t expert = selected.front();
     const FieldSet one =
-        plain::run_expert(file.problem, contract, selected, fields.at(Field::d_hidden_states), expert);
+        plain::run_expert(file.problem, contract, selected, file.problem.output_gradient, expert);
     for (const Field field : {Field::d_gate_up_proj, Field::d_down_proj}) {
       const auto alone = one.at(field).as<double>();
       CHECK(std::ranges::equal(alone, all.at(field).as<double>().subspan(

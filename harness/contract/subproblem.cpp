@@ -123,6 +123,8 @@ Problem subproblem(const Problem& problem, const Part& part) {
   out.seed = problem.seed;
   const auto columns = indices(part.hidden);
   out.input = cut(problem.input, part.tokens, columns);
+  if (problem.output_gradient.size() > 0)
+    out.output_gradient = cut(problem.output_gradient, part.tokens, columns);
   out.gate = cut(problem.gate, part.experts, columns);
   out.experts = cut_experts(problem, part);
   // Weights that were not cut may stay regenerated.
