@@ -64,18 +64,19 @@ inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b,
   return {a.value * b.value, a.undetermined || b.undetermined};
 }
 
-/// One fp32 addition, in the order written. Errors that shrink (or grow) both terms add up where the terms
-/// have one sign.
-inline Interval add(const Interval& a, const Interval& b) {
-  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise,
-               own = rounding_variance(ref, kFp32UnitRoundoff);
+/// One fp32 addition, in the order written; two of float64 where that accumulates, the implementation's and
+/// ours. Errors that shrink (or grow) both terms add up where the terms have one sign.
+inline Interval add(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
+  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise, own = rounding_variance(ref, unit_roundoff);
   const double common = a.ref * b.ref > 0.0 ? 2.0 * a.mean * b.mean : 0.0;
   const double mean = static_cast<double>(a.mean) + b.mean + std::sqrt(own);
-  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)},
-                    std::sqrt(na * na + nb * nb + common + own), mean);
+  const double noise = std::sqrt(na * na + nb * nb + common + own);
+  if (unit_roundoff < kFp32UnitRoundoff)
+    return with_noise(widen({ref, a.low + b.low, a.high + b.high}, 4.0 * unit_roundoff), noise, mean);
+  return with_noise({ref, finite_float(a.low + b.low), finite_float(a.high + b.high)}, noise, mean);
 }
 
-inline PredictedValue add(const PredictedValue& a, const PredictedValue& b) {
+inline PredictedValue add(const PredictedValue& a, const PredictedValue& b, double = kFp32UnitRoundoff) {
   return {a.value + b.value, a.undetermined || b.undetermined};
 }
 

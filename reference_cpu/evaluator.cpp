@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
-#include "reference_cpu/product/layer_product.h"
+#include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
 namespace {
@@ -16,22 +16,41 @@ const Values<A>& of(const Reads<A>& reads, Field field) {
   return *reads[static_cast<std::size_t>(field)];
 }
 
-/// One step, from the values it reads.
+/// A product's values; of one that sums over rows those of `rows` alone.
 template <class A>
-Values<A> evaluate_step(Field field, const Layer& layer, const Reads<A>& reads) {
+Values<A> evaluate_product(ProductId id, const Layer& layer, RowRange rows, const Reads<A>& reads) {
+  const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
+  if (sums_over_rows(row(id)))
+    return weight_gradient<A>(id, layer, rows, *of_operand(row(id).left), of_operand(row(id).right));
+  return product_values<A>(id, layer, of_operand(row(id).left));
+}
+
+/// One step, from the values it reads: all rows, or where a product sums over rows `rows` of the field.
+template <class A>
+Values<A> evaluate_step(Field field, const Layer& layer, RowRange rows, const Reads<A>& reads) {
   const StepRow* step = find_step(field);
   switch (step == nullptr ? StepKind::Selection : step->kind) {
-    case StepKind::Product: {
-      const ProductId id = *product_of(field);
-      return product_values<A>(id, layer, reads[static_cast<std::size_t>(row(id).left)]);
-    }
+    case StepKind::Product: return evaluate_product<A>(*product_of(field), layer, rows, reads);
     case StepKind::Weights: return topk_weights<A>(layer, of<A>(reads, Field::router_logits));
     case StepKind::Swiglu: return act_and_mul<A>(layer, of<A>(reads, Field::first_gemm));
     case StepKind::Unpermute: return unpermute<A>(layer, of<A>(reads, Field::second_gemm));
     case StepKind::Merge:
       return merge<A>(layer, of<A>(reads, Field::hidden_states_unpermute), of<A>(reads, Field::topk_weights));
-    default: throw InputError(fmt::format("{} is not a rounded forward field", name(field)));
+    case StepKind::WeightedRows: return weighted_rows<A>(layer, of<A>(reads, Field::topk_weights));
+    case StepKind::RowDots: return row_dots<A>(layer, of<A>(reads, Field::hidden_states_unpermute));
+    case StepKind::SwigluGrad:
+      return act_and_mul_grad<A>(layer, of<A>(reads, Field::d_intermediate), of<A>(reads, Field::first_gemm));
+    case StepKind::SoftmaxGrad:
+      return router_grad<A>(layer, of<A>(reads, Field::d_topk_weights), of<A>(reads, Field::router_logits));
+    case StepKind::Combine: return combine_slots<A>(layer, of<A>(reads, Field::d_permuted_hidden_states));
+    case StepKind::AddRouter:
+      return add_router<A>(layer, of<A>(reads, Field::d_experts_hidden_states),
+                           of<A>(reads, Field::d_router_logits));
+    case StepKind::Selection:
+    case StepKind::Counts:
+    case StepKind::Order: break;
   }
+  throw InputError(fmt::format("{} is not a field of rounded values", name(field)));
 }
 
 }  // namespace
@@ -65,15 +84,25 @@ bool Evaluator<A>::read_unrounded(Field field) const {
 
 template <class A>
 Values<A> Evaluator<A>::evaluate(Field field) {
+  return evaluate_rows(field, {0, rows_of(field, layer_.problem->sizes())});
+}
+
+template <class A>
+Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
   if (depth_ == 0) give_back();  // not while a step further on is collecting what it reads
   ++depth_;
   Reads<A> reads{};
   for (const Field from : upstream_of(field)) reads[static_cast<std::size_t>(from)] = &read(from, field);
-  auto values = evaluate_step<A>(field, layer_, reads);
+  auto values = evaluate_step<A>(field, layer_, rows, reads);
+  const Sizes sizes = layer_.problem->sizes();
+  const bool last = rows.end == rows_of(field, sizes);
   for (const Field from : upstream_of(field))
-    if (--readers_[static_cast<std::size_t>(from)] <= 0) done_.push_back(from);
+    if (last && --readers_[static_cast<std::size_t>(from)] <= 0) done_.push_back(from);
   --depth_;
-  return values;
+  const auto asked = static_cast<std::size_t>(rows.count() * width_of(field, sizes));
+  if (values.size() == asked) return values;
+  const auto first = values.begin() + rows.begin * width_of(field, sizes);
+  return Values<A>(first, first + static_cast<std::ptrdiff_t>(asked));
 }
 
 template <class A>

@@ -22,6 +22,11 @@ class Evaluator {
   /// for others.
   Values<A> evaluate(Field field);
 
+  /// The same of rows [begin, end) alone, all experts' matrices counted through (`blocks_of`). Weight
+  /// gradients are computed for these rows and no others, so that nobody holds all of them; what they read is
+  /// given back after the block that ends the field.
+  Values<A> evaluate_rows(Field field, RowRange rows);
+
   /// The field as its readers see it: stored, or evaluated and rounded. Valid until the next call of
   /// `evaluate`.
   const Values<A>& value(Field field);

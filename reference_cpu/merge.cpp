@@ -1,62 +1,42 @@
 #include "harness/contract/worth_threads.h"
+#include "reference_cpu/row_sum_torch.h"
 #include "reference_cpu/stages.h"
+#include "reference_cpu/term_sums.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
+
+#include <fmt/format.h>
+
+#include "harness/contract/error.h"
 
 namespace assay {
 namespace {
 
-/// fp32 sum over the slots, any order: |error| <= gamma_n sum |v|, n of slot_sum_length; none where the terms
-/// are exact multiples of q and sum |v| < 2^24 q: every partial sum fits 24 bits (NUMERICS 6). Noise: the
-/// terms' own, what shrinks all of them alike, and K - 1 roundings of partial sums, each of which is s^2 +
-/// q^2 / 4 or less in the mean over all orders (noise.h; f <= 1, f (1 - f) <= 1/4), or, where a tensor core
-/// may form the sum, its truncation if that is more.
+/// fp32 sum over the slots, n of slot_sum_length.
 Interval sum_slots(std::span<const Interval> terms, const PrecisionContract& contract, const Fault&) {
-  Interval sum;
-  double magnitude = 0.0, variance = 0.0, mean = 0.0, common = 0.0, squares = 0.0,
-         q = std::numeric_limits<double>::infinity();
-  for (const auto& term : terms) {
-    q = std::min(q, term.low == term.high && term.low == term.ref ? granularity(term.ref) : 0.0);
-    sum = {sum.ref + term.ref, sum.low + term.low, sum.high + term.high};
-    magnitude += std::max(std::fabs(term.low), std::fabs(term.high));
-    variance += static_cast<double>(term.noise) * term.noise;
-    mean += term.mean;
-    common += std::copysign(term.mean, term.ref);
-    squares += term.ref * term.ref;
-  }
-  if (q >= 0x1p-149 && magnitude < 0x1p24 * q) return sum;
-  const auto slots = static_cast<std::int64_t>(terms.size());
-  const double delta = gamma(slot_sum_length(contract, slots), contract.unit_roundoff) * magnitude;
-  double own = static_cast<double>(slots - 1) *
-               rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), contract.unit_roundoff);
-  if (contract.weighted == Store::Unrounded)
-    own = std::max(own, accumulation_variance(slots, sum.ref, squares, contract.product_unit_roundoff()));
-  return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance + common * common + own),
-                    mean + std::sqrt(own));
+  const auto n = slot_sum_length(contract, static_cast<std::int64_t>(terms.size()));
+  return sum_of_terms(terms, gamma(n, contract.unit_roundoff),
+                      contract.weighted == Store::Unrounded ? SummedBy::TensorCore : SummedBy::Additions,
+                      contract);
 }
 
-/// fp32 as torch's sum over a strided axis adds it: four interleaved sums, slots ascending in each, then
-/// added in order. Up to four slots that is slots ascending. Seen of an H200 at full size, where one element
-/// in 8,388,608 tells the two orders apart.
 PredictedValue sum_slots(std::span<const PredictedValue> terms, const PrecisionContract&,
                          const Fault& fault) {
-  PredictedValue lanes[4];
-  if (fault.hits(FaultKind::SlotsAscending, Field::hidden_states)) {
-    for (const auto& term : terms) lanes[0] = add(lanes[0], term);
-    return lanes[0];
-  }
-  for (std::size_t j = 0; j < terms.size(); ++j) lanes[j % 4] = add(lanes[j % 4], terms[j]);
-  return add(add(add(lanes[0], lanes[1]), lanes[2]), lanes[3]);
+  if (!fault.hits(FaultKind::SlotsAscending, Field::hidden_states)) return sum_interleaved(terms);
+  PredictedValue sum;
+  for (const auto& term : terms) sum = add(sum, term);
+  return sum;
 }
 
-/// K bf16 additions starting from 0; the last one is rounded when the field is stored.
-template <class V>
-V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order) {
-  V sum{};
-  for (const auto j : order) sum = add(stored(sum, Store::Bf16), terms[static_cast<std::size_t>(j)]);
-  return sum;
+std::span<const Bf16> output_gradient(const Layer& layer) {
+  const Problem& problem = *layer.problem;
+  if (problem.input.size() == 0) return {};
+  if (problem.output_gradient.shape() != problem.input.shape())
+    throw InputError(fmt::format("{}: gradients need d_hidden_states {}, found {}", problem.name,
+                                 to_string(problem.input.shape()),
+                                 to_string(problem.output_gradient.shape())));
+  return problem.output_gradient.as<Bf16>();
 }
 
 }  // namespace
@@ -76,13 +56,8 @@ template <class A>
 Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm) {
   using V = typename A::Value;
   const std::int64_t width = layer.config().hidden_size;
-  const std::vector<std::int32_t>& slot_of_row = layer.routing.gather;
-  const auto slots = static_cast<std::int64_t>(slot_of_row.size());
-  // A candidate's own order may name a slot twice and another never: the last row wins, and what nobody
-  // writes is zero.
-  std::vector<std::int64_t> row_of_slot(slot_of_row.size(), -1);
-  for (std::size_t r = 0; r < slot_of_row.size(); ++r)
-    row_of_slot[static_cast<std::size_t>(slot_of_row[r])] = static_cast<std::int64_t>(r);
+  const std::vector<std::int64_t> row_of_slot = rows_of_slots(layer);
+  const auto slots = std::ssize(row_of_slot);
   Values<A> out(second_gemm.size());
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
   for (std::int64_t s = 0; s < slots; ++s) {
@@ -141,9 +116,68 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
   return out;
 }
 
+template <class A>
+Values<A> weighted_rows(const Layer& layer, const Values<A>& weights) {
+  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
+  const std::span<const Bf16> d_output = output_gradient(layer);
+  Values<A> out(layer.routing.gather.size() * static_cast<std::size_t>(width));
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
+  for (std::size_t r = 0; r < layer.routing.gather.size(); ++r) {
+    const std::int64_t slot = layer.routing.gather[r];
+    const auto row =
+        d_output.subspan(static_cast<std::size_t>(slot / top_k * width), static_cast<std::size_t>(width));
+    for (std::size_t h = 0; h < row.size(); ++h)
+      out[r * row.size() + h] = multiply(A::exact(to_float(row[h])), weights[static_cast<std::size_t>(slot)],
+                                         layer.contract->unit_roundoff);
+  }
+  return out;
+}
+
+namespace {
+
+/// Any order of the H additions, on a tensor core too.
+Interval sum_of_row(std::span<const Interval> terms, const Layer& layer, std::int64_t) {
+  const PrecisionContract& contract = *layer.contract;
+  return sum_of_terms(terms, product_bound_constant(std::ssize(terms), contract.product_unit_roundoff()),
+                      SummedBy::TensorCore, contract);
+}
+
+/// One kernel reduces all rows, or those of one expert where experts are computed one after the other.
+PredictedValue sum_of_row(std::span<const PredictedValue> terms, const Layer& layer, std::int64_t slot) {
+  const auto expert = layer.routing.selected[static_cast<std::size_t>(slot)];
+  const bool alone = layer.contract->weight_gradient_rows == RowOrder::BySlot;
+  return row_sum_torch(terms, alone ? layer.routing.counts[static_cast<std::size_t>(expert)]
+                                    : std::ssize(layer.routing.selected));
+}
+
+}  // namespace
+
+template <class A>
+Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted) {
+  const std::int64_t top_k = layer.config().top_k;
+  const auto width = static_cast<std::size_t>(layer.config().hidden_size);
+  const std::span<const Bf16> d_output = output_gradient(layer);
+  Values<A> out(static_cast<std::size_t>(layer.tokens() * top_k));
+#pragma omp parallel for schedule(static) if (worth_threads(unpermuted.size()))
+  for (std::size_t slot = 0; slot < out.size(); ++slot) {
+    const auto d_row = d_output.subspan(slot / static_cast<std::size_t>(top_k) * width, width);
+    std::vector<typename A::Value> terms(width);
+    for (std::size_t h = 0; h < width; ++h)
+      terms[h] = stored(
+          multiply(A::exact(to_float(d_row[h])), unpermuted[slot * width + h], layer.contract->unit_roundoff),
+          layer.contract->d_weighted);
+    out[slot] = sum_of_row(terms, layer, static_cast<std::int64_t>(slot));
+  }
+  return out;
+}
+
 template Values<Bounded> unpermute<Bounded>(const Layer&, const Values<Bounded>&);
 template Values<Predicted> unpermute<Predicted>(const Layer&, const Values<Predicted>&);
 template Values<Bounded> merge<Bounded>(const Layer&, const Values<Bounded>&, const Values<Bounded>&);
 template Values<Predicted> merge<Predicted>(const Layer&, const Values<Predicted>&, const Values<Predicted>&);
+template Values<Bounded> weighted_rows<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> weighted_rows<Predicted>(const Layer&, const Values<Predicted>&);
+template Values<Bounded> row_dots<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> row_dots<Predicted>(const Layer&, const Values<Predicted>&);
 
 }  // namespace assay

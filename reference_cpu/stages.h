@@ -66,9 +66,18 @@ std::vector<std::int32_t> select_experts(const Layer& layer, const Values<Bounde
 Routing get_token_counts_and_gather_indices(const MoeConfig& config,
                                             std::vector<std::int32_t> selected_experts);
 
+/// router_grad.cpp: d_router_logits [T, E] from d_topk_weights [T, K]: through the division by the chosen
+/// ones' sum, if norm_topk_prob, and the softmax over all experts.
+template <class A>
+Values<A> router_grad(const Layer& layer, const Values<A>& d_weights, const Values<A>& logits);
+
 /// swiglu.cpp: intermediate [S, I] = silu(gate half) * up half. Unsloth's name.
 template <class A>
 Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm);
+
+/// swiglu.cpp: d_first_gemm [S, 2I] = d_intermediate * (up half * silu'(gate half), silu(gate half)).
+template <class A>
+Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm);
 
 /// merge.cpp: rows from expert order to slot order [S, H]: a copy.
 template <class A>
@@ -77,6 +86,27 @@ Values<A> unpermute(const Layer& layer, const Values<A>& second_gemm);
 /// merge.cpp: hidden_states [T, H] = sum over slots of weight * row, combined as the contract says.
 template <class A>
 Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>& weights);
+
+/// merge.cpp: d_second_gemm [S, H], in expert order: the token's d_hidden_states times the slot's weight.
+template <class A>
+Values<A> weighted_rows(const Layer& layer, const Values<A>& weights);
+
+/// merge.cpp: d_topk_weights [T, K] = sum over H of the token's d_hidden_states times the slot's row.
+template <class A>
+Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted);
+
+/// permute.cpp: d_experts_hidden_states [T, H]: a token's rows of d_permuted_hidden_states added up as the
+/// contract says.
+template <class A>
+Values<A> combine_slots(const Layer& layer, const Values<A>& d_permuted);
+
+/// permute.cpp: d_input_hidden_states [T, H]: the experts' part and the router's, which is rounded before.
+template <class A>
+Values<A> add_router(const Layer& layer, const Values<A>& d_experts, const Values<A>& d_logits);
+
+/// permute.cpp: the row in expert order of every flat slot [S], -1 where no row names it. A candidate's own
+/// order may name a slot twice and another never: the last row wins.
+std::vector<std::int64_t> rows_of_slots(const Layer& layer);
 
 /// merge.cpp: n of the bound gamma_n sum |w y| for the fp32 sum over the slots, in any order.
 std::int64_t slot_sum_length(const PrecisionContract& contract, std::int64_t top_k);

@@ -25,12 +25,11 @@ namespace {
 
 /// Rows of experts where the field has them; one group otherwise.
 void plant_field(Field field, const Layer& layer, auto& values) {
-  const Sizes sizes = layer.problem->sizes();
-  const std::int64_t one_group[] = {0, rows_of(field, sizes)};
+  const std::int64_t width = width_of(field, layer.problem->sizes());
+  const std::int64_t one_group[] = {0, std::ssize(values) / width};
   const bool by_expert = row(field).rows == RowsAre::ExpertOrder;
   plant_values(layer.fault,
-               {rows_of(field, sizes), width_of(field, sizes),
-                by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
+               {one_group[1], width, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
                layer.problem->input, values);
 }
 

@@ -13,11 +13,11 @@ double silu_exact(double a) { return a / (1.0 + std::exp(-a)); }
 /// |silu| there is at most 1.03e-36. Noise: the argument's, |s(a + e) - s(a)| <= |s'(a)| |e| + e^2 / 4, as
 /// |s''| <= 1/2; the function's own error is returned as its bound. Where e^-a (1 + e_exp) < 2^-25 the sum 1
 /// + e^-a and even the exact sigmoid round to 1: silu(a) = a, without an error.
-struct Silu {
+struct FunctionValue {
   Interval value;
-  double own = 0.0;
+  double own = 0.0;  // of the function, wherever its argument lies
 };
-Silu silu(const Interval& a, const PrecisionContract& contract) {
+FunctionValue silu(const Interval& a, const PrecisionContract& contract) {
   constexpr double kMinimumAt = -1.2784645427610738, kMinimum = -0.27846454276107379;
   double low = silu_exact(a.low), high = silu_exact(a.high);
   if (low > high) std::swap(low, high);
@@ -54,6 +54,49 @@ Interval silu(const Interval& a, const Layer& layer) {
                     rounded.mean + recurring * recurring / cell.gap);
 }
 
+/// silu'(a) = s f with s = sigma(a), f = 1 + a (1 - s). With |ds| <= s e, e = (1 - s) e_exp + 2u (silu), f
+/// errs by |a| s e + 4u |a| (1 - s) + u |f|, and the slope by s (that + |f| (e + 2u)): absolute, as f crosses
+/// 0 near -1.278. 4u, for s + silu (1 - s) is as legal a way. Below -87, where s may be 0, |slope| is at
+/// most 1.4e-36. It rises between its extremes at +-2.399 and falls outside. Where fp32's s is 1 (silu), f
+/// and slope are exactly 1, while the real slope is up to 5e-7 more: both are accepted. Noise: the
+/// argument's, |silu''| <= 1/2 and its derivative's at most 0.31; the function's own error is returned as its
+/// bound.
+FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract) {
+  constexpr double kMaximumAt = 2.399357280515467, kMaximum = 1.099839320128867;
+  const auto sigma = [](double x) { return 1.0 / (1.0 + std::exp(-x)); };
+  const auto factor = [&](double x) { return 1.0 + x * (1.0 - sigma(x)); };
+  const auto slope = [&](double x) { return sigma(x) * factor(x); };
+  double low = std::min(slope(a.low), slope(a.high)), high = std::max(slope(a.low), slope(a.high));
+  if (a.low < kMaximumAt && kMaximumAt < a.high) high = kMaximum;
+  if (a.low < -kMaximumAt && -kMaximumAt < a.high) low = 1.0 - kMaximum;
+  const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
+  const double u = contract.unit_roundoff, ref = slope(a.ref);
+  const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
+  if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25)
+    return {with_noise({ref, 1.0, std::max(1.0, high)}, ref - 1.0)};
+  const double s = sigma(a.high), rest = 1.0 - sigma(a.low), e = rest * e_exp + 2.0 * u;
+  const double largest = std::max(std::fabs(a.low), std::fabs(a.high));
+  double f = std::max(std::fabs(factor(a.low)), std::fabs(factor(a.high)));
+  if (a.low < a.high && a.high > 0.0) f = std::max(f, 1.2784645427610738);
+  const double own = s * (largest * (s * e + 4.0 * u * rest) + f * (e + 3.0 * u)) * (1.0 + 0x1p-10) +
+                     4 * 0x1p-53 * s * (1.0 + largest) + (single && a.low < -87.0 ? 2e-36 : 0.0);
+  const double s_ref = sigma(a.ref), curvature = s_ref * (1.0 - s_ref) * (2.0 + a.ref * (1.0 - 2.0 * s_ref));
+  const auto carried = [&](double noise) { return std::fabs(curvature) * noise + 0.155 * noise * noise; };
+  return {with_noise({ref, low - own, high + own}, carried(a.noise), carried(a.mean)), own};
+}
+
+/// d silu times the slope. A product below 2^-126 has fewer bits or is flushed.
+Interval through_silu(const Interval& d_silu, const Interval& gate, const Layer& layer) {
+  const PrecisionContract& contract = *layer.contract;
+  auto [slope, own] = slope_of_silu(gate, contract);
+  const double noise = slope.noise, own_noise = std::sqrt(uniform_variance(own));
+  slope = with_noise(slope, std::hypot(noise, own_noise), slope.mean + own_noise);
+  const Interval d_gate = multiply(d_silu, slope, contract.unit_roundoff);
+  const double largest = std::max(std::fabs(d_gate.low), std::fabs(d_gate.high));
+  const bool tiny = largest > 0.0 && largest < 0x1p-100 && contract.unit_roundoff == kFp32UnitRoundoff;
+  return tiny ? widen(d_gate, 0.0, 0x1p-126 * (2.0 + std::fabs(gate.low))) : d_gate;
+}
+
 PredictedValue silu(const PredictedValue& a, const Layer& layer) {
   // Checked on all finite bf16 inputs, so what expf calls undetermined (tiny results beside 1) is determined
   // here.
@@ -63,6 +106,13 @@ PredictedValue silu(const PredictedValue& a, const Layer& layer) {
   if (fault.field != Field::intermediate) return stored(result, layer.contract->silu);
   if (changes_silu(fault.kind)) result.value = planted_silu(fault, a.value, result.value);
   return stored(result, fault.kind == FaultKind::SiluUnrounded ? Store::Unrounded : layer.contract->silu);
+}
+
+/// As torch's silu_backward multiplies, left to right.
+PredictedValue through_silu(const PredictedValue& d_silu, const PredictedValue& gate, const Layer&) {
+  const float a = gate.value, s = 1.0f / (1.0f + expf_sm90(-a).value);
+  const float factor = 1.0f + a * (1.0f - s);
+  return {d_silu.value * s * factor, d_silu.undetermined || gate.undetermined || !std::isfinite(a)};
 }
 
 }  // namespace
@@ -92,7 +142,31 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   return out;
 }
 
+template <class A>
+Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm) {
+  const std::int64_t rows = static_cast<std::int64_t>(layer.routing.gather.size());
+  const std::int64_t width = layer.config().moe_intermediate_size;
+  const PrecisionContract& contract = *layer.contract;
+  Values<A> out(static_cast<std::size_t>(rows * 2 * width));
+#pragma omp parallel for schedule(static) if (worth_threads(32 * rows * width))
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto *gate = first_gemm.data() + r * 2 * width, *up = gate + width;
+    const auto* d_hidden = d_intermediate.data() + r * width;
+    auto *d_gate = out.data() + r * 2 * width, *d_up = d_gate + width;
+    for (std::int64_t i = 0; i < width; ++i) {
+      const auto d_silu = stored(multiply(d_hidden[i], up[i], contract.unit_roundoff), contract.d_silu);
+      d_gate[i] = through_silu(d_silu, gate[i], layer);
+      d_up[i] = multiply(d_hidden[i], silu(gate[i], layer), contract.unit_roundoff);
+    }
+  }
+  return out;
+}
+
 template Values<Bounded> act_and_mul<Bounded>(const Layer&, const Values<Bounded>&);
 template Values<Predicted> act_and_mul<Predicted>(const Layer&, const Values<Predicted>&);
+template Values<Bounded> act_and_mul_grad<Bounded>(const Layer&, const Values<Bounded>&,
+                                                   const Values<Bounded>&);
+template Values<Predicted> act_and_mul_grad<Predicted>(const Layer&, const Values<Predicted>&,
+                                                       const Values<Predicted>&);
 
 }  // namespace assay

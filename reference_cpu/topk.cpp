@@ -1,6 +1,7 @@
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/expf_sm90.h"
 #include "reference_cpu/planted/planted.h"
+#include "reference_cpu/softmax_bounds.h"
 #include "reference_cpu/stages.h"
 #include "reference_cpu/topk_torch.h"
 #include "reference_cpu/warp_sum.h"
@@ -14,43 +15,6 @@ namespace {
 
 constexpr std::int64_t kMeasuredExperts = 1024;  // torch uses another softmax kernel above
 constexpr std::int64_t kMeasuredTopK = 32;
-
-/// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded
-/// argument; results and quotients below 2^-126 may be flushed (NUMERICS 5). Noise: that error,
-/// uniform, and the logit's times e.
-std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
-  double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
-  for (const auto& l : logits) {
-    top = std::max(top, l.ref);
-    largest = std::max(largest, std::fabs(l.ref));
-  }
-  std::vector<Interval> result;
-  result.reserve(logits.size());
-  double total = 0.0;
-  for (const auto& l : logits) total += std::exp(l.ref - top);
-  // A float64 run still takes its softmax in fp32: the logits are rounded to fp32 first.
-  const double narrowed =
-      contract.unit_roundoff < kFp32UnitRoundoff ? 2.0 * largest * kFp32UnitRoundoff : 0.0;
-  for (const auto& l : logits) {
-    const double relative =
-        ((contract.expf_ulps + 0.5) * 0x1p-23 + std::fabs(l.ref - top) * kFp32UnitRoundoff + narrowed) *
-        (1 + 0x1p-10);
-    const double floor = 0x1p-126 * (1.0 + total);
-    Interval e =
-        widen({std::exp(l.ref - top), std::exp(l.low - top), std::exp(l.high - top)}, relative, floor);
-    e.low = std::max(e.low, 0.0);
-    const double own = std::sqrt(uniform_variance(e.ref * relative + floor));
-    result.push_back(with_noise(e, std::hypot(e.ref * l.noise, own), e.ref * l.mean + own));
-  }
-  return result;
-}
-
-/// value / (value + others): rises with the value, falls with the others, so the ends come from opposite
-/// ends.
-Interval share(const Interval& value, const Interval& others) {
-  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high),
-          value.high / (value.high + others.low)};
-}
 
 void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t token,
                    std::span<const std::int32_t> selected, Interval* out) {

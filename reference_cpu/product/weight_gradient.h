@@ -9,6 +9,11 @@
 
 namespace assay {
 
+/// Whether the product is a weight gradient.
+constexpr bool sums_over_rows(const ProductRow& product) {
+  return product.summed == Dim::S || product.summed == Dim::T;
+}
+
 /// The rows that one matrix of the gradient is summed over, in the order of the sum: an expert's rows in
 /// expert order, ascending, for a product over Dim::S, all tokens for one over Dim::T (`expert` is then 0).
 /// Under RowOrder::BySlot (HuggingFace's eager loop) an expert's rows come slot by slot: all its tokens of

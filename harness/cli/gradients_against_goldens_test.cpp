@@ -1,0 +1,283 @@
+// The judge's reference, backward, beside what HuggingFace computed on an NVIDIA H200: predicted bits and
+// intervals of every gradient, from the run's own upstream fields and from the inputs alone.
+#include <doctest/doctest.h>
+
+#include <fmt/format.h>
+
+#include "golden/sha256.h"
+#include "harness/cli/problems.h"
+#include "reference_cpu/evaluator.h"
+#include "reference_cpu/product/split_search.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+constexpr const char* kSmall[] = {"tiny", "odd", "rows", "one_choice"};  // every gradient stored, oracles
+constexpr std::int64_t kGradients = 11;
+
+struct Tally {
+  std::int64_t elements = 0, differing = 0, undetermined = 0, outside = 0, hashes = 0, wrong_hashes = 0;
+
+  void add(const Tally& other) {
+    elements += other.elements;
+    differing += other.differing;
+    undetermined += other.undetermined;
+    outside += other.outside;
+    hashes += other.hashes;
+    wrong_hashes += other.wrong_hashes;
+  }
+};
+
+std::string to_string(const Tally& t) {
+  return fmt::format("{} elements, {} differing, {} undetermined, {} outside; {} hashes, {} wrong",
+                     t.elements, t.differing, t.undetermined, t.outside, t.hashes, t.wrong_hashes);
+}
+
+/// The fields of a set that carry rounded values.
+Upstream upstream_of_set(const FieldSet& fields) {
+  Upstream upstream{&fields, {}};
+  for (const FieldRow& field : kFields)
+    upstream.usable[static_cast<std::size_t>(field.id)] =
+        field.match != Match::Given && field.dtype == DType::BFloat16 && fields.has(field.id);
+  return upstream;
+}
+
+FieldFlags gradients() {
+  FieldFlags flags{};
+  for (const FieldRow& field : kFields)
+    flags[static_cast<std::size_t>(field.id)] = field.group == Group::Backward;
+  return flags;
+}
+
+/// A golden's layer, its routing replayed; where cuBLAS chose how to split K, as it was measured to choose.
+struct GoldenLayer {
+  GoldenFile file;
+  Layer layer;
+
+  explicit GoldenLayer(const std::string& name) : file(load_file(fmt::format("golden/data/{}.h5", name))) {
+    layer.problem = &file.problem;
+    layer.contract = &find_contract(file.candidate.contract);
+    layer.accumulators = layer.declared = file.candidate.accumulators;
+    const bool eager = layer.contract->name == "hf_eager";
+    for (const ProductRow& product : kProducts)
+      if (Accumulator& accumulator = layer.accumulators[product.id];
+          accumulator.kind == AccumulatorKind::HopperAnySplit)
+        accumulator = measured_split(product.id, file.problem.config, file.problem.sizes().tokens, eager);
+    const auto selected = fields().at(Field::selected_experts).as<std::int32_t>();
+    layer.routing =
+        get_token_counts_and_gather_indices(file.problem.config, {selected.begin(), selected.end()});
+  }
+  const FieldSet& fields() const { return file.candidate.fields; }
+};
+
+template <class A>
+Values<A> stored_rows(Evaluator<A>& walk, const Layer& layer, Field field, RowRange rows) {
+  auto values = walk.evaluate_rows(field, rows);
+  store_field<A>(field, layer, values);
+  return values;
+}
+
+void compare(const Values<Predicted>& values, std::span<const Bf16> out, Tally& tally) {
+  REQUIRE(values.size() == out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    ++tally.elements;
+    tally.undetermined += values[i].undetermined;
+    tally.differing += !values[i].undetermined && round_to_bf16(values[i].value) != out[i];
+  }
+}
+
+template <class T>
+double as_double(T x) {
+  if constexpr (std::is_same_v<T, Bf16>)
+    return to_float(x);
+  else
+    return x;
+}
+
+template <class T>
+void compare(const Values<Bounded>& values, std::span<const T> out, Tally& tally) {
+  REQUIRE(values.size() == out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const double x = as_double(out[i]);
+    ++tally.elements;
+    tally.outside += !(values[i].low <= x && x <= values[i].high);
+  }
+}
+
+/// Every stored gradient in one arithmetic, block by block.
+template <class A>
+Tally compare_stored(const GoldenLayer& golden, const Upstream& upstream) {
+  Evaluator<A> walk(golden.layer, upstream, gradients());
+  Tally all;
+  for (const FieldRow& field : kFields) {
+    if (field.group != Group::Backward || !golden.fields().has(field.id)) continue;
+    const Sizes sizes = golden.file.problem.sizes();
+    const auto out = golden.fields().at(field.id).template as<Bf16>();
+    Tally tally;
+    for (const RowRange rows : blocks_of(field.id, sizes)) {
+      const std::int64_t width = width_of(field.id, sizes);
+      compare(stored_rows(walk, golden.layer, field.id, rows),
+              out.subspan(static_cast<std::size_t>(rows.begin * width),
+                          static_cast<std::size_t>(rows.count() * width)),
+              tally);
+    }
+    CAPTURE(field.name);
+    CAPTURE(golden.file.candidate.name);
+    CHECK(tally.elements == std::ssize(out));
+    CHECK_MESSAGE(tally.differing + tally.outside == 0, to_string(tally));
+    all.add(tally);
+  }
+  return all;
+}
+
+std::string hash_of(const Values<Predicted>& values) {
+  std::vector<Bf16> bits(values.size());
+  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = round_to_bf16(values[i].value);
+  return sha256_hex(std::as_bytes(std::span(bits)));
+}
+
+/// Gradients that the file holds by hashes: the predicted bits' hash, and the stored rows in their intervals.
+Tally compare_held(const GoldenLayer& golden, const Upstream& upstream) {
+  Evaluator<Predicted> walk(golden.layer, upstream, gradients());
+  Evaluator<Bounded> bounds(golden.layer, upstream, gradients());
+  const Sizes sizes = golden.file.problem.sizes();
+  Tally all;
+  for (const HeldField& held : golden.file.candidate.held) {
+    if (row(held.field).group != Group::Backward) continue;
+    const std::int64_t rows = rows_of(held.field, sizes), width = width_of(held.field, sizes),
+                       parts = std::ssize(held.sha256), of_part = rows / parts;
+    Tally tally;
+    std::string zeros;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      const bool idle = row(held.field).rows == RowsAre::ExpertMatrix &&
+                        golden.layer.routing.counts[static_cast<std::size_t>(part)] == 0;
+      if (idle && zeros.empty())
+        zeros = hash_of(Values<Predicted>(static_cast<std::size_t>(of_part * width), PredictedValue{}));
+      if (!idle) {
+        const auto values =
+            stored_rows(walk, golden.layer, held.field, {part * of_part, (part + 1) * of_part});
+        tally.elements += std::ssize(values);
+        tally.undetermined += std::ranges::count(values, true, &PredictedValue::undetermined);
+        tally.wrong_hashes += hash_of(values) != held.sha256[static_cast<std::size_t>(part)];
+      } else {
+        tally.elements += of_part * width;
+        tally.wrong_hashes += zeros != held.sha256[static_cast<std::size_t>(part)];
+      }
+      ++tally.hashes;
+    }
+    std::int64_t at = 0;
+    for (const HeldRows& stored : held.stored) {
+      const auto out = held.rows.as<Bf16>().subspan(static_cast<std::size_t>(at * width),
+                                                    static_cast<std::size_t>(stored.count * width));
+      const RowRange range{stored.first, stored.first + stored.count};
+      compare(stored_rows(bounds, golden.layer, held.field, range), out, tally);
+      compare(stored_rows(walk, golden.layer, held.field, range), out, tally);
+      at += stored.count;
+    }
+    CAPTURE(name(held.field));
+    CAPTURE(golden.file.candidate.name);
+    CHECK_MESSAGE(tally.differing + tally.outside + tally.wrong_hashes == 0, to_string(tally));
+    all.add(tally);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_SUITE("gradients") {
+  TEST_CASE("a fixture's seeded gradient of the output is the golden's") {
+    for (const std::string name : kSmall) {
+      const Problem made = load_fixture(name);
+      const auto captured = load_file("golden/data/" + name + ".eager.h5").problem;
+      CHECK(made.output_gradient.shape() == made.input.shape());
+      CHECK(std::ranges::equal(made.output_gradient.as<Bf16>(), captured.output_gradient.as<Bf16>()));
+    }
+  }
+
+  TEST_CASE("every gradient's bits are the H200's, from the run's own fields and from the inputs alone") {
+    Tally all;
+    for (const std::string name : kSmall)
+      for (const char* implementation : {".grouped_mm", ".eager"}) {
+        const GoldenLayer golden(name + implementation);
+        std::int64_t count = 0;
+        for (const FieldRow& field : kFields)
+          count += field.group == Group::Backward && golden.fields().has(field.id);
+        CHECK(count == kGradients);
+        all.add(compare_stored<Predicted>(golden, upstream_of_set(golden.fields())));
+        all.add(compare_stored<Predicted>(golden, {}));
+      }
+    MESSAGE("predicted: ", to_string(all));
+    CHECK(all.elements > 0);
+  }
+
+  TEST_CASE("every gradient lies in its interval, from the run's own fields and from the inputs alone") {
+    Tally all;
+    for (const std::string name : kSmall)
+      for (const char* implementation : {".grouped_mm", ".eager"}) {
+        const GoldenLayer golden(name + implementation);
+        all.add(compare_stored<Bounded>(golden, upstream_of_set(golden.fields())));
+        all.add(compare_stored<Bounded>(golden, {}));
+      }
+    MESSAGE("bounded: ", to_string(all));
+    CHECK(all.elements > 0);
+  }
+
+  TEST_CASE("every oracle lies in its interval under fp64") {
+    Tally all;
+    for (const std::string name : kSmall)
+      for (const char* implementation : {".grouped_mm", ".eager"}) {
+        GoldenLayer golden(name + implementation);
+        golden.layer.contract = &find_contract("fp64");
+        golden.layer.declared = {};
+        const FieldSet& oracle = golden.file.candidate.oracle;
+        Upstream own{&oracle, {}};
+        for (const FieldRow& field : kFields)
+          own.usable[static_cast<std::size_t>(field.id)] =
+              field.match != Match::Given && oracle.has(field.id);
+        for (const Upstream& upstream : {own, Upstream{}}) {
+          Evaluator<Bounded> walk(golden.layer, upstream, gradients());
+          for (const FieldRow& field : kFields) {
+            if (field.group != Group::Backward || !oracle.has(field.id)) continue;
+            Tally tally;
+            compare(stored_rows(walk, golden.layer, field.id,
+                                {0, rows_of(field.id, golden.file.problem.sizes())}),
+                    oracle.at(field.id).as<double>(), tally);
+            CAPTURE(field.name);
+            CAPTURE(golden.file.candidate.name);
+            CHECK_MESSAGE(tally.outside == 0, to_string(tally));
+            all.add(tally);
+          }
+        }
+      }
+    MESSAGE("oracles: ", to_string(all));
+    CHECK(all.elements > 0);
+  }
+}
+
+namespace {
+
+/// Both runs of a full-width layer: hashes, stored rows and stored fields.
+void check_full_width(const std::string& name) {
+  for (const char* implementation : {".grouped_mm", ".eager"}) {
+    const GoldenLayer golden(name + implementation);
+    for (const Upstream& upstream : {upstream_of_set(golden.fields()), Upstream{}}) {
+      Tally all = compare_held(golden, upstream);
+      all.add(compare_stored<Predicted>(golden, upstream));
+      all.add(compare_stored<Bounded>(golden, upstream));
+      const char* mode = upstream.fields == nullptr ? "from the inputs" : "from the run's own fields";
+      MESSAGE(fmt::format("{}{}, {}: {}", name, implementation, mode, to_string(all)));
+      CHECK(all.hashes > 0);
+    }
+  }
+}
+
+}  // namespace
+
+// Every hash of a gradient is that of the predicted bits, and stored rows lie in their intervals.
+TEST_SUITE("full_width_gradients") {
+  TEST_CASE("qwen3_30b_a3b") { check_full_width("qwen3_30b_a3b"); }
+  TEST_CASE("qwen3_235b_a22b") { check_full_width("qwen3_235b_a22b"); }
+  TEST_CASE("qwen3_next_80b") { check_full_width("qwen3_next_80b"); }
+}

@@ -1,0 +1,235 @@
+// Intervals of gradients: special values, draws from the operands' intervals, planted faults.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "reference_cpu/gradient_layer.h"
+
+using namespace assay;
+
+TEST_SUITE("gradient_bounds") {
+  TEST_CASE("the slope of silu: the interval holds the GPU's gradient on every finite bf16 input") {
+    std::int64_t checked = 0;
+    for (const std::string_view contract : {"hf", "fused_fp32"}) {
+      plain::PlainProblem p({1, 1, 1, 1, true}, 1);
+      const GradientLayer g(p, contract);
+      for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+        const Bf16 x{static_cast<std::uint16_t>(bits)};
+        if (!is_finite(x)) continue;
+        for (const float up : {1.0f, -0x1.8ap-3f}) {
+          const float d = 0x1.54p+2f;
+          const double a = to_float(x);
+          const auto accepted = act_and_mul_grad<Bounded>(g.layer, {Bounded::exact(d)},
+                                                          {Bounded::exact(a), Bounded::exact(up)});
+          const auto got =
+              act_and_mul_grad<Predicted>(g.layer, {{d, false}}, {{to_float(x), false}, {up, false}});
+          for (int half = 0; half < 2; ++half) {
+            const auto i = static_cast<std::size_t>(half);
+            const bool inside = accepted[i].low <= got[i].value && got[i].value <= accepted[i].high;
+            CHECK_MESSAGE(inside, a);
+            ++checked;
+          }
+        }
+      }
+    }
+    CHECK(checked == 2 * 65280 * 4);
+  }
+
+  TEST_CASE("beside 1 fp32 loses e^-a below 2^-25: both 1 and the real slope are accepted, and no more") {
+    const GradientLayer g(plain::PlainProblem({1, 1, 1, 1, true}, 1), "hf");
+    for (const double a : {17.5, 20.0, 30.0}) {
+      const auto out =
+          act_and_mul_grad<Bounded>(g.layer, {Bounded::exact(1)}, {Bounded::exact(a), Bounded::exact(1)})[0];
+      const double real = 1.0 + a * std::exp(-a) - std::exp(-a);
+      CHECK(out.low <= 1.0);
+      CHECK(out.high >= finite_float(real));
+      CHECK(out.high - out.low <= 0x1p-20);
+    }
+  }
+
+  TEST_CASE("renormalised, unchosen logits: zero and HuggingFace's residues pass, a gradient does not") {
+    plain::PlainProblem p({1, 1, 8, 2, true}, 1);
+    GradientLayer g(p, "hf");
+    g.layer.routing = get_token_counts_and_gather_indices(p.problem.config, {3, 5});
+    Values<Bounded> logits;
+    for (int e = 0; e < 8; ++e) logits.push_back(Bounded::exact(e == 3 || e == 5 ? 1.0 + 0.25 * e : 1.0));
+    const Values<Bounded> d = {Bounded::exact(1.7), Bounded::exact(-1.6)};
+    const auto out = router_grad<Bounded>(g.layer, d, logits);
+    for (const std::size_t e : {0u, 1u, 2u, 4u, 6u, 7u}) {
+      CHECK(out[e].ref == 0.0);
+      CHECK(out[e].low <= -7.8e-8);
+      CHECK(out[e].high >= 7.8e-8);
+      CHECK(out[e].high < 0x1p-16);
+    }
+    // The chosen ones without the sum's part: g p of g = d / sum.
+    const double v3 = std::exp(1.75), v5 = std::exp(2.25), w3 = v3 / (v3 + v5);
+    CHECK(!(out[3].low <= 1.7 * w3 && 1.7 * w3 <= out[3].high));
+    const double right = w3 * (1 - w3) * (1.7 + 1.6);
+    CHECK((out[3].low <= right && right <= out[3].high));
+  }
+
+  TEST_CASE(
+      "one choice, renormalised: every gradient of a logit is 0 up to residues, and d times p is refused") {
+    plain::PlainProblem p({1, 1, 4, 1, true}, 1);
+    GradientLayer g(p, "hf");
+    g.layer.routing = get_token_counts_and_gather_indices(p.problem.config, {2});
+    const Values<Bounded> logits = {Bounded::exact(0), Bounded::exact(0.5), Bounded::exact(1),
+                                    Bounded::exact(-1)};
+    const auto out = router_grad<Bounded>(g.layer, {Bounded::exact(1.5)}, logits);
+    for (const auto& x : out) {
+      CHECK(x.ref == 0.0);
+      CHECK((x.low <= 0.0 && 0.0 <= x.high));
+      CHECK(x.high < 0x1p-18);
+    }
+    const double chosen = std::exp(1.0) / (1.0 + std::exp(0.5) + std::exp(1.0) + std::exp(-1.0));
+    CHECK(1.5 * chosen > out[2].high);
+  }
+
+  TEST_CASE("draws from the operands' intervals, in fp32 and two ways, stay inside") {
+    std::mt19937_64 engine(7);
+    const auto uniform = [&](double low, double high) {
+      return low + (high - low) * static_cast<double>(engine() >> 11) * 0x1p-53;
+    };
+    const auto wide = [&](double scale, double relative) {
+      const double x = uniform(-scale, scale), d = std::fabs(x) * relative;
+      return Interval(x, x - d, x + d);
+    };
+    const auto drawn = [&](const Interval& x) {
+      const int end = static_cast<int>(engine() % 4);
+      return static_cast<float>(end == 0 ? x.low : end == 1 ? x.high : uniform(x.low, x.high));
+    };
+    std::int64_t outside = 0, draws = 0;
+    const auto look = [&](const Interval& x, double value) {
+      // What was drawn was rounded to float, which the interval of a real operand does not hold.
+      const double slack = 0x1p-23 * std::max(std::fabs(x.low), std::fabs(x.high)) + 0x1p-126;
+      ++draws;
+      outside += !(x.low - slack <= value && value <= x.high + slack);
+    };
+    for (int round = 0; round < 3000; ++round) {
+      const bool renormalised = round % 2 == 0;
+      const std::int64_t experts = 2 + static_cast<std::int64_t>(engine() % 9),
+                         top_k =
+                             1 + static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(experts));
+      plain::PlainProblem p({1, 1, experts, top_k, renormalised}, 1);
+      GradientLayer g(p, "hf");
+      std::vector<std::int32_t> chosen(static_cast<std::size_t>(top_k));
+      for (std::size_t j = 0; j < chosen.size(); ++j) chosen[j] = static_cast<std::int32_t>(j);
+      g.layer.routing = get_token_counts_and_gather_indices(g.p.problem.config, chosen);
+      const double relative = round % 3 == 0 ? 0.0 : 0x1p-9;
+      Values<Bounded> logits, d;
+      for (std::int64_t e = 0; e < experts; ++e) logits.push_back(wide(6.0, relative));
+      for (std::int64_t j = 0; j < top_k; ++j) d.push_back(wide(2.0, relative));
+      const auto accepted = router_grad<Bounded>(g.layer, d, logits);
+      for (int draw = 0; draw < 8; ++draw) {
+        Values<Predicted> l, dw;
+        for (const auto& x : logits) l.push_back({drawn(x), false});
+        for (const auto& x : d) dw.push_back({drawn(x), false});
+        const auto torch = router_grad<Predicted>(g.layer, dw, l);
+        // In one go, from the weights: w (d - sum w d).
+        float top = l[0].value, sum = 0.0f, mean = 0.0f;
+        for (const auto& x : l) top = std::max(top, x.value);
+        const auto members = renormalised ? dw.size() : l.size();
+        for (std::size_t e = 0; e < members; ++e) sum += std::exp(l[e].value - top);
+        for (std::size_t j = 0; j < dw.size(); ++j) mean += std::exp(l[j].value - top) / sum * dw[j].value;
+        for (std::size_t e = 0; e < l.size(); ++e) {
+          look(accepted[e], torch[e].value);
+          const float w = e < members ? std::exp(l[e].value - top) / sum : 0.0f;
+          look(accepted[e], w * ((e < dw.size() ? dw[e].value : 0.0f) - mean));
+        }
+      }
+      // SwiGLU: the gate half in two ways.
+      const Interval hidden = wide(3.0, relative), gate = wide(12.0, relative), up = wide(2.0, relative);
+      g.use("fused_fp32");
+      const auto first = act_and_mul_grad<Bounded>(g.layer, {hidden}, {gate, up});
+      for (int draw = 0; draw < 8; ++draw) {
+        const float dh = drawn(hidden), a = drawn(gate), b = drawn(up);
+        const auto torch = act_and_mul_grad<Predicted>(g.layer, {{dh, false}}, {{a, false}, {b, false}});
+        look(first[0], torch[0].value);
+        look(first[1], torch[1].value);
+        const float s = 1.0f / (1.0f + std::exp(-a)), silu = a * s;
+        look(first[0], dh * b * (s + silu * (1.0f - s)));
+        look(first[1], dh * silu);
+      }
+    }
+    CHECK(draws > 100000);
+    CHECK(outside == 0);
+  }
+
+  TEST_CASE("d_topk_weights: sums in random orders, of draws from the rows' intervals, stay inside") {
+    std::mt19937_64 engine(11);
+    std::int64_t outside = 0, draws = 0;
+    for (const std::string_view contract : {"hf", "fused_fp32"})
+      for (const std::int64_t width : {1, 7, 64, 500}) {
+        plain::PlainProblem p({width, 1, 1, 1, true}, 1);
+        for (std::int64_t h = 0; h < width; ++h)
+          p.d_hidden_states(0, h) = static_cast<double>(engine() % 255) / 128 - 1;
+        const GradientLayer g(p, contract);
+        const auto d = g.p.problem.output_gradient.as<Bf16>();
+        for (const int halves : {0, 1}) {
+          Values<Bounded> rows;
+          for (std::int64_t h = 0; h < width; ++h) {
+            const double y = to_float(round_to_bf16(static_cast<double>(engine() % 4001) / 1000 - 2));
+            rows.push_back({y, y - halves * std::fabs(y) * 0x1p-8, y + halves * std::fabs(y) * 0x1p-8});
+          }
+          const Interval accepted = row_dots<Bounded>(g.layer, rows)[0];
+          for (int draw = 0; draw < 200; ++draw) {
+            std::vector<float> terms;
+            for (std::size_t h = 0; h < rows.size(); ++h) {
+              const auto pick = engine() % 3;
+              const float y = to_float(round_to_bf16(pick == 0   ? rows[h].low
+                                                     : pick == 1 ? rows[h].high
+                                                                 : rows[h].ref));
+              if (!(rows[h].low <= y && y <= rows[h].high)) continue;
+              const float q = to_float(d[h]) * y;
+              terms.push_back(contract == "hf" ? to_float(round_to_bf16(q)) : q);
+            }
+            if (terms.size() < rows.size()) continue;
+            std::ranges::shuffle(terms, engine);
+            float sum = 0.0f;
+            for (const float q : terms) sum += q;
+            ++draws;
+            outside += !(accepted.low <= sum && sum <= accepted.high);
+          }
+        }
+      }
+    CHECK(draws > 500);
+    CHECK(outside == 0);
+  }
+
+  TEST_CASE("a fault planted in a gradient's values or products leaves its interval") {
+    const GradientLayer sound(plain::eighths({16, 12, 4, 2, true}, 9, 5), "hf");
+    for (const FieldRow& field : kFields) {
+      if (field.group != Group::Backward) continue;
+      Evaluator<Bounded> bounds(sound.layer, {}, everything());
+      const auto accepted = bounds.value(field.id);
+      const auto outside = [&](const Fault& fault) {
+        Layer faulty = sound.layer;
+        faulty.fault = fault;
+        Evaluator<Predicted> walk(faulty, {}, everything());
+        const auto got = walk.value(field.id);
+        std::int64_t count = 0;
+        for (std::size_t i = 0; i < got.size(); ++i)
+          count += !(accepted[i].low <= got[i].value && got[i].value <= accepted[i].high);
+        return count;
+      };
+      CAPTURE(field.name);
+      CHECK(outside({}) == 0);
+      CHECK(outside({.kind = FaultKind::ScaleValues, .field = field.id, .scale = 0x1p-5}) > 0);
+      CHECK(outside({.kind = FaultKind::NextRow, .field = field.id}) > 0);
+      CHECK(outside({.kind = FaultKind::Poison, .field = field.id, .where = Where::MiddleElement}) == 1);
+    }
+    for (const Field field : {Field::d_intermediate, Field::d_permuted_hidden_states}) {
+      Evaluator<Bounded> bounds(sound.layer, {}, everything());
+      const auto accepted = bounds.value(field);
+      Layer faulty = sound.layer;
+      faulty.fault = {.kind = FaultKind::DropLastK, .field = field, .amount = 1};
+      const auto got = Evaluator<Predicted>(faulty, {}, everything()).value(field);
+      std::int64_t count = 0;
+      for (std::size_t i = 0; i < got.size(); ++i)
+        count += !(accepted[i].low <= got[i].value && got[i].value <= accepted[i].high);
+      CHECK(count > 0);
+    }
+  }
+}

@@ -1,0 +1,23 @@
+// Intervals of the softmax's parts, which weights and gradients of logits are made of.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "reference_cpu/arithmetic.h"
+
+namespace assay {
+
+/// exp(l - m) of every logit in fp32: relative error e_exp = (E + 1/2) 2^-23 plus |l - m| u of the rounded
+/// argument; results and quotients below 2^-126 may be flushed (NUMERICS 5). Noise: that error,
+/// uniform, and the logit's times e.
+std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract);
+
+/// value / (value + others): rises with the value, falls with the others, so the ends come from opposite
+/// ends.
+inline Interval share(const Interval& value, const Interval& others) {
+  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high),
+          value.high / (value.high + others.low)};
+}
+
+}  // namespace assay
