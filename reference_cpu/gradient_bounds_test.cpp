@@ -5,7 +5,7 @@
 #include <cmath>
 #include <random>
 
-#include "reference_cpu/gradient_layer.h"
+#include "reference_cpu/tiny_backward.h"
 
 using namespace assay;
 
@@ -14,7 +14,7 @@ TEST_SUITE("gradient_bounds") {
     std::int64_t checked = 0;
     for (const std::string_view contract : {"hf", "fused_fp32"}) {
       plain::PlainProblem p({1, 1, 1, 1, true}, 1);
-      const GradientLayer g(p, contract);
+      const TinyBackward g(p, contract);
       for (std::uint32_t bits = 0; bits < 65536; ++bits) {
         const Bf16 x{static_cast<std::uint16_t>(bits)};
         if (!is_finite(x)) continue;
@@ -38,7 +38,7 @@ TEST_SUITE("gradient_bounds") {
   }
 
   TEST_CASE("beside 1 fp32 loses e^-a below 2^-25: both 1 and the real slope are accepted, and no more") {
-    const GradientLayer g(plain::PlainProblem({1, 1, 1, 1, true}, 1), "hf");
+    const TinyBackward g(plain::PlainProblem({1, 1, 1, 1, true}, 1), "hf");
     for (const double a : {17.5, 20.0, 30.0}) {
       const auto out =
           act_and_mul_grad<Bounded>(g.layer, {Bounded::exact(1)}, {Bounded::exact(a), Bounded::exact(1)})[0];
@@ -51,7 +51,7 @@ TEST_SUITE("gradient_bounds") {
 
   TEST_CASE("renormalised, unchosen logits: zero and HuggingFace's residues pass, a gradient does not") {
     plain::PlainProblem p({1, 1, 8, 2, true}, 1);
-    GradientLayer g(p, "hf");
+    TinyBackward g(p, "hf");
     g.layer.routing = get_token_counts_and_gather_indices(p.problem.config, {3, 5});
     Values<Bounded> logits;
     for (int e = 0; e < 8; ++e) logits.push_back(Bounded::exact(e == 3 || e == 5 ? 1.0 + 0.25 * e : 1.0));
@@ -73,7 +73,7 @@ TEST_SUITE("gradient_bounds") {
   TEST_CASE(
       "one choice, renormalised: every gradient of a logit is 0 up to residues, and d times p is refused") {
     plain::PlainProblem p({1, 1, 4, 1, true}, 1);
-    GradientLayer g(p, "hf");
+    TinyBackward g(p, "hf");
     g.layer.routing = get_token_counts_and_gather_indices(p.problem.config, {2});
     const Values<Bounded> logits = {Bounded::exact(0), Bounded::exact(0.5), Bounded::exact(1),
                                     Bounded::exact(-1)};
@@ -113,7 +113,7 @@ TEST_SUITE("gradient_bounds") {
                          top_k =
                              1 + static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(experts));
       plain::PlainProblem p({1, 1, experts, top_k, renormalised}, 1);
-      GradientLayer g(p, "hf");
+      TinyBackward g(p, "hf");
       std::vector<std::int32_t> chosen(static_cast<std::size_t>(top_k));
       for (std::size_t j = 0; j < chosen.size(); ++j) chosen[j] = static_cast<std::int32_t>(j);
       g.layer.routing = get_token_counts_and_gather_indices(g.p.problem.config, chosen);
@@ -165,7 +165,7 @@ TEST_SUITE("gradient_bounds") {
         plain::PlainProblem p({width, 1, 1, 1, true}, 1);
         for (std::int64_t h = 0; h < width; ++h)
           p.d_hidden_states(0, h) = static_cast<double>(engine() % 255) / 128 - 1;
-        const GradientLayer g(p, contract);
+        const TinyBackward g(p, contract);
         const auto d = g.p.problem.output_gradient.as<Bf16>();
         for (const int halves : {0, 1}) {
           Values<Bounded> rows;
@@ -199,7 +199,7 @@ TEST_SUITE("gradient_bounds") {
   }
 
   TEST_CASE("a fault planted in a gradient's values or products leaves its interval") {
-    const GradientLayer sound(plain::eighths({16, 12, 4, 2, true}, 9, 5), "hf");
+    const TinyBackward sound(plain::eighths({16, 12, 4, 2, true}, 9, 5), "hf");
     for (const FieldRow& field : kFields) {
       if (field.group != Group::Backward) continue;
       Evaluator<Bounded> bounds(sound.layer, {}, everything());

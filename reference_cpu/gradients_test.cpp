@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "reference_cpu/eigen/worked_example.h"
-#include "reference_cpu/gradient_layer.h"
+#include "reference_cpu/tiny_backward.h"
 
 using namespace assay;
 
@@ -16,13 +16,13 @@ constexpr MoeConfig kRenormalised{5, 3, 4, 2, true}, kUnnormalised{5, 3, 4, 2, f
     kOneChoice{3, 2, 3, 1, true}, kAllExperts{3, 4, 3, 3, true};
 
 /// A derivative and how far off it may be.
-struct Difference {
+struct CentralDifference {
   double value, error;
 };
 
 /// Central differences over steps of 2^-6, 2^-7 and 2^-8, extrapolated twice: the error falls from h^2 to
 /// h^6. What the last extrapolation changed bounds it.
-Difference central(const std::function<double(double)>& moved_by, double magnitude) {
+CentralDifference central(const std::function<double(double)>& moved_by, double magnitude) {
   double d[3];
   for (int i = 0; i < 3; ++i) {
     const double h = std::ldexp(1.0, -6 - i);
@@ -34,7 +34,7 @@ Difference central(const std::function<double(double)>& moved_by, double magnitu
 }
 
 /// <d_hidden_states, hidden_states> of the layer with some fields given.
-double loss(const GradientLayer& g, const Upstream& given_fields = {}) {
+double loss(const TinyBackward& g, const Upstream& given_fields = {}) {
   Evaluator<Bounded> walk(g.layer, given_fields, everything());
   const auto out = walk.value(Field::hidden_states);
   double sum = 0.0;
@@ -43,14 +43,14 @@ double loss(const GradientLayer& g, const Upstream& given_fields = {}) {
   return sum;
 }
 
-double magnitude(const GradientLayer& g) {
+double magnitude(const TinyBackward& g) {
   double sum = 1.0;
   for (const auto& x : g.stored_value<Bounded>(Field::hidden_states)) sum += 8.0 * std::fabs(x.ref);
   return sum;
 }
 
 /// The field's own values, to be given in float64.
-Tensor values_of(const GradientLayer& g, Field field) {
+Tensor values_of(const TinyBackward& g, Field field) {
   Tensor tensor(DType::Float64, expected_shape(field, g.p.problem.sizes()));
   std::ranges::copy(refs(g.stored_value<Bounded>(field)), tensor.as<double>().begin());
   return tensor;
@@ -63,7 +63,7 @@ Upstream only(const FieldSet& fields, Field field) {
 }
 
 /// Elements of a bf16 tensor whose gradient the differences do not confirm; `held` is not recomputed.
-std::int64_t refuted(const GradientLayer& g, Tensor& tensor, Field gradient,
+std::int64_t refuted(const TinyBackward& g, Tensor& tensor, Field gradient,
                      std::optional<Field> held = std::nullopt) {
   const auto d = refs(g.stored_value<Bounded>(gradient));
   FieldSet fields;
@@ -87,7 +87,7 @@ std::int64_t refuted(const GradientLayer& g, Tensor& tensor, Field gradient,
 }
 
 /// The same of a computed field, moved in float64.
-std::int64_t refuted(const GradientLayer& g, Field field, Field gradient) {
+std::int64_t refuted(const TinyBackward& g, Field field, Field gradient) {
   const auto d = refs(g.stored_value<Bounded>(gradient));
   Tensor values = values_of(g, field);
   std::int64_t count = 0;
@@ -111,7 +111,7 @@ std::int64_t refuted(const GradientLayer& g, Field field, Field gradient) {
 TEST_SUITE("gradients") {
   TEST_CASE("one token, two experts: every gradient by hand, in both arithmetics, under every contract") {
     for (const auto& contract : kContracts) {
-      const GradientLayer g(plain::worked_example(), contract.name);
+      const TinyBackward g(plain::worked_example(), contract.name);
       const auto check = [&](Field field, std::vector<double> expected) {
         CAPTURE(contract.name);
         CAPTURE(name(field));
@@ -138,7 +138,7 @@ TEST_SUITE("gradients") {
   TEST_CASE("central differences of the forward pass in float64 confirm every gradient") {
     unsigned seed = 0;
     for (const MoeConfig& config : {kRenormalised, kUnnormalised, kOneChoice, kAllExperts}) {
-      GradientLayer g(plain::eighths(config, 3, ++seed), "fp64");
+      TinyBackward g(plain::eighths(config, 3, ++seed), "fp64");
       CAPTURE(seed);
       CHECK(refuted(g, g.p.problem.input, Field::d_input_hidden_states) == 0);
       CHECK(refuted(g, g.p.problem.gate, Field::d_gate) == 0);
@@ -157,7 +157,7 @@ TEST_SUITE("gradients") {
   }
 
   TEST_CASE("the differences refute the gradient of another layer") {
-    GradientLayer g(plain::eighths(kUnnormalised, 3, 2), "fp64");
+    TinyBackward g(plain::eighths(kUnnormalised, 3, 2), "fp64");
     CHECK(refuted(g, Field::topk_weights, Field::d_router_logits) > 0);
     CHECK(refuted(g, g.p.problem.input, Field::d_experts_hidden_states) > 0);
   }
@@ -166,7 +166,7 @@ TEST_SUITE("gradients") {
     plain::PlainProblem p({2, 1, 1, 1, true}, 1);
     p.d_hidden_states = plain::Matrix{{1 + 0x1p-7, 1}};
     const auto dot = [&](std::string_view contract) {
-      const GradientLayer g(p, contract);
+      const TinyBackward g(p, contract);
       const Values<Predicted> rows = {{1 + 0x1p-7f, false}, {-1 - 0x1p-6f, false}};
       return row_dots<Predicted>(g.layer, rows)[0].value;
     };
@@ -179,7 +179,7 @@ TEST_SUITE("gradients") {
   TEST_CASE("hf adds a token's slots in bf16 by ascending expert, eager by descending, others in fp32") {
     plain::PlainProblem p({1, 1, 10, 3, true}, 1);
     const auto sum = [&](std::string_view contract) {
-      GradientLayer g(p, contract);
+      TinyBackward g(p, contract);
       g.layer.routing = get_token_counts_and_gather_indices(p.problem.config, {9, 4, 7});
       // In expert order: 4, 7, 9.
       Values<Predicted> rows = {{1, false}, {0x1p-8f, false}, {0x1p-8f, false}};
@@ -199,7 +199,7 @@ TEST_SUITE("gradients") {
   TEST_CASE("the router's part is rounded before it is added") {
     plain::PlainProblem p({1, 1, 2, 1, true}, 1);
     p.problem.gate = plain::bf16_tensor({2, 1}, {1, 0x1p-8});
-    const GradientLayer g(p, "hf");
+    const TinyBackward g(p, "hf");
     const auto out = add_router<Predicted>(g.layer, {{0x1p-7f, false}}, {{1, false}, {1, false}});
     CHECK(out[0].value == 1.0f + 0x1p-7f);  // 1 + 2^-8 is a tie and goes to 1
   }

@@ -17,10 +17,10 @@ namespace {
 constexpr const char* kSmall[] = {"tiny", "odd", "rows", "one_choice"};  // every gradient stored, oracles
 constexpr std::int64_t kGradients = 11;
 
-struct Tally {
+struct GradientTally {
   std::int64_t elements = 0, differing = 0, undetermined = 0, outside = 0, hashes = 0, wrong_hashes = 0;
 
-  void add(const Tally& other) {
+  void add(const GradientTally& other) {
     elements += other.elements;
     differing += other.differing;
     undetermined += other.undetermined;
@@ -30,7 +30,7 @@ struct Tally {
   }
 };
 
-std::string to_string(const Tally& t) {
+std::string to_string(const GradientTally& t) {
   return fmt::format("{} elements, {} differing, {} undetermined, {} outside; {} hashes, {} wrong",
                      t.elements, t.differing, t.undetermined, t.outside, t.hashes, t.wrong_hashes);
 }
@@ -79,7 +79,7 @@ Values<A> stored_rows(Evaluator<A>& walk, const Layer& layer, Field field, RowRa
   return values;
 }
 
-void compare(const Values<Predicted>& values, std::span<const Bf16> out, Tally& tally) {
+void compare(const Values<Predicted>& values, std::span<const Bf16> out, GradientTally& tally) {
   REQUIRE(values.size() == out.size());
   for (std::size_t i = 0; i < out.size(); ++i) {
     ++tally.elements;
@@ -97,7 +97,7 @@ double as_double(T x) {
 }
 
 template <class T>
-void compare(const Values<Bounded>& values, std::span<const T> out, Tally& tally) {
+void compare(const Values<Bounded>& values, std::span<const T> out, GradientTally& tally) {
   REQUIRE(values.size() == out.size());
   for (std::size_t i = 0; i < out.size(); ++i) {
     const double x = as_double(out[i]);
@@ -108,14 +108,14 @@ void compare(const Values<Bounded>& values, std::span<const T> out, Tally& tally
 
 /// Every stored gradient in one arithmetic, block by block.
 template <class A>
-Tally compare_stored(const GoldenLayer& golden, const Upstream& upstream) {
+GradientTally compare_stored(const GoldenLayer& golden, const Upstream& upstream) {
   Evaluator<A> walk(golden.layer, upstream, gradients());
-  Tally all;
+  GradientTally all;
   for (const FieldRow& field : kFields) {
     if (field.group != Group::Backward || !golden.fields().has(field.id)) continue;
     const Sizes sizes = golden.file.problem.sizes();
     const auto out = golden.fields().at(field.id).template as<Bf16>();
-    Tally tally;
+    GradientTally tally;
     for (const RowRange rows : blocks_of(field.id, sizes)) {
       const std::int64_t width = width_of(field.id, sizes);
       compare(stored_rows(walk, golden.layer, field.id, rows),
@@ -139,16 +139,16 @@ std::string hash_of(const Values<Predicted>& values) {
 }
 
 /// Gradients that the file holds by hashes: the predicted bits' hash, and the stored rows in their intervals.
-Tally compare_held(const GoldenLayer& golden, const Upstream& upstream) {
+GradientTally compare_held(const GoldenLayer& golden, const Upstream& upstream) {
   Evaluator<Predicted> walk(golden.layer, upstream, gradients());
   Evaluator<Bounded> bounds(golden.layer, upstream, gradients());
   const Sizes sizes = golden.file.problem.sizes();
-  Tally all;
+  GradientTally all;
   for (const HeldField& held : golden.file.candidate.held) {
     if (row(held.field).group != Group::Backward) continue;
     const std::int64_t rows = rows_of(held.field, sizes), width = width_of(held.field, sizes),
                        parts = std::ssize(held.sha256), of_part = rows / parts;
-    Tally tally;
+    GradientTally tally;
     std::string zeros;
     for (std::int64_t part = 0; part < parts; ++part) {
       const bool idle = row(held.field).rows == RowsAre::ExpertMatrix &&
@@ -197,7 +197,7 @@ TEST_SUITE("gradients") {
   }
 
   TEST_CASE("every gradient's bits are the H200's, from the run's own fields and from the inputs alone") {
-    Tally all;
+    GradientTally all;
     for (const std::string name : kSmall)
       for (const char* implementation : {".grouped_mm", ".eager"}) {
         const GoldenLayer golden(name + implementation);
@@ -213,7 +213,7 @@ TEST_SUITE("gradients") {
   }
 
   TEST_CASE("every gradient lies in its interval, from the run's own fields and from the inputs alone") {
-    Tally all;
+    GradientTally all;
     for (const std::string name : kSmall)
       for (const char* implementation : {".grouped_mm", ".eager"}) {
         const GoldenLayer golden(name + implementation);
@@ -225,7 +225,7 @@ TEST_SUITE("gradients") {
   }
 
   TEST_CASE("every oracle lies in its interval under fp64") {
-    Tally all;
+    GradientTally all;
     for (const std::string name : kSmall)
       for (const char* implementation : {".grouped_mm", ".eager"}) {
         GoldenLayer golden(name + implementation);
@@ -240,7 +240,7 @@ TEST_SUITE("gradients") {
           Evaluator<Bounded> walk(golden.layer, upstream, gradients());
           for (const FieldRow& field : kFields) {
             if (field.group != Group::Backward || !oracle.has(field.id)) continue;
-            Tally tally;
+            GradientTally tally;
             compare(stored_rows(walk, golden.layer, field.id,
                                 {0, rows_of(field.id, golden.file.problem.sizes())}),
                     oracle.at(field.id).as<double>(), tally);
@@ -263,7 +263,7 @@ void check_full_width(const std::string& name) {
   for (const char* implementation : {".grouped_mm", ".eager"}) {
     const GoldenLayer golden(name + implementation);
     for (const Upstream& upstream : {upstream_of_set(golden.fields()), Upstream{}}) {
-      Tally all = compare_held(golden, upstream);
+      GradientTally all = compare_held(golden, upstream);
       all.add(compare_stored<Predicted>(golden, upstream));
       all.add(compare_stored<Bounded>(golden, upstream));
       const char* mode = upstream.fields == nullptr ? "from the inputs" : "from the run's own fields";

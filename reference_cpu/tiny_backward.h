@@ -15,11 +15,11 @@ inline FieldFlags everything() {
 }
 
 /// A small problem with its routing fixed.
-struct GradientLayer {
+struct TinyBackward {
   plain::PlainProblem p;
   Layer layer;
 
-  GradientLayer(plain::PlainProblem problem, std::string_view contract) : p(std::move(problem)) {
+  TinyBackward(plain::PlainProblem problem, std::string_view contract) : p(std::move(problem)) {
     const auto& config = p.problem.config;
     p.problem.output_gradient = Tensor(DType::BFloat16, p.problem.input.shape());
     const auto out = p.problem.output_gradient.as<Bf16>();
@@ -35,7 +35,7 @@ struct GradientLayer {
     layer.contract = &find_contract(contract);
     layer.accumulators = every_product({AccumulatorKind::Hopper, {}});
   }
-  GradientLayer(const GradientLayer&) = delete;
+  TinyBackward(const TinyBackward&) = delete;
 
   template <class A>
   Values<A> stored_value(Field field) const {
