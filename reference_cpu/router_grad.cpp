@@ -47,8 +47,7 @@ double relative_noise(double noise, const Interval& e) { return e.ref > 0.0 ? no
 /// weights' gradients, 0 for experts not chosen, dL_i = w_i (d_i - sum w_j d_j) = w_i sum over j of w_j (d_i
 /// - d_j): written so, nothing cancels but the differences. Renormalised, the gradients of all other logits
 /// are 0. That holds for any positive e_i / sum e, so the exponentials' errors and the inputs' are those of w
-/// alone: intervals. What an implementation rounds further on is absolute, NUMERICS 5, Gradient of the
-/// logits.
+/// alone: intervals. What an implementation rounds further on is absolute, NUMERICS 5, Gradients.
 void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
                            const Values<Bounded>& logits, std::size_t token,
                            std::span<const std::int32_t> selected, Interval* out) {
