@@ -1,4 +1,5 @@
 #include "harness/contract/worth_threads.h"
+#include "reference_cpu/product/weight_gradient.h"
 #include "reference_cpu/row_sum_torch.h"
 #include "reference_cpu/stages.h"
 #include "reference_cpu/term_sums.h"
@@ -135,19 +136,36 @@ Values<A> weighted_rows(const Layer& layer, const Values<A>& weights) {
 
 namespace {
 
+/// A row of H products among those that one kernel reduces.
+struct ReducedRow {
+  std::int64_t index = 0, rows = 0;
+};
+
+/// Of every slot [S]: all rows at once, in expert order, or those of one expert where experts are computed
+/// one after the other.
+std::vector<ReducedRow> reduced_rows(const Layer& layer) {
+  const bool alone = layer.contract->weight_gradient_rows == RowOrder::BySlot;
+  const auto& gather = layer.routing.gather;
+  std::vector<ReducedRow> of_slot(gather.size());
+  for (std::size_t r = 0; r < gather.size() && !alone; ++r)
+    of_slot[static_cast<std::size_t>(gather[r])] = {static_cast<std::int64_t>(r), std::ssize(gather)};
+  for (std::int64_t expert = 0; expert < layer.config().num_experts && alone; ++expert) {
+    const auto rows = summed_rows(ProductId::down_dw, layer, expert);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      of_slot[static_cast<std::size_t>(gather[static_cast<std::size_t>(rows[i])])] = {
+          static_cast<std::int64_t>(i), std::ssize(rows)};
+  }
+  return of_slot;
+}
+
 /// Any order of the H additions, on a tensor core too.
-Interval sum_of_row(std::span<const Interval> terms, const Layer& layer, std::int64_t) {
-  const PrecisionContract& contract = *layer.contract;
+Interval sum_of_row(std::span<const Interval> terms, const PrecisionContract& contract, const ReducedRow&) {
   return sum_of_terms(terms, product_bound_constant(std::ssize(terms), contract.product_unit_roundoff()),
                       SummedBy::TensorCore, contract);
 }
-
-/// One kernel reduces all rows, or those of one expert where experts are computed one after the other.
-PredictedValue sum_of_row(std::span<const PredictedValue> terms, const Layer& layer, std::int64_t slot) {
-  const auto expert = layer.routing.selected[static_cast<std::size_t>(slot)];
-  const bool alone = layer.contract->weight_gradient_rows == RowOrder::BySlot;
-  return row_sum_torch(terms, alone ? layer.routing.counts[static_cast<std::size_t>(expert)]
-                                    : std::ssize(layer.routing.selected));
+PredictedValue sum_of_row(std::span<const PredictedValue> terms, const PrecisionContract&,
+                          const ReducedRow& row) {
+  return row_sum_torch(terms, row.index, row.rows);
 }
 
 }  // namespace
@@ -157,6 +175,7 @@ Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted) {
   const std::int64_t top_k = layer.config().top_k;
   const auto width = static_cast<std::size_t>(layer.config().hidden_size);
   const std::span<const Bf16> d_output = output_gradient(layer);
+  const std::vector<ReducedRow> rows = reduced_rows(layer);
   Values<A> out(static_cast<std::size_t>(layer.tokens() * top_k));
 #pragma omp parallel for schedule(static) if (worth_threads(unpermuted.size()))
   for (std::size_t slot = 0; slot < out.size(); ++slot) {
@@ -166,7 +185,7 @@ Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted) {
       terms[h] = stored(
           multiply(A::exact(to_float(d_row[h])), unpermuted[slot * width + h], layer.contract->unit_roundoff),
           layer.contract->d_weighted);
-    out[slot] = sum_of_row(terms, layer, static_cast<std::int64_t>(slot));
+    out[slot] = sum_of_row(terms, *layer.contract, rows[slot]);
   }
   return out;
 }
