@@ -88,10 +88,14 @@ std::int64_t width_of(Field field, const Sizes& sizes) {
   return shape.size() < 2 ? 1 : shape.back();
 }
 
+RowRange all_rows(Field field, const Sizes& sizes) { return {0, rows_of(field, sizes)}; }
+
+std::int64_t matrix_rows_of(Field field, const Sizes& sizes) { return extent(row(field).shape[1], sizes); }
+
 std::vector<RowRange> blocks_of(Field field, const Sizes& sizes) {
   const std::int64_t rows = rows_of(field, sizes);
   if (row(field).rows != RowsAre::ExpertMatrix) return {{0, rows}};
-  const std::int64_t matrix = rows / sizes.config.num_experts;
+  const std::int64_t matrix = matrix_rows_of(field, sizes);
   const std::int64_t at_a_time =
       std::max<std::int64_t>(1, kBlockElements / (matrix * width_of(field, sizes))) * matrix;
   std::vector<RowRange> blocks;

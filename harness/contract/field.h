@@ -151,6 +151,12 @@ std::int64_t extent(Dim dim, const Sizes& sizes);
 /// The shape a field must have.
 Shape expected_shape(Field field, const Sizes& sizes);
 
+constexpr std::size_t rank_of(Field field) {
+  std::size_t rank = 0;
+  while (rank < row(field).shape.size() && row(field).shape[rank] != Dim::None) ++rank;
+  return rank;
+}
+
 /// All rows, of all experts where they are an expert's.
 std::int64_t rows_of(Field field, const Sizes& sizes);
 
@@ -164,6 +170,12 @@ struct RowRange {
   std::int64_t count() const { return end - begin; }
   friend bool operator==(const RowRange&, const RowRange&) = default;
 };
+
+/// Every row of a field: what is asked for where it is taken whole.
+RowRange all_rows(Field field, const Sizes& sizes);
+
+/// Rows of one expert's matrix, for fields of RowsAre::ExpertMatrix: row r of the field is expert r / this's.
+std::int64_t matrix_rows_of(Field field, const Sizes& sizes);
 
 /// Elements of a field that are held as intervals at a time, unless one expert's matrix has more.
 inline constexpr std::int64_t kBlockElements = std::int64_t{1} << 22;

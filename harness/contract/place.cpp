@@ -37,36 +37,50 @@ std::string axes_text(const Place& place) {
 
 /// Every place of the field but for its columns.
 std::vector<Place> places(Field field, const Sizes& sizes, const Routing& routing) {
-  const auto& shape = row(field).shape;
   const std::int64_t top_k = sizes.config.top_k;
   const auto selected = [&](std::int64_t slot) {
     return std::int64_t{routing.selected[static_cast<std::size_t>(slot)]};
   };
   std::vector<Place> all;
-  if (shape[0] == Dim::S) {
-    const bool slot_order = field == Field::hidden_states_unpermute;
-    for (std::int64_t r = 0; r < sizes.slots(); ++r) {
-      const std::int64_t slot = slot_order ? r : routing.gather[static_cast<std::size_t>(r)];
-      all.push_back({r, r, slot / top_k, slot % top_k, selected(slot)});
+  const std::int64_t rows = rows_of(field, sizes);
+  switch (row(field).rows) {
+    case RowsAre::ExpertOrder:
+    case RowsAre::Slots:
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const bool slot_order = row(field).rows == RowsAre::Slots;
+        const std::int64_t slot = slot_order ? r : routing.gather[static_cast<std::size_t>(r)];
+        all.push_back({r, r, slot / top_k, slot % top_k, selected(slot)});
+      }
+      break;
+    case RowsAre::Experts:
+      for (std::int64_t e = 0; e < rows; ++e) all.push_back({.index = e, .expert = e});
+      break;
+    case RowsAre::ExpertMatrix: {
+      const std::int64_t matrix = matrix_rows_of(field, sizes);
+      for (std::int64_t r = 0; r < rows; ++r)
+        all.push_back({.index = r, .row = r % matrix, .expert = r / matrix});
+      break;
     }
-  } else if (shape[0] == Dim::E) {
-    for (std::int64_t e = 0; e < sizes.config.num_experts; ++e) all.push_back({.index = e, .expert = e});
-  } else if (shape[1] == Dim::E) {
-    for (std::int64_t i = 0; i < sizes.tokens * sizes.config.num_experts; ++i)
-      all.push_back(
-          {.index = i, .token = i / sizes.config.num_experts, .expert = i % sizes.config.num_experts});
-  } else if (shape[1] == Dim::K) {
-    for (std::int64_t i = 0; i < sizes.slots(); ++i)
-      all.push_back({.index = i, .token = i / top_k, .slot = i % top_k, .expert = selected(i)});
-  } else {
-    for (std::int64_t t = 0; t < sizes.tokens; ++t) all.push_back({.index = t, .token = t});
+    case RowsAre::Tokens: {
+      const auto last = axis_name(field, rank_of(field) - 1);
+      const std::int64_t named = last == "expert" || last == "slot" ? width_of(field, sizes) : 1;
+      for (std::int64_t i = 0; i < rows * named; ++i) {
+        Place place{.index = i, .token = i / named};
+        if (last == "expert") place.expert = i % named;
+        if (last == "slot") {
+          place.slot = i % named;
+          place.expert = selected(i);
+        }
+        all.push_back(place);
+      }
+      break;
+    }
   }
   return all;
 }
 
 std::int64_t columns(Field field, const Sizes& sizes) {
-  const Dim last = row(field).shape[1];
-  return last == Dim::H || last == Dim::I || last == Dim::TwoI ? extent(last, sizes) : 0;
+  return axis_name(field, rank_of(field) - 1) == "col" ? width_of(field, sizes) : 0;
 }
 
 }  // namespace

@@ -17,8 +17,7 @@ std::map<std::string, std::int64_t> parse_place(std::string_view text);
 /// Where an element lies; -1 where the field has no such axis.
 struct Place {
   std::int64_t index = 0;  // in the flat tensor
-  std::int64_t row =
-      -1;  // expert order, for fields with rows of experts; slot order for hidden_states_unpermute
+  std::int64_t row = -1;   // of the whole field in expert or slot order, of the expert's matrix in others
   std::int64_t token = -1;
   std::int64_t slot = -1;
   std::int64_t expert = -1;

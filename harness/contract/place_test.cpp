@@ -34,6 +34,27 @@ TEST_SUITE("place") {
     CHECK(at(Field::gather_indices, "token=0,slot=1").index == 0);
   }
 
+  TEST_CASE("an element of an expert's matrix is found by expert, row and column") {
+    const Place down = at(Field::d_down_proj, "expert=2,row=3,col=1");  // [4, 4, 2]
+    CHECK(down.index == (2 * 4 + 3) * 2 + 1);
+    CHECK(down.expert == 2);
+    CHECK(down.row == 3);
+    CHECK(down.col == 1);
+    CHECK(down.token == -1);
+    CHECK(at(Field::d_gate_up_proj, "col=3, row=2, expert=1").index == (1 * 4 + 2) * 4 + 3);  // [4, 4, 4]
+    CHECK(at(Field::d_gate, "expert=2,col=1").index == 9);                                    // [4, 4]
+    CHECK(at(Field::d_topk_weights, "token=2,expert=3").index == 5);
+    CHECK(at(Field::d_permuted_hidden_states, "token=1,slot=0,col=3").index == 11);
+    CHECK_THROWS_WITH_AS(at(Field::d_down_proj, "row=4,expert=0,col=0"),
+                         "d_down_proj has row 0 to 3, found row=4", UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::d_down_proj, "row=1,col=0"),
+                         "4 places of d_down_proj fit: row=1,expert=0; row=1,expert=1; row=1,expert=2; "
+                         "row=1,expert=3; say more of row, expert, col",
+                         UsageError);
+    CHECK_THROWS_WITH_AS(at(Field::d_down_proj, "token=0,col=0"),
+                         "d_down_proj has no axis 'token'; valid: row, expert, col", UsageError);
+  }
+
   TEST_CASE("what is missing, ambiguous, contradictory or out of range is said") {
     CHECK_THROWS_WITH_AS(at(Field::first_gemm, "token=1,expert=1"),
                          "first_gemm needs a column as well: col=0 to col=3", UsageError);

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "harness/contract/layer.h"
+
 namespace assay {
 namespace {
 
@@ -38,11 +40,16 @@ void gather(std::span<const std::byte> matrix, std::int64_t width, std::size_t b
     }
 }
 
-Tensor cut(const Tensor& tensor, std::span<const std::int64_t> rows, std::span<const std::int64_t> columns) {
-  const std::int64_t width = tensor.shape().size() < 2 ? 1 : tensor.shape()[1];
+/// Entries `first` of the first axis and `columns` of the last, with all between; rank 1 has one column.
+Tensor cut(const Tensor& tensor, std::span<const std::int64_t> first, std::span<const std::int64_t> columns) {
   Shape shape = tensor.shape();
-  shape[0] = static_cast<std::int64_t>(rows.size());
-  if (shape.size() > 1) shape[1] = static_cast<std::int64_t>(columns.size());
+  const std::int64_t width = shape.size() < 2 ? 1 : shape.back();
+  const std::int64_t rows_of_each = shape.size() < 3 ? 1 : shape[1];
+  std::vector<std::int64_t> rows;
+  for (const auto entry : first)
+    for (std::int64_t r = 0; r < rows_of_each; ++r) rows.push_back(entry * rows_of_each + r);
+  shape[0] = static_cast<std::int64_t>(first.size());
+  if (shape.size() > 1) shape.back() = static_cast<std::int64_t>(columns.size());
   Tensor out(tensor.dtype(), std::move(shape));
   if (tensor.size() > 0)
     gather(tensor.bytes(), width, tensor.bytes().size() / static_cast<std::size_t>(tensor.size()), rows,
@@ -74,6 +81,17 @@ ExpertLoader cut_experts(const Problem& problem, const Part& part) {
 bool cuts_columns(const Part& part, const MoeConfig& config) {
   return part.hidden != Stretch{0, config.hidden_size} ||
          part.intermediate != Stretch{0, config.moe_intermediate_size};
+}
+
+/// Whether the field is a sum over what the part drops, so that no piece of it is the part's.
+bool sums_over_dropped(Field field, const Sizes& sizes, const Part& part) {
+  const bool fewer_tokens = std::ssize(part.tokens) != sizes.tokens,
+             fewer_experts = std::ssize(part.experts) != sizes.config.num_experts;
+  return std::ranges::any_of(kProducts, [&](const ProductRow& product) {
+    const bool over_tokens = product.summed == Dim::T || product.summed == Dim::S;
+    return product.made == field &&
+           ((over_tokens && fewer_tokens) || (product.summed == Dim::E && fewer_experts));
+  });
 }
 
 /// Numbers of kept experts; what was no expert stays none; false when a dropped one is named.
@@ -123,9 +141,9 @@ Problem subproblem(const Problem& problem, const Part& part) {
   out.seed = problem.seed;
   const auto columns = indices(part.hidden);
   out.input = cut(problem.input, part.tokens, columns);
+  out.gate = cut(problem.gate, part.experts, columns);
   if (problem.output_gradient.size() > 0)
     out.output_gradient = cut(problem.output_gradient, part.tokens, columns);
-  out.gate = cut(problem.gate, part.experts, columns);
   out.experts = cut_experts(problem, part);
   // Weights that were not cut may stay regenerated.
   if (part.experts.size() == static_cast<std::size_t>(problem.config.num_experts) &&
@@ -157,23 +175,27 @@ std::optional<FieldSet> subfields(const FieldSet& fields, const Sizes& sizes,
       slots.push_back(token * top_k + j);
       if (position(part.experts, selected[static_cast<std::size_t>(slots.back())]) < 0) return std::nullopt;
     }
-  const auto kept = [&](Field field, Dim dim) {
-    if (dim == Dim::T) return part.tokens;
-    if (dim == Dim::E) return part.experts;
-    if (dim == Dim::S) return field == Field::hidden_states_unpermute ? slots : rows;
-    return all(extent(dim, sizes));
+  const auto kept_of_first = [&](RowsAre kind) -> const std::vector<std::int64_t>& {
+    switch (kind) {
+      case RowsAre::Tokens: return part.tokens;
+      case RowsAre::ExpertOrder: return rows;
+      case RowsAre::Slots: return slots;
+      case RowsAre::Experts:
+      case RowsAre::ExpertMatrix: break;
+    }
+    return part.experts;
   };
   FieldSet out;
   for (const auto& what : kFields) {
-    if (what.group != Group::Forward || !fields.has(what.id)) continue;
+    if (given(what.id) || !fields.has(what.id) || sums_over_dropped(what.id, sizes, part)) continue;
     const Tensor& tensor = fields.at(what.id);
     if (tensor.shape() != expected_shape(what.id, sizes) || tensor.dtype() != what.dtype) {
       out.set(what.id, tensor);
       continue;
     }
-    const auto columns =
-        what.shape[1] == Dim::None ? std::vector<std::int64_t>{0} : kept(what.id, what.shape[1]);
-    Tensor piece = cut(tensor, kept(what.id, what.shape[0]), columns);
+    const bool by_expert = rank_of(what.id) == 2 && what.shape[1] == Dim::E;
+    Tensor piece =
+        cut(tensor, kept_of_first(what.rows), by_expert ? part.experts : all(width_of(what.id, sizes)));
     if (what.id == Field::selected_experts &&
         !renumber_experts(piece.as<std::int32_t>(), sizes.config.num_experts, part))
       return std::nullopt;

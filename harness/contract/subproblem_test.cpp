@@ -44,14 +44,20 @@ struct SmallProblem {
     fields.set(Field::router_logits, numbered({3, 4}, 300));
     fields.set(Field::first_gemm, numbered({6, 4}, 400));
     fields.set(Field::hidden_states_unpermute, numbered({6, 4}, 500));
+    problem.output_gradient = numbered({3, 4}, 600);
+    fields.set(Field::d_first_gemm, numbered({6, 4}, 700));
+    fields.set(Field::d_router_logits, numbered({3, 4}, 800));
+    fields.set(Field::d_gate, numbered({4, 4}, 900));
+    fields.set(Field::d_down_proj, numbered({4, 4, 2}, 3000));
+    fields.set(Field::d_input_hidden_states, numbered({3, 4}, 4000));
   }
 };
 
 template <class T>
-Indices bits(std::span<const T> values) {
+Indices bits(std::span<T> values) {
   Indices out;
   for (const auto& v : values) {
-    if constexpr (std::is_same_v<T, Bf16>)
+    if constexpr (std::is_same_v<std::remove_const_t<T>, Bf16>)
       out.push_back(v.bits);
     else
       out.push_back(v);
@@ -94,6 +100,50 @@ TEST_SUITE("subproblem") {
     CHECK(bits(sub.experts(Field::gate_up_proj, 1).values) == Indices{1021, 1022, 1029, 1030});
     CHECK(bits(sub.experts(Field::down_proj, 1).values) == Indices{2011, 2013});
     CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
+  }
+
+  TEST_CASE("gradients are cut with their rows, and left out where they sum over what was dropped") {
+    SmallProblem s;
+    Part part = whole(s.problem.sizes());
+    part.tokens = {1, 2};
+    part.experts = {1, 2, 3};
+    CHECK(bits(subproblem(s.problem, part).output_gradient.as<Bf16>()).front() == 604);
+    auto fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    REQUIRE(fields);
+    CHECK(bits(fields->at(Field::d_first_gemm).as<Bf16>()).front() == 708);
+    CHECK(bits(fields->at(Field::d_router_logits).as<Bf16>()) == Indices{805, 806, 807, 809, 810, 811});
+    for (const Field sum : {Field::d_gate, Field::d_down_proj, Field::d_input_hidden_states})
+      CHECK_FALSE(fields->has(sum));
+    // Nobody chose expert 3 any more: dropped, it takes its matrix with it.
+    std::ranges::copy(Indices{1, 0, 1, 2, 2, 0}, s.selected.begin());
+    std::ranges::copy(s.selected, s.fields.at(Field::selected_experts).as<std::int32_t>().begin());
+    part = whole(s.problem.sizes());
+    part.experts = {0, 1, 2};
+    fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    REQUIRE(fields);
+    CHECK(fields->at(Field::d_gate).shape() == Shape{3, 4});
+    CHECK(bits(fields->at(Field::d_gate).as<Bf16>()).back() == 911);
+    CHECK(fields->at(Field::d_down_proj).shape() == Shape{3, 4, 2});
+    CHECK(bits(fields->at(Field::d_down_proj).as<Bf16>()).back() == 3023);
+    CHECK_FALSE(fields->has(Field::d_input_hidden_states));
+    part.experts = {0, 1, 2, 3};
+    fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    REQUIRE(fields);
+    CHECK(bits(fields->at(Field::d_input_hidden_states).as<Bf16>()).back() == 4011);
+  }
+
+  TEST_CASE("an expert in the middle takes its own matrix out of a gradient") {
+    SmallProblem s;
+    std::ranges::copy(Indices{0, 2, 0, 2, 2, 3}, s.selected.begin());
+    std::ranges::copy(s.selected, s.fields.at(Field::selected_experts).as<std::int32_t>().begin());
+    Part part = whole(s.problem.sizes());
+    part.experts = {0, 2, 3};
+    const auto fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
+    REQUIRE(fields);
+    Indices kept;
+    for (std::int64_t i = 0; i < 32; ++i)
+      if (i / 8 != 1) kept.push_back(3000 + i);
+    CHECK(bits(fields->at(Field::d_down_proj).as<Bf16>()) == kept);
   }
 
   TEST_CASE("a kept token's expert cannot be dropped, and a wrong count stays as wrong") {

@@ -11,15 +11,25 @@ namespace {
 constexpr std::int64_t kRows = 8,
                        kColumns = 8;  // of the sample: enough for a median, and few experts' weights to load
 
+/// Where a flat tensor holds the element.
+std::int64_t flat_index(const CompareContext& context, const Element& element) {
+  std::int64_t index = 0;
+  const Shape shape = expected_shape(context.field, context.sizes);
+  for (std::size_t axis = 0; axis < shape.size(); ++axis)
+    index = index * shape[axis] + element.at[axis].second;
+  return index;
+}
+
 /// Flat indices spread over rows and columns; the last one is the worst element's, where there is one.
-std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width, const std::optional<Element>& worst) {
+std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width,
+                                 const std::optional<std::int64_t>& worst) {
   std::vector<std::int64_t> elements;
   const std::int64_t some_rows = std::min(rows, kRows), some_columns = std::min(width, kColumns);
   for (std::int64_t r = 0; r < some_rows; ++r)
     for (std::int64_t c = 0; c < some_columns; ++c)
       elements.push_back((2 * r + 1) * rows / (2 * some_rows) * width +
                          (2 * c + 1) * width / (2 * some_columns));
-  if (worst) elements.push_back(worst->at[0].second * width + worst->at[1].second);
+  if (worst) elements.push_back(*worst);
   return elements;
 }
 
@@ -27,9 +37,11 @@ std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width, const st
 
 void account_for_bounds(const CompareContext& context, std::span<const Interval> reference,
                         Reference& accounts, Mode mode, Judgement& judgement) {
-  const Shape shape = expected_shape(context.field, context.sizes);
-  if (shape.size() != 2 || reference.empty()) return;
-  const auto elements = sample(shape[0], shape[1], judgement.worst);
+  if (reference.empty()) return;
+  std::optional<std::int64_t> worst_at;
+  if (judgement.worst) worst_at = flat_index(context, *judgement.worst);
+  const auto elements =
+      sample(rows_of(context.field, context.sizes), width_of(context.field, context.sizes), worst_at);
   BoundAccount account = accounts.bound_account(context.field, mode, elements);
   BoundsUsed& used = judgement.bounds;
   used.a_priori = std::move(account.a_priori);

@@ -54,11 +54,6 @@ Element element(const CompareContext& context, std::int64_t index, Bf16 out, con
   return e;
 }
 
-std::int64_t columns(const CompareContext& context) {
-  const Shape shape = expected_shape(context.field, context.sizes);
-  return shape.size() < 2 ? 1 : element_count(Shape(shape.begin() + 1, shape.end()));
-}
-
 }  // namespace
 
 bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
@@ -78,17 +73,40 @@ CellTest test_cell(const Bf16* out, const Interval* reference, int count) {
   return cell;
 }
 
+bool rows_have_experts(const CompareContext& context) {
+  switch (row(context.field).rows) {
+    case RowsAre::Tokens: return false;
+    case RowsAre::ExpertOrder:
+    case RowsAre::Slots: return context.routing != nullptr;
+    case RowsAre::Experts:
+    case RowsAre::ExpertMatrix: break;
+  }
+  return true;
+}
+
 std::int64_t expert_of_row(const CompareContext& context, std::int64_t row) {
-  if (context.routing == nullptr || assay::row(context.field).shape[0] != Dim::S) return -1;
-  const bool slots = context.field == Field::hidden_states_unpermute;
-  if (slots) return context.routing->selected[static_cast<std::size_t>(row)];
-  const auto& offsets = context.routing->offsets;
-  return std::upper_bound(offsets.begin(), offsets.end(), row) - offsets.begin() - 1;
+  if (!rows_have_experts(context)) return -1;
+  switch (assay::row(context.field).rows) {
+    case RowsAre::Tokens: break;
+    case RowsAre::ExpertOrder: {
+      const auto& offsets = context.routing->offsets;
+      return std::upper_bound(offsets.begin(), offsets.end(), row) - offsets.begin() - 1;
+    }
+    case RowsAre::Slots: return context.routing->selected[static_cast<std::size_t>(row)];
+    case RowsAre::Experts: return row;
+    case RowsAre::ExpertMatrix: return row / matrix_rows_of(context.field, context.sizes);
+  }
+  return -1;
+}
+
+std::int64_t slot_of_row(const CompareContext& context, std::int64_t row) {
+  const RowsAre kind = assay::row(context.field).rows;
+  if (context.routing == nullptr || (kind != RowsAre::Slots && kind != RowsAre::ExpertOrder)) return -1;
+  return kind == RowsAre::Slots ? row : context.routing->gather[static_cast<std::size_t>(row)];
 }
 
 std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index) {
   std::vector<std::pair<std::string, std::int64_t>> at;
-  const auto& dims = assay::row(context.field).shape;
   const Shape shape = expected_shape(context.field, context.sizes);
   std::int64_t rest = index;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
@@ -96,11 +114,10 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
               {std::string(axis_name(context.field, axis)), rest % std::max<std::int64_t>(shape[axis], 1)});
     rest /= std::max<std::int64_t>(shape[axis], 1);
   }
-  if (context.routing != nullptr && dims[0] == Dim::S && dims[1] != Dim::None) {
-    const std::int64_t row = at[0].second;
+  if (shape.size() < 2) return at;
+  const std::int64_t row = at[0].second;
+  if (const std::int64_t slot = slot_of_row(context, row); slot >= 0) {
     at.emplace_back("expert", expert_of_row(context, row));
-    const bool slots = context.field == Field::hidden_states_unpermute;
-    const std::int64_t slot = slots ? row : context.routing->gather[static_cast<std::size_t>(row)];
     at.emplace_back("token", slot / context.sizes.config.top_k);
   }
   return at;
@@ -110,11 +127,11 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
                           std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
   Judgement result;
-  const std::int64_t width = columns(context);
+  const std::int64_t width = width_of(context.field, context.sizes);
   const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width,
                      tiles = (width + kCellColumns - 1) / kCellColumns;
   result.elements = static_cast<std::int64_t>(out.size());
-  const bool by_expert = assay::row(context.field).shape[0] == Dim::S && context.routing != nullptr;
+  const bool by_expert = rows_have_experts(context);
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
   std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
   std::int64_t rejected = 0, non_finite = 0, mismatched = 0;

@@ -44,7 +44,13 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
 /// Axis names and indices of flat element `index`; adds expert and token where a row has them.
 std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index);
 
-/// The expert that row `row` of a [S, *] field belongs to, or -1.
+/// Whether each row of the field belongs to one expert; rows of slots do where the routing is known.
+bool rows_have_experts(const CompareContext& context);
+
+/// The expert that row `row` of the field belongs to, or -1.
 std::int64_t expert_of_row(const CompareContext& context, std::int64_t row);
+
+/// The flat slot t * K + j of row `row`, or -1 where rows are no slots or the routing is not known.
+std::int64_t slot_of_row(const CompareContext& context, std::int64_t row);
 
 }  // namespace assay

@@ -87,15 +87,17 @@ void add_worst(std::vector<StatisticalTest>& tests, const Measure& measure,
   tests.push_back(finished(std::move(test), worst_chance, share));
 }
 
-bool rows_by_expert(const CompareContext& c) {
-  return row(c.field).shape[0] == Dim::S && c.routing != nullptr;
-}
-
-/// Row stretches of tiles: 128 rows, and no tile reaches into the next expert where rows are in expert order.
+/// Row stretches of tiles: 128 rows, and no tile reaches into the next expert where rows are in expert order
+/// or an expert's matrix.
 std::vector<std::pair<std::int64_t, std::int64_t>> row_stretches(const CompareContext& c, std::int64_t rows) {
   std::vector<std::int64_t> borders = {0, rows};
-  if (rows_by_expert(c) && c.field != Field::hidden_states_unpermute)
+  if (row(c.field).rows == RowsAre::ExpertOrder && c.routing != nullptr)
     borders.assign(c.routing->offsets.begin(), c.routing->offsets.end());
+  if (row(c.field).rows == RowsAre::ExpertMatrix) {
+    borders.clear();
+    for (std::int64_t begin = 0; begin <= rows; begin += matrix_rows_of(c.field, c.sizes))
+      borders.push_back(begin);
+  }
   std::vector<std::pair<std::int64_t, std::int64_t>> stretches;
   for (std::size_t i = 0; i + 1 < borders.size(); ++i)
     for (std::int64_t begin = borders[i]; begin < borders[i + 1]; begin += kCellColumns)
@@ -110,7 +112,7 @@ std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context,
   std::vector<FamilyMember> field(1), experts, tiles, columns;
   field[0].over = kWholeField;
   std::vector<std::size_t> expert_of(static_cast<std::size_t>(sums.rows)), stretch_of(expert_of.size());
-  if (rows_by_expert(c)) {
+  if (rows_have_experts(c)) {
     std::map<std::int64_t, std::size_t> seen;
     for (std::int64_t r = 0; r < sums.rows; ++r) {
       const std::int64_t expert = expert_of_row(c, r);
@@ -205,14 +207,8 @@ std::vector<Tally> token_units(const CompareContext& c, const FieldSums& sums) {
     std::uint64_t key = 0;
   };
   std::vector<Token> tokens(static_cast<std::size_t>(c.sizes.tokens));
-  const bool slots = row(c.field).shape[0] == Dim::S;
   for (std::int64_t r = 0; r < sums.rows; ++r) {
-    std::int64_t token = r;
-    if (slots) {
-      const std::int64_t slot =
-          c.field == Field::hidden_states_unpermute ? r : c.routing->gather[static_cast<std::size_t>(r)];
-      token = slot / c.sizes.config.top_k;
-    }
+    const std::int64_t slot = slot_of_row(c, r), token = slot < 0 ? r : slot / c.sizes.config.top_k;
     auto& unit = tokens[static_cast<std::size_t>(token)];
     unit.key += sums.row_keys[static_cast<std::size_t>(r)];
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)

@@ -67,9 +67,8 @@ FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out
   FieldRows field;
   field.out = out;
   field.reference = reference;
-  const Shape shape = expected_shape(context.field.field, context.field.sizes);
-  field.rows = shape.empty() ? 0 : shape[0];
-  field.width = field.rows == 0 ? 0 : static_cast<std::int64_t>(out.size()) / field.rows;
+  field.width = width_of(context.field.field, context.field.sizes);
+  field.rows = static_cast<std::int64_t>(out.size()) / field.width;
   // Weights come from few logits, and recur.
   field.carried = context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights;
   if (context.dependence == Dependence::Classes) field.classes = context.classes;

@@ -55,9 +55,8 @@ std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
                                              std::span<const Interval> reference,
                                              std::span<const PredictedBits> predicted) {
   std::vector<VacuityCheck> checks;
-  const Shape shape = expected_shape(context.field, context.sizes);
   if (reference.empty()) return checks;
-  const auto width = reference.size() / static_cast<std::size_t>(shape[0]);
+  const auto width = static_cast<std::size_t>(width_of(context.field, context.sizes));
   for (const Copy& copy : kCopies) checks.push_back(shown(copy, reference, predicted, width));
   return checks;
 }

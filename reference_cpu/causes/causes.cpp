@@ -158,9 +158,8 @@ Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> 
   evidence.layer = &layer;
   evidence.out = out;
   evidence.plain = std::move(plain);
-  const Shape shape = expected_shape(field, layer.problem->sizes());
-  evidence.rows = shape[0];
-  evidence.width = shape[1];
+  evidence.rows = rows_of(field, layer.problem->sizes());
+  evidence.width = width_of(field, layer.problem->sizes());
   auto stored = evidence.plain;
   store_field<Predicted>(field, layer, stored);
   evidence.reference.resize(out.size());

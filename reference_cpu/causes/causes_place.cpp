@@ -53,9 +53,20 @@ std::string last_rows(std::int64_t count, bool last) {
   return count == 1 ? fmt::format("the {} row", end) : fmt::format("the {} {} rows", end, count);
 }
 
-/// Rows of a field in expert order, by what they have in common: an expert, the end of every expert, a token.
+/// Where each expert's rows begin, and the end: of a field in expert order, or of experts' matrices.
+std::vector<std::int64_t> borders_of_experts(const Evidence& evidence) {
+  if (row(evidence.field).rows == RowsAre::ExpertOrder) return evidence.layer->routing.offsets;
+  const Sizes sizes = evidence.layer->problem->sizes();
+  std::vector<std::int64_t> borders;
+  for (std::int64_t e = 0; e <= sizes.config.num_experts; ++e)
+    borders.push_back(e * matrix_rows_of(evidence.field, sizes));
+  return borders;
+}
+
+/// Rows that belong to experts, by what they have in common: an expert, the end of every expert, a token.
 std::string routed_rows(const Evidence& evidence, const std::vector<std::int64_t>& rows) {
-  const auto& offsets = evidence.layer->routing.offsets;
+  const std::vector<std::int64_t> offsets = borders_of_experts(evidence);
+  const bool matrices = row(evidence.field).rows == RowsAre::ExpertMatrix;
   std::map<std::int64_t, std::vector<std::int64_t>> by_expert;
   std::int64_t busy = 0;
   for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
@@ -80,6 +91,11 @@ std::string routed_rows(const Evidence& evidence, const std::vector<std::int64_t
       return fmt::format("for expert {}", expert);
     for (const bool last : {true, false})
       if (at_end(expert, last)) return fmt::format("in {} of expert {}", last_rows(count, last), expert);
+    if (matrices) {
+      auto inside = mine;
+      for (auto& r : inside) r -= offsets[static_cast<std::size_t>(expert)];
+      return fmt::format("in {} of expert {}", listed("row", "rows", inside, size(expert)), expert);
+    }
     return fmt::format("in {} (expert {})", listed("row", "rows", mine, evidence.rows), expert);
   }
   for (const bool last : {true, false}) {
@@ -103,6 +119,8 @@ std::string routed_rows(const Evidence& evidence, const std::vector<std::int64_t
   }
   if (whole && static_cast<std::int64_t>(experts.size()) < busy)
     return "for " + listed("expert", "experts", experts, busy);
+  if (matrices)
+    return fmt::format("in {} rows of {}", rows.size(), listed("expert", "experts", experts, busy));
   const auto top_k = evidence.layer->config().top_k;
   const auto token = [&](std::int64_t r) {
     return evidence.layer->routing.gather[static_cast<std::size_t>(r)] / top_k;
@@ -116,11 +134,13 @@ std::string routed_rows(const Evidence& evidence, const std::vector<std::int64_t
 std::string in_words(const Evidence& evidence, const Window& window) {
   std::string words;
   if (static_cast<std::int64_t>(window.rows.size()) < evidence.rows) {
-    const Dim axis = row(evidence.field).shape[0];
-    const bool expert_order = axis == Dim::S && evidence.field != Field::hidden_states_unpermute;
-    words = expert_order     ? routed_rows(evidence, window.rows)
-            : axis == Dim::S ? "in " + listed("slot", "slots", window.rows, evidence.rows)
-                             : "for " + listed("token", "tokens", window.rows, evidence.rows);
+    switch (row(evidence.field).rows) {
+      case RowsAre::ExpertOrder:
+      case RowsAre::ExpertMatrix: words = routed_rows(evidence, window.rows); break;
+      case RowsAre::Slots: words = "in " + listed("slot", "slots", window.rows, evidence.rows); break;
+      case RowsAre::Tokens: words = "for " + listed("token", "tokens", window.rows, evidence.rows); break;
+      case RowsAre::Experts: words = "for " + listed("expert", "experts", window.rows, evidence.rows); break;
+    }
   }
   if (static_cast<std::int64_t>(window.columns.size()) < evidence.width)
     words += fmt::format("{}in {}", words.empty() ? "" : ", ",
@@ -207,14 +227,18 @@ ErrorPlace find_place(const Evidence& evidence) {
 
 std::vector<std::int64_t> tokens_to_try(const Evidence& evidence, std::int64_t most) {
   const std::int64_t tokens = evidence.layer->tokens(), top_k = evidence.layer->config().top_k;
-  const bool by_token = evidence.rows == tokens && row(evidence.field).shape[0] == Dim::T;
   std::vector<std::int64_t> wrong(static_cast<std::size_t>(tokens));
-  for (std::size_t i = 0; i < evidence.significant.size(); ++i) {
+  const auto token_of = [&](std::size_t r) -> std::size_t {
+    const auto slot = row(evidence.field).rows == RowsAre::Slots
+                          ? r
+                          : static_cast<std::size_t>(evidence.layer->routing.gather[r]);
+    return slot / static_cast<std::size_t>(top_k);
+  };
+  const RowsAre kind = row(evidence.field).rows;
+  const bool by_expert = kind == RowsAre::Experts || kind == RowsAre::ExpertMatrix;  // sums over all tokens
+  for (std::size_t i = 0; i < evidence.significant.size() && !by_expert; ++i) {
     const auto r = i / static_cast<std::size_t>(evidence.width);
-    const std::int64_t slot = evidence.field == Field::hidden_states_unpermute || by_token
-                                  ? static_cast<std::int64_t>(r)
-                                  : evidence.layer->routing.gather[r];
-    wrong[static_cast<std::size_t>(by_token ? slot : slot / top_k)] += evidence.significant[i];
+    wrong[kind == RowsAre::Tokens ? r : token_of(r)] += evidence.significant[i];
   }
   return thinned(all_of(tokens), wrong, most);
 }

@@ -14,6 +14,24 @@
 namespace assay {
 namespace {
 
+std::string_view row_word(Field field) {
+  switch (row(field).rows) {
+    case RowsAre::Tokens: return "token";
+    case RowsAre::Slots: return "slot";
+    case RowsAre::Experts: return "expert";
+    case RowsAre::ExpertOrder:
+    case RowsAre::ExpertMatrix: break;
+  }
+  return "row";
+}
+
+/// "7", or "2 of expert 1" where rows are an expert's.
+std::string row_number(const Evidence& evidence, std::int64_t r) {
+  if (row(evidence.field).rows != RowsAre::ExpertMatrix) return fmt::format("{}", r);
+  const std::int64_t matrix = matrix_rows_of(evidence.field, evidence.layer->problem->sizes());
+  return fmt::format("{} of expert {}", r % matrix, r / matrix);
+}
+
 constexpr std::int64_t kFewElements = 8;  // at most so many flipped bits are a flip, not noise
 constexpr std::size_t kSoughtRows = 256;  // wrong rows whose origin is looked for
 constexpr std::int64_t kShifts[] = {1, 2, 4, 8, 16, 32, 64, 128};
@@ -77,16 +95,13 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
   auto sentence = fmt::format("one bit each of {} elements is flipped", flipped.size());
   if (same_bit) sentence = fmt::format("bit {} of {} elements is flipped", bit, flipped.size());
   if (flipped.size() == 1)
-    sentence = fmt::format("bit {} of one element is flipped (row {}, column {})", bit, flipped[0] / width,
-                           flipped[0] % width);
+    sentence =
+        fmt::format("bit {} of one element is flipped (row {}, column {})", bit,
+                    row_number(evidence, static_cast<std::int64_t>(flipped[0] / width)), flipped[0] % width);
   all.push_back({"bit_flip", std::move(sentence), by_element([&evidence](std::int64_t r, std::int64_t c) {
                    return evidence.out[index(evidence, r, c)];
                  }),
                  true});
-}
-
-std::string_view row_word(Field field) {
-  return row(field).shape[0] == Dim::T ? "token" : field == Field::hidden_states_unpermute ? "slot" : "row";
 }
 
 std::uint64_t hash_row(std::span<const Bf16> bits) {
@@ -136,7 +151,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   }
   // The same token under another expert's weights is another expert, not another row.
   if ((fields_of(evidence.field) & hypothesis_fields::kProducts) != 0 &&
-      row(evidence.field).shape[0] == Dim::S) {
+      row(evidence.field).rows == RowsAre::ExpertOrder) {
     const auto token = [&](std::int64_t r) {
       return evidence.layer->routing.gather[static_cast<std::size_t>(r)] / evidence.layer->config().top_k;
     };
@@ -149,15 +164,17 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   const auto word = row_word(evidence.field);
   std::string sentence;
   if (origin.size() == 1)
-    sentence = fmt::format("{} {} holds the result of {} {}", word, first, word, its);
+    sentence = fmt::format("{} {} holds the result of {} {}", word, row_number(evidence, first), word,
+                           row_number(evidence, its));
   else if (origin.size() == 2 && origin.contains(its) && origin.at(its) == first)
-    sentence = fmt::format("{}s {} and {} are exchanged", word, first, its);
+    sentence = fmt::format("{}s {} and {} are exchanged", word, row_number(evidence, first),
+                           row_number(evidence, its));
   else if (offset)
     sentence = fmt::format("{} {}s hold the result of the {} {} {}", origin.size(), word, word,
                            std::abs(its - first), its > first ? "further on" : "before");
   else
     sentence = fmt::format("{} {}s hold the results of others ({} {} that of {} {})", origin.size(), word,
-                           word, first, word, its);
+                           word, row_number(evidence, first), word, row_number(evidence, its));
   const bool weights = evidence.field == Field::topk_weights;
   all.push_back({weights ? "weights_of_token" : "moved_rows", std::move(sentence),
                  by_element([&evidence, origin](std::int64_t r, std::int64_t c) {
