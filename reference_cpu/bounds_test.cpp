@@ -260,9 +260,10 @@ TEST_SUITE("bounds") {
         make_reference(problem, upstream, find_contract("hf"), every_product(assumed), true);
     const auto declared =
         make_reference(problem, upstream, find_contract("hf"), {kHopper, kHopper, kHopper}, true);
-    undeclared->predicted(Field::first_gemm, Mode::Isolated);  // resolves the split
-    const auto wide = undeclared->bounded(Field::first_gemm, Mode::Isolated),
-               narrow = declared->bounded(Field::first_gemm, Mode::Isolated);
+    const RowRange rows = all_rows(Field::first_gemm, problem.sizes());
+    undeclared->predicted(Field::first_gemm, Mode::Isolated, rows);  // resolves the split
+    const auto wide = undeclared->bounded(Field::first_gemm, Mode::Isolated, rows),
+               narrow = declared->bounded(Field::first_gemm, Mode::Isolated, rows);
     std::int64_t narrower = 0;
     for (std::size_t i = 0; i < wide.size(); ++i) narrower += width(narrow[i]) < 0.5 * width(wide[i]);
     CHECK(narrower > static_cast<std::int64_t>(wide.size()) / 2);

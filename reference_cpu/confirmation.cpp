@@ -37,16 +37,18 @@ std::int64_t expert_of(Field field, const Layer& layer, std::int64_t r) {
   return r / extent(row(field).shape[1], layer.problem->sizes());
 }
 
-/// Rows to compare, in chunks of one expert each.
+/// Rows to compare, in chunks of one expert each: of the whole field every so many, so that the work does not
+/// depend on how it is cut.
 std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange rows) {
   const std::int64_t most =
       std::max<std::int64_t>(1, kMostWork / std::max<std::int64_t>(1, work_of_row(field, layer)));
-  const std::int64_t step = (rows.count() + most - 1) / most;
+  const std::int64_t step =
+      std::max<std::int64_t>(1, (rows_of(field, layer.problem->sizes()) + most - 1) / most);
   const std::int64_t at_once =
       std::max<std::int64_t>(1, kChunkElements / width_of(field, layer.problem->sizes()));
   std::vector<std::vector<std::int32_t>> all;
   std::int64_t last_expert = -1;
-  for (std::int64_t r = rows.begin; r < rows.end; r += step) {
+  for (std::int64_t r = (rows.begin + step - 1) / step * step; r < rows.end; r += step) {
     const std::int64_t expert = expert_of(field, layer, r);
     if (expert != last_expert || std::ssize(all.back()) == at_once) all.emplace_back();
     all.back().push_back(static_cast<std::int32_t>(r));

@@ -35,7 +35,8 @@ TEST_SUITE("confirmation") {
       std::int64_t values = 0;
       for (const FieldRow& field : kFields)
         for (const Mode mode : {Mode::Isolated, Mode::Chained})
-          if (has_values(field)) values += std::ssize(reference->bounded(field.id, mode));
+          if (has_values(field))
+            values += std::ssize(reference->bounded(field.id, mode, all_rows(field.id, problem.sizes())));
       CHECK(reference->confirmed().of == values);
       CHECK(reference->confirmed().values == values);
     }

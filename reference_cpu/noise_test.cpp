@@ -70,7 +70,7 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
       continue;
     const auto out = candidate.fields.at(what.id).as<Bf16>();
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
-      const auto bounded = reference->bounded(what.id, mode);
+      const auto bounded = reference->bounded(what.id, mode, all_rows(what.id, problem.sizes()));
       Spread& spread = all[fmt::format("{} {}", what.name, mode == Mode::Isolated ? "isolated" : "chained")];
       for (std::size_t i = 0; i < out.size(); ++i) {
         const Interval at = stored(bounded[i], Store::Bf16);

@@ -62,16 +62,18 @@ class ReferenceRun final : public Reference {
     }
   }
 
-  LargeVector<Interval> bounded(Field field, Mode mode) override {
+  LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) override {
+    expect_all_rows(field, rows);
     auto values = [&] {
       const PhaseTimer timer(fmt::format("bounded {}", name(field)));
       return evaluated<Bounded>(field, mode);
     }();
-    confirm(field, mode, values);
+    confirm(field, mode, rows, values);
     return values;
   }
 
-  LargeVector<PredictedBits> predicted(Field field, Mode mode) override {
+  LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
+    expect_all_rows(field, rows);
     if (!predict_) return {};
     const PhaseTimer timer(fmt::format("predicted {}", name(field)));
     auto values = evaluated<Predicted>(field, mode);
@@ -144,6 +146,13 @@ class ReferenceRun final : public Reference {
   }
 
  private:
+  void expect_all_rows(Field field, RowRange rows) const {
+    const RowRange all = all_rows(field, layer_.problem->sizes());
+    if (rows != all)
+      throw InputError(fmt::format("expected rows {} to {} of {}, all of it, found {} to {}", all.begin,
+                                   all.end, name(field), rows.begin, rows.end));
+  }
+
   /// The rounded fields between the last ones that the candidate wrote and this one, the nearest first.
   std::vector<Field> unwritten_before(Field field) const {
     std::vector<Field> missing;
@@ -195,13 +204,12 @@ class ReferenceRun final : public Reference {
     return find_causes(right.evidence(field), trials, unwritten);
   }
 
-  void confirm(Field field, Mode mode, const Values<Bounded>& values) {
+  void confirm(Field field, Mode mode, RowRange rows, const Values<Bounded>& values) {
     const PhaseTimer timer("plain layer");
     StepReads reads{};
     for (const Field from : upstream_of(field))
       reads[static_cast<std::size_t>(from)] = &bounded_.in(mode).value(from);
-    const auto more = confirm_by_plain_layer(field, layer(mode), reads, values,
-                                             {0, rows_of(field, layer_.problem->sizes())});
+    const auto more = confirm_by_plain_layer(field, layer(mode), reads, values, rows);
     confirmed_.values += more.values;
     confirmed_.of += more.of;
   }

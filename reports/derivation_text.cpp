@@ -65,11 +65,12 @@ std::string values_text(const Derivation& d) {
          "", listed});
   }
   if (d.predicted)
-    lines.rows.push_back(
-        {"predicted",
-         d.predicted->undetermined ? "undetermined" : value_text(to_float(Bf16{d.predicted->bits})),
-         fmt::format("0x{:04x}", d.predicted->bits),
-         d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
+    lines.rows.push_back({"predicted",
+                          d.predicted->undetermined
+                              ? "undetermined"
+                              : value_text(to_float(Bf16{static_cast<std::uint16_t>(d.predicted->bits)})),
+                          fmt::format("0x{:04x}", d.predicted->bits),
+                          d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
   return lines.text(2);
 }
 

@@ -55,8 +55,8 @@ TEST_SUITE("explain") {
           if (!candidate.fields.has(field)) continue;
           for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
             const auto reference = make_reference(problem, upstream, contract, accumulators, true);
-            const auto intervals = reference->bounded(field, mode);
-            const auto predicted = reference->predicted(field, mode);
+            const auto intervals = reference->bounded(field, mode, all_rows(field, problem.sizes()));
+            const auto predicted = reference->predicted(field, mode, all_rows(field, problem.sizes()));
             const std::int64_t size = candidate.fields.at(field).size();
             for (const std::int64_t index : {size / 3, size - 1}) {
               CAPTURE(fixture);
@@ -104,8 +104,9 @@ TEST_SUITE("explain") {
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto upstream = usable_upstream(problem, candidate.fields);
     for (const char* accumulator : {"hopper_any_split", "hopper"}) {
-      const auto intervals = make_reference(problem, upstream, contract, all(accumulator), true)
-                                 ->bounded(Field::first_gemm, Mode::Isolated);
+      const auto intervals =
+          make_reference(problem, upstream, contract, all(accumulator), true)
+              ->bounded(Field::first_gemm, Mode::Isolated, all_rows(Field::first_gemm, problem.sizes()));
       const std::int64_t index = 1234;
       const auto d = explain(
           problem, candidate, contract, all(accumulator), true,
@@ -186,7 +187,7 @@ TEST_SUITE("explain") {
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto intervals =
         make_reference(problem, usable_upstream(problem, candidate.fields), contract, all("hopper"), true)
-            ->bounded(Field::first_gemm, Mode::Isolated);
+            ->bounded(Field::first_gemm, Mode::Isolated, all_rows(Field::first_gemm, problem.sizes()));
     const auto out = candidate.fields.at(Field::first_gemm).as<Bf16>();
     const auto ask = [&](std::size_t index, bool binding) {
       return explain(

@@ -33,13 +33,13 @@ class ChangedReference final : public Reference {
   using Change = void (*)(Field field, Interval& x);
   ChangedReference(std::unique_ptr<Reference> real, Change change)
       : real_(std::move(real)), change_(change) {}
-  LargeVector<Interval> bounded(Field field, Mode mode) override {
-    auto values = real_->bounded(field, mode);
+  LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) override {
+    auto values = real_->bounded(field, mode, rows);
     for (auto& x : values) change_(field, x);
     return values;
   }
-  LargeVector<PredictedBits> predicted(Field field, Mode mode) override {
-    return real_->predicted(field, mode);
+  LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
+    return real_->predicted(field, mode, rows);
   }
   std::vector<std::int32_t> expected_integers(Field field) override {
     return real_->expected_integers(field);

@@ -48,8 +48,9 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
   for (auto& field : result.fields) {
     if (field.verdict != Verdict::Passed) continue;
     const CompareContext context{field.field, problem.sizes(), &reference->routing()};
-    field.isolated = compare_float64(context, fields.at(field.field).as<double>(),
-                                     reference->bounded(field.field, Mode::Isolated));
+    field.isolated = compare_float64(
+        context, fields.at(field.field).as<double>(),
+        reference->bounded(field.field, Mode::Isolated, all_rows(field.field, problem.sizes())));
     field.verdict = field.isolated.verdict;
     result.verdict = worst(result.verdict, field.verdict);
   }

@@ -28,8 +28,9 @@ TEST_SUITE("promises") {
       Upstream upstream;
       upstream.fields = &candidate.fields;
       upstream.usable.fill(true);
-      const auto intervals = make_reference(problem, upstream, find_contract("hf"), {}, false)
-                                 ->bounded(Field::intermediate, Mode::Isolated);
+      const auto intervals =
+          make_reference(problem, upstream, find_contract("hf"), {}, false)
+              ->bounded(Field::intermediate, Mode::Isolated, all_rows(Field::intermediate, problem.sizes()));
       auto values = candidate.fields.at(Field::intermediate).as<Bf16>();
       for (std::size_t i = 0; moved == 0 && i < values.size(); ++i) {
         const Bf16 low = round_to_bf16(intervals[i].low);

@@ -47,7 +47,7 @@ struct Interval {
 
 /// The stored bits that the declared arithmetic gives, or "undetermined" outside what was measured.
 struct PredictedBits {
-  std::uint16_t bits = 0;
+  std::uint32_t bits = 0;  // 16 of a bf16 field, 32 of a float32 one
   bool undetermined = false;
 };
 
@@ -84,11 +84,12 @@ class Reference {
  public:
   virtual ~Reference() = default;
 
-  /// [elements of field] for a rounded bf16 field.
-  virtual LargeVector<Interval> bounded(Field field, Mode mode) = 0;
-  /// The same field's stored bits on the declared accumulators; empty when no accumulator is declared or
+  /// [rows, width of field] for a rounded field: a block of blocks_of(field), or all_rows(field) where that
+  /// is one block. Throws InputError for rows that the reference does not make by themselves.
+  virtual LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) = 0;
+  /// The same rows' stored bits on the declared accumulators; empty when no accumulator is declared or
   /// assumed.
-  virtual LargeVector<PredictedBits> predicted(Field field, Mode mode) = 0;
+  virtual LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) = 0;
   /// token_counts_by_expert and gather_indices of the replayed routing.
   virtual std::vector<std::int32_t> expected_integers(Field field) = 0;
   /// Predicted selected_experts with torch's order of ties, from the candidate's logits or from the inputs.

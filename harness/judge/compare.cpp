@@ -268,7 +268,7 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   result.as_predicted = result.elements - undetermined - differing;
   if (differing > 0) {
     const Bf16 value = out[static_cast<std::size_t>(first)],
-               expected{predicted[static_cast<std::size_t>(first)].bits};
+               expected{static_cast<std::uint16_t>(predicted[static_cast<std::size_t>(first)].bits)};
     Element e;
     e.at = locate(context, first);
     e.out = to_float(value);

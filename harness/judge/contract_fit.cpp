@@ -157,8 +157,8 @@ class Fit {
     for (const auto& [kept, member] : kKept)
       if ((contract.*member == Store::Unrounded || member == unread) && kept != field)
         read.usable[static_cast<std::size_t>(kept)] = false;
-    const auto predicted =
-        factory_(problem_, read, contract, accumulators_, true)->predicted(field, Mode::Isolated);
+    const auto predicted = factory_(problem_, read, contract, accumulators_, true)
+                               ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
     const auto out = upstream_.fields->at(field).as<Bf16>();
     std::vector<bool> as_predicted(out.size());
     for (std::size_t i = 0; i < out.size(); ++i)

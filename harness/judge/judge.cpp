@@ -184,7 +184,8 @@ class Judge {
         bits = result.isolated_bits;
         continue;
       }
-      const auto reference = reference_->bounded(result.field, mode);
+      const RowRange rows = all_rows(result.field, problem_.sizes());
+      const auto reference = reference_->bounded(result.field, mode, rows);
       const auto statistics = statistics_context(result.field, mode);
       const auto by_engine = cells_by_engine(statistics, out, reference);
       judgement = compare_rounded(context(result.field), out, reference, by_engine);
@@ -193,7 +194,7 @@ class Judge {
         const PhaseTimer timer("statistics");
         judgement.statistics = field_statistics(statistics, out, reference, by_engine);
       }
-      const auto predicted = reference_->predicted(result.field, mode);
+      const auto predicted = reference_->predicted(result.field, mode, rows);
       if (!predicted.empty()) {
         bits = compare_predicted(context(result.field), out, predicted);
         bits.binding = binding(result.field, mode);
@@ -225,11 +226,14 @@ class Judge {
     return statistics;
   }
 
+  RowRange all_logits() const { return all_rows(Field::router_logits, problem_.sizes()); }
+
   void judge_selection(FieldResult& result) {
     const auto selected = candidate_.fields.at(result.field).as<std::int32_t>();
     const auto& config = problem_.config;
-    const auto reference = model_logits(reference_->bounded(Field::router_logits, Mode::Chained),
-                                        reference_->store(Field::router_logits));
+    const auto reference =
+        model_logits(reference_->bounded(Field::router_logits, Mode::Chained, all_logits()),
+                     reference_->store(Field::router_logits));
     auto chained = check_selection(config, contract_, reference, selected);
     result.chained = std::move(chained.judgement);
     result.chained.statistics =
@@ -251,7 +255,8 @@ class Judge {
   }
 
   void predict_selection(FieldResult& result, std::span<const std::int32_t> selected) {
-    if (selected.empty() || reference_->predicted(Field::router_logits, Mode::Chained).empty()) return;
+    if (selected.empty() || reference_->predicted(Field::router_logits, Mode::Chained, all_logits()).empty())
+      return;
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
       std::vector<bool> undetermined;
       const auto predicted = reference_->predicted_selection(mode, undetermined);

@@ -134,7 +134,7 @@ class Explanation {
       if (field != asked && !read) continue;
       Accumulator& accumulator = accumulators_[product.id];
       if (accumulator.kind != AccumulatorKind::HopperAnySplit) continue;
-      if (upstream_.has(field)) whole_->predicted(field, Mode::Isolated);
+      if (upstream_.has(field)) whole_->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
       accumulator = parse_accumulator(whole_->accumulator(field));
       if (accumulator.kind == AccumulatorKind::HopperAnySplit) accumulator.kind = AccumulatorKind::Hopper;
     }
@@ -151,8 +151,9 @@ class Explanation {
   void judge_value() {
     const auto reference = make_reference(sub_, token_upstream_, contract_, declared_, false);
     const std::size_t i = local_index();
+    const RowRange rows = all_rows(question_.field, sub_.sizes());
     Derivation& d = derivation_;
-    d.value = reference->bounded(question_.field, question_.mode)[i];
+    d.value = reference->bounded(question_.field, question_.mode, rows)[i];
     d.store = reference->store(question_.field);
     d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
     const auto predicting = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
@@ -166,7 +167,7 @@ class Explanation {
       const std::int32_t at = ordinal(low) + static_cast<std::int32_t>(n);
       d.accepted.push_back(to_float(Bf16{static_cast<std::uint16_t>(at < 0 ? 0x8000 - at : at)}));
     }
-    if (predict_) d.predicted = predicting->predicted(question_.field, question_.mode)[i];
+    if (predict_) d.predicted = predicting->predicted(question_.field, question_.mode, rows)[i];
     if (!upstream_.has(question_.field)) {
       d.sentence = "the candidate has no such field, or one of wrong shape or dtype";
       return;
