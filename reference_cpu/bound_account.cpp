@@ -5,12 +5,42 @@
 #include <fmt/format.h>
 
 #include "reference_cpu/product/element_bound.h"
-#include "reference_cpu/product/layer_product.h"
+#include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
 namespace {
 
-/// Both bounds of some elements [rows, n] of a product.
+BoundPair pair_of(const ElementBound& bound) {
+  return {bound.magnitude, bound.a_priori, bound.ordered ? std::optional(bound.running) : std::nullopt};
+}
+
+/// Both bounds of some elements [rows, n] of a product that sums over rows.
+std::vector<BoundPair> pairs_of_gradient(ProductId id, const Layer& layer, const Values<Bounded>& left,
+                                         const Values<Bounded>* right,
+                                         std::span<const std::int64_t> elements) {
+  const Sizes sizes = layer.problem->sizes();
+  const std::int64_t n = width_of(row(id).made, sizes), rows_of_matrix = width_of(row(id).left, sizes);
+  std::vector<BoundPair> pairs;
+  std::int64_t at = -1;
+  PreparedProduct<Bounded> prepared;
+  std::vector<Interval> b;
+  for (const auto element : elements) {
+    if (const std::int64_t r = element / n; r != at) {  // elements of one row come one after the other
+      const std::int64_t in_matrix = r % rows_of_matrix;
+      prepared = prepare_weight_gradient<Bounded>(id, layer, r / rows_of_matrix, {in_matrix, in_matrix + 1},
+                                                  left, right);
+      at = r;
+    }
+    b.clear();
+    for (std::int64_t k = 0; k < prepared.product.k; ++k)
+      b.push_back(prepared.right[static_cast<std::size_t>(k * n + element % n)]);
+    pairs.push_back(pair_of(element_bound(prepared.product.accumulator, prepared.product.unit_roundoff,
+                                          prepared.product.left, std::span<const Interval>(b))));
+  }
+  return pairs;
+}
+
+/// Both bounds of some elements [rows, n] of any other product.
 std::vector<BoundPair> pairs_of(ProductId id, const Layer& layer, const Values<Bounded>* left,
                                 std::span<const std::int64_t> elements) {
   const auto prepared = prepare_product<Bounded>(id, layer, left);
@@ -24,9 +54,7 @@ std::vector<BoundPair> pairs_of(ProductId id, const Layer& layer, const Values<B
     const auto a = product.left.subspan(source * k, k);
     const ExpertMatrix matrix = product.weights(group);
     const auto b = matrix.values.subspan(static_cast<std::size_t>(element % product.n) * k, k);
-    const ElementBound bound = element_bound(product.accumulator, product.unit_roundoff, a, b);
-    pairs.push_back(
-        {bound.magnitude, bound.a_priori, bound.ordered ? std::optional(bound.running) : std::nullopt});
+    pairs.push_back(pair_of(element_bound(product.accumulator, product.unit_roundoff, a, b)));
   }
   return pairs;
 }
@@ -68,20 +96,27 @@ BoundAccount words_of(Field field, const Layer& layer) {
 
 }  // namespace
 
-BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded>* left, bool carries,
+BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded>* left,
+                           const Values<Bounded>* right, bool carries,
                            std::span<const std::int64_t> elements) {
   BoundAccount account;
   const double u = layer.contract->product_unit_roundoff();
   if (const auto product = product_of(field)) {
-    if (!elements.empty()) account.elements = pairs_of(*product, layer, left, elements);
+    const bool over_rows = row(*product).left_lies == Lies::AlongRows;
+    if (!elements.empty())
+      account.elements = over_rows ? pairs_of_gradient(*product, layer, *left, right, elements)
+                                   : pairs_of(*product, layer, left, elements);
     // An operand carried along may be exact all the same: where no error of the stages before survives their
     // roundings.
     const bool exact =
         upstream_of(field).empty() || !carries ||
         std::ranges::any_of(account.elements, [](const BoundPair& e) { return e.running.has_value(); });
-    const std::int64_t k = extent(row(*product).summed, layer.problem->sizes());
+    const std::int64_t k = row(*product).summed == Dim::S
+                               ? std::int64_t{std::ranges::max(layer.routing.counts)}
+                               : extent(row(*product).summed, layer.problem->sizes());
     account.a_priori = a_priori_words(k, u);
     account.running = running_words(layer.declared[*product], k, u, exact);
+    if (row(*product).summed == Dim::S) account.a_priori += " for the expert with the most rows";
   } else {
     account = words_of(field, layer);
   }

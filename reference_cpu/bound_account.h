@@ -8,9 +8,10 @@
 
 namespace assay {
 
-/// `left`: the values that a product reads, null where the problem gives them. `carries`: some field the
-/// stage reads is recomputed, so that its interval is carried along.
-BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded>* left, bool carries,
+/// `left`, `right`: the values that a product reads, null where the problem gives them. `carries`: some field
+/// the stage reads is recomputed, so that its interval is carried along.
+BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded>* left,
+                           const Values<Bounded>* right, bool carries,
                            std::span<const std::int64_t> elements);
 
 }  // namespace assay

@@ -102,10 +102,11 @@ class ReferenceRun final : public Reference {
     const bool isolated = mode == Mode::Isolated;
     const bool carries = isolated ? !isolated_from(field).empty() : !upstream_of(field).empty();
     const auto product = product_of(field);
-    const bool carried_left = product && !given(row(*product).left) && !elements.empty();
-    return assay::bound_account(field, layer(mode),
-                                carried_left ? &bounded_.in(mode).value(row(*product).left) : nullptr,
-                                carries, elements);
+    const auto read = [&](Field operand) {
+      return given(operand) || elements.empty() ? nullptr : &bounded_.in(mode).value(operand);
+    };
+    return assay::bound_account(field, layer(mode), product ? read(row(*product).left) : nullptr,
+                                product ? read(row(*product).right) : nullptr, carries, elements);
   }
 
   bool same_in_both_modes(Field field) const override {

@@ -67,27 +67,27 @@ std::string steps_words(const Summation& order) {
 }  // namespace
 
 ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a,
-                           std::span<const Bf16> b) {
+                           std::span<const Interval> b) {
   ElementBound bound;
   const auto n = static_cast<std::int64_t>(b.size());
   std::vector<double> terms(b.size());
+  const auto is_exact = [](const Interval& x) { return x.low == x.ref && x.high == x.ref; };
   bool exact = true;
   double left = std::numeric_limits<double>::infinity(), right = left;
   for (std::size_t k = 0; k < b.size(); ++k) {
-    const double weight = to_float(b[k]);
-    terms[k] = a[k].ref * weight;
-    exact = exact && a[k].low == a[k].ref && a[k].high == a[k].ref;
+    terms[k] = a[k].ref * b[k].ref;
+    exact = exact && is_exact(a[k]) && is_exact(b[k]);
     bound.magnitude += std::fabs(terms[k]);
-    bound.carried += radius(a[k]) * std::fabs(weight);
+    bound.carried += radius(a[k]) * (std::fabs(b[k].ref) + radius(b[k])) + std::fabs(a[k].ref) * radius(b[k]);
     left = std::min(left, granularity(a[k].ref));
-    right = std::min(right, granularity(weight));
+    right = std::min(right, granularity(b[k].ref));
   }
   const BoundShape shape = bound_shape(n, unit_roundoff, accumulator, exact);
   ProductSums sums;
   for (std::size_t k = 0; k < b.size(); ++k) {
-    const double weight = to_float(b[k]);
     sums.ref += terms[k];
-    sums.squares += static_cast<float>(squares_of(shape, a[k]) * weight * weight);
+    sums.squares += static_cast<float>(squares_of(shape, a[k]) * b[k].ref * b[k].ref);
+    if (b[k].noise > 0.0f) sums.squares += moment_of(a[k]) * noise_units(shape, b[k]);
   }
   sums.spread = static_cast<float>(shape.c * (bound.magnitude + bound.carried) + bound.carried);
   bound.ordered = shape.running;
@@ -104,6 +104,16 @@ ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff,
   bound.a_priori = a_priori_bound(shape, sums);
   bound.interval = product_interval(shape, sums, exact && exact_in_any_order(shape, sums, left, right));
   return bound;
+}
+
+ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a,
+                           std::span<const Bf16> b) {
+  std::vector<Interval> exact(b.size());
+  for (std::size_t k = 0; k < b.size(); ++k) {
+    const double value = to_float(b[k]);
+    exact[k] = {value, value, value};
+  }
+  return element_bound(accumulator, unit_roundoff, a, std::span<const Interval>(exact));
 }
 
 std::string a_priori_words(std::int64_t n, double unit_roundoff) {

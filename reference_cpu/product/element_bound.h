@@ -11,15 +11,17 @@ namespace assay {
 
 struct ElementBound {
   double magnitude = 0.0;  // sum |a||b|
-  double carried = 0.0;    // sum (width of a) |b|
+  double carried = 0.0;    // sum (width of a) (|b| + width of b) + |a| (width of b)
   double a_priori = 0.0;   // for any order
-  bool ordered = false;    // the running bound applies: the order is declared and every a is exact
+  bool ordered = false;    // the running bound applies: the order is declared and every a and b is exact
   // The running bound: what each step's rounding or cut may lose, what aligning its addends may lose (tensor
   // cores), and what adding up partial sums may lose; then all of it, inflated.
   double rounding = 0.0, alignment = 0.0, joining = 0.0, running = 0.0;
   Interval interval;  // by the bound in force
 };
 
+ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a,
+                           std::span<const Interval> b);
 ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff, std::span<const Interval> a,
                            std::span<const Bf16> b);
 

@@ -38,6 +38,18 @@ TEST_SUITE("element bound") {
     const ElementBound carried = element_bound(kHopper, 0x1p-24, wide, b);
     CHECK_FALSE(carried.ordered);
     CHECK(carried.a_priori == near(32 * 0x1p-24 * (31 + 0x1p-10) + 0x1p-10));
+    // So is the width of a second one, times |a|, and the product of both widths.
+    std::vector<Interval> exact(b.size()), second(b.size());
+    for (std::size_t k = 0; k < b.size(); ++k) {
+      const double x = to_float(b[k]);
+      exact[k] = second[k] = {x, x, x};
+    }
+    second[0] = {1.0, 1.0 - 0x1p-8, 1.0 + 0x1p-9};
+    const ElementBound both = element_bound(kHopper, 0x1p-24, wide, second);
+    CHECK_FALSE(both.ordered);
+    CHECK(both.carried == 0x1p-10 * (1.0 + 0x1p-8) + 0x1p-8);
+    CHECK_FALSE(element_bound(kHopper, 0x1p-24, a, second).ordered);
+    CHECK(element_bound(kHopper, 0x1p-24, a, exact).running == one.running);
     // Exact in any order: integers.
     CHECK(width(element_bound(kHopper, 0x1p-24, a, std::vector<Bf16>(32, round_to_bf16(3.0))).interval) ==
           0.0);
