@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
@@ -123,20 +122,19 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   return at;
 }
 
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
-                          std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+void RoundedComparison::add(const CompareContext& context, std::span<const Bf16> out,
+                            std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
-  Judgement result;
+  const auto elements = static_cast<std::int64_t>(out.size());
   const std::int64_t width = width_of(context.field, context.sizes);
-  const std::int64_t rows = width == 0 ? 0 : static_cast<std::int64_t>(out.size()) / width,
+  const std::int64_t rows = width == 0 ? 0 : elements / width,
                      tiles = (width + kCellColumns - 1) / kCellColumns;
-  result.elements = static_cast<std::int64_t>(out.size());
   const bool by_expert = rows_have_experts(context);
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
   std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
   std::int64_t rejected = 0, non_finite = 0, mismatched = 0;
 #pragma omp parallel for schedule(static) \
-    reduction(+ : rejected, non_finite, mismatched) if (worth_threads(8 * result.elements))
+    reduction(+ : rejected, non_finite, mismatched) if (worth_threads(8 * elements))
   for (std::int64_t r = 0; r < rows; ++r) {
     const Bf16* row_out = out.data() + r * width;
     const Interval* row_ref = reference.data() + r * width;
@@ -155,46 +153,67 @@ Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> o
     row_ratio[static_cast<std::size_t>(r)] = top;
     row_rejected[static_cast<std::size_t>(r)] = rejected_in_row;
   }
-  result.rejected = rejected;
-  result.non_finite = non_finite;
-  result.mismatched = mismatched;
+  sums_.elements += elements;
+  sums_.rejected += rejected;
+  sums_.non_finite += non_finite;
+  sums_.mismatched += mismatched;
 
-  std::map<std::int64_t, double> experts;
   std::int64_t worst_row = -1;
   for (std::int64_t r = 0; r < rows; ++r) {
     const double ratio = row_ratio[static_cast<std::size_t>(r)];
-    result.max_ratio = std::max(result.max_ratio, ratio);
+    sums_.max_ratio = std::max(sums_.max_ratio, ratio);
     const bool bad = row_rejected[static_cast<std::size_t>(r)] != 0;
     const bool worst_bad = worst_row >= 0 && row_rejected[static_cast<std::size_t>(worst_row)] != 0;
     if (worst_row < 0 || (bad && !worst_bad) ||
         (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)]))
       worst_row = r;
     if (by_expert) {
-      auto& top = experts[expert_of_row(context, r)];
+      auto& top = experts_[expert_of_row(context, context.first_row + r)];
       top = std::max(top, ratio);
     }
   }
-  result.worst_by_expert.assign(experts.begin(), experts.end());
-  if (worst_row >= 0 && width > 0) {
-    const Bf16* row_out = out.data() + worst_row * width;
-    const Interval* row_ref = reference.data() + worst_row * width;
-    std::int64_t at = 0;
-    bool at_bad = false;
-    double top = -1.0;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const double value = to_float(row_out[c]);
-      const double ratio = ratio_of(value, row_ref[c]);
-      const bool bad = !accepts(value, row_ref[c]);
-      if ((bad && !at_bad) || (bad == at_bad && ratio > top)) {
-        at = c;
-        at_bad = bad;
-        top = ratio;
-      }
+  if (worst_row < 0) return;
+  const double row_top = row_ratio[static_cast<std::size_t>(worst_row)];
+  const bool row_bad = row_rejected[static_cast<std::size_t>(worst_row)] != 0;
+  const bool worse = worst_index_ < 0 || (row_bad && !worst_row_rejected_) ||
+                     (row_bad == worst_row_rejected_ && row_top > worst_row_ratio_);
+  if (!worse) return;
+  const Bf16* row_out = out.data() + worst_row * width;
+  const Interval* row_ref = reference.data() + worst_row * width;
+  std::int64_t at = 0;
+  bool at_bad = false;
+  double top = -1.0;
+  for (std::int64_t c = 0; c < width; ++c) {
+    const double value = to_float(row_out[c]);
+    const double ratio = ratio_of(value, row_ref[c]);
+    const bool bad = !accepts(value, row_ref[c]);
+    if ((bad && !at_bad) || (bad == at_bad && ratio > top)) {
+      at = c;
+      at_bad = bad;
+      top = ratio;
     }
-    result.worst = element(context, worst_row * width + at, row_out[at], row_ref[at]);
   }
-  result.verdict = non_finite > 0 ? Verdict::NonFinite : rejected > 0 ? Verdict::Failed : Verdict::Passed;
+  worst_index_ = (context.first_row + worst_row) * width + at;
+  worst_reference_ = row_ref[at];
+  worst_row_ratio_ = row_top;
+  worst_row_rejected_ = row_bad;
+  sums_.worst = element(context, worst_index_, row_out[at], row_ref[at]);
+}
+
+Judgement RoundedComparison::judgement() const {
+  Judgement result = sums_;
+  result.worst_by_expert.assign(experts_.begin(), experts_.end());
+  result.verdict = result.non_finite > 0 ? Verdict::NonFinite
+                   : result.rejected > 0 ? Verdict::Failed
+                                         : Verdict::Passed;
   return result;
+}
+
+Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
+                          std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+  RoundedComparison comparison;
+  comparison.add(context, out, reference, by_engine);
+  return comparison.judgement();
 }
 
 Judgement compare_float64(const CompareContext& context, std::span<const double> out,
@@ -270,7 +289,7 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
     const Bf16 value = out[static_cast<std::size_t>(first)],
                expected{static_cast<std::uint16_t>(predicted[static_cast<std::size_t>(first)].bits)};
     Element e;
-    e.at = locate(context, first);
+    e.at = locate(context, context.first_row * width_of(context.field, context.sizes) + first);
     e.out = to_float(value);
     e.ref = e.low = e.high = to_float(expected);
     e.out_bits = value.bits;
@@ -279,6 +298,15 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
     result.first = e;
   }
   return result;
+}
+
+void add(Prediction& all, const Prediction& further) {
+  all.available = all.available || further.available;
+  all.elements += further.elements;
+  all.as_predicted += further.as_predicted;
+  all.undetermined += further.undetermined;
+  all.differing += further.differing;
+  if (!all.first) all.first = further.first;
 }
 
 }  // namespace assay

@@ -1,6 +1,7 @@
 // One field against its reference: the interval test, exact integers, and what the worst element looks like.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <span>
 
@@ -14,14 +15,36 @@ struct CompareContext {
   Field field{};
   Sizes sizes;
   const Routing* routing = nullptr;  // for expert and token names of rows; may be null
+  std::int64_t first_row = 0;        // of the rows at hand, in the field
 };
 
 /// The interval test of one element.
 bool accepts(Bf16 out, const Interval& reference);
 
+/// The interval test of a rounded field whose rows come in stretches, in order and none left out.
+class RoundedComparison {
+ public:
+  /// [rows, width]: the rows from context.first_row on. Cells that an engine has tested are not tested again.
+  void add(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+           const std::optional<FieldCells>& by_engine = {});
+  /// Of all rows so far.
+  Judgement judgement() const;
+  /// Where the flat field holds the judgement's worst element, which there is, and what accepts it.
+  std::int64_t worst_index() const { return worst_index_; }
+  const Interval& worst_reference() const { return worst_reference_; }
+
+ private:
+  Judgement sums_;
+  std::map<std::int64_t, double> experts_;  // largest ratio of each
+  std::int64_t worst_index_ = -1;
+  Interval worst_reference_;
+  double worst_row_ratio_ = 0.0;
+  bool worst_row_rejected_ = false;
+};
+
 /// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the
 /// reference is NaN. The mismatch count (bits that differ from the rounded reference) and the ratio |out -
-/// ref| / (delta + ulp(out) / 2) are information. Cells that an engine has tested are not tested again.
+/// ref| / (delta + ulp(out) / 2) are information.
 Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
                           std::span<const Interval> reference,
                           const std::optional<FieldCells>& by_engine = {});
@@ -40,6 +63,9 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
 /// Counts as predicted, undetermined and differing elements, bit for bit.
 Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
                              std::span<const PredictedBits> predicted);
+
+/// Adds what was counted in further rows.
+void add(Prediction& all, const Prediction& further);
 
 /// Axis names and indices of flat element `index`; adds expert and token where a row has them.
 std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index);

@@ -7,12 +7,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "harness/host/phase_timer.h"
-#include "harness/judge/bounds_used.h"
-#include "harness/judge/cells_by_engine.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/headline.h"
 #include "harness/judge/intake.h"
+#include "harness/judge/rounded_checks.h"
 #include "harness/judge/selection_flips.h"
 #include "harness/judge/statistics.h"
 #include "harness/judge/vacuity.h"
@@ -184,26 +182,12 @@ class Judge {
         bits = result.isolated_bits;
         continue;
       }
-      const RowRange rows = all_rows(result.field, problem_.sizes());
-      const auto reference = reference_->bounded(result.field, mode, rows);
-      const auto statistics = statistics_context(result.field, mode);
-      const auto by_engine = cells_by_engine(statistics, out, reference);
-      judgement = compare_rounded(context(result.field), out, reference, by_engine);
-      account_for_bounds(context(result.field), reference, *reference_, mode, judgement);
-      {
-        const PhaseTimer timer("statistics");
-        judgement.statistics = field_statistics(statistics, out, reference, by_engine);
-      }
-      const auto predicted = reference_->predicted(result.field, mode, rows);
-      if (!predicted.empty()) {
-        bits = compare_predicted(context(result.field), out, predicted);
-        bits.binding = binding(result.field, mode);
-        bits.accumulator = reference_->accumulator(result.field);
-      }
+      auto checks = check_rounded(statistics_context(result.field, mode), out, *reference_, mode,
+                                  binding(result.field, mode), blocks_of(result.field, problem_.sizes()));
+      judgement = std::move(checks.judgement);
+      bits = std::move(checks.bits);
       suspect_beyond_limits(judgement, bits);
-      for (auto& check : vacuity_of_rounded(
-               context(result.field), reference,
-               binding(result.field, mode) ? std::span(predicted) : std::span<const PredictedBits>())) {
+      for (auto& check : checks.vacuity) {
         check.chained = mode == Mode::Chained;
         if (!check.chained || check.outcome == VacuityOutcome::WouldPass)
           result.vacuity.push_back(std::move(check));

@@ -200,26 +200,29 @@ std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, st
   return tests;
 }
 
-/// Sums by token; tokens whose rows repeat another token's are one unit.
-std::vector<Tally> token_units(const CompareContext& c, const FieldSums& sums) {
-  struct Token {
+/// Sums by the token or expert that rows belong to; those whose rows repeat another's are one unit.
+std::vector<Tally> units_of_rows(const StatisticsContext& context, const FieldSums& sums) {
+  struct Owner {
     Tally tally;
     std::uint64_t key = 0;
   };
-  std::vector<Token> tokens(static_cast<std::size_t>(c.sizes.tokens));
+  const CompareContext& c = context.field;
+  const bool by_expert = context.dependence == Dependence::Experts;
+  std::vector<Owner> owners(
+      static_cast<std::size_t>(by_expert ? c.sizes.config.num_experts : c.sizes.tokens));
   for (std::int64_t r = 0; r < sums.rows; ++r) {
     const std::int64_t slot = slot_of_row(c, r), token = slot < 0 ? r : slot / c.sizes.config.top_k;
-    auto& unit = tokens[static_cast<std::size_t>(token)];
+    auto& unit = owners[static_cast<std::size_t>(by_expert ? expert_of_row(c, r) : token)];
     unit.key += sums.row_keys[static_cast<std::size_t>(r)];
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)
       unit.tally.add(sums.cells[static_cast<std::size_t>(r * sums.tile_columns + tile)]);
   }
   std::vector<Tally> units;
   std::unordered_map<std::uint64_t, std::size_t> seen;
-  for (const Token& token : tokens) {
-    const auto [at, fresh] = seen.try_emplace(token.key, units.size());
+  for (const Owner& owner : owners) {
+    const auto [at, fresh] = seen.try_emplace(owner.key, units.size());
     if (fresh) units.emplace_back();
-    units[at->second].add(token.tally);
+    units[at->second].add(owner.tally);
   }
   return units;
 }
@@ -267,10 +270,16 @@ std::string suspicion(const std::vector<StatisticalTest>& tests) {
 
 Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out,
                             std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+  FieldSums sums;
+  if (!out.empty()) add_rows(context, out, reference, by_engine, sums);
+  return statistics_of(context, sums);
+}
+
+Statistics statistics_of(const StatisticsContext& context, const FieldSums& sums) {
   Statistics result;
-  if (out.empty()) return result;
-  const FieldSums sums = sum_field(context, out, reference, by_engine);
-  const double n = static_cast<double>(out.size());
+  const std::int64_t elements = sums.rows * sums.width;
+  if (elements == 0) return result;
+  const double n = static_cast<double>(elements);
   result.z2 = sums.z2 / n;
   result.z2_of_rounding = sums.z2_of_rounding / n;
   result.max_contract_ulps = sums.max_contract_ulps;
@@ -281,14 +290,15 @@ Statistics field_statistics(const StatisticsContext& context, std::span<const Bf
       result.ulp_histogram.emplace_back(first_of_bucket(static_cast<int>(b)), sums.ulps[b]);
   if (context.dependence == Dependence::Elements) {
     result.units = "elements";
-    result.unit_count = static_cast<std::int64_t>(out.size());
+    result.unit_count = elements;
     result.tests = tests_of_elements(context, sums);
   } else {
-    const bool tokens = context.dependence == Dependence::Tokens;
-    const auto units = tokens ? token_units(context.field, sums) : class_units(context, sums);
-    result.units = tokens ? "tokens" : "gate values";
+    const bool classes = context.dependence == Dependence::Classes,
+               experts = context.dependence == Dependence::Experts;
+    const auto units = classes ? class_units(context, sums) : units_of_rows(context, sums);
+    result.units = classes ? "gate values" : experts ? "experts" : "tokens";
     result.unit_count = static_cast<std::int64_t>(units.size());
-    result.tests = tests_of_units(context, units, tokens ? kSharedByTokens : 1.0);
+    result.tests = tests_of_units(context, units, classes ? 1.0 : kSharedByTokens);
   }
   result.suspicion = suspicion(result.tests);
   return result;

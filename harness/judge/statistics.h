@@ -12,6 +12,7 @@ namespace assay {
 /// What may be taken as independent in a legal implementation.
 enum class Dependence {
   Elements,  // sums of their own: a product of stored operands
+  Experts,   // elements of an expert's rows share the upstream errors of its tokens: a weight's gradient
   Tokens,    // elements of a token share upstream errors
   Classes,   // elements with the same argument share the error of the elementary function
 };
@@ -35,6 +36,11 @@ inline constexpr int kTestsPerField = 8;
 Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out,
                             std::span<const Interval> reference,
                             const std::optional<FieldCells>& by_engine = {});
+
+struct FieldSums;
+
+/// The same of sums over the whole field (statistics_sums.h).
+Statistics statistics_of(const StatisticsContext& context, const FieldSums& sums);
 
 /// Tests of counts and limits for routing, with the same rules: `observed` of `tokens` where at most
 /// `expected` are expected.

@@ -70,8 +70,11 @@ FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out
   field.width = width_of(context.field.field, context.field.sizes);
   field.rows = static_cast<std::int64_t>(out.size()) / field.width;
   // Weights come from few logits, and recur.
-  field.carried = context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights;
-  if (context.dependence == Dependence::Classes) field.classes = context.classes;
+  field.carried = context.dependence == Dependence::Experts ||
+                  (context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights);
+  if (context.dependence == Dependence::Classes)
+    field.classes =
+        context.classes.subspan(static_cast<std::size_t>(context.field.first_row * context.class_stride));
   field.class_stride = context.class_stride;
   return field;
 }
@@ -134,16 +137,17 @@ FieldCells sum_cells(const FieldRows& field) {
   return all;
 }
 
-FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
-                    std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
+              std::span<const Interval> reference, const std::optional<FieldCells>& by_engine,
+              FieldSums& sums) {
   const FieldRows field = field_rows(context, out, reference);
   const FieldCells own = by_engine ? FieldCells() : sum_cells(field);
   const FieldCells& all = by_engine ? *by_engine : own;
-  FieldSums sums;
-  sums.rows = field.rows;
+  const std::int64_t before = sums.rows;
+  sums.rows += field.rows;
   sums.width = field.width;
   sums.tile_columns = field.tile_columns();
-  sums.cells.resize(all.cells.size());
+  sums.cells.resize(sums.cells.size() + all.cells.size());
   sums.column_flips_expected.resize(static_cast<std::size_t>(sums.width));
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
@@ -151,15 +155,16 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
 #pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {
     TaskSums& task = parts[static_cast<std::size_t>(t)];
-    for (std::int64_t r = t * kTaskRows; r < std::min(sums.rows, (t + 1) * kTaskRows); ++r) {
-      sums.row_keys[static_cast<std::size_t>(r)] = row_key(reference.data() + r * sums.width, sums.width);
+    for (std::int64_t r = t * kTaskRows; r < std::min(field.rows, (t + 1) * kTaskRows); ++r) {
+      sums.row_keys[static_cast<std::size_t>(before + r)] =
+          row_key(reference.data() + r * sums.width, sums.width);
       for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile) {
         const std::int64_t at = r * sums.tile_columns + tile;
         const CellSums& cell = all.cells[static_cast<std::size_t>(at)].sums;
         const int flips = std::popcount(cell.flipped[0]) + std::popcount(cell.flipped[1]);
-        sums.cells[static_cast<std::size_t>(at)] = {static_cast<double>(flips), cell.flips_expected,
-                                                    cell.excess, cell.excess_expected,
-                                                    field.cell_width(tile)};
+        sums.cells[static_cast<std::size_t>(before * sums.tile_columns + at)] = {
+            static_cast<double>(flips), cell.flips_expected, cell.excess, cell.excess_expected,
+            field.cell_width(tile)};
         task.z2 += cell.z2;
         task.z2_of_rounding += cell.z2_of_rounding;
         if (cell.max_contract_ulps > task.max_contract_ulps) {
@@ -176,7 +181,8 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
             ++task.ulps[static_cast<std::size_t>(
                 ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
             if (task.flips.size() < kMostFlips)
-              task.flips.push_back({significand(x.ref), index, static_cast<float>(deviation(value, x).excess),
+              task.flips.push_back({significand(x.ref), before * sums.width + index,
+                                    static_cast<float>(deviation(value, x).excess),
                                     static_cast<float>(signed_shift(value, x))});
           }
       }
@@ -184,9 +190,12 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
   }
   for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i)
     sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
-  for (const ClassSums& c : all.classes)
-    sums.classes.push_back({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0,
-                            static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
+  sums.classes.resize(all.classes.size());
+  for (std::size_t i = 0; i < all.classes.size(); ++i) {
+    const ClassSums& c = all.classes[i];
+    sums.classes[i].add({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0,
+                         static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
+  }
   std::int64_t max_cell = -1;
   for (const TaskSums& task : parts) {
     for (std::size_t b = 0; b < task.ulps.size(); ++b) sums.ulps[b] += task.ulps[b];
@@ -200,8 +209,8 @@ FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
       max_cell = task.max_cell;
     }
   }
-  if (max_cell >= 0) sums.max_contract_ulps_at = index_of_top(field, max_cell, sums.max_contract_ulps);
-  return sums;
+  if (max_cell >= 0)
+    sums.max_contract_ulps_at = before * sums.width + index_of_top(field, max_cell, sums.max_contract_ulps);
 }
 
 }  // namespace assay

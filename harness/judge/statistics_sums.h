@@ -33,6 +33,7 @@ struct Tally {
   }
 };
 
+/// Of all rows added so far.
 struct FieldSums {
   std::int64_t rows = 0, width = 0, tile_columns = 0;
   std::vector<Tally> cells;                   // [rows, tile_columns]: one row by kCellColumns columns
@@ -51,10 +52,13 @@ inline constexpr std::size_t kMostFlips = std::size_t{1} << 21;
 int ulp_bucket(std::int64_t ulps);
 std::int64_t first_of_bucket(int bucket);
 
-FieldSums sum_field(const StatisticsContext& context, std::span<const Bf16> out,
-                    std::span<const Interval> reference, const std::optional<FieldCells>& by_engine = {});
+/// Adds further rows, those from context.field.first_row on: in order, none left out. Sums depend on where a
+/// field is cut, unless that is between the matrices of experts.
+void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
+              std::span<const Interval> reference, const std::optional<FieldCells>& by_engine,
+              FieldSums& sums);
 
-/// The field as its cells are made from.
+/// The rows from context.field.first_row on, as their cells are made from.
 FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out,
                      std::span<const Interval> reference);
 

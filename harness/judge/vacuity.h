@@ -18,6 +18,12 @@ std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
                                              std::span<const Interval> reference,
                                              std::span<const PredictedBits> predicted);
 
+/// The same copies of further rows, each shown to its own rows: rejected where any rows reject it, by
+/// intervals before predicted bits; it would pass where none rejects it and some would let it pass. `checks`:
+/// of the rows before, empty at first.
+void add_vacuity_of_rounded(const CompareContext& context, std::span<const Interval> reference,
+                            std::span<const PredictedBits> predicted, std::vector<VacuityCheck>& checks);
+
 /// Zeros and rotated by one, against equality.
 std::vector<VacuityCheck> vacuity_of_integers(const CompareContext& context,
                                               std::span<const std::int32_t> expected);

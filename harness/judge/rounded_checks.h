@@ -1,0 +1,25 @@
+// All checks of one rounded field in one mode: intervals, statistics, predicted bits and vacuity, block by
+// block, so that the intervals of all experts' matrices are never held at once.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "harness/contract/reference.h"
+#include "harness/judge/statistics.h"
+
+namespace assay {
+
+struct RoundedChecks {
+  Judgement judgement;
+  Prediction bits;
+  std::vector<VacuityCheck> vacuity;
+};
+
+/// `out`: the whole field, [rows, width]. The reference is asked for `blocks` (blocks_of), in order; blocks
+/// of experts' matrices are judged a matrix at a time, so that no figure depends on the cut. `binding`: a
+/// difference from predicted bits counts, and so does what they reject of wrong copies.
+RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out, Reference& reference,
+                            Mode mode, bool binding, std::span<const RowRange> blocks);
+
+}  // namespace assay
