@@ -101,6 +101,41 @@ StoredHeld read_held(const hdf5::Handle& group, Field field, const std::string& 
   return result;
 }
 
+std::vector<HeldRows> rows_to_store(const Shape& shape, std::span<const std::int32_t> counts,
+                                    std::int64_t rows) {
+  const bool matrices = shape.size() == 3;
+  const std::int64_t count = std::min(rows, matrices ? shape[1] : shape[0]);
+  if (count == 0) return {};
+  if (!matrices) return {{0, count}};
+  const auto fullest = std::ranges::max_element(counts) - counts.begin();
+  const auto empty = std::ranges::find(counts, 0) - counts.begin();
+  std::vector<HeldRows> stored = {{fullest * shape[1], count}};
+  if (empty < std::ssize(counts) && empty != fullest) stored.push_back({empty * shape[1], count});
+  std::ranges::sort(stored, {}, &HeldRows::first);
+  return stored;
+}
+
+HeldField hold(Field field, const Tensor& tensor, std::vector<HeldRows> stored) {
+  const auto values = tensor.as<Bf16>();
+  const auto columns = static_cast<std::size_t>(tensor.shape().back());
+  HeldField held{field, DType::BFloat16, tensor.shape(), {}, std::move(stored), {}};
+  held.sha256.resize(is_hashed_by_expert(field) ? static_cast<std::size_t>(tensor.shape()[0]) : 1);
+  const std::size_t of_part = held.sha256.empty() ? 0 : values.size() / held.sha256.size();
+#pragma omp parallel for schedule(dynamic)
+  for (std::size_t part = 0; part < held.sha256.size(); ++part)
+    held.sha256[part] = sha256_hex(std::as_bytes(values.subspan(part * of_part, of_part)));
+  std::int64_t count = 0;
+  for (const auto& range : held.stored) count += range.count;
+  held.rows = Tensor(DType::BFloat16, {count, tensor.shape().back()});
+  auto out = held.rows.as<Bf16>().begin();
+  for (const auto& range : held.stored)
+    out = std::ranges::copy(values.subspan(static_cast<std::size_t>(range.first) * columns,
+                                           static_cast<std::size_t>(range.count) * columns),
+                            out)
+              .out;
+  return held;
+}
+
 std::string write_held(const hdf5::Handle& parent, const HeldField& held, const std::string& origin) {
   const std::string field(name(held.field)), dtype(row(held.dtype).name);
   require_sound(held, field);

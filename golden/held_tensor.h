@@ -1,7 +1,9 @@
 // Groups that stand for a tensor too large to store (golden/SCHEMA.md): hashes, and some of its rows.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,15 @@ std::optional<std::string> stated_content_hash(const hdf5::Handle& group, const 
 
 /// Throws InputError when what is held does not fit its own shape; `where` names it.
 void require_sound(const HeldField& held, const std::string& where);
+
+/// The rows that a file stores of a held tensor, as the exporter chooses them: the first `rows`; of experts'
+/// matrices the first ones of the fullest expert's, the first of equals, and of the first one's without rows.
+/// `counts` [E]: rows of every expert.
+std::vector<HeldRows> rows_to_store(const Shape& shape, std::span<const std::int32_t> counts,
+                                    std::int64_t rows);
+
+/// A bf16 tensor of the field's shape held by its hashes, with these rows.
+HeldField hold(Field field, const Tensor& tensor, std::vector<HeldRows> stored);
 
 /// Writes a group of the field's name. Returns its part in the content hash.
 std::string write_held(const hdf5::Handle& parent, const HeldField& held, const std::string& origin);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "golden/golden_file.h"
+#include "golden/held_tensor.h"
 #include "golden/sha256.h"
 #include "golden/test_support.h"
 
@@ -15,22 +16,7 @@ namespace {
 
 /// The field of the sample moved from its tensors to what is held, with these rows.
 void hold(Sample& sample, Field field, const std::vector<HeldRows>& stored) {
-  const auto tensor = sample.golden.fields.at(field);
-  const auto shape = tensor.shape();
-  const auto bytes = std::as_bytes(tensor.as<Bf16>());
-  HeldField held{field, DType::BFloat16, shape, {}, stored, {}};
-  const auto parts = is_hashed_by_expert(field) ? static_cast<std::size_t>(shape[0]) : 1;
-  for (std::size_t part = 0; part < parts; ++part)
-    held.sha256.push_back(sha256_hex(bytes.subspan(part * bytes.size() / parts, bytes.size() / parts)));
-  std::int64_t count = 0;
-  for (const auto& range : stored) count += range.count;
-  held.rows = Tensor(DType::BFloat16, {count, shape.back()});
-  auto out = held.rows.as<Bf16>().begin();
-  for (const auto& range : stored)
-    out = std::ranges::copy(tensor.as<Bf16>().subspan(static_cast<std::size_t>(range.first * shape.back()),
-                                                      static_cast<std::size_t>(range.count * shape.back())),
-                            out)
-              .out;
+  auto held = hold(field, sample.golden.fields.at(field), stored);
   sample.golden.fields.erase(field);
   sample.golden.held.push_back(std::move(held));
 }
@@ -53,6 +39,27 @@ std::string refused(const std::function<void(HeldField&)>& spoil) {
 }  // namespace
 
 TEST_SUITE("golden held") {
+  TEST_CASE("each part is hashed by itself, and the rows are the tensor's") {
+    const auto tensor =
+        make_sample(kTinyConfig, 2, 3, true).golden.fields.at(Field::d_down_proj);  // [5, 4, 3]
+    const auto held = hold(Field::d_down_proj, tensor, {{0, 2}, {8, 1}});
+    REQUIRE(held.sha256.size() == 5);
+    CHECK(held.sha256[2] == sha256_hex(std::as_bytes(tensor.as<Bf16>().subspan(24, 12))));
+    CHECK(held.rows.shape() == Shape{3, 3});
+    CHECK(std::ranges::equal(held.rows.as<Bf16>().subspan(6), tensor.as<Bf16>().subspan(24, 3)));
+  }
+
+  TEST_CASE("the stored rows are the exporter's choice: the fullest expert's and an idle one's") {
+    using Ranges = std::vector<HeldRows>;
+    const std::vector<std::int32_t> counts = {1, 0, 4, 4, 0};
+    CHECK(rows_to_store({5, 6, 3}, counts, 2) == Ranges{{6, 2}, {12, 2}});
+    CHECK(rows_to_store({5, 6, 3}, counts, 32) == Ranges{{6, 6}, {12, 6}});
+    CHECK(rows_to_store({2, 6, 3}, std::vector<std::int32_t>{1, 1}, 2) == Ranges{{0, 2}});
+    CHECK(rows_to_store({2, 6, 3}, std::vector<std::int32_t>{0, 0}, 2) == Ranges{{0, 2}});
+    CHECK(rows_to_store({7, 3}, counts, 4) == Ranges{{0, 4}});
+    CHECK(rows_to_store({0, 3}, counts, 4).empty());
+  }
+
   TEST_CASE("hashes, ranges and rows read back as they were written") {
     const TemporaryFolder folder;
     const auto sample = held_sample();
