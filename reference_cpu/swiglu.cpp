@@ -31,7 +31,9 @@ FunctionValue silu(const Interval& a, const PrecisionContract& contract) {
   if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25) return {a};
   const double sigma = 1.0 / (1.0 + std::exp(-a.low));
   const double relative = ((1.0 - sigma) * e_exp + 2.0 * u) * (1.0 + 0x1p-10) + 4 * 0x1p-53;
-  const double value = silu_exact(a.ref), sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));
+  // Where the argument's interval reaches across, the reference is what fp32 makes of its own argument.
+  const bool lost = single && std::exp(-a.ref) < 0x1p-25;
+  const double value = lost ? a.ref : silu_exact(a.ref), sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));
   const double slope = std::fabs(sigma_ref * (1.0 + a.ref * (1.0 - sigma_ref))),
                floor = single && a.low < -87.0 ? 2e-36 : 0.0;
   const auto carried = [slope](double e) { return slope * e + 0.25 * e * e; };
@@ -58,9 +60,9 @@ Interval silu(const Interval& a, const Layer& layer) {
 /// errs by |a| s e + 4u |a| (1 - s) + u |f|, and the slope by s (that + |f| (e + 2u)): absolute, as f crosses
 /// 0 near -1.278. 4u, for s + silu (1 - s) is as legal a way. Below -87, where s may be 0, |slope| is at
 /// most 1.4e-36. It rises between its extremes at +-2.399 and falls outside. Where fp32's s is 1 (silu), f
-/// and slope are exactly 1, while the real slope is up to 5e-7 more: both are accepted. Noise: the
-/// argument's, |silu''| <= 1/2 and its derivative's at most 0.31; the function's own error is returned as its
-/// bound.
+/// and slope are exactly 1, the reference too, while the real slope is up to 5e-7 more: both are accepted.
+/// Noise: the argument's, |silu''| <= 1/2 and its derivative's at most 0.31; the function's own error is
+/// returned as its bound.
 FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract) {
   constexpr double kMaximumAt = 2.399357280515467, kMaximum = 1.099839320128867;
   const auto sigma = [](double x) { return 1.0 / (1.0 + std::exp(-x)); };
@@ -70,10 +72,12 @@ FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract
   if (a.low < kMaximumAt && kMaximumAt < a.high) high = kMaximum;
   if (a.low < -kMaximumAt && -kMaximumAt < a.high) low = 1.0 - kMaximum;
   const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
-  const double u = contract.unit_roundoff, ref = slope(a.ref);
+  const double u = contract.unit_roundoff;
+  const bool lost = single && std::exp(-a.ref) < 0x1p-25;
+  const double ref = lost ? 1.0 : slope(a.ref);
   const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
   if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25)
-    return {with_noise({ref, 1.0, std::max(1.0, high)}, ref - 1.0)};
+    return {with_noise({ref, 1.0, std::max(1.0, high)}, high - 1.0)};
   const double s = sigma(a.high), rest = 1.0 - sigma(a.low), e = rest * e_exp + 2.0 * u;
   const double largest = std::max(std::fabs(a.low), std::fabs(a.high));
   double f = std::max(std::fabs(factor(a.low)), std::fabs(factor(a.high)));

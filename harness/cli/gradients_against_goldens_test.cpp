@@ -8,6 +8,7 @@
 #include "harness/cli/problems.h"
 #include "reference_cpu/evaluator.h"
 #include "reference_cpu/product/split_search.h"
+#include "reference_cpu/reference_run.h"
 
 using namespace assay;
 using namespace assay::cli;
@@ -222,6 +223,23 @@ TEST_SUITE("gradients") {
       }
     MESSAGE("bounded: ", to_string(all));
     CHECK(all.elements > 0);
+  }
+
+  TEST_CASE(
+      "the plain layer confirms every gradient's reference value, in both modes, under every contract") {
+    std::int64_t confirmed = 0;
+    for (const std::string name : kSmall)
+      for (const auto& contract : kContracts) {
+        const GoldenLayer golden(name + ".grouped_mm");
+        const Upstream upstream = upstream_of_set(golden.fields());
+        const auto reference = make_reference(golden.file.problem, upstream, contract, {}, false);
+        for (const FieldRow& field : kFields)
+          for (const Mode mode : {Mode::Isolated, Mode::Chained})
+            if (field.group == Group::Backward)
+              confirmed += std::ssize(
+                  reference->bounded(field.id, mode, all_rows(field.id, golden.file.problem.sizes())));
+      }
+    CHECK(confirmed > 0);
   }
 
   TEST_CASE("every oracle lies in its interval under fp64") {

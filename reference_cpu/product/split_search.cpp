@@ -85,6 +85,8 @@ Accumulator measured_split(ProductId product, const MoeConfig& config, std::int6
   static const MeasuredSplit table[] = {
       {ProductId::router, 4096, 128, 256, false, {1408, 1408, 1280}},
       {ProductId::gate_up, 4096, 3072, 32, true, {2048, 2048}},
+      // Of 24 tokens: the one split under which the golden's d_intermediate has its hash.
+      {ProductId::down_dx, 4096, 1536, 24, true, {1408, 1408, 1280}},
   };
   const Sizes sizes{config, rows};
   const std::int64_t k = extent(row(product).summed, sizes);
