@@ -71,6 +71,7 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       topk_weights("topk_weights", sizes.slots()),
       chunk_counts("chunk_counts", sizes.config.num_experts * chunks_of(sizes.tokens).count),
       counts("token_counts_by_expert", sizes.config.num_experts),
+      first_rows("first rows of the experts", sizes.config.num_experts),
       gather_indices("gather_indices", sizes.slots()),
       row_of_slot("row_of_slot", sizes.slots()),
       tiles("row tiles", max_row_tiles(sizes)),
@@ -78,8 +79,8 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
 
 DeviceRouting RoutingBuffers::view(bool wide) const {
   return {
-      selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(), gather_indices.data(),
-      row_of_slot.data(),      tiles.data(),        counters.data(),     wide};
+      selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(),   first_rows.data(),
+      gather_indices.data(),   row_of_slot.data(),  tiles.data(),        counters.data(), wide};
 }
 
 void RoutingBuffers::verify_guards() const {
@@ -87,6 +88,7 @@ void RoutingBuffers::verify_guards() const {
   topk_weights.verify_guards();
   chunk_counts.verify_guards();
   counts.verify_guards();
+  first_rows.verify_guards();
   gather_indices.verify_guards();
   row_of_slot.verify_guards();
   tiles.verify_guards();
@@ -98,6 +100,7 @@ void RoutingBuffers::poison() {
   topk_weights.poison();
   chunk_counts.poison();
   counts.poison();
+  first_rows.poison();
   gather_indices.poison();
   row_of_slot.poison();
   tiles.poison();

@@ -51,6 +51,7 @@ struct RoutingBuffers {
   Buffer<bf16> topk_weights;
   Buffer<std::int32_t> chunk_counts;
   Buffer<std::int32_t> counts;
+  Buffer<std::int32_t> first_rows;
   Buffer<std::int32_t> gather_indices;
   Buffer<std::int32_t> row_of_slot;
   Buffer<RowTile> tiles;

@@ -1,5 +1,6 @@
-// The launches of the fused backward pass. The two grouped products' gradients are the portable ones.
+// The launches of the fused backward pass.
 #include "gpu/fused_launches.h"
+#include "gpu/kernels/combine.h"
 #include "gpu/kernels/grouped_gemm_grad.h"
 
 namespace assay::gpu {
@@ -7,52 +8,62 @@ namespace {
 
 constexpr double kElementBytes = sizeof(bf16);
 
-void launch_rows_grad(const FusedRun& run, cudaStream_t stream) {
-  order_row_tiles(run.gradients->routing(run.routing), run.problem.sizes, stream);
-  merge_grad_rows(run.problem.d_out.data(), run.routing.topk_weights, run.routing.gather_indices,
-                  run.gradients->d_rows.data(), run.problem.sizes, stream);
+/// The portable kernels walk row tiles of their own, those for Hopper the forward pass's.
+DeviceRouting backward_routing(const FusedRun& run) {
+  return run.wgmma ? run.routing : run.gradients->routing(run.routing);
 }
 
-void launch_weights_grad(const FusedRun& run, cudaStream_t stream) {
-  merge_grad_weights(run.problem.d_out.data(), run.workspace.rows.data(),
-                     run.options.permute_y ? nullptr : run.routing.row_of_slot,
-                     run.gradients->d_topk_weights.data(), run.rounding, run.problem.sizes, stream);
+void launch_merge_grad(const FusedRun& run, cudaStream_t stream) {
+  if (!run.wgmma) order_row_tiles(backward_routing(run), run.problem.sizes, stream);
+  merge_grad(run.problem.d_out.data(), run.workspace.rows.data(), run.options.permute_y,
+             run.routing.row_of_slot, run.routing.topk_weights, run.gradients->d_rows.data(),
+             run.gradients->d_topk_weights.data(), run.rounding, run.problem.sizes, stream);
 }
 
 void launch_down_dx(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
-  down_dx_mma_sm80({.d_second_gemm = to.d_rows.data(),
-                    .down_proj = run.problem.down_proj.data(),
-                    .first_gemm = run.workspace.first_gemm.data(),
-                    .d_intermediate = to.d_intermediate.size() > 0 ? to.d_intermediate.data() : nullptr,
-                    .d_first_gemm = to.d_first_gemm.data()},
-                   to.routing(run.routing), run.problem.sizes, stream);
+  const DownDx product{.d_second_gemm = to.d_rows.data(),
+                       .down_proj = run.problem.down_proj.data(),
+                       .first_gemm = run.workspace.first_gemm.data(),
+                       .d_intermediate = to.d_intermediate.data(),
+                       .d_first_gemm = to.d_first_gemm.data()};
+  if (run.wgmma)
+    down_dx_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
+                       stream);
+  else
+    down_dx_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
 }
 
 void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
-  down_dw_mma_sm80({.d_second_gemm = to.d_rows.data(),
-                    .intermediate = run.workspace.intermediate.data(),
-                    .d_down_proj = to.d_down_proj.data()},
-                   to.routing(run.routing), run.problem.sizes, stream);
+  const DownDw product{.d_second_gemm = to.d_rows.data(),
+                       .intermediate = run.workspace.intermediate.data(),
+                       .d_down_proj = to.d_down_proj.data()};
+  const auto launch = run.wgmma ? down_dw_wgmma_sm90 : down_dw_mma_sm80;
+  launch(product, backward_routing(run), run.problem.sizes, stream);
 }
 
 void launch_gate_up_dx(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
-  gate_up_dx_mma_sm80({.d_first_gemm = to.d_first_gemm.data(),
-                       .gate_up_proj = run.problem.gate_up_proj.data(),
-                       .d_rows = to.d_permuted.data()},
-                      to.routing(run.routing), run.problem.sizes, stream);
+  const GateUpDx product{.d_first_gemm = to.d_first_gemm.data(),
+                         .gate_up_proj = run.problem.gate_up_proj.data(),
+                         .d_rows = to.d_permuted.data()};
+  if (run.wgmma)
+    gate_up_dx_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
+                          stream);
+  else
+    gate_up_dx_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
 }
 
 void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
   const bool gather = run.options.permute_x;
-  gate_up_dw_mma_sm80({.d_first_gemm = to.d_first_gemm.data(),
-                       .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
-                       .d_gate_up_proj = to.d_gate_up_proj.data(),
-                       .gather = gather},
-                      to.routing(run.routing), run.problem.sizes, stream);
+  const GateUpDw product{.d_first_gemm = to.d_first_gemm.data(),
+                         .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
+                         .d_gate_up_proj = to.d_gate_up_proj.data(),
+                         .gather = gather};
+  const auto launch = run.wgmma ? gate_up_dw_wgmma_sm90 : gate_up_dw_mma_sm80;
+  launch(product, backward_routing(run), run.problem.sizes, stream);
 }
 
 void launch_selection_grad(const FusedRun& run, cudaStream_t stream) {
@@ -79,16 +90,32 @@ void launch_router_dw(const FusedRun& run, cudaStream_t stream) {
 
 void launch_combine(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
-  combine(to.d_permuted.data(), run.routing.row_of_slot, to.d_experts.data(), run.rounding, run.problem.sizes,
-          stream);
-  add_router_part(to.d_experts.data(), to.router_part.data(), to.d_input.data(), run.problem.sizes, stream);
+  combine_with_router(to.d_permuted.data(), run.routing.row_of_slot, to.router_part.data(),
+                      run.options.debug_fields ? to.d_experts.data() : nullptr, to.d_input.data(),
+                      run.rounding, run.problem.sizes, stream);
+}
+
+// One chain of adds per element over all tokens takes long and few multiprocessors; slots are combined at the
+// speed of memory.
+void launch_router_dw_and_combine(const FusedRun& run, cudaStream_t stream) {
+  const SideBranch& beside = run.gradients->beside;
+  beside.fork(stream, [&](cudaStream_t branch) { launch_router_dw(run, branch); });
+  launch_combine(run, stream);
+  beside.join(stream);
 }
 
 bool always(const GpuOptions&) { return true; }
 bool dx(const GpuOptions& options) { return !options.dW_only; }
 bool dw(const GpuOptions& options) { return !options.dX_only; }
+bool both(const GpuOptions& options) { return dx(options) && dw(options); }
+bool dx_alone(const GpuOptions& options) { return options.dX_only; }
+bool dw_alone(const GpuOptions& options) { return options.dW_only; }
 
 LaunchCost unlimited(const LaunchSizes&) { return {}; }
+
+LaunchCost cost_of_merge_grad(const LaunchSizes& s) {
+  return {.bytes = kElementBytes * s.hidden * (s.tokens + 2 * s.rows)};
+}
 
 LaunchCost cost_of_rows(const LaunchSizes& s) {
   return {.bytes = kElementBytes * s.hidden * (s.tokens + s.rows)};
@@ -117,20 +144,24 @@ LaunchCost cost_of_gate_up_dw(const LaunchSizes& s) {
                    (2 * s.experts * s.inter * s.hidden + 2 * s.rows * s.inter + s.tokens * s.hidden)};
 }
 
+LaunchCost cost_of_router_and_combine(const LaunchSizes& s) {
+  return {.flops = 2 * s.tokens * s.experts * s.hidden, .bytes = cost_of_rows(s).bytes};
+}
+
 LaunchCost cost_of_router(const LaunchSizes& s) { return {.flops = 2 * s.tokens * s.experts * s.hidden}; }
 
 // clang-format off
 constexpr FusedLaunch kBackwardLaunches[] = {
-    {"gradient of the rows",                 std::nullopt,          always, launch_rows_grad,      cost_of_rows},
-    {"gradient of the weights",              std::nullopt,          always, launch_weights_grad,   cost_of_rows},
+    {"merge's gradients",                    std::nullopt,          always, launch_merge_grad,     cost_of_merge_grad},
     {"down dX with swiglu's gradient",       ProductId::down_dx,    always, launch_down_dx,        cost_of_down},
     {"down dW",                              ProductId::down_dw,    dw,     launch_down_dw,        cost_of_down_dw},
     {"gate_up dX",                           ProductId::gate_up_dx, dx,     launch_gate_up_dx,     cost_of_gate_up},
     {"gate_up dW",                           ProductId::gate_up_dw, dw,     launch_gate_up_dw,     cost_of_gate_up_dw},
     {"gradient of softmax and top-k",        std::nullopt,          always, launch_selection_grad, unlimited},
     {"router dX",                            ProductId::router_dx,  dx,     launch_router_dx,      cost_of_router},
-    {"router dW",                            ProductId::router_dw,  dw,     launch_router_dw,      cost_of_router},
-    {"slots combined, router's part added",  std::nullopt,          dx,     launch_combine,        cost_of_rows},
+    {"router dW, slots combined beside it",  ProductId::router_dw,  both,     launch_router_dw_and_combine, cost_of_router_and_combine},
+    {"router dW",                            ProductId::router_dw,  dw_alone, launch_router_dw,      cost_of_router},
+    {"slots combined, router's part added",  std::nullopt,          dx_alone, launch_combine,        cost_of_rows},
 };
 // clang-format on
 

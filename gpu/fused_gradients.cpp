@@ -7,8 +7,7 @@ FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options)
       counters("tile counters of the backward pass", 1),
       d_rows("d_second_gemm", sizes.slots() * sizes.config.hidden_size),
       d_topk_weights("d_topk_weights", sizes.slots()),
-      d_intermediate("d_intermediate",
-                     elements_if(options.debug_fields, sizes.slots(), sizes.config.moe_intermediate_size)),
+      d_intermediate("d_intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
       d_down_proj("d_down_proj",
                   elements_if(!options.dX_only, sizes.config.num_experts * sizes.config.hidden_size,
                               sizes.config.moe_intermediate_size)),
@@ -23,8 +22,8 @@ FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options)
       d_logits_padded("d_router_logits in aligned rows",
                       sizes.tokens * padded_experts(sizes.config.num_experts)),
       d_gate("d_gate", elements_if(!options.dX_only, sizes.config.num_experts, sizes.config.hidden_size)),
-      d_experts("d_experts_hidden_states",
-                elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)),
+      d_experts("d_experts_hidden_states", elements_if(options.debug_fields && !options.dW_only, sizes.tokens,
+                                                       sizes.config.hidden_size)),
       router_part("router's part of d_input_hidden_states",
                   elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)),
       d_input("d_input_hidden_states",
@@ -57,17 +56,18 @@ DeviceRouting FusedGradients::routing(const DeviceRouting& forward) const {
   return mine;
 }
 
-std::vector<unsigned char> results(const FusedGradients& gradients) {
-  std::vector<unsigned char> bytes;
+std::vector<DeviceBytes> device_results(const FusedGradients& gradients) {
+  std::vector<DeviceBytes> results;
   for (const auto* buffer :
        {&gradients.d_rows, &gradients.d_topk_weights, &gradients.d_intermediate, &gradients.d_down_proj,
         &gradients.d_first_gemm, &gradients.d_permuted, &gradients.d_gate_up_proj, &gradients.d_logits,
-        &gradients.d_gate, &gradients.d_experts, &gradients.router_part, &gradients.d_input}) {
-    const std::size_t before = bytes.size();
-    bytes.resize(before + buffer->bytes());
-    buffer->download(bytes.data() + before);
-  }
-  return bytes;
+        &gradients.d_gate, &gradients.d_experts, &gradients.router_part, &gradients.d_input})
+    results.push_back(bytes_of(*buffer));
+  return results;
+}
+
+std::vector<unsigned char> results(const FusedGradients& gradients) {
+  return download(device_results(gradients));
 }
 
 }  // namespace assay::gpu

@@ -1,8 +1,10 @@
 // What the fused backward pass writes. Contract hf: it reads the fields that the forward pass stored.
 #pragma once
 
+#include "gpu/device_bytes.h"
 #include "gpu/device_problem.h"
 #include "gpu/pipeline.h"
+#include "gpu/side_branch.h"
 
 namespace assay::gpu {
 
@@ -20,7 +22,7 @@ struct FusedGradients {
   Buffer<TileCounters> counters;
   Buffer<bf16> d_rows;           // [S, H] d_second_gemm
   Buffer<bf16> d_topk_weights;   // [T, K]
-  Buffer<bf16> d_intermediate;   // [S, I] with debug_fields, else empty
+  Buffer<bf16> d_intermediate;   // [S, I]
   Buffer<bf16> d_down_proj;      // [E, H, I]
   Buffer<bf16> d_first_gemm;     // [S, 2I]
   Buffer<bf16> d_permuted;       // [S, H]
@@ -28,16 +30,19 @@ struct FusedGradients {
   Buffer<bf16> d_logits;         // [T, E]
   Buffer<bf16> d_logits_padded;  // [T, padded_experts(E)]
   Buffer<bf16> d_gate;           // [E, H]
-  Buffer<bf16> d_experts;        // [T, H]
+  Buffer<bf16> d_experts;        // [T, H] with debug_fields, else empty
   Buffer<bf16> router_part;      // [T, H]
   Buffer<bf16> d_input;          // [T, H]
+
+  SideBranch beside;  // for a launch that fills few multiprocessors
 
  private:
   template <class Self, class Visit>
   static void for_each_buffer(Self& self, Visit visit);
 };
 
-/// Every gradient, byte by byte.
+/// Every gradient.
+std::vector<DeviceBytes> device_results(const FusedGradients& gradients);
 std::vector<unsigned char> results(const FusedGradients& gradients);
 
 }  // namespace assay::gpu

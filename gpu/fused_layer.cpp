@@ -35,24 +35,16 @@ void FusedWorkspace::poison() {
   for (auto* buffer : {&logits, &permuted, &first_gemm, &intermediate, &rows, &out}) buffer->poison();
 }
 
+std::vector<DeviceBytes> device_results(const FusedWorkspace& workspace) {
+  const auto& routing = workspace.routing;
+  return {bytes_of(workspace.logits),     bytes_of(routing.selected_experts), bytes_of(routing.topk_weights),
+          bytes_of(routing.counts),       bytes_of(routing.gather_indices),   bytes_of(routing.row_of_slot),
+          bytes_of(workspace.first_gemm), bytes_of(workspace.intermediate),   bytes_of(workspace.rows),
+          bytes_of(workspace.out)};
+}
+
 std::vector<unsigned char> results(const FusedWorkspace& workspace) {
-  std::vector<unsigned char> bytes;
-  const auto append = [&](const auto& buffer) {
-    const std::size_t before = bytes.size();
-    bytes.resize(before + buffer.bytes());
-    buffer.download(bytes.data() + before);
-  };
-  append(workspace.logits);
-  append(workspace.routing.selected_experts);
-  append(workspace.routing.topk_weights);
-  append(workspace.routing.counts);
-  append(workspace.routing.gather_indices);
-  append(workspace.routing.row_of_slot);
-  append(workspace.first_gemm);
-  append(workspace.intermediate);
-  append(workspace.rows);
-  append(workspace.out);
-  return bytes;
+  return download(device_results(workspace));
 }
 
 void require_runnable(const Sizes& sizes, const GpuOptions& options) {

@@ -2,6 +2,7 @@
 // graph.
 #pragma once
 
+#include "gpu/device_bytes.h"
 #include "gpu/device_problem.h"
 #include "gpu/pipeline.h"
 
@@ -23,7 +24,8 @@ struct FusedWorkspace {
   Buffer<bf16> out;           // [T, H]
 };
 
-/// Everything the layer left behind, byte by byte: equal exactly when every result is.
+/// Everything the layer left behind: equal exactly when every result is.
+std::vector<DeviceBytes> device_results(const FusedWorkspace& workspace);
 std::vector<unsigned char> results(const FusedWorkspace& workspace);
 
 /// Throws UsageError for a contract or config the layer does not have, InputError for sizes or a device it

@@ -1,8 +1,9 @@
 // `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one
 // another and, on sampled elements, with the tensor core's model. `assay verify` is the judge; this finds a
 // broken kernel in seconds. Exit 1 on a difference, 77 without a device. `--small` leaves out the full-width
-// problems and the repeated runs (for compute-sanitizer); `--dump DIR CASE` writes one problem and its
-// results as raw arrays instead.
+// problems and the repeated runs (for compute-sanitizer), `--gradients` all but the quick forms of silu and
+// the gradients on routings made by hand; `--dump DIR CASE` writes one problem and its results as raw arrays
+// instead.
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/pipeline.h"
 #include "gpu/repeat_check.h"
+#include "gpu/selfcheck_gradients.h"
 #include "gpu/selfcheck_problem.h"
 #include "gpu/selfcheck_products.h"
 #include "harness/contract/error.h"
@@ -228,8 +230,11 @@ int main(int argc, char** argv) {
     std::int64_t wrong = 0;
     if (gpu::has_wgmma_sm90()) wrong += gpu::count_silu_differences();
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
-    const bool small = argc == 2 && std::string(argv[1]) == "--small";
+    const auto asked = [&](const char* option) { return argc == 2 && std::string(argv[1]) == option; };
+    const bool small = asked("--small");
+    if (gpu::has_wgmma_sm90()) wrong += gpu::count_gradients_that_differ();
     for (const auto& one : kCases) {
+      if (asked("--gradients")) break;
       if (small && one.config.hidden_size * one.config.num_experts > 64 * 1024) continue;
       wrong += check(one);
       if (!small) wrong += check_repeats(one);

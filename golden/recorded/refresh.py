@@ -33,8 +33,8 @@ SMALL = ("integers wide one_sign cancellation ties all_tied zeros hot_expert emp
          "saturated no_renormalisation").split()
 MODELS = ["qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"]
 PIPELINES = ["gpu_cublas", "gpu_cublas_grouped", "gpu_fused"]
-# Fault of gpu/kernels/planted_kernels.h -> stage that must be named first.
-PLANTED = {1: "first_gemm", 2: "first_gemm", 3: "intermediate", 4: "first_gemm", 5: "intermediate", 6: "intermediate", 7: "first_gemm", 8: "first_gemm"}
+# Fault of gpu/kernels/planted_kernels.h -> stages of which one must be named first.
+PLANTED = {1: ["first_gemm"], 2: ["first_gemm"], 3: ["first_gemm", "intermediate"], 4: ["first_gemm"], 5: ["intermediate"], 6: ["first_gemm", "intermediate"], 7: ["first_gemm"], 8: ["first_gemm"]}
 
 
 def sanitized(summaries):
@@ -103,7 +103,7 @@ class Refresh:
         rows = self.work / "long_rows"
         long_rows.write_checkpoint(rows)
         lines = []
-        for number, field in PLANTED.items():
+        for number, fields in PLANTED.items():
             if number == 8:  # a byte offset of 32 bits wraps behind 4 GiB of input: 524,288 rows of 4,096
                 problem = ["--checkpoint", str(rows), "--layer", "0", "--tokens", str(long_rows.TOKENS), "--stage", "GateUp"]
                 self.verify("long_rows", *problem, "--pipeline", "gpu_fused")
@@ -115,7 +115,7 @@ class Refresh:
                                  capture_output=True, text=True)
             cases = json.loads((self.work / "planted.json").read_text())["cases"]
             heads = [case["headline"] for case in cases if case["verdict"] != "Passed"]
-            named = bool(heads) and run.returncode == 1 and all(field in head for head in heads)
+            named = bool(heads) and run.returncode == 1 and all(any(field in head for field in fields) for head in heads)
             lines += [f"planted fault {number}, exit {run.returncode}: {head}" for head in heads or [run.stderr.strip()[-200:] or "nothing found"]]
             self.say(f"planted fault {number}: {heads[0] if heads else 'not found'}", named)
         (self.out / "planted_kernels.txt").write_text("\n".join(lines) + "\n")

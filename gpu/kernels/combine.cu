@@ -1,5 +1,7 @@
 // The gradient of the layer's input: a token's slots added up, then the router's part. A block per token, 8
 // neighbouring columns per thread and turn; the result does not depend on the launch.
+#include "gpu/kernels/combine.h"
+
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/launch.h"
@@ -26,9 +28,12 @@ __device__ uint4 rounded_sum(const uint4& a, const uint4& b) {
 
 // Rows are in expert order, so that ascending rows are ascending experts. Under Hf the sum starts from 0 and
 // is rounded to bf16 after every row, in that order; else it is fp32, slots ascending, and rounded once.
+// `out` gets it unless it is null; with `router`, `with_router` gets what add_kernel makes of both.
 template <Rounding kRounding>
 __global__ void __launch_bounds__(kThreads)
-    combine_kernel(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, int top_k, int vectors) {
+    combine_kernel(const bf16* rows, const std::int32_t* row_of_slot, const bf16* router, bf16* out,
+                   bf16* with_router, int top_k, int vectors) {
+  constexpr int kRowsInFlight = 8;
   __shared__ std::int32_t ordered[kMaxTopK];
   ptx::let_next_start();
   ptx::wait_for_previous();
@@ -46,19 +51,30 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   for (int i = threadIdx.x; i < vectors; i += kThreads) {
     float sum[8] = {};
-    for (int j = 0; j < top_k; ++j) {
-      const uint4 row =
-          reinterpret_cast<const uint4*>(rows)[static_cast<std::int64_t>(ordered[j]) * vectors + i];
+    for (int first = 0; first < top_k; first += kRowsInFlight) {
+      uint4 loaded[kRowsInFlight];
 #pragma unroll
-      for (int c = 0; c < 8; ++c) {
-        sum[c] = __fadd_rn(sum[c], element(row, c));
-        if constexpr (kRounding == Rounding::Hf) sum[c] = through_bf16(sum[c]);
+      for (int j = 0; j < kRowsInFlight; ++j)
+        if (first + j < top_k)
+          loaded[j] = __ldcs(reinterpret_cast<const uint4*>(rows) +
+                             static_cast<std::int64_t>(ordered[first + j]) * vectors + i);
+#pragma unroll
+      for (int j = 0; j < kRowsInFlight; ++j) {
+        if (first + j >= top_k) break;
+#pragma unroll
+        for (int c = 0; c < 8; ++c) {
+          sum[c] = __fadd_rn(sum[c], element(loaded[j], c));
+          if constexpr (kRounding == Rounding::Hf) sum[c] = through_bf16(sum[c]);
+        }
       }
     }
     uint4 packed;
 #pragma unroll
     for (int c = 0; c < 8; ++c) reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(sum[c]);
-    reinterpret_cast<uint4*>(out)[token * vectors + i] = packed;
+    if (out != nullptr) reinterpret_cast<uint4*>(out)[token * vectors + i] = packed;
+    if (router != nullptr)
+      reinterpret_cast<uint4*>(with_router)[token * vectors + i] =
+          rounded_sum(packed, reinterpret_cast<const uint4*>(router)[token * vectors + i]);
   }
 }
 
@@ -76,14 +92,21 @@ __global__ void __launch_bounds__(kThreads)
 
 void combine(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, Rounding rounding,
              const Sizes& sizes, cudaStream_t stream) {
+  combine_with_router(rows, row_of_slot, nullptr, out, nullptr, rounding, sizes, stream);
+}
+
+void combine_with_router(const bf16* rows, const std::int32_t* row_of_slot, const bf16* router, bf16* out,
+                         bf16* with_router, Rounding rounding, const Sizes& sizes, cudaStream_t stream) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   ASSAY_CHECK(sizes.config.top_k <= kMaxTopK, "expected at most 32 experts per token");
   ASSAY_CHECK(sizes.tokens < (std::int64_t{1} << 31), "expected the tokens to fit one grid");
+  ASSAY_CHECK((router == nullptr) == (with_router == nullptr),
+              "expected both of the router's part or neither");
   if (sizes.tokens == 0) return;
   const auto kernel =
       rounding == Rounding::Hf ? combine_kernel<Rounding::Hf> : combine_kernel<Rounding::FusedFp32>;
-  launch_kernel(kernel, {static_cast<unsigned>(sizes.tokens), kThreads}, stream, rows, row_of_slot, out,
-                sizes.config.top_k, sizes.config.hidden_size / 8);
+  launch_kernel(kernel, {static_cast<unsigned>(sizes.tokens), kThreads}, stream, rows, row_of_slot, router,
+                out, with_router, sizes.config.top_k, sizes.config.hidden_size / 8);
 }
 
 void add_router_part(const bf16* experts, const bf16* router, bf16* out, const Sizes& sizes,

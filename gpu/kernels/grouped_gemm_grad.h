@@ -3,17 +3,17 @@
 // without a split, and each expert's begins anew. Shapes: see kernels.h.
 #pragma once
 
+#include "gpu/kernel_config_forward.h"
 #include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
 
-/// d_intermediate = d_second_gemm down_proj[expert], and in its epilogue SwiGLU's gradient from what it was
-/// rounded to.
+/// d_intermediate = d_second_gemm down_proj[expert], and SwiGLU's gradient from what it was rounded to.
 struct DownDx {
   const bf16* d_second_gemm;  // [S, H]
   const bf16* down_proj;      // [E, H, I]
   const bf16* first_gemm;     // [S, 2I], as the forward pass stored it
-  bf16* d_intermediate;       // [S, I], or null: then it exists in registers only
+  bf16* d_intermediate;       // [S, I]; of the portable variant, or null: then it exists in registers only
   bf16* d_first_gemm;         // [S, 2I]
 };
 
@@ -47,5 +47,16 @@ void down_dw_mma_sm80(const DownDw& product, const DeviceRouting& routing, const
                       cudaStream_t stream);
 void gate_up_dw_mma_sm80(const GateUpDw& product, const DeviceRouting& routing, const Sizes& sizes,
                          cudaStream_t stream);
+
+/// For Hopper. Gradients of rows walk the row tiles that `wide_tiles_wgmma_sm90` says for `config`; gradients
+/// of weights need none.
+void down_dx_wgmma_sm90(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
+                        const KernelConfigForward& config, cudaStream_t stream);
+void gate_up_dx_wgmma_sm90(const GateUpDx& product, const DeviceRouting& routing, const Sizes& sizes,
+                           const KernelConfigForward& config, cudaStream_t stream);
+void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,
+                        cudaStream_t stream);
+void gate_up_dw_wgmma_sm90(const GateUpDw& product, const DeviceRouting& routing, const Sizes& sizes,
+                           cudaStream_t stream);
 
 }  // namespace assay::gpu

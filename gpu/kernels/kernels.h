@@ -61,6 +61,7 @@ struct DeviceRouting {
   bf16* topk_weights;              // [T, K]
   std::int32_t* chunk_counts;      // [E, chunks]: counts, then exclusive prefixes
   std::int32_t* counts;            // [E] token_counts_by_expert
+  std::int32_t* first_rows;        // [E] the experts' first rows, written with the row tiles
   std::int32_t* gather_indices;    // [S] row -> slot
   std::int32_t* row_of_slot;       // [S] slot -> row
   RowTile* tiles;                  // [max_row_tiles]
@@ -120,7 +121,12 @@ void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cuda
 void swiglu_grad(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm, const Sizes& sizes,
                  cudaStream_t stream);
 
-/// How many finite bf16 arguments get another silu from the quick form than from the exact one: 0 on sm_90.
+/// The same to the last bit on sm_90, at the speed of memory (swiglu_grad_sm90.cu).
+void swiglu_grad_sm90(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm,
+                      const Sizes& sizes, cudaStream_t stream);
+
+/// How many finite bf16 arguments get another silu from one of the quick forms than from the exact one: 0 on
+/// sm_90.
 /// Synchronises.
 int count_silu_differences();
 
@@ -142,6 +148,13 @@ void merge_grad_rows(const bf16* d_out, const bf16* topk_weights, const std::int
 /// fp32 sums by 32 lanes. Under Hf each product is rounded to bf16 first. `values` as in merge.
 void merge_grad_weights(const bf16* d_out, const bf16* values, const std::int32_t* row_of_slot,
                         bf16* d_topk_weights, Rounding rounding, const Sizes& sizes, cudaStream_t stream);
+
+/// Both gradients of the merge in one pass, bit for bit those of the two above: d_out and `values` are read
+/// once. A token's rows are found by row_of_slot [S]; `values` are in expert order, or in slot order with
+/// `slot_order`.
+void merge_grad(const bf16* d_out, const bf16* values, bool slot_order, const std::int32_t* row_of_slot,
+                const bf16* topk_weights, bf16* d_rows, bf16* d_topk_weights, Rounding rounding,
+                const Sizes& sizes, cudaStream_t stream);
 
 /// d_router_logits [T, E] through renormalisation and softmax, from d_topk_weights [T, K] and what the
 /// forward pass read and chose (topk.cu has the formula). `padded` [T, padded_experts(E)] gets the same with

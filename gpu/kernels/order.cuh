@@ -51,6 +51,7 @@ __device__ inline void write_tiles(const DeviceRouting& routing, int experts, co
     const auto begin = [&](int i) {
       return i < tiles ? (i * each + min(i, larger)) * kTogether : rows[expert];
     };
+    routing.first_rows[expert] = first_row[expert];
     for (int i = 0; i < tiles; ++i) {
       const int other = i ^ 1;
       const bool paired = even ? other < tiles : rows[expert] - (i | 1) * kTileRows > kTileRows / 2;

@@ -10,14 +10,17 @@ namespace assay::gpu {
 
 enum class KernelFault {
   None = 0,
-  DroppedLastK = 1,       // the last step of K is never multiplied
-  StaleStage = 2,         // the third step multiplies the stage of the second again
-  TailNotPredicated = 3,  // rows behind the expert's last are stored too
-  NeighbourExpert = 4,    // tiles that are not full take the previous expert's weights
-  GateUpSwapped = 5,      // SwiGLU takes the up half for the gate
-  MissingFence = 6,       // gathered rows are not made visible to wgmma, nor results to the copy engine
-  MissingWait = 7,        // the fourth step multiplies first and waits for its stage then
-  ByteOffset32 = 8,       // the first product's rows are found by a byte offset of 32 bits
+  DroppedLastK = 1,           // the last step of K is never multiplied
+  StaleStage = 2,             // the third step multiplies the stage of the second again
+  TailNotPredicated = 3,      // rows behind the expert's last are stored too
+  NeighbourExpert = 4,        // tiles that are not full take the previous expert's weights
+  GateUpSwapped = 5,          // SwiGLU takes the up half for the gate
+  MissingFence = 6,           // gathered rows are not made visible to wgmma, nor results to the copy engine
+  MissingWait = 7,            // the fourth step multiplies first and waits for its stage then
+  ByteOffset32 = 8,           // the first product's rows are found by a byte offset of 32 bits
+  UncutRows = 9,              // a weight's gradient sums up to whole steps, over the next expert's rows
+  EmptyExpertUnwritten = 10,  // nobody writes the gradients of the weights of an expert without rows
+  EarlierWeights = 11,        // the gradient of rows takes the weights of the step of K before
 };
 
 inline constexpr KernelFault kPlanted = static_cast<KernelFault>(ASSAY_PLANTED);

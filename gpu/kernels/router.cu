@@ -6,6 +6,7 @@
 
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/kernels/lanes.cuh"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/mma_tile.cuh"
 
@@ -125,26 +126,40 @@ __global__ void __launch_bounds__(kFewThreads)
   }
 }
 
-using RouterDxTile = MmaTile<64, 64, 32, 32, Lies::AlongColumns, Lies::AlongRows>;
+constexpr int kDxSide = 128;
+using RouterDxTile = MmaTile<kDxSide, kDxSide, 32, 64, Lies::AlongColumns, Lies::AlongRows>;
 using RouterDwTile = MmaTile<64, 64, 32, 32, Lies::AlongRows, Lies::AlongRows>;
 
 // out[row, column] = rb of the tile's results inside [height, width], which begin at first_row and
-// first_column.
+// first_column. Four lanes have 2 columns each of two blocks of 8; they write 4 each of 16, whole sectors.
 template <class Tile>
 __device__ void store_tile(const Tile& tile, bf16* out, std::int64_t first_row, int first_column,
                            std::int64_t height, int width) {
   const int lane = threadIdx.x % 32;
+  const int source = lane / 4 * 4 + lane % 2 * 2;
+  const auto packed = [](float left, float right) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(left, right);
+    return *reinterpret_cast<const unsigned*>(&pair);
+  };
 #pragma unroll
   for (int m = 0; m < Tile::kM; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half)
 #pragma unroll
-      for (int n = 0; n < Tile::kN; ++n) {
+      for (int n = 0; n < Tile::kN; n += 2) {
+        const float(&left)[4] = tile.d[m][n];
+        const float(&right)[4] = tile.d[m][n + 1];
+        const unsigned blocks[2] = {packed(left[half * 2], left[half * 2 + 1]),
+                                    packed(right[half * 2], right[half * 2 + 1])};
+        uint2 four[2];
+#pragma unroll
+        for (int block = 0; block < 2; ++block)
+          four[block] = {__shfl_sync(kAllLanes, blocks[block], source),
+                         __shfl_sync(kAllLanes, blocks[block], source + 1)};
         const std::int64_t row = first_row + Tile::warp_row() + m * 16 + lane / 4 + half * 8;
-        const int column = first_column + Tile::warp_column() + n * 8 + lane % 4 * 2;
+        const int column = first_column + Tile::warp_column() + n * 8 + lane % 4 * 4;
         if (row < height && column < width)
-          *reinterpret_cast<__nv_bfloat162*>(out + row * width + column) =
-              __floats2bfloat162_rn(tile.d[m][n][half * 2], tile.d[m][n][half * 2 + 1]);
+          *reinterpret_cast<uint2*>(out + row * width + column) = lane % 4 < 2 ? four[0] : four[1];
       }
 }
 
@@ -154,8 +169,8 @@ __global__ void __launch_bounds__(RouterDxTile::kThreads)
   extern __shared__ __align__(128) char shared[];
   ptx::let_next_start();
   ptx::wait_for_previous();
-  const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.y) * 64;
-  const int first_column = blockIdx.x * 64;
+  const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.y) * kDxSide;
+  const int first_column = blockIdx.x * kDxSide;
   const int stride = static_cast<int>(padded_experts(experts));
   RouterDxTile tile;
   tile.run(
@@ -232,8 +247,8 @@ void router_dx(const RouterGrad& product, const Sizes& sizes, cudaStream_t strea
   const auto& config = sizes.config;
   ASSAY_CHECK(config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   if (sizes.tokens == 0) return;
-  const dim3 grid(static_cast<unsigned>((config.hidden_size + 63) / 64),
-                  static_cast<unsigned>((sizes.tokens + 63) / 64));
+  const dim3 grid(static_cast<unsigned>((config.hidden_size + kDxSide - 1) / kDxSide),
+                  static_cast<unsigned>((sizes.tokens + kDxSide - 1) / kDxSide));
   ASSAY_CHECK(grid.y <= 65535, "expected fewer than 65536 tiles of tokens");
   launch_kernel(router_dx_kernel, {grid, RouterDxTile::kThreads, RouterDxTile::kSharedBytes}, stream, product,
                 sizes.tokens, config.num_experts, config.hidden_size);

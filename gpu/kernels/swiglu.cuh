@@ -51,6 +51,33 @@ __device__ inline SwigluGrad swiglu_grad(float d, float gate, float up) {
           __float2bfloat16_rn(__fmul_rn(d, stored(silu(gate))))};
 }
 
+inline constexpr float kLeastUsualGate = -87.0f;  // below it 1 + expf(-gate) nears the largest float
+
+/// 1 / (1 + expf(-a)) to the last bit for every bf16 argument from kLeastUsualGate on, without a branch: what
+/// a correctly rounded reciprocal does for usual arguments. Times `a` it rounds to the same bf16 as silu. The
+/// self-check compares all of them.
+__device__ inline float sigmoid_sm90(float a) {
+  const float y = __fadd_rn(1.0f, expf(-a));
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(y));
+  return __fmaf_rn(near, __fmaf_rn(-y, near, 1.0f), near);
+}
+
+/// swiglu_grad<Rounding::Hf> of two neighbouring elements, to the last bit on sm_90 for gates from
+/// kLeastUsualGate on: `gate` and `up` become their gradients. Products of two bf16 are rounded once, as fp32
+/// would.
+__device__ inline void swiglu_grad_pair_sm90(__nv_bfloat162 d, __nv_bfloat162& gate, __nv_bfloat162& up) {
+  const float2 g = __bfloat1622float2(gate);
+  const float2 s = {sigmoid_sm90(g.x), sigmoid_sm90(g.y)};
+  const float2 d_silu = __bfloat1622float2(__hmul2_rn(d, up));
+  const auto slope = [](float x, float sigmoid) {
+    return __fadd_rn(1.0f, __fmul_rn(x, __fsub_rn(1.0f, sigmoid)));
+  };
+  up = __hmul2_rn(d, __floats2bfloat162_rn(__fmul_rn(g.x, s.x), __fmul_rn(g.y, s.y)));
+  gate = __floats2bfloat162_rn(__fmul_rn(__fmul_rn(d_silu.x, s.x), slope(g.x, s.x)),
+                               __fmul_rn(__fmul_rn(d_silu.y, s.y), slope(g.y, s.y)));
+}
+
 /// Two neighbouring elements under contract hf by silu_sm90. The bf16 product rounds the exact product once,
 /// as fp32 would.
 __device__ inline __nv_bfloat162 swiglu_pair_sm90(float gate0, float gate1, float up0, float up1) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "gpu/kernels/ptx.cuh"
+#include "harness/contract/product_id.h"
 
 namespace assay::gpu::ptx {
 
@@ -23,6 +24,14 @@ __device__ inline void tensor_load_3d(std::uint32_t shared, const CUtensorMap* m
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
       "%5}], [%2];" ::"r"(shared),
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+__device__ inline void tensor_load_4d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1, int c2, int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
+      "%5, %6}], [%2];" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
       : "memory");
 }
 __device__ inline void tensor_load_5d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
@@ -59,11 +68,21 @@ __device__ inline void tensor_store_2d(const CUtensorMap* map, std::uint32_t sha
                "r"(shared), "r"(c0), "r"(c1)
                : "memory");
 }
+__device__ inline void tensor_store_3d(const CUtensorMap* map, std::uint32_t shared, int c0, int c1, int c2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+      "r"(shared), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
 __device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Until the copy engine has read the shared memory of all committed stores but the last kPending.
 template <int kPending>
 __device__ inline void bulk_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+/// `bytes`, a multiple of 16, from a multiple of 16.
+__device__ inline void prefetch_to_l2(const void* global, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -87,10 +106,19 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-/// Descriptor of a K-major tile of 128-byte rows in the 128-byte swizzle, starting at a multiple of 1024
-/// bytes: groups of eight rows are 1024 bytes apart. Its low half counts places in 16 bytes: 16 elements
-/// further along K are 2.
-__device__ inline std::uint32_t tile_place(std::uint32_t shared) { return shared >> 4 | 1u << 16; }
+/// Low half of the descriptor of a tile of 128-byte rows in the 128-byte swizzle, starting at a multiple of
+/// 1024 bytes: groups of eight rows are 1024 bytes apart. It counts places in 16 bytes. An operand that lies
+/// along its columns has 64 elements of K in a row; one that lies along its rows has 64 of its other axis
+/// there and rows of K below one another, and the next 64 of the other axis in a panel behind, of kBytes.
+inline constexpr std::uint32_t kPanelBytes = 64 * 128;
+template <Lies kLies = Lies::AlongColumns, std::uint32_t kBytes = kPanelBytes>
+__device__ inline std::uint32_t tile_place(std::uint32_t shared) {
+  constexpr std::uint32_t kOfBlock = (1u << 18) - 1;  // above it an address says which block of a cluster
+  return (shared & kOfBlock) >> 4 | (kLies == Lies::AlongRows ? kBytes >> 4 : 1u) << 16;
+}
+/// 16 elements further along K.
+template <Lies kLies = Lies::AlongColumns>
+inline constexpr std::uint32_t kNextSixteen = kLies == Lies::AlongRows ? 16 * 128 >> 4 : 32 >> 4;
 __device__ inline std::uint64_t tile_descriptor(std::uint32_t place) {
   constexpr std::uint32_t kSwizzle128 = 1u << 30, kRowGroups = 1024 >> 4;
   return static_cast<std::uint64_t>(kSwizzle128 | kRowGroups) << 32 | place;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "harness/contract/product_id.h"
+
 namespace assay::gpu::ptx {
 
 /// N of the product that takes `rows` rows: steps of 8 where a tile waits for the tensor core, of 16 where it
@@ -41,51 +43,51 @@ __host__ __device__ constexpr int padded_rows(int rows) {
 #define ASSAY_REGISTERS_72 ASSAY_REGISTERS_68, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
 #define ASSAY_REGISTERS_128 ASSAY_REGISTERS_72, "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
 // clang-format on
-#define ASSAY_WGMMA(n, registers, a_at, b_at, accumulate_at)                              \
+#define ASSAY_WGMMA(n, registers, a_at, b_at, accumulate_at, a_lies_at, b_lies_at)        \
   asm volatile(                                                                           \
       "{\n"                                                                               \
       ".reg .pred accumulate;\n"                                                          \
       "setp.ne.b32 accumulate, %" #accumulate_at                                          \
       ", 0;\n"                                                                            \
       "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" ASSAY_TEXT_##registers \
-      "}, %" #a_at ", %" #b_at                                                            \
-      ", accumulate, 1, 1, 0, 0;\n"                                                       \
+      "}, %" #a_at ", %" #b_at ", accumulate, 1, 1, %" #a_lies_at ", %" #b_lies_at        \
+      ";\n"                                                                               \
       "}\n"                                                                               \
       : ASSAY_REGISTERS_##registers                                                       \
-      : "l"(a), "l"(b), "r"(accumulate))
+      : "l"(a), "l"(b), "r"(accumulate), "n"(kLiesA == Lies::AlongRows), "n"(kLiesB == Lies::AlongRows))
 
-/// d = a b^T (+ d if `accumulate`) in d's first kColumns / 2 registers: a 64x16, b kColumns x 16, both
-/// K-major in shared memory, fp32 accumulators. Asynchronous.
-template <int kColumns, int kRegisters>
+/// d = a b^T (+ d if `accumulate`) in d's first kColumns / 2 registers: a 64x16, b kColumns x 16, in shared
+/// memory as tile_place says, fp32 accumulators. Asynchronous.
+template <int kColumns, Lies kLiesA = Lies::AlongColumns, Lies kLiesB = Lies::AlongColumns, int kRegisters>
 __device__ inline void wgmma_m64k16(float (&d)[kRegisters], std::uint64_t a, std::uint64_t b,
                                     int accumulate) {
   static_assert(kColumns / 2 <= kRegisters, "as many registers as results per thread");
   if constexpr (kColumns == 16)
-    ASSAY_WGMMA(16, 8, 8, 9, 10);
+    ASSAY_WGMMA(16, 8, 8, 9, 10, 11, 12);
   else if constexpr (kColumns == 32)
-    ASSAY_WGMMA(32, 16, 16, 17, 18);
+    ASSAY_WGMMA(32, 16, 16, 17, 18, 19, 20);
   else if constexpr (kColumns == 48)
-    ASSAY_WGMMA(48, 24, 24, 25, 26);
+    ASSAY_WGMMA(48, 24, 24, 25, 26, 27, 28);
   else if constexpr (kColumns == 64)
-    ASSAY_WGMMA(64, 32, 32, 33, 34);
+    ASSAY_WGMMA(64, 32, 32, 33, 34, 35, 36);
   else if constexpr (kColumns == 80)
-    ASSAY_WGMMA(80, 40, 40, 41, 42);
+    ASSAY_WGMMA(80, 40, 40, 41, 42, 43, 44);
   else if constexpr (kColumns == 96)
-    ASSAY_WGMMA(96, 48, 48, 49, 50);
+    ASSAY_WGMMA(96, 48, 48, 49, 50, 51, 52);
   else if constexpr (kColumns == 104)
-    ASSAY_WGMMA(104, 52, 52, 53, 54);
+    ASSAY_WGMMA(104, 52, 52, 53, 54, 55, 56);
   else if constexpr (kColumns == 112)
-    ASSAY_WGMMA(112, 56, 56, 57, 58);
+    ASSAY_WGMMA(112, 56, 56, 57, 58, 59, 60);
   else if constexpr (kColumns == 120)
-    ASSAY_WGMMA(120, 60, 60, 61, 62);
+    ASSAY_WGMMA(120, 60, 60, 61, 62, 63, 64);
   else if constexpr (kColumns == 128)
-    ASSAY_WGMMA(128, 64, 64, 65, 66);
+    ASSAY_WGMMA(128, 64, 64, 65, 66, 67, 68);
   else if constexpr (kColumns == 136)
-    ASSAY_WGMMA(136, 68, 68, 69, 70);
+    ASSAY_WGMMA(136, 68, 68, 69, 70, 71, 72);
   else if constexpr (kColumns == 144)
-    ASSAY_WGMMA(144, 72, 72, 73, 74);
+    ASSAY_WGMMA(144, 72, 72, 73, 74, 75, 76);
   else if constexpr (kColumns == 256)
-    ASSAY_WGMMA(256, 128, 128, 129, 130);
+    ASSAY_WGMMA(256, 128, 128, 129, 130, 131, 132);
   else
     static_assert(kColumns == 0, "expected 256 or one of padded_rows' values");
 }

@@ -34,11 +34,13 @@ struct Release {
 // One consumer's sums over all stages of a tile; kN columns of wgmma. kWaitEach: a stage is freed as soon as
 // its own products are done, which suits tiles that wait for memory and wide ones; else the next stage's
 // products are queued before, if they have arrived.
-template <bool kGather, TileLayout kLayout, int kN, bool kWaitEach>
+template <bool kGather, Lies kLiesWeights, TileLayout kLayout, int kN, bool kWaitEach>
 __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release& release, std::uint32_t base,
                          int consumer, std::uint32_t full) {
   using Shape = TileShape<kLayout>;
   constexpr bool kTall = kLayout == TileLayout::Tall;
+  constexpr Lies kLiesA = kTall ? Lies::AlongColumns : kLiesWeights;
+  constexpr Lies kLiesB = kTall ? kLiesWeights : Lies::AlongColumns;
   constexpr unsigned kAllLanes = 0xffffffffu;
   int held = -1;  // the stage whose products may be in flight
 #pragma unroll kTall ? 4 : 1
@@ -56,7 +58,8 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
     const bool stale = kPlanted == KernelFault::StaleStage && step == 2;
     const std::uint32_t stage =
         base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * Shape::kStageBytes;
-    const std::uint32_t weights = ptx::tile_place(stage + (kTall ? 0 : consumer * Shape::kParts * kBytes64));
+    const std::uint32_t weights =
+        ptx::tile_place<kLiesWeights>(stage + (kTall ? 0 : consumer * Shape::kParts * kBytes64));
     const std::uint32_t rows =
         ptx::tile_place(stage + Shape::kWeightBytes + (kTall ? consumer * kBytes64 : 0));
     const std::uint32_t a = kTall ? rows : weights;
@@ -67,8 +70,9 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
 #pragma unroll
       for (int part = 0; part < Shape::kParts; ++part)
         if (kPlanted != KernelFault::DroppedLastK || step == 0 || step + 1 < steps)
-          ptx::wgmma_m64k16<kN>(d[part], ptx::tile_descriptor(a + part * (kBytes64 >> 4) + 2 * k),
-                                ptx::tile_descriptor(b + 2 * k), step != 0 || k != 0);
+          ptx::wgmma_m64k16<kN, kLiesA, kLiesB>(
+              d[part], ptx::tile_descriptor(a + part * (kBytes64 >> 4) + ptx::kNextSixteen<kLiesA> * k),
+              ptx::tile_descriptor(b + ptx::kNextSixteen<kLiesB> * k), step != 0 || k != 0);
     ptx::wgmma_commit();
     if (late) ptx::mbarrier_wait(arrived, ring.parity);
     if constexpr (kWaitEach) {
@@ -108,7 +112,8 @@ __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint3
     Sums<kLayout> d;
     const auto sum = [&]<int kN, bool kWaitEach>(std::integral_constant<int, kN>,
                                                  std::bool_constant<kWaitEach>) {
-      sum_tile<kGather, kLayout, kN, kWaitEach>(d, ring, steps, release, base, consumer, full);
+      sum_tile<kGather, kWeightsLie<kProduct>, kLayout, kN, kWaitEach>(d, ring, steps, release, base,
+                                                                       consumer, full);
     };
     if constexpr (kLayout == TileLayout::Narrow)
       sum(std::integral_constant<int, kNarrowTileRows>{}, std::true_type{});

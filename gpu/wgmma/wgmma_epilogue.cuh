@@ -31,9 +31,22 @@ __device__ std::uint32_t rounded(const float (&d)[kRegisters], int i) {
   return bits_of(__floats2bfloat162_rn(d[i], d[i + 1]));
 }
 
+/// What of a product with SwiGLU's sums leaves: the intermediate, or the halves that contract hf stores
+/// before. Of other products the sums themselves are the result.
+enum class Leaving { Result, Gate, Up };
+
+/// Two neighbouring elements of what leaves: register i and, of a product with SwiGLU, the one `to_up`
+/// behind.
+template <ProductId kProduct, Rounding kRounding, Leaving kLeaving, int kRegisters>
+__device__ std::uint32_t leaving_pair(const float (&d)[kRegisters], int i, int to_up) {
+  if constexpr (kProduct != ProductId::gate_up || kLeaving == Leaving::Gate) return rounded(d, i);
+  if constexpr (kLeaving == Leaving::Up) return rounded(d, i + to_up);
+  return swiglu_of<kRounding>(d, i, to_up);
+}
+
 /// Tall: all 64 rows of a consumer. Register 4 b + 2 h + i is row lane / 4 + 8 h of the warp's 16, column 8 b
 /// + 2 (lane mod 4) + i.
-template <ProductId kProduct, Rounding kRounding>
+template <ProductId kProduct, Rounding kRounding, Leaving kLeaving>
 __device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
   using Out = Staging<kProduct, TileLayout::Tall>;
   const int lane = threadIdx.x % 32;
@@ -41,8 +54,8 @@ __device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
 #pragma unroll
   for (int b = 0; b < Out::kColumns / 8; b += 2) {
     const auto at = [&](int block, int h) {
-      return kProduct == ProductId::gate_up ? swiglu_of<kRounding>(d, block * 8 + h * 2, 4)
-                                            : rounded(d, block * 4 + h * 2);
+      constexpr int kBlock = kProduct == ProductId::gate_up ? 8 : 4;
+      return leaving_pair<kProduct, kRounding, kLeaving>(d, block * kBlock + h * 2, 4);
     };
     const std::uint32_t four[4] = {at(b, 0), at(b, 1), at(b + 1, 0), at(b + 1, 1)};
     const int chunk = b + lane / 16;
@@ -53,7 +66,7 @@ __device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
 /// Others: the 16 rows from 8 (first + b) on, to the buffer's rows 8 b and on. Register 4 b + 2 h + i of a
 /// part is row 8 b + 2 (lane mod 4)
 /// + i, weight lane / 4 + 8 h of the warp's 16.
-template <ProductId kProduct, Rounding kRounding, TileLayout kLayout>
+template <ProductId kProduct, Rounding kRounding, Leaving kLeaving, TileLayout kLayout>
 __device__ void stage_blocks(const Sums<kLayout>& d, std::uint32_t buffer, int first, int b) {
   using Out = Staging<kProduct, kLayout>;
   const int lane = threadIdx.x % 32;
@@ -62,62 +75,29 @@ __device__ void stage_blocks(const Sums<kLayout>& d, std::uint32_t buffer, int f
   const auto at = [&](int row, int chunk) {
     return buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8);
   };
-  if constexpr (kProduct == ProductId::down) {
+  const auto pair = [&](int part, int at) {
+    return leaving_pair<kProduct, kRounding, kLeaving>(d[part], at, 2);
+  };
+  if constexpr (kProduct != ProductId::gate_up) {
 #pragma unroll
     for (int part = 0; part < TileShape<kLayout>::kParts; ++part) {
-      const std::uint32_t four[4] = {rounded(d[part], i), rounded(d[part], i + 2), rounded(d[part], i + 4),
-                                     rounded(d[part], i + 6)};
+      const std::uint32_t four[4] = {pair(part, i), pair(part, i + 2), pair(part, i + 4), pair(part, i + 6)};
       ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, part * 8 + warp * 2 + lane / 8 % 2), four);
     }
   } else if constexpr (TileShape<kLayout>::kParts == 1) {
-    const std::uint32_t two[2] = {swiglu_of<kRounding>(d[0], i, 2), swiglu_of<kRounding>(d[0], i + 4, 2)};
+    const std::uint32_t two[2] = {pair(0, i), pair(0, i + 4)};
     ptx::stmatrix_transposed(at((b + lane / 8 % 2) * 8 + lane % 8, warp), two);
   } else {
-    const std::uint32_t four[4] = {swiglu_of<kRounding>(d[0], i, 2), swiglu_of<kRounding>(d[1], i, 2),
-                                   swiglu_of<kRounding>(d[0], i + 4, 2),
-                                   swiglu_of<kRounding>(d[1], i + 4, 2)};
+    const std::uint32_t four[4] = {pair(0, i), pair(1, i), pair(0, i + 4), pair(1, i + 4)};
     ptx::stmatrix_transposed(at((b + lane / 16) * 8 + lane % 8, lane / 8 % 2 * 4 + warp), four);
   }
 }
 
-/// Stores what contract hf would have stored of the first product; straight from registers, for verification
-/// runs.
-template <TileLayout kLayout>
-__device__ void write_first_gemm(const Arguments& arguments, const Sums<kLayout>& d, const Tile& tile,
-                                 int first_row, int first_column) {
-  constexpr bool kTall = kLayout == TileLayout::Tall;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x % 128 / 32;
-  const auto store = [&](int row, int column, float gate, float up) {
-    if (row >= tile.rows || column >= arguments.columns) return;
-    bf16* stored =
-        arguments.first_gemm + static_cast<std::int64_t>(tile.first + row) * 2 * arguments.columns + column;
-    stored[0] = __float2bfloat16_rn(gate);
-    stored[arguments.columns] = __float2bfloat16_rn(up);
-  };
-#pragma unroll
-  for (int part = 0; part < TileShape<kLayout>::kParts; ++part)
-#pragma unroll
-    for (int b = 0; b < TileShape<kLayout>::kRegisters / (kTall ? 8 : 4); ++b)
-#pragma unroll
-      for (int h = 0; h < (kTall ? 2 : 1); ++h)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int at = b * (kTall ? 8 : 4) + h * 2 + i;
-          const float gate = d[part][at];
-          const float up = d[part][at + (kTall ? 4 : 2)];
-          if constexpr (kTall)
-            store(first_row + warp * 16 + lane / 4 + h * 8, first_column + b * 8 + lane % 4 * 2 + i, gate,
-                  up);
-          else
-            store(b * 8 + lane % 4 * 2 + i, first_column + part * 32 + warp * 8 + lane / 4, gate, up);
-        }
-}
-
-/// Rows [first, end) of a pass by 16-byte stores; row 0 of the pass is row `pass_row` of the tile.
+/// Rows [first, end) of a pass by 16-byte stores; row 0 of the pass is row `pass_row` of the tile. `out` has
+/// `stride` elements per row.
 template <class Out, bool kScatter>
-__device__ void store_rows(const Arguments& arguments, const char* buffer, int first_column,
-                           std::int64_t pass_row, int first, int end) {
+__device__ void store_rows(const Arguments& arguments, bf16* out, std::int64_t stride, const char* buffer,
+                           int first_column, std::int64_t pass_row, int first, int end) {
   constexpr int kChunks = Out::kColumns / 8;
   const int thread = threadIdx.x % 128;
   const int chunk = thread % kChunks;
@@ -125,16 +105,23 @@ __device__ void store_rows(const Arguments& arguments, const char* buffer, int f
   if (column >= arguments.columns) return;
   for (int row = first + thread / kChunks; row < end; row += 128 / kChunks) {
     const std::int64_t target = kScatter ? arguments.routing.gather_indices[pass_row + row] : pass_row + row;
-    *reinterpret_cast<uint4*>(arguments.out + target * arguments.columns + column) =
+    *reinterpret_cast<uint4*>(out + target * stride + column) =
         *reinterpret_cast<const uint4*>(buffer + chunk / 8 * Out::kBoxBytes + swizzled(row, chunk % 8));
   }
 }
 
 /// Rows [0, end) of a pass, whole granules, by the copy engine: kLanes lanes of different warps take the
-/// boxes in turn. A group of its own, even if it is empty.
-template <class Out, int kBoxRows, int kLanes>
+/// boxes in turn. A group of its own, even if it is empty. The halves are one behind the other in a row.
+template <class Out, Leaving kLeaving, int kBoxRows, int kLanes>
 __device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::uint32_t buffer,
                             int first_column, int pass_row, int end) {
+  const auto store = [&](const CUtensorMap& whole, const CUtensorMap& half, std::uint32_t from, int column,
+                         int row) {
+    if constexpr (kLeaving == Leaving::Result)
+      ptx::tensor_store_2d(&whole, from, column, row);
+    else
+      ptx::tensor_store_3d(&half, from, column, kLeaving == Leaving::Up, row);
+  };
   const int boxes = (end + kBoxRows - 1) / kBoxRows * Out::kBoxes;
   for (int i = threadIdx.x % 128 / 32; i < boxes; i += kLanes) {
     const int box = i % Out::kBoxes;
@@ -143,10 +130,10 @@ __device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::u
     const std::uint32_t from = buffer + box * Out::kBoxBytes;
     if (column >= arguments.columns) continue;
     if (first + kBoxRows <= end)
-      ptx::tensor_store_2d(&maps.out, from + first * 128, column, pass_row + first);
+      store(maps.out, maps.halves, from + first * 128, column, pass_row + first);
     else
       for (int row = first; row < end; row += kGranule)
-        ptx::tensor_store_2d(&maps.few_out, from + row * 128, column, pass_row + row);
+        store(maps.few_out, maps.few_halves, from + row * 128, column, pass_row + row);
   }
   ptx::bulk_commit();
 }
@@ -163,41 +150,50 @@ __device__ void write_tile(const Arguments& arguments, const Maps& maps, const S
   const int first_row = kTall ? consumer * 64 : 0;
   const int first_column =
       (kTall ? tile.column_tile : tile.column_tile * kConsumers + consumer) * Out::kColumns;
-#pragma unroll
-  for (int pass = 0; pass < Out::kPasses; ++pass) {
-    const int first = first_row + pass * Out::kRows;
-    if (first >= tile.rows) break;
+  // The rows of a pass from `first` on.
+  const auto leave = [&]<Leaving kLeaving>(std::integral_constant<Leaving, kLeaving>, int pass, int first) {
+    const int rows = min(tile.rows - first, Out::kRows);
+    const int pass_row = tile.first + first;
     char* const buffer = staging + turn * (Out::kBoxes * Out::kBoxBytes);
     turn = turn + 1 == Out::kBuffers ? 0 : turn + 1;
     if (storing) ptx::bulk_wait_read<Out::kBuffers - 1>();
     ptx::named_barrier(barrier, 128);  // the buffer is free again
     if constexpr (kTall) {
-      stage_tall<kProduct, kRounding>(d[0], ptx::shared_address(buffer));
+      stage_tall<kProduct, kRounding, kLeaving>(d[0], ptx::shared_address(buffer));
     } else {
 #pragma unroll
       for (int b = 0; b < Out::kRows / 8; b += 2)
         if (first + b * 8 < tile.rows)
-          stage_blocks<kProduct, kRounding, kLayout>(d, ptx::shared_address(buffer), pass * (Out::kRows / 8),
-                                                     b);
+          stage_blocks<kProduct, kRounding, kLeaving, kLayout>(d, ptx::shared_address(buffer),
+                                                               pass * (Out::kRows / 8), b);
     }
     if constexpr (kPlanted != KernelFault::MissingFence) ptx::fence_proxy_async();
     ptx::named_barrier(barrier, 128);
 
-    const int rows = min(tile.rows - first, Out::kRows);
     const int whole =
         kScatter || kLayout == TileLayout::Narrow || (kTall && rows < 64) ? 0 : rows / kGranule * kGranule;
-    const int pass_row = tile.first + first;
     const auto behind =
         static_cast<int>(min(arguments.rows - pass_row, static_cast<std::int64_t>(Out::kRows)));
     if (storing)
-      store_boxes<Out, TileShape<kLayout>::kOutBoxRows, kTall ? 1 : 4>(
+      store_boxes<Out, kLeaving, TileShape<kLayout>::kOutBoxRows, kTall ? 1 : 4>(
           arguments, maps, ptx::shared_address(buffer), first_column, pass_row, whole);
-    store_rows<Out, kScatter>(arguments, buffer, first_column, pass_row, whole,
-                              kPlanted == KernelFault::TailNotPredicated ? behind : rows);
+    constexpr bool kResult = kLeaving == Leaving::Result;
+    bf16* const out =
+        kResult ? arguments.out : arguments.first_gemm + (kLeaving == Leaving::Up ? arguments.columns : 0);
+    store_rows<Out, kScatter>(arguments, out, (kResult ? 1 : 2) * arguments.columns, buffer, first_column,
+                              pass_row, whole, kPlanted == KernelFault::TailNotPredicated ? behind : rows);
+  };
+#pragma unroll
+  for (int pass = 0; pass < Out::kPasses; ++pass) {
+    const int first = first_row + pass * Out::kRows;
+    if (first >= tile.rows) break;
+    leave(std::integral_constant<Leaving, Leaving::Result>{}, pass, first);
+    if constexpr (kProduct == ProductId::gate_up)
+      if (arguments.first_gemm != nullptr) {
+        leave(std::integral_constant<Leaving, Leaving::Gate>{}, pass, first);
+        leave(std::integral_constant<Leaving, Leaving::Up>{}, pass, first);
+      }
   }
-  if constexpr (kProduct == ProductId::gate_up)
-    if (arguments.first_gemm != nullptr)
-      write_first_gemm<kLayout>(arguments, d, tile, first_row, first_column);
 }
 
 }  // namespace assay::gpu::wgmma

@@ -21,6 +21,7 @@ __device__ inline int expert_of(const Tile& tile) {
 template <ProductId kProduct, TileLayout kLayout>
 struct WeightLoads {
   static constexpr int kColumns = TileShape<kLayout>::kColumns;
+  static constexpr Lies kLies = kWeightsLie<kProduct>;
   int rank;
   int first;  // along the axis of the columns: a group of 16 or a column
   int expert;
@@ -40,11 +41,31 @@ struct WeightLoads {
                                first + rank * (kColumns / 32), expert);
     else if constexpr (kProduct == ProductId::gate_up)
       ptx::tensor_load_5d(shared, &maps.weights, barrier, step * kBoxDepth, 0, 0, first, expert);
+    else if constexpr (kLies == Lies::AlongRows)
+      load_panels<kPaired>(shared, maps, barrier, step);
     else if constexpr (kPaired)
       ptx::tensor_multicast_3d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth,
                                first + rank * (kColumns / 2), expert);
     else
       ptx::tensor_load_3d(shared, &maps.weights, barrier, step * kBoxDepth, first, expert);
+  }
+
+ private:
+  // 64 rows of 64 columns each; of a pair this block's half of them.
+  template <bool kPaired>
+  __device__ void load_panels(std::uint32_t shared, const Maps& maps, std::uint32_t barrier, int step) const {
+    constexpr std::uint16_t kBoth = 0b11;
+    constexpr int kPanels = kColumns / 64 / (kPaired ? 2 : 1);
+    const int column = first + (kPaired ? rank * (kColumns / 2) : 0);
+    const int row = (step - (kPlanted == KernelFault::EarlierWeights && step > 0)) * kBoxDepth;
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const std::uint32_t to = shared + panel * ptx::kPanelBytes;
+      if constexpr (kPaired)
+        ptx::tensor_multicast_3d(to, &maps.weights, barrier, kBoth, column + panel * 64, row, expert);
+      else
+        ptx::tensor_load_3d(to, &maps.weights, barrier, column + panel * 64, row, expert);
+    }
   }
 };
 

@@ -47,21 +47,28 @@ struct TileShape {
 template <TileLayout kLayout>
 using Sums = float[TileShape<kLayout>::kParts][TileShape<kLayout>::kRegisters];
 
+/// Forward the weights of a product lie along their columns; for the gradient of its rows they are read as
+/// they are, and K runs along their rows.
+template <ProductId kProduct>
+inline constexpr Lies kWeightsLie =
+    kProduct == ProductId::gate_up || kProduct == ProductId::down ? Lies::AlongColumns : Lies::AlongRows;
+
 /// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns,
 /// each of boxes of 64 columns.
 template <ProductId kProduct, TileLayout kLayout>
 struct Staging {
   static constexpr bool kGateUp = kProduct == ProductId::gate_up;
   static constexpr bool kTall = kLayout == TileLayout::Tall;
+  static constexpr bool kForward = kWeightsLie<kProduct> == Lies::AlongColumns;
   static constexpr int kColumns = TileShape<kLayout>::kColumns / (kTall ? 1 : kConsumers) /
                                   (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
   static constexpr int kBoxes = (kColumns + 63) / 64;
   static constexpr int kRows = [] {  // of one pass
     if (kTall) return 64;
-    return kLayout == TileLayout::Wide && kGateUp ? 48 : TileShape<kLayout>::kRows;
+    return kLayout == TileLayout::Wide && (kGateUp || !kForward) ? 48 : TileShape<kLayout>::kRows;
   }();
   static constexpr int kPasses = kTall ? 1 : TileShape<kLayout>::kRows / kRows;
-  static constexpr int kBuffers = kPasses > 1 ? 2 : 1;
+  static constexpr int kBuffers = kPasses > 1 && kForward ? 2 : 1;  // else the room is a stage's
   static constexpr int kBoxBytes = kRows * 128;
   static constexpr int kBytes = kBuffers * kBoxes * kBoxBytes;
 };
@@ -87,6 +94,7 @@ struct Maps {
   CUtensorMap rows, few_rows;         // of x
   CUtensorMap weights, half_weights;  // all a tile has, and what blocks of a pair fetch for one another
   CUtensorMap out, few_out;
+  CUtensorMap halves{}, few_halves{};  // of first_gemm, where the first product stores it
 };
 
 /// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are
@@ -144,10 +152,12 @@ constexpr int shared_bytes(int stages) {
          static_cast<int>(sizeof(Control)) + kAlignment;
 }
 constexpr int kBlockBytes = 227 * 1024;
+static_assert(kBytes64 == ptx::kPanelBytes, "64 weights and a panel of 64 columns are the same size");
 static_assert(shared_bytes<ProductId::gate_up, TileLayout::Tall>(4) <= kBlockBytes &&
               shared_bytes<ProductId::down, TileLayout::Tall>(3) <= kBlockBytes);
 static_assert(shared_bytes<ProductId::gate_up, TileLayout::Wide>(4) <= kBlockBytes &&
-              shared_bytes<ProductId::down, TileLayout::Wide>(3) <= kBlockBytes);
+              shared_bytes<ProductId::down, TileLayout::Wide>(3) <= kBlockBytes &&
+              shared_bytes<ProductId::gate_up_dx, TileLayout::Wide>(4) <= kBlockBytes);
 static_assert(shared_bytes<ProductId::gate_up, TileLayout::Narrow>(kMaxStages) +
                       shared_bytes<ProductId::down, TileLayout::Narrow>(kMaxStages) <=
                   kBlockBytes - 1024,
@@ -207,10 +217,17 @@ struct TileFeeder {
     if (step == 0 && number > 0) ticket = ptx::draw(&arguments->counter->next);
     if (step == 1) {
       ticket = number == 0 ? blockIdx.x >> (arguments->cluster - 1) : ticket + clusters();
-      if (ticket < walk.total()) walk.at(ticket, row_tile, column);
+      find();
     }
-    if (step == 2 && ticket < walk.total()) rows = arguments->routing.tiles[row_tile];
-    if (step == 3) publish();
+    if (step == 2) look_up();
+    if (step == 3) {
+      while (ticket < walk.total() && is_void()) {
+        ticket = ptx::draw(&arguments->counter->next) + clusters();
+        find();
+        look_up();
+      }
+      publish();
+    }
   }
 
   /// All tiles, one after the other: each when the one before has been taken by everyone.
@@ -231,6 +248,20 @@ struct TileFeeder {
   }
 
  private:
+  __device__ void find() {
+    if (ticket < walk.total()) walk.at(ticket, row_tile, column);
+  }
+  __device__ void look_up() {
+    if (ticket < walk.total()) rows = arguments->routing.tiles[row_tile];
+  }
+  /// The column of both that a pair's ticket means.
+  __device__ int column_of_pair() const {
+    return static_cast<int>(arguments->cluster * column) + (rows.partner < 0);
+  }
+  /// Of an odd number of columns a pair has a ticket too many.
+  __device__ bool is_void() const {
+    return arguments->cluster != 1 && rows.partner != 0 && column_of_pair() >= arguments->column_tiles;
+  }
   __device__ void publish() {
     int4 first{};
     int4 second{};
@@ -242,7 +273,7 @@ struct TileFeeder {
         const bool is_first = rows.partner > 0;
         const int begin = is_first ? rows.first : rows.first + rows.partner;
         const int rows_of_first = is_first ? rows.rows : -rows.partner;
-        const int paired_column = (is_first ? first.w : first.w + 1) | kPaired;
+        const int paired_column = column_of_pair() | kPaired;
         first = {rows.expert, begin, rows_of_first, paired_column};
         second = {rows.expert, begin + rows_of_first, is_first ? rows.partner : rows.rows, paired_column};
       }

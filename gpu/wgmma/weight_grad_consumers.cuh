@@ -1,0 +1,116 @@
+// The consumers of the gradients of weights: each multiplies 64 columns of a tile and writes them.
+#pragma once
+
+#include "gpu/kernels/planted_kernels.h"
+#include "gpu/wgmma/ptx_wgmma.cuh"
+#include "gpu/wgmma/weight_grad_tiles.cuh"
+#include "gpu/wgmma/wgmma_consumers.cuh"
+
+namespace assay::gpu::wgmma {
+
+using GradSums = float[kGradHeight / 2];  // not set where the expert has no rows: then all are zeros
+
+/// One consumer's sums over the expert's rows, of which there are some.
+template <bool kGather>
+__device__ void sum_grad(GradSums& d, Ring& ring, int rows, const Release& release, std::uint32_t base,
+                         int consumer, std::uint32_t full) {
+  constexpr unsigned kAllLanes = 0xffffffffu;
+  constexpr std::uint32_t kNext = ptx::kNextSixteen<Lies::AlongRows>;
+  int held = -1;  // the stage whose products may be in flight
+  const auto free_held = [&] {
+    if (held >= 0) release.free(held);
+    held = -1;
+  };
+  // The next stage's first kSixteens steps of 16.
+  const auto step = [&]<int kSixteens>(std::integral_constant<int, kSixteens>, bool first) {
+    const std::uint32_t arrived = full + ring.stage * 8;
+    if (held >= 0 && !__all_sync(kAllLanes, ptx::mbarrier_done(arrived, ring.parity))) {
+      ptx::wgmma_wait<0>();
+      free_held();
+    }
+    ptx::mbarrier_wait(arrived, ring.parity);
+    if constexpr (kGather) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
+    const std::uint32_t stage = base + ring.stage * kGradStageBytes;
+    const std::uint32_t a =
+        ptx::tile_place<Lies::AlongRows, kGradPanelBytes>(stage + consumer * kGradPanelBytes);
+    const std::uint32_t b =
+        ptx::tile_place<Lies::AlongRows, kGradPanelBytes>(stage + kConsumers * kGradPanelBytes);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kSixteens; ++k)
+      ptx::wgmma_m64k16<kGradHeight, Lies::AlongRows, Lies::AlongRows>(
+          d, ptx::tile_descriptor(a + k * kNext), ptx::tile_descriptor(b + k * kNext), !first || k != 0);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<1>();
+    free_held();
+    held = ring.stage;
+    ring.advance();
+  };
+  const int whole = rows / kGradDepth;
+#pragma unroll 1
+  for (int i = 0; i < whole; ++i) step(std::integral_constant<int, kGradDepth / 16>{}, i == 0);
+  // Steps of 16 that the expert has no row in are left out.
+  switch ((rows % kGradDepth + 15) / 16) {
+    case 1: step(std::integral_constant<int, 1>{}, whole == 0); break;
+    case 2: step(std::integral_constant<int, 2>{}, whole == 0); break;
+    case 3: step(std::integral_constant<int, 3>{}, whole == 0); break;
+    case 4: step(std::integral_constant<int, 4>{}, whole == 0); break;
+    default: break;
+  }
+  ptx::wgmma_wait<0>();
+  free_held();
+}
+
+/// The tile lies transposed: register 4 b + 2 h + i is column lane / 4 + 8 h of the warp's 16, row 8 b + 2
+/// (lane mod 4) + i. Through shared memory as rows of 64 columns, then a box.
+template <bool kGather>
+__device__ void write_grad(const WeightGradArguments& arguments, const WeightGradMaps& maps,
+                           const GradSums& d, char* staging, const Tile& tile, int consumer) {
+  constexpr int kPassRows = GradShape<kGather>::kPassRows;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x % 128 / 32;
+  const bool storing = threadIdx.x % 128 == 0;
+  const std::uint32_t buffer = ptx::shared_address(staging);
+  const auto pair = [&](int i) {
+    const __nv_bfloat162 rounded = __floats2bfloat162_rn(d[i], d[i + 1]);
+    return tile.rows == 0 ? 0u : *reinterpret_cast<const std::uint32_t*>(&rounded);
+  };
+  const int column = width_tile(tile, arguments) * kGradWidth + consumer * 64;
+  const int first_row = height_tile(tile, arguments) * kGradHeight;
+  const bool left_out = kPlanted == KernelFault::EmptyExpertUnwritten && tile.rows == 0;
+#pragma unroll
+  for (int pass = 0; pass < kGradHeight / kPassRows; ++pass) {
+    if (storing) ptx::bulk_wait_read<0>();
+    ptx::named_barrier(1 + consumer, 128);  // the buffer is free again
+#pragma unroll
+    for (int b = 0; b < kPassRows / 8; b += 2) {
+      const int i = 4 * (pass * (kPassRows / 8) + b);
+      const std::uint32_t four[4] = {pair(i), pair(i + 2), pair(i + 4), pair(i + 6)};
+      ptx::stmatrix_transposed(buffer + swizzled((b + lane / 16) * 8 + lane % 8, warp * 2 + lane / 8 % 2),
+                               four);
+    }
+    ptx::fence_proxy_async();
+    ptx::named_barrier(1 + consumer, 128);
+    if (storing && column < arguments.width && !left_out) {
+      ptx::tensor_store_3d(&maps.out, buffer, column, first_row + pass * kPassRows, tile.expert);
+      ptx::bulk_commit();
+    }
+  }
+}
+
+template <bool kGather>
+__device__ void consume_grad(const WeightGradArguments& arguments, const WeightGradMaps& maps,
+                             std::uint32_t base, char* staging, Control* control, int consumer) {
+  const std::uint32_t full = ptx::shared_address(control->full);
+  const Release release(ptx::shared_address(control->empty), 1);
+  Ring ring{GradShape<kGather>::kStages};
+  TileReader reader{control, 1};
+  for (Tile tile = reader.take(); !is_end(tile); tile = reader.take()) {
+    GradSums d;
+    if (tile.rows > 0) sum_grad<kGather>(d, ring, tile.rows, release, base, consumer, full);
+    write_grad<kGather>(arguments, maps, d, staging, tile, consumer);
+  }
+  if (threadIdx.x % 128 == 0) ptx::bulk_wait_read<0>();  // shared memory outlives the last store's reads
+}
+
+}  // namespace assay::gpu::wgmma
