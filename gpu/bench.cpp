@@ -10,6 +10,7 @@
 #include "gpu/cublas.h"
 #include "gpu/fused_launches.h"
 #include "gpu/graph_timer.h"
+#include "gpu/kernels/grouped_gemm.h"
 
 namespace assay {
 namespace gpu {
@@ -50,6 +51,44 @@ struct CublasBar {
   std::int64_t n, k;
 };
 
+/// A product of one expert of as many rows as all others: a [m, k], b [n, k], out [m, n].
+struct BatchedBar {
+  ProductId product;
+  Operand a, b;
+  bf16* out;
+  std::int64_t m, n, k;
+};
+
+/// Runs the variant that `options` do not mean at the same size, and compares all that both leave behind.
+/// Without kernels for Hopper there is one variant: it is compared with a second run of its own.
+void compare_with_other_variant(GpuBenchmark& result, const DeviceProblem& problem, GpuOptions options,
+                                const FusedRun& run, cudaStream_t stream) {
+  const bool portable = variant_of(options) == "mma_sm80";
+  options.kernel_config_fwd = {.variant = portable && has_wgmma_sm90() ? "wgmma_sm90" : "mma_sm80"};
+  const bool backward = run.gradients != nullptr;
+  const FusedWorkspace workspace(problem.sizes, options, backward);
+  FusedRun other = fused_run(problem, workspace, options);
+  auto mine = device_results(run.workspace);
+  auto theirs = device_results(workspace);
+  std::optional<FusedGradients> gradients;
+  if (backward) {
+    other.gradients = &gradients.emplace(problem.sizes, options);
+    for (const auto& field : device_results(*run.gradients)) mine.push_back(field);
+    for (const auto& field : device_results(*gradients)) theirs.push_back(field);
+  }
+  ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
+  launch_pass(Pass::Forward, other, stream);
+  if (backward) launch_pass(Pass::Backward, other, stream);
+  ASSAY_CUDA(cudaStreamSynchronize(stream));
+  result.compared_with = variant_of(options);
+  result.compared_words = words_in(mine);
+  const std::int64_t differing = count_words_that_differ(mine, theirs);
+  if (differing != 0)
+    throw InputError("what differs is not timed: " + std::to_string(differing) + " of " +
+                     std::to_string(result.compared_words) + " words between " + result.variant + " and " +
+                     result.compared_with + " at " + std::to_string(problem.sizes.tokens) + " tokens");
+}
+
 GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& options, bool backward) {
   const Sizes& sizes = problem.sizes;
   const auto& config = sizes.config;
@@ -59,7 +98,10 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   const Stream stream;
   Cublas cublas(stream);
   ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
-  launch_fused(problem, workspace, options, stream);
+  FusedRun run = fused_run(problem, workspace, options);
+  if (gradients) run.gradients = &*gradients;
+  launch_pass(Pass::Forward, run, stream);
+  if (backward) launch_pass(Pass::Backward, run, stream);
   ASSAY_CUDA(cudaStreamSynchronize(stream));
   std::vector<std::int32_t> counts(static_cast<std::size_t>(config.num_experts));
   workspace.routing.counts.download(counts.data());
@@ -68,6 +110,7 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   result.device = describe_candidate("").device;
   result.variant = variant_of(options);
   result.tokens = sizes.tokens;
+  compare_with_other_variant(result, problem, options, run, stream);
   result.experts_hit = std::count_if(counts.begin(), counts.end(), [](int n) { return n > 0; });
   result.fewest_rows = *std::min_element(counts.begin(), counts.end());
   result.most_rows = *std::max_element(counts.begin(), counts.end());
@@ -78,8 +121,6 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
                             .inter = static_cast<double>(config.moe_intermediate_size),
                             .experts = static_cast<double>(config.num_experts),
                             .experts_hit = static_cast<double>(result.experts_hit)};
-  FusedRun run = fused_run(problem, workspace, options);
-  if (gradients) run.gradients = &*gradients;
   std::vector<Graph> graphs;
   const auto add = [&](std::string what, double flops, double limit, const std::function<void()>& work) {
     GpuTiming timing;
@@ -105,7 +146,6 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   add_launches(Pass::Forward);
   if (backward) {
     const double backward_flops = flops_of(Pass::Backward, options, amounts);
-    launch_pass(Pass::Backward, run, stream);
     add("backward", backward_flops, 0, [&] { launch_pass(Pass::Backward, run, stream); });
     add("forward and backward", forward_flops + backward_flops, 0, [&] {
       launch_pass(Pass::Forward, run, stream);
@@ -138,13 +178,44 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   add_bars("cuBLAS grouped, these counts, ", 1.0,
            [&](std::size_t b) { cublas.grouped_product(grouped[b], bars[b].n, bars[b].k); });
   const std::int64_t each = sizes.slots() / config.num_experts;
+  std::vector<BatchedBar> batched;
   if (each > 0)
-    add_bars("cuBLAS batched, equal counts, ",
-             static_cast<double>(each * config.num_experts) / static_cast<double>(sizes.slots()),
-             [&](std::size_t b) {
-               cublas.batched_product(bars[b].a, bars[b].b, bars[b].out, each, bars[b].n, bars[b].k,
-                                      config.num_experts);
-             });
+    for (const CublasBar& bar : bars)
+      batched.push_back({bar.product, {bar.a}, {bar.b}, bar.out, each, bar.n, bar.k});
+  const Buffer<bf16> matrices("gradients of weights",
+                              each > 0 && backward ? config.num_experts * 2 * inter * hidden : 0);
+  if (matrices.size() > 0) {
+    const auto rows = Lies::AlongRows;
+    const Operand d_second{gradients->d_rows.data()};
+    const Operand d_first{gradients->d_first_gemm.data()};
+    batched.push_back(
+        {ProductId::down_dx, d_second, {problem.down_proj.data(), rows}, wide.data(), each, inter, hidden});
+    batched.push_back({ProductId::down_dw,
+                       {d_second.values, rows},
+                       {workspace.intermediate.data(), rows},
+                       matrices.data(),
+                       hidden,
+                       inter,
+                       each});
+    batched.push_back({ProductId::gate_up_dx,
+                       d_first,
+                       {problem.gate_up_proj.data(), rows},
+                       narrow.data(),
+                       each,
+                       hidden,
+                       2 * inter});
+    batched.push_back({ProductId::gate_up_dw,
+                       {d_first.values, rows},
+                       {permuted.data(), rows},
+                       matrices.data(),
+                       2 * inter,
+                       hidden,
+                       each});
+  }
+  for (const BatchedBar& bar : batched)
+    add("cuBLAS batched, equal counts, " + std::string(name(bar.product)),
+        2.0 * static_cast<double>(config.num_experts * bar.m * bar.n) * static_cast<double>(bar.k), 0,
+        [&] { cublas.batched_product(bar.a, bar.b, bar.out, bar.m, bar.n, bar.k, config.num_experts); });
   add_bars("cuBLAS dense, ", 1.0, [&](std::size_t b) {
     cublas.product({bars[b].a}, {bars[b].b}, bars[b].out, sizes.slots(), bars[b].n, bars[b].k);
   });
@@ -176,6 +247,8 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
                                           const GpuOptions& options, bool backward) {
   gpu::require_runnable(problem.sizes(), options);
+  if (backward && gpu::rounding_of(options.contract, "the backward pass") != gpu::Rounding::Hf)
+    throw UsageError("expected contract hf to time the backward pass of, found " + options.contract);
   if (backward && problem.output_gradient.size() == 0)
     throw InputError("expected a gradient of the layer's output to time the backward pass with, found none");
   gpu::DeviceProblem device = gpu::upload(problem);

@@ -31,7 +31,9 @@ struct GpuBenchmark {
   std::int64_t most_rows = 0;
   int sm_clock_mhz = 0;  // median over the rounds, read right after each; 0 where the driver does not say
   int power_watts = 0;   // likewise
-  std::vector<GpuTiming> timings;  // the first is the whole layer, router included
+  std::string compared_with;        // the variant that ran beside at this size before anything was timed
+  std::int64_t compared_words = 0;  // of 16 bits of everything both left behind, and none differs
+  std::vector<GpuTiming> timings;   // the first is the whole layer, router included
 };
 
 /// Rates of an NVIDIA H200, measured: a large bf16 product of random data, and a large copy (bytes read and
@@ -40,8 +42,9 @@ inline constexpr double kRooflineFlops = 790e12;
 inline constexpr double kRooflineBytes = 4.3e12;
 
 /// Times the layer for the first n tokens of `problem`, for every n of `tokens`; contenders of one n are
-/// interleaved. `backward`: the backward pass, too. Throws InputError without a device or where
-/// `gpu_unsupported` has a reason.
+/// interleaved. `backward`: the backward pass, too, contract hf. Before it is timed, a size's every result is
+/// compared with the other variant's, bit by bit. Throws InputError without a device, where `gpu_unsupported`
+/// has a reason or where a bit differs.
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
                                           const GpuOptions& options, bool backward = false);
 

@@ -112,14 +112,17 @@ void Cublas::product(const Operand& a, const Operand& b, bf16* out, std::int64_t
     throw InputError(std::string("expected cublasGemmEx to succeed, found ") + api_.status_string(status));
 }
 
-void Cublas::batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+void Cublas::batched_product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n,
                              std::int64_t k, std::int64_t count) {
   const float one = 1.0f;
   const float zero = 0.0f;
+  const bool a_along_rows = a.lies == Lies::AlongRows;
+  const bool b_along_rows = b.lies == Lies::AlongRows;
   const auto status = api_.gemm_batched(
-      static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n),
-      static_cast<int>(m), static_cast<int>(k), &one, b, CUDA_R_16BF, static_cast<int>(k), n * k, a,
-      CUDA_R_16BF, static_cast<int>(k), m * k, &zero, out, CUDA_R_16BF, static_cast<int>(n), m * n,
+      static_cast<cublasHandle_t>(handle_), b_along_rows ? CUBLAS_OP_N : CUBLAS_OP_T,
+      a_along_rows ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m), static_cast<int>(k),
+      &one, b.values, CUDA_R_16BF, static_cast<int>(b_along_rows ? n : k), n * k, a.values, CUDA_R_16BF,
+      static_cast<int>(a_along_rows ? m : k), m * k, &zero, out, CUDA_R_16BF, static_cast<int>(n), m * n,
       static_cast<int>(count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw InputError(std::string("expected cublasGemmStridedBatchedEx to succeed, found ") +

@@ -47,7 +47,7 @@ class Cublas {
   void product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k);
 
   /// `count` products of equal sizes, contiguous after one another: the batched bar of benchmarks.
-  void batched_product(const bf16* a, const bf16* b, bf16* out, std::int64_t m, std::int64_t n,
+  void batched_product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n,
                        std::int64_t k, std::int64_t count);
 
   /// One call for all experts (cublasGemmGroupedBatchedEx), which finds the shapes on the host.

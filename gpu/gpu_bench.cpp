@@ -56,6 +56,8 @@ void print(const std::string& model, const GpuBenchmark& bench) {
               bench.variant.c_str(), static_cast<long long>(bench.experts_hit),
               static_cast<long long>(bench.fewest_rows), static_cast<long long>(bench.most_rows),
               bench.sm_clock_mhz, bench.power_watts);
+  std::printf("  before: %lld words of every result equal to those of %s at this size\n",
+              static_cast<long long>(bench.compared_words), bench.compared_with.c_str());
   for (const auto& t : bench.timings) {
     std::printf("  %-38s %9.1f us (%.1f .. %.1f)", t.what.c_str(), t.median_us, t.fastest_us, t.slowest_us);
     if (t.flops > 0) std::printf("  %6.1f TFLOP/s", t.tflops());

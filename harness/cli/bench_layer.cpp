@@ -1,5 +1,5 @@
-// assay bench layer: the fused GPU layer under graph replay beside cuBLAS and the roofline. Only what the
-// judge has just passed is timed.
+// assay bench layer: the fused GPU layer under graph replay beside cuBLAS and the roofline. Timed is only
+// what the judge has just passed at 16 tokens and, at the timed size, gives the other variant's bits.
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -29,6 +29,7 @@ struct LayerOptions {
   bool autotune = false;
   bool permute_x = true;
   bool permute_y = false;
+  bool backward = false;
 };
 
 Problem with_tokens(const std::string& name, const std::string& routing, std::int64_t tokens) {
@@ -68,24 +69,28 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
     }
     timings.push_back(std::move(row));
   }
-  return {{"fixture", fixture},
-          {"routing", routing},
-          {"tokens", run.tokens},
-          {"device", run.device},
-          {"variant", run.variant},
-          {"kernel_config", config},
-          {"experts_hit", run.experts_hit},
-          {"fewest_rows", run.fewest_rows},
-          {"most_rows", run.most_rows},
-          {"sm_clock_mhz", run.sm_clock_mhz},
-          {"power_watts", run.power_watts},
-          {"timings", std::move(timings)}};
+  return {
+      {"fixture", fixture},
+      {"routing", routing},
+      {"tokens", run.tokens},
+      {"device", run.device},
+      {"variant", run.variant},
+      {"kernel_config", config},
+      {"experts_hit", run.experts_hit},
+      {"fewest_rows", run.fewest_rows},
+      {"most_rows", run.most_rows},
+      {"sm_clock_mhz", run.sm_clock_mhz},
+      {"power_watts", run.power_watts},
+      {"verified", {{"equal_to", run.compared_with}, {"tokens", run.tokens}, {"words", run.compared_words}}},
+      {"timings", std::move(timings)}};
 }
 
 void print(const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
   fmt::print("\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n", fixture,
              routing, run.device, run.variant, run.tokens, run.experts_hit, run.fewest_rows, run.most_rows,
              run.sm_clock_mhz, run.power_watts);
+  fmt::print("before: {} words of all results equal to those of {} at this size\n", run.compared_words,
+             run.compared_with);
   fmt::print("{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s",
              "limit us", "share");
   for (const auto& t : run.timings) {
@@ -127,7 +132,7 @@ ExitCode layer(const LayerOptions& given) {
                           {"tokens", 16},
                           {"kernel_config", config},
                           {"headline", headline}});
-        for (const auto& run : bench_gpu_fused(problem, tokens, options)) {
+        for (const auto& run : bench_gpu_fused(problem, tokens, options, given.backward)) {
           print(run, fixture, routing);
           cases.push_back(to_json(run, fixture, routing, config));
         }
@@ -175,6 +180,7 @@ void add_bench_layer(CLI::App& bench, Program& program) {
   command
       ->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")
       ->type_name("BOOL");
+  command->add_flag("--backward", options->backward, "the backward pass, too (contract hf)");
   auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")
                     ->type_name("C");
   command
