@@ -29,8 +29,8 @@ void rows_grad(const RowsGrad& product, Arguments arguments, const Sizes& sizes,
   const auto out = [&](int box) { return matrix_map(product.out, sizes.slots(), product.columns, box); };
   const Maps maps{rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights, weights,
                   out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
-  launch<kProduct, kLayout>(grouped_gemm_kernel<kProduct, false, Rounding::Hf, false, kLayout>, arguments,
-                            maps, sizes, config, stream);
+  launch<kProduct, kLayout, false>(grouped_gemm_kernel<kProduct, false, Rounding::Hf, false, kLayout, false>,
+                                   arguments, maps, sizes, config, stream);
 }
 
 template <ProductId kProduct>

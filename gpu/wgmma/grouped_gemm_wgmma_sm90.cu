@@ -7,10 +7,10 @@ namespace assay::gpu {
 namespace wgmma {
 namespace {
 
-template <Rounding kRounding, TileLayout kLayout>
-Kernel gate_up_kernel(bool gather) {
-  return gather ? grouped_gemm_kernel<ProductId::gate_up, true, kRounding, false, kLayout>
-                : grouped_gemm_kernel<ProductId::gate_up, false, kRounding, false, kLayout>;
+template <Rounding kRounding, TileLayout kLayout, bool kHalves>
+Kernel<kHalves> gate_up_kernel(bool gather) {
+  return gather ? grouped_gemm_kernel<ProductId::gate_up, true, kRounding, false, kLayout, kHalves>
+                : grouped_gemm_kernel<ProductId::gate_up, false, kRounding, false, kLayout, kHalves>;
 }
 
 template <TileLayout kLayout>
@@ -33,21 +33,24 @@ void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& siz
   };
   const auto out = [&](int box) { return matrix_map(product.intermediate, sizes.slots(), inter, box); };
   constexpr int kColumns = TileShape<kLayout>::kColumns;
-  Maps maps{rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
-            out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
-  if (product.first_gemm != nullptr) {
-    // An axis of its own for the halves: a box that reaches behind the gate half must not reach the up half.
-    const auto halves = [&](int box) {
-      const MapAxis axes[] = {{inter, 1, kBoxDepth}, {2, inter, 1}, {sizes.slots(), 2 * inter, box}};
-      return tensor_map(product.first_gemm, axes, 3);
-    };
-    maps.halves = halves(TileShape<kLayout>::kOutBoxRows);
-    maps.few_halves = halves(kGranule);
-  }
-  const Kernel kernel = product.rounding == Rounding::Hf
-                            ? gate_up_kernel<Rounding::Hf, kLayout>(product.gather)
-                            : gate_up_kernel<Rounding::FusedFp32, kLayout>(product.gather);
-  launch<ProductId::gate_up, kLayout>(kernel, arguments, maps, sizes, config, stream);
+  const Maps maps{
+      rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
+      out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
+  if (product.first_gemm == nullptr)
+    return launch<ProductId::gate_up, kLayout, false>(
+        product.rounding == Rounding::Hf
+            ? gate_up_kernel<Rounding::Hf, kLayout, false>(product.gather)
+            : gate_up_kernel<Rounding::FusedFp32, kLayout, false>(product.gather),
+        arguments, maps, sizes, config, stream);
+  ASSAY_CHECK(product.rounding == Rounding::Hf, "expected first_gemm of contract hf alone");
+  // An axis of its own for the halves: a box that reaches behind the gate half must not reach the up half.
+  const auto halves = [&](int box) {
+    const MapAxis axes[] = {{inter, 1, kBoxDepth}, {2, inter, 1}, {sizes.slots(), 2 * inter, box}};
+    return tensor_map(product.first_gemm, axes, 3);
+  };
+  const MapsWithHalves with_halves{maps, halves(TileShape<kLayout>::kOutBoxRows), halves(kGranule)};
+  launch<ProductId::gate_up, kLayout, true>(gate_up_kernel<Rounding::Hf, kLayout, true>(product.gather),
+                                            arguments, with_halves, sizes, config, stream);
 }
 
 template <TileLayout kLayout>
@@ -67,10 +70,10 @@ void down(const Down& product, const Arguments& arguments, const Sizes& sizes,
       rows(TileShape<kLayout>::kBoxRows),   rows(kGranule), weights(kColumns), weights(kColumns / 2),
       out(TileShape<kLayout>::kOutBoxRows), out(kGranule)};
   // The rows are rounded as they leave, whatever the contract.
-  const Kernel kernel = product.scatter
-                            ? grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, true, kLayout>
-                            : grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, false, kLayout>;
-  launch<ProductId::down, kLayout>(kernel, arguments, maps, sizes, config, stream);
+  const Kernel<false> kernel =
+      product.scatter ? grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, true, kLayout, false>
+                      : grouped_gemm_kernel<ProductId::down, false, Rounding::Hf, false, kLayout, false>;
+  launch<ProductId::down, kLayout, false>(kernel, arguments, maps, sizes, config, stream);
 }
 
 }  // namespace

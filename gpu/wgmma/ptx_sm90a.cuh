@@ -114,7 +114,9 @@ inline constexpr std::uint32_t kPanelBytes = 64 * 128;
 template <Lies kLies = Lies::AlongColumns, std::uint32_t kBytes = kPanelBytes>
 __device__ inline std::uint32_t tile_place(std::uint32_t shared) {
   constexpr std::uint32_t kOfBlock = (1u << 18) - 1;  // above it an address says which block of a cluster
-  return (shared & kOfBlock) >> 4 | (kLies == Lies::AlongRows ? kBytes >> 4 : 1u) << 16;
+  if constexpr (kLies == Lies::AlongColumns)
+    return shared >> 4 | 1u << 16;  // what is above counts for nothing
+  return (shared & kOfBlock) >> 4 | (kBytes >> 4) << 16;
 }
 /// 16 elements further along K.
 template <Lies kLies = Lies::AlongColumns>

@@ -90,9 +90,10 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
   }
 }
 
-template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout>
-__device__ void consume(const Arguments& arguments, const Maps& maps, std::uint32_t base, char* staging,
-                        Control* control) {
+template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout,
+          bool kHalves>
+__device__ void consume(const Arguments& arguments, const MapsFor<kHalves>& maps, std::uint32_t base,
+                        char* staging, Control* control) {
   constexpr int kFewRowsHere = 64;
   const int consumer = threadIdx.x / 128 - 1;
   const int steps = (arguments.depth + kBoxDepth - 1) / kBoxDepth;
@@ -123,7 +124,8 @@ __device__ void consume(const Arguments& arguments, const Maps& maps, std::uint3
       sum(std::integral_constant<int, 256>{}, std::true_type{});
     else
       sum(std::integral_constant<int, 256>{}, std::false_type{});
-    write_tile<kProduct, kRounding, kScatter, kLayout>(arguments, maps, d, staging, turn, tile, consumer);
+    write_tile<kProduct, kRounding, kScatter, kLayout, kHalves>(arguments, maps, d, staging, turn, tile,
+                                                                consumer);
   }
   if (threadIdx.x % 32 == 0) ptx::bulk_wait_read<0>();  // shared memory outlives the last store's reads
 }

@@ -112,15 +112,14 @@ __device__ void store_rows(const Arguments& arguments, bf16* out, std::int64_t s
 
 /// Rows [0, end) of a pass, whole granules, by the copy engine: kLanes lanes of different warps take the
 /// boxes in turn. A group of its own, even if it is empty. The halves are one behind the other in a row.
-template <class Out, Leaving kLeaving, int kBoxRows, int kLanes>
-__device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::uint32_t buffer,
+template <class Out, Leaving kLeaving, int kBoxRows, int kLanes, class MapsOfProduct>
+__device__ void store_boxes(const Arguments& arguments, const MapsOfProduct& maps, std::uint32_t buffer,
                             int first_column, int pass_row, int end) {
-  const auto store = [&](const CUtensorMap& whole, const CUtensorMap& half, std::uint32_t from, int column,
-                         int row) {
+  const auto store = [&](bool few, std::uint32_t from, int column, int row) {
     if constexpr (kLeaving == Leaving::Result)
-      ptx::tensor_store_2d(&whole, from, column, row);
+      ptx::tensor_store_2d(few ? &maps.few_out : &maps.out, from, column, row);
     else
-      ptx::tensor_store_3d(&half, from, column, kLeaving == Leaving::Up, row);
+      ptx::tensor_store_3d(few ? &maps.few_halves : &maps.halves, from, column, kLeaving == Leaving::Up, row);
   };
   const int boxes = (end + kBoxRows - 1) / kBoxRows * Out::kBoxes;
   for (int i = threadIdx.x % 128 / 32; i < boxes; i += kLanes) {
@@ -130,18 +129,17 @@ __device__ void store_boxes(const Arguments& arguments, const Maps& maps, std::u
     const std::uint32_t from = buffer + box * Out::kBoxBytes;
     if (column >= arguments.columns) continue;
     if (first + kBoxRows <= end)
-      store(maps.out, maps.halves, from + first * 128, column, pass_row + first);
+      store(false, from + first * 128, column, pass_row + first);
     else
-      for (int row = first; row < end; row += kGranule)
-        store(maps.few_out, maps.few_halves, from + row * 128, column, pass_row + row);
+      for (int row = first; row < end; row += kGranule) store(true, from + row * 128, column, pass_row + row);
   }
   ptx::bulk_commit();
 }
 
 /// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kScatter: rows
 /// leave as their slots.
-template <ProductId kProduct, Rounding kRounding, bool kScatter, TileLayout kLayout>
-__device__ void write_tile(const Arguments& arguments, const Maps& maps, const Sums<kLayout>& d,
+template <ProductId kProduct, Rounding kRounding, bool kScatter, TileLayout kLayout, bool kHalves>
+__device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& maps, const Sums<kLayout>& d,
                            char* staging, int& turn, const Tile& tile, int consumer) {
   using Out = Staging<kProduct, kLayout>;
   constexpr bool kTall = kLayout == TileLayout::Tall;
@@ -188,11 +186,10 @@ __device__ void write_tile(const Arguments& arguments, const Maps& maps, const S
     const int first = first_row + pass * Out::kRows;
     if (first >= tile.rows) break;
     leave(std::integral_constant<Leaving, Leaving::Result>{}, pass, first);
-    if constexpr (kProduct == ProductId::gate_up)
-      if (arguments.first_gemm != nullptr) {
-        leave(std::integral_constant<Leaving, Leaving::Gate>{}, pass, first);
-        leave(std::integral_constant<Leaving, Leaving::Up>{}, pass, first);
-      }
+    if constexpr (kHalves) {
+      leave(std::integral_constant<Leaving, Leaving::Gate>{}, pass, first);
+      leave(std::integral_constant<Leaving, Leaving::Up>{}, pass, first);
+    }
   }
 }
 

@@ -20,10 +20,11 @@ namespace wgmma {
 // Every file has kernels of its own.
 namespace {
 
-// kScatter: rows leave as their slots.
-template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout>
+// kScatter: rows leave as their slots. kHalves: first_gemm is stored, too.
+template <ProductId kProduct, bool kGather, Rounding kRounding, bool kScatter, TileLayout kLayout,
+          bool kHalves>
 __global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 1)
-    grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ Maps maps) {
+    grouped_gemm_kernel(const Arguments arguments, const __grid_constant__ MapsFor<kHalves> maps) {
   constexpr int kStaging = Staging<kProduct, kLayout>::kBytes;
   extern __shared__ char unaligned[];
   char* const aligned = unaligned + (kAlignment - ptx::shared_address(unaligned) % kAlignment) % kAlignment;
@@ -62,10 +63,11 @@ __global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 
     ptx::let_next_start();
     const auto column_tickets =
         static_cast<unsigned>((arguments.column_tiles + arguments.cluster - 1) >> (arguments.cluster - 1));
-    const TileFeeder feeder{control,
-                            {static_cast<unsigned>(arguments.routing.counters->row_tiles), column_tickets,
-                             static_cast<unsigned>(arguments.raster_rows)},
-                            &arguments};
+    const TileFeeder<kWeightsLie<kProduct> == Lies::AlongRows> feeder{
+        control,
+        {static_cast<unsigned>(arguments.routing.counters->row_tiles), column_tickets,
+         static_cast<unsigned>(arguments.raster_rows)},
+        &arguments};
     if constexpr (kGather)
       gather_rows<kProduct, kLayout>(arguments, feeder, maps, base, control);
     else if (warp == 0)
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 
       hand_out_tiles(feeder);
   } else {
     if constexpr (kLayout != TileLayout::Narrow) ptx::take_registers<224>();
-    consume<kProduct, kGather, kRounding, kScatter, kLayout>(
+    consume<kProduct, kGather, kRounding, kScatter, kLayout, kHalves>(
         arguments, maps, base, staging + (threadIdx.x / 128 - 1) * kStaging, control);
   }
   if (arguments.cluster != 1) {
@@ -118,10 +120,11 @@ void with_layout(TileLayout layout, Visit visit) {
   }
 }
 
-using Kernel = void (*)(Arguments, Maps);
+template <bool kHalves>
+using Kernel = void (*)(Arguments, MapsFor<kHalves>);
 
-template <ProductId kProduct, TileLayout kLayout>
-void launch(Kernel kernel, Arguments arguments, const Maps& maps, const Sizes& sizes,
+template <ProductId kProduct, TileLayout kLayout, bool kHalves>
+void launch(Kernel<kHalves> kernel, Arguments arguments, const MapsFor<kHalves>& maps, const Sizes& sizes,
             const KernelConfigForward& config, cudaStream_t stream) {
   constexpr int kOutColumns = TileShape<kLayout>::kColumns / (kProduct == ProductId::gate_up ? 2 : 1);
   const int cluster = arguments.cluster;

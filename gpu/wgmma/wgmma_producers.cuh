@@ -98,7 +98,8 @@ __device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std:
 }
 
 // One warp, of which one lane works.
-__device__ inline void hand_out_tiles(TileFeeder feeder) {
+template <bool kOddColumns>
+__device__ void hand_out_tiles(TileFeeder<kOddColumns> feeder) {
   if (threadIdx.x % 32 == 0 && feeder.leads()) {
     feeder.run();
     feeder.finish();
@@ -115,7 +116,7 @@ __device__ inline std::uint32_t first_chunk(const Arguments& arguments, int toke
 // A warpgroup: thread t copies chunk t mod 8 of rows t / 8, t / 8 + 16, ... All four warps copy, for two take
 // 13 % longer; so one lane of the first hands out tiles besides, and one of the last brings weights.
 template <ProductId kProduct, TileLayout kLayout>
-__device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const Maps& maps,
+__device__ void gather_rows(const Arguments& arguments, TileFeeder<false> feeder, const Maps& maps,
                             std::uint32_t base, Control* control) {
   using Shape = TileShape<kLayout>;
   constexpr int kApart = 16;  // rows of one thread: they have the same swizzle
@@ -133,7 +134,7 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
     if (acts) feeder.step(step);
   };
   if (warp == 0)
-    for (int step = 0; step < TileFeeder::kSteps; ++step) feed(step);
+    for (int step = 0; step < TileFeeder<false>::kSteps; ++step) feed(step);
   __syncwarp();
   Ring ring{arguments.stages};
   TileReader reader{control, arguments.cluster};
@@ -172,7 +173,7 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder feeder, const
     const auto nothing = [](auto...) {};
     if (warp == 0) {
       copy_stages(nothing, feed);
-      for (int step = steps; step < TileFeeder::kSteps; ++step) feed(step);
+      for (int step = steps; step < TileFeeder<false>::kSteps; ++step) feed(step);
     } else if (warp < 3) {
       copy_stages(nothing, nothing);
     } else {

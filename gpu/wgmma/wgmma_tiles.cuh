@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "gpu/kernels/kernels.h"
 #include "gpu/wgmma/ptx_sm90a.cuh"
@@ -94,8 +95,13 @@ struct Maps {
   CUtensorMap rows, few_rows;         // of x
   CUtensorMap weights, half_weights;  // all a tile has, and what blocks of a pair fetch for one another
   CUtensorMap out, few_out;
-  CUtensorMap halves{}, few_halves{};  // of first_gemm, where the first product stores it
 };
+/// Where the first product stores first_gemm, too. Others do without: a launch takes longer with them.
+struct MapsWithHalves : Maps {
+  CUtensorMap halves, few_halves;  // of first_gemm
+};
+template <bool kHalves>
+using MapsFor = std::conditional_t<kHalves, MapsWithHalves, Maps>;
 
 /// Tile t: `raster` row tiles run side by side before the next column tile, so that weights and rows are
 /// shared in L2.
@@ -195,6 +201,8 @@ struct TileReader {
 /// from a counter in device memory, so that short tiles even out. A ticket is a row tile and as many column
 /// tiles as the cluster has blocks. Two row tiles that are partners divide their two tickets otherwise: each
 /// block keeps its row tile and both walk the columns together, so that each fetches half of the weights.
+/// kOddColumns: pairs may have a ticket too many, which is left out.
+template <bool kOddColumns>
 struct TileFeeder {
   Control* control;
   TileWalk walk;  // column_tiles: those of tickets; clusters are of one or two blocks
@@ -221,11 +229,12 @@ struct TileFeeder {
     }
     if (step == 2) look_up();
     if (step == 3) {
-      while (ticket < walk.total() && is_void()) {
-        ticket = ptx::draw(&arguments->counter->next) + clusters();
-        find();
-        look_up();
-      }
+      if constexpr (kOddColumns)
+        while (ticket < walk.total() && is_void()) {
+          ticket = ptx::draw(&arguments->counter->next) + clusters();
+          find();
+          look_up();
+        }
       publish();
     }
   }
@@ -254,13 +263,10 @@ struct TileFeeder {
   __device__ void look_up() {
     if (ticket < walk.total()) rows = arguments->routing.tiles[row_tile];
   }
-  /// The column of both that a pair's ticket means.
-  __device__ int column_of_pair() const {
-    return static_cast<int>(arguments->cluster * column) + (rows.partner < 0);
-  }
-  /// Of an odd number of columns a pair has a ticket too many.
+  /// Whether the column of both that a pair's ticket means lies behind the last one.
   __device__ bool is_void() const {
-    return arguments->cluster != 1 && rows.partner != 0 && column_of_pair() >= arguments->column_tiles;
+    const int column_of_pair = static_cast<int>(arguments->cluster * column) + (rows.partner < 0);
+    return arguments->cluster != 1 && rows.partner != 0 && column_of_pair >= arguments->column_tiles;
   }
   __device__ void publish() {
     int4 first{};
@@ -273,7 +279,7 @@ struct TileFeeder {
         const bool is_first = rows.partner > 0;
         const int begin = is_first ? rows.first : rows.first + rows.partner;
         const int rows_of_first = is_first ? rows.rows : -rows.partner;
-        const int paired_column = column_of_pair() | kPaired;
+        const int paired_column = (is_first ? first.w : first.w + 1) | kPaired;
         first = {rows.expert, begin, rows_of_first, paired_column};
         second = {rows.expert, begin + rows_of_first, is_first ? rows.partner : rows.rows, paired_column};
       }
