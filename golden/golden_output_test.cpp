@@ -1,15 +1,12 @@
-// A failed write leaves nothing behind and keeps the older file; the schema's page and the field table agree.
+// A failed write leaves nothing behind and keeps the older file.
 #include <doctest/doctest.h>
 
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
-#include <fstream>
-#include <map>
-
-#include <fmt/format.h>
+#include <filesystem>
+#include <functional>
 
 #include "golden/golden_file.h"
 #include "golden/sha256.h"
@@ -42,11 +39,6 @@ class FileSizeLimit {
   rlimit old_{};
   void (*handler_)(int);
 };
-
-std::string stripped(std::string cell) {
-  std::erase_if(cell, [](char c) { return c == ' ' || c == '`'; });
-  return cell;
-}
 
 }  // namespace
 
@@ -108,34 +100,5 @@ TEST_SUITE("golden output") {
         "first_gemm: expected bfloat16 [4, 6], found float64 [4, 6]"));
     CHECK(contains(refused([](Sample& s) { s.problem.config.top_k = 9; }), "top_k"));
     CHECK(entries(folder) == 0);
-  }
-}
-
-TEST_SUITE("golden schema") {
-  TEST_CASE("the field table of golden/SCHEMA.md is the field table of the code") {
-    std::ifstream page("golden/SCHEMA.md");  // tests run in the source folder
-    REQUIRE(page);
-    std::map<std::string, std::vector<std::string>> rows;
-    for (std::string line; std::getline(page, line);) {
-      if (!line.starts_with("| `")) continue;
-      std::vector<std::string> cells;
-      for (std::size_t at = 1; at < line.size();) {
-        const auto end = std::min(line.find('|', at), line.size());
-        cells.push_back(stripped(line.substr(at, end - at)));
-        at = end + 1;
-      }
-      if (cells.size() >= 4 && find_field(cells[0])) CHECK(rows.emplace(cells[0], cells).second);
-    }
-    CHECK(rows.size() == kFieldCount);
-    for (const auto& field : kFields) {
-      const auto found = rows.find(std::string(field.name));
-      REQUIRE_MESSAGE(found != rows.end(), field.name);
-      std::string shape;
-      for (const Dim dim : field.shape)
-        if (dim != Dim::None) shape += fmt::format("{}{}", shape.empty() ? "" : ",", symbol(dim));
-      CHECK(found->second[1] == name(field.group));
-      CHECK(found->second[2] == fmt::format("[{}]", shape));
-      CHECK(found->second[3] == row(field.dtype).name);
-    }
   }
 }

@@ -164,7 +164,7 @@ class Reader {
   void place(Field field, Tensor tensor, const std::string& path) {
     const bool given = row(field).group <= Group::Weights;
     if (given || file_.candidate.kind == "golden") require(field, tensor, row(field).dtype, path);
-    switch (field) {
+    switch (field) {  // what is given has a member of the problem each, all else is the candidate's
       case Field::input_hidden_states:
         file_.problem.input = std::move(tensor);
         has_input_ = true;

@@ -84,7 +84,7 @@ MoeConfig parse_config(const std::string& text) {
 
 std::string accumulators_json(const Accumulators& accumulators) {
   json object;
-  for (const ProductRow& product : kProducts)
+  for (const ProductRow& product : kProducts)  // forward ones always, as files without a backward pass do
     if (row(product.made).group == Group::Forward || declared(accumulators[product.id]))
       object[std::string(product.name)] = to_string(accumulators[product.id]);
   if (accumulators.rest_as_torch) object["rest"] = kTorch;

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import pathlib
+import re
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -20,7 +22,15 @@ HASHED_STRINGS = (
 )  # fmt: skip
 FORWARD_PRODUCTS = ("router", "gate_up", "down")
 PRODUCTS = (*FORWARD_PRODUCTS, "down_dx", "down_dw", "gate_up_dx", "gate_up_dw", "router_dx", "router_dw")
-CONTRACTS = ("hf", "hf_eager", "hf_fp32_merge", "fused_fp32", "fp64", "auto")
+
+
+def contracts_of(page):
+    """The names that the schema's page gives the attribute `contract`."""
+    row = next(line for line in page.splitlines() if line.startswith("| `contract` |"))
+    return tuple(re.findall(r"`(\w+)`", row)[1:])  # the first one is the attribute's own name
+
+
+CONTRACTS = contracts_of((pathlib.Path(__file__).resolve().parents[2] / "SCHEMA.md").read_text(encoding="utf-8"))
 
 
 @dataclass

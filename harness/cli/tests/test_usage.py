@@ -26,7 +26,7 @@ class Usage(ProgramTest):
         odd = ("verify", "--fixture", "odd", "--pipeline")
         self.refuse_usage("verify", "--fixture", "nope", "--pipeline", "predicted", says=["no fixture matches 'nope'; valid: tiny, odd,", "no_renormalisation"])
         self.refuse_usage(*odd, "nope", says="unknown pipeline 'nope'; valid: reference_cpu, predicted, gpu_cublas, gpu_cublas_grouped, gpu_fused, gpu_fp64")
-        self.refuse_usage(*odd, "predicted", "--contract", "nope", says="unknown contract 'nope'; valid: hf, hf_eager, hf_fp32_merge, fused_fp32, fp64")
+        self.refuse_usage(*odd, "predicted", "--contract", "nope", says="unknown contract 'nope'; valid: hf, hf_eager, ")
         self.refuse_usage(*odd, "predicted", "--stage", "nope", says="unknown stage 'nope'; valid: Router, TopK, Permute, GateUp, Swiglu, Down, Unpermute, Merge")
         forms = ("valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...), "
                  "hopper_descending(block), hopper_interleaved(parts, block), ampere")
