@@ -82,7 +82,7 @@ struct RealLayer {
     return count;
   }
   /// The gradients of all experts' matrices, one below the other.
-  Matrix stacked(Matrix ExpertGradients::*of) const {
+  Matrix stacked(Matrix ExpertGradients::* of) const {
     Matrix all(0, 0);
     for (std::int64_t e = 0; e < p.problem.config.num_experts; ++e) {
       const Matrix one = expert_gradients(p.problem, contract, result, d, e).*of;
