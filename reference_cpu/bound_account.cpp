@@ -77,6 +77,48 @@ BoundAccount words_of(Field field, const Layer& layer) {
           "none: there is no sum",
           {}};
     case StepKind::Unpermute: return {"none of its own: a copy", "none: there is no sum", {}};
+    case StepKind::WeightedRows:
+      return {"none of its own: a product of two stored values", "none: there is no sum", {}};
+    case StepKind::RowDots:
+      return {fmt::format(
+                  "C(n) sum |d y| for adding n = {} products in any order{}", config.hidden_size,
+                  contract.d_weighted == Store::Bf16 ? "; the rounding of products to bf16 is replayed" : ""),
+              "none: this bound serves every order",
+              {}};
+    case StepKind::SwigluGrad:
+      return {
+          fmt::format("expf to {} ulp, an addition and a division in sigma(a), and six more operations of "
+                      "2^-24 each{}",
+                      contract.expf_ulps,
+                      contract.d_silu == Store::Bf16
+                          ? "; the rounding of the gradient times the up half to bf16 is replayed"
+                          : ""),
+          "none: there is no sum",
+          {}};
+    case StepKind::SoftmaxGrad:
+      return {
+          fmt::format("expf to {} ulp and its rounded arguments; sums of {} and of {} terms in any order; "
+                      "divisions and products of 2^-24 each",
+                      contract.expf_ulps, config.top_k, config.num_experts),
+          "none: this bound serves every order",
+          {}};
+    case StepKind::Combine:
+      if (contract.d_input_combine != Combine::Fp32Sum)
+        return {
+            fmt::format("none of its own: {} additions by expert, each a declared rounding to bf16 that is "
+                        "replayed",
+                        config.top_k),
+            "none: the order is part of the contract",
+            {}};
+      return {
+          fmt::format("gamma_{} sum |dx| for adding {} rows in any order", config.top_k - 1, config.top_k),
+          "none: this bound serves every order",
+          {}};
+    case StepKind::AddRouter:
+      return {fmt::format("{}, of the router's product, whose rounding is replayed; one addition",
+                          a_priori_words(config.num_experts, contract.product_unit_roundoff())),
+              "none: this bound serves every order",
+              {}};
     default:
       if (contract.combine == Combine::Bf16ByExpert)
         return {fmt::format("none of its own: {} additions in ascending expert order, each a declared "

@@ -11,10 +11,12 @@
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/bound_account.h"
 #include "reference_cpu/causes/causes.h"
+#include "reference_cpu/causes/hypotheses.h"
 #include "reference_cpu/confirmation.h"
 #include "reference_cpu/evaluator.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/product/split_search.h"
+#include "reference_cpu/product/weight_gradient.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {
@@ -63,21 +65,22 @@ class ReferenceRun final : public Reference {
   }
 
   LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) override {
-    expect_all_rows(field, rows);
+    expect_block(field, rows);
     auto values = [&] {
       const PhaseTimer timer(fmt::format("bounded {}", name(field)));
-      return evaluated<Bounded>(field, mode);
+      return evaluated<Bounded>(field, mode, rows);
     }();
     confirm(field, mode, rows, values);
     return values;
   }
 
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
-    expect_all_rows(field, rows);
+    expect_block(field, rows);
     if (!predict_) return {};
     const PhaseTimer timer(fmt::format("predicted {}", name(field)));
-    auto values = evaluated<Predicted>(field, mode);
-    if (mode == Mode::Isolated && resolve_split(field, values)) values = evaluated<Predicted>(field, mode);
+    auto values = evaluated<Predicted>(field, mode, rows);
+    if (mode == Mode::Isolated && resolve_split(field, values))
+      values = evaluated<Predicted>(field, mode, rows);
     store_field<Predicted>(field, layer_, values);
     LargeVector<PredictedBits> bits(values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
@@ -124,7 +127,8 @@ class ReferenceRun final : public Reference {
   const Routing& routing() const override { return layer_.routing; }
 
   std::vector<Cause> causes(Field field) override {
-    if (!upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
+    const bool sought = (fields_of(field) & hypothesis_fields::kAll) != 0;
+    if (!sought || !upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
     const Evidence own = evidence(field);
     auto causes = find_causes(own);
     const auto unwritten = unwritten_before(field);
@@ -142,14 +146,16 @@ class ReferenceRun final : public Reference {
   ConfirmedValues confirmed() const override { return confirmed_; }
 
   std::string accumulator(Field field) const override {
-    const auto product = product_of(field);
-    return product ? to_string(layer_.accumulators[*product]) : "";
+    for (const ProductRow& product : kProducts)
+      if (product.made == field) return to_string(layer_.accumulators[product.id]);
+    return "";
   }
 
  private:
-  void expect_all_rows(Field field, RowRange rows) const {
+  /// Only gradients of experts' matrices are computed in parts.
+  void expect_block(Field field, RowRange rows) const {
     const RowRange all = all_rows(field, layer_.problem->sizes());
-    if (rows != all)
+    if (row(field).rows != RowsAre::ExpertMatrix && rows != all)
       throw InputError(fmt::format("expected rows {} to {} of {}, all of it, found {} to {}", all.begin,
                                    all.end, name(field), rows.begin, rows.end));
   }
@@ -230,14 +236,15 @@ class ReferenceRun final : public Reference {
   }
 
   /// cuBLAS chooses how it splits K: `hopper` stands, or the one split that explains the whole field. True if
-  /// a split was found.
+  /// a split was found. Sums over an expert's rows are too short to be split, and come in blocks: none is
+  /// sought.
   bool resolve_split(Field field, const Values<Predicted>& plain) {
     const auto product = product_of(field);
     if (!product) return false;
     Accumulator& accumulator = layer_.accumulators[*product];
     if (accumulator.kind != AccumulatorKind::HopperAnySplit) return false;
     accumulator = {AccumulatorKind::Hopper, {}};
-    if (upstream_.has(field)) {
+    if (upstream_.has(field) && !sums_over_rows(row(*product))) {
       const Field left = row(*product).left;
       const auto* operand = given(left) ? nullptr : &predicted_.isolated.value(left);
       if (const auto split =
@@ -252,10 +259,11 @@ class ReferenceRun final : public Reference {
   Walks<Bounded>& walks(Bounded) { return bounded_; }
   Walks<Predicted>& walks(Predicted) { return predicted_; }
 
-  /// Before storing. What both modes share is kept for the chain.
+  /// Before storing. What both modes share is kept for the chain, where anything reads it.
   template <class A>
-  Values<A> evaluated(Field field, Mode mode) {
-    auto values = walks(A{}).in(mode).evaluate(field);
+  Values<A> evaluated(Field field, Mode mode, RowRange rows) {
+    auto values = walks(A{}).in(mode).evaluate_rows(field, rows);
+    if (readers_of(field).empty()) return values;
     auto& chained = walks(A{}).chained;
     if ((mode == Mode::Chained || same_in_both_modes(field)) && !chained.holds(field)) {
       Values<A> kept(values.size());
