@@ -16,6 +16,7 @@
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/host/phase_timer.h"
 #include "harness/judge/judge.h"
@@ -55,7 +56,7 @@ JudgeOptions judge_options(const VerifyOptions& options) {
     if (!judge.only) {
       std::string valid;
       for (const auto& field : kFields)
-        if (field.group == Group::Forward && valid.find(name(field.stage)) == std::string::npos)
+        if (find_step(field.id) != nullptr && valid.find(name(field.stage)) == std::string::npos)
           valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
       throw UsageError(fmt::format("unknown stage '{}'; valid: {}, or a field of one", options.stage, valid));
     }

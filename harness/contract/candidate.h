@@ -52,6 +52,9 @@ inline bool declared(const Accumulators& all) {
 /// the field and stored fields it is computed from; else by a candidate that promises the rest as well.
 inline bool promises_bits(const Accumulators& accumulators, Field field, bool from_stored_fields) {
   if (!declared(accumulators)) return false;
+  for (const ProductRow& product : kProducts)
+    if ((product.made == field || descends_from(field, product.made)) && !declared(accumulators[product.id]))
+      return false;
   // The router's product reads nothing but what is given, and its rows are in no order that may be another.
   if (accumulators.rest_as_torch || product_of(field) == ProductId::router) return true;
   const bool copy = find_step(field)->kind == StepKind::Unpermute;  // of a product's rows

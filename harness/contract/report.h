@@ -51,8 +51,8 @@ struct StatisticalTest {
 
 /// Statistics of one field's elements against the reference.
 struct Statistics {
-  std::string units;  // what is taken as independent: "elements", "tokens", "experts", "gate values"; empty:
-                      // no statistics
+  std::string units;  // what is taken as independent: "elements", "tokens", "gate values", "fields";
+                      // empty: no statistics
   std::int64_t unit_count = 0;
   double z2 = 0.0;                 // mean of (out - ref)^2 / (ulp^2 / 12 + noise^2)
   double z2_of_rounding = 0.0;     // the same of the rounded reference

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/layer.h"
+
 namespace assay {
 namespace {
 
@@ -37,12 +39,17 @@ std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes&
                   std::ranges::count_if(values, out_of_range)};
 }
 
+bool computable(Field field, const Problem& problem) {
+  const bool backward = descends_from(field, Field::d_hidden_states);
+  return find_step(field) != nullptr && (!backward || problem.output_gradient.size() > 0);
+}
+
 Upstream usable_upstream(const Problem& problem, const FieldSet& fields) {
   Upstream upstream;
   upstream.fields = &fields;
   for (const auto& what : kFields)
     upstream.usable[static_cast<std::size_t>(what.id)] =
-        what.group == Group::Forward && fields.has(what.id) &&
+        computable(what.id, problem) && fields.has(what.id) &&
         !unusable(what.id, fields.at(what.id), problem.sizes());
   return upstream;
 }

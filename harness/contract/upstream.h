@@ -19,7 +19,10 @@ struct Unusable {
 /// What is wrong with the shape, the dtype or the range of indices of `tensor`; nothing where it can be read.
 std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes);
 
-/// The forward fields that can be read. `fields` must outlive the result.
+/// Whether a field is computed, and from nothing that the problem lacks: gradients are made of the output's.
+bool computable(Field field, const Problem& problem);
+
+/// The computable fields that can be read. `fields` must outlive the result.
 Upstream usable_upstream(const Problem& problem, const FieldSet& fields);
 
 }  // namespace assay

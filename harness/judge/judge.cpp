@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/layer.h"
+#include "harness/contract/upstream.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/headline.h"
 #include "harness/judge/intake.h"
@@ -18,11 +20,36 @@
 namespace assay {
 namespace {
 
+/// Whether the candidate holds any field that descends from another.
+bool holds_any_after(const Candidate& candidate, Field earlier) {
+  return std::ranges::any_of(kFields, [&](const FieldRow& field) {
+    return descends_from(field.id, earlier) && candidate.fields.has(field.id);
+  });
+}
+
+/// What the case is about: every field that the problem has the inputs for. Gradients are asked for of
+/// candidates that hold some.
+FieldFlags judged_fields(const Problem& problem, const Candidate& candidate) {
+  FieldFlags judged{};
+  const bool backward = holds_any_after(candidate, Field::d_hidden_states);
+  for (const FieldRow& field : kFields)
+    judged[static_cast<std::size_t>(field.id)] =
+        computable(field.id, problem) && (backward || !descends_from(field.id, Field::d_hidden_states));
+  return judged;
+}
+
 /// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
-double log_share_of_field(double false_alarm) {
-  const auto fields = std::ranges::count_if(
-      kFields, [](const FieldRow& f) { return f.group == Group::Forward && f.dtype == DType::BFloat16; });
+double log_share_of_field(double false_alarm, const FieldFlags& judged) {
+  const auto fields = std::ranges::count_if(kFields, [&](const FieldRow& f) {
+    return judged[static_cast<std::size_t>(f.id)] && f.dtype == DType::BFloat16;
+  });
   return std::log(false_alarm) - std::log(2.0 * static_cast<double>(fields) + 1.0);
+}
+
+/// Steps that share the rounding errors of one exponential, or of one sum, among the elements of a token.
+bool shares_errors_of_token(Field field) {
+  const StepKind kind = find_step(field)->kind;
+  return kind == StepKind::Weights || kind == StepKind::SoftmaxGrad || kind == StepKind::SwigluGrad;
 }
 
 /// Where every bit is what the declared arithmetic gives, there is nothing left to suspect.
@@ -43,17 +70,22 @@ void mistrust_vacuous(FieldResult& result) {
   result.notes.push_back(reason);
 }
 
-/// Names the gradients that a candidate holds: nothing computes them here yet, so a pass says nothing of
-/// them.
-std::string not_judged(const Candidate& candidate) {
-  std::vector<std::string_view> names;
-  for (const FieldRow& field : kFields)
-    if (field.group == Group::Backward &&
-        (candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr))
-      names.push_back(field.name);
-  if (names.empty()) return "";
-  return fmt::format("not judged: {} field{} of the backward pass ({})", names.size(),
-                     names.size() == 1 ? "" : "s", fmt::join(names, ", "));
+/// Names the computed fields that a candidate holds and that are not judged: a pass says nothing of them.
+void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::vector<std::string>& remarks) {
+  std::vector<std::string_view> without_gradient, by_hashes;
+  for (const FieldRow& field : kFields) {
+    if (candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
+    if (find_step(field.id) != nullptr && candidate.fields.has(field.id) &&
+        !judged[static_cast<std::size_t>(field.id)])
+      without_gradient.push_back(field.name);
+  }
+  const auto remark = [&](const std::vector<std::string_view>& names, std::string_view reason) {
+    if (!names.empty())
+      remarks.push_back(fmt::format("not judged: {} field{} of the backward pass ({}), for {}", names.size(),
+                                    names.size() == 1 ? "" : "s", fmt::join(names, ", "), reason));
+  };
+  remark(without_gradient, "the problem has no d_hidden_states");
+  remark(by_hashes, "the file holds hashes in place of elements");
 }
 
 class Judge {
@@ -64,7 +96,8 @@ class Judge {
         options_(options),
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
         accumulators_(options.accumulators.value_or(candidate.accumulators)),
-        intake_(problem, candidate.fields) {
+        intake_(problem, candidate.fields),
+        judged_(judged_fields(problem, candidate)) {
     contract_.ties = candidate.ties;
     accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
     contract_.product_slack = product_slack(candidate, accumulators_);
@@ -74,7 +107,7 @@ class Judge {
     const auto start = std::chrono::steady_clock::now();
     describe();
     for (const auto& what : kFields)
-      if (what.group == Group::Forward) intake(what.id);
+      if (judged_[static_cast<std::size_t>(what.id)]) intake(what.id);
     const bool any = std::ranges::any_of(intake_.upstream.usable, [](bool u) { return u; });
     if (any) {
       const bool predict = declared(accumulators_) || candidate_.from_hopper();
@@ -105,14 +138,14 @@ class Judge {
     case_.device = candidate_.device;
     case_.contract = contract_.name;
     for (const ProductRow& product : kProducts)
-      if (row(product.made).group == Group::Forward)
+      if (judged_[static_cast<std::size_t>(product.made)])
         case_.accumulators += fmt::format("{}{} {}", case_.accumulators.empty() ? "" : ", ", product.name,
                                           to_string(accumulators_[product.id]));
     case_.config = sizes.config;
     case_.tokens = sizes.tokens;
     case_.seed = problem_.seed;
     case_.remarks = candidate_.remarks;
-    if (auto remark = not_judged(candidate_); !remark.empty()) case_.remarks.push_back(std::move(remark));
+    add_not_judged(candidate_, judged_, case_.remarks);
     const auto& c = sizes.config;
     case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
                           sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
@@ -198,9 +231,12 @@ class Judge {
   /// What a legal implementation makes independent errors of: see Dependence.
   StatisticsContext statistics_context(Field field, Mode mode) const {
     StatisticsContext statistics{
-        context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm)};
+        context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm, judged_)};
+    const RowsAre rows = row(field).rows;
     const bool own = mode == Mode::Isolated && reference_->isolated_from(field).empty();
-    if (!own || field == Field::topk_weights) {
+    if (!own && (rows == RowsAre::Experts || rows == RowsAre::ExpertMatrix)) {
+      statistics.dependence = Dependence::Nothing;
+    } else if (!own || shares_errors_of_token(field)) {
       statistics.dependence = Dependence::Tokens;
     } else if (field == Field::intermediate) {
       statistics.dependence = Dependence::Classes;
@@ -221,7 +257,7 @@ class Judge {
     auto chained = check_selection(config, contract_, reference, selected);
     result.chained = std::move(chained.judgement);
     result.chained.statistics =
-        flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm));
+        flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm, judged_));
     if (intake_.upstream.has(Field::router_logits)) {
       const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
       result.isolated = check_selection(config, contract_, own, selected).judgement;
@@ -256,6 +292,7 @@ class Judge {
   PrecisionContract contract_;
   Accumulators accumulators_;
   Intake intake_;
+  FieldFlags judged_;  // fields that the case has a result for
   std::unique_ptr<Reference> reference_;
   CaseResult case_;
 };

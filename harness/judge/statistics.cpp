@@ -200,30 +200,34 @@ std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, st
   return tests;
 }
 
-/// Sums by the token or expert that rows belong to; those whose rows repeat another's are one unit.
-std::vector<Tally> units_of_rows(const StatisticsContext& context, const FieldSums& sums) {
-  struct Owner {
+/// Sums by token; tokens whose rows repeat another token's are one unit.
+std::vector<Tally> token_units(const CompareContext& c, const FieldSums& sums) {
+  struct Token {
     Tally tally;
     std::uint64_t key = 0;
   };
-  const CompareContext& c = context.field;
-  const bool by_expert = context.dependence == Dependence::Experts;
-  std::vector<Owner> owners(
-      static_cast<std::size_t>(by_expert ? c.sizes.config.num_experts : c.sizes.tokens));
+  std::vector<Token> tokens(static_cast<std::size_t>(c.sizes.tokens));
   for (std::int64_t r = 0; r < sums.rows; ++r) {
     const std::int64_t slot = slot_of_row(c, r), token = slot < 0 ? r : slot / c.sizes.config.top_k;
-    auto& unit = owners[static_cast<std::size_t>(by_expert ? expert_of_row(c, r) : token)];
+    auto& unit = tokens[static_cast<std::size_t>(token)];
     unit.key += sums.row_keys[static_cast<std::size_t>(r)];
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)
       unit.tally.add(sums.cells[static_cast<std::size_t>(r * sums.tile_columns + tile)]);
   }
   std::vector<Tally> units;
   std::unordered_map<std::uint64_t, std::size_t> seen;
-  for (const Owner& owner : owners) {
-    const auto [at, fresh] = seen.try_emplace(owner.key, units.size());
+  for (const Token& token : tokens) {
+    const auto [at, fresh] = seen.try_emplace(token.key, units.size());
     if (fresh) units.emplace_back();
-    units[at->second].add(owner.tally);
+    units[at->second].add(token.tally);
   }
+  return units;
+}
+
+/// All of the field at once.
+std::vector<Tally> one_unit(const FieldSums& sums) {
+  std::vector<Tally> units(1);
+  for (const Tally& cell : sums.cells) units[0].add(cell);
   return units;
 }
 
@@ -293,12 +297,25 @@ Statistics statistics_of(const StatisticsContext& context, const FieldSums& sums
     result.unit_count = elements;
     result.tests = tests_of_elements(context, sums);
   } else {
-    const bool classes = context.dependence == Dependence::Classes,
-               experts = context.dependence == Dependence::Experts;
-    const auto units = classes ? class_units(context, sums) : units_of_rows(context, sums);
-    result.units = classes ? "gate values" : experts ? "experts" : "tokens";
+    std::vector<Tally> units;
+    switch (context.dependence) {
+      case Dependence::Elements: break;
+      case Dependence::Tokens:
+        units = token_units(context.field, sums);
+        result.units = "tokens";
+        break;
+      case Dependence::Nothing:
+        units = one_unit(sums);
+        result.units = "fields";
+        break;
+      case Dependence::Classes:
+        units = class_units(context, sums);
+        result.units = "gate values";
+        break;
+    }
     result.unit_count = static_cast<std::int64_t>(units.size());
-    result.tests = tests_of_units(context, units, classes ? 1.0 : kSharedByTokens);
+    result.tests =
+        tests_of_units(context, units, context.dependence == Dependence::Classes ? 1.0 : kSharedByTokens);
   }
   result.suspicion = suspicion(result.tests);
   return result;

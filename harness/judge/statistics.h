@@ -12,8 +12,8 @@ namespace assay {
 /// What may be taken as independent in a legal implementation.
 enum class Dependence {
   Elements,  // sums of their own: a product of stored operands
-  Experts,   // elements of an expert's rows share the upstream errors of its tokens: a weight's gradient
   Tokens,    // elements of a token share upstream errors
+  Nothing,   // every element shares upstream errors with every other: sums over tokens, as weights' gradients
   Classes,   // elements with the same argument share the error of the elementary function
 };
 

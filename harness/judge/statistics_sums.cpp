@@ -70,7 +70,7 @@ FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out
   field.width = width_of(context.field.field, context.field.sizes);
   field.rows = static_cast<std::int64_t>(out.size()) / field.width;
   // Weights come from few logits, and recur.
-  field.carried = context.dependence == Dependence::Experts ||
+  field.carried = context.dependence == Dependence::Nothing ||
                   (context.dependence == Dependence::Tokens && context.field.field != Field::topk_weights);
   if (context.dependence == Dependence::Classes)
     field.classes =

@@ -1,0 +1,91 @@
+// The judge on backward: HuggingFace's gradients of an NVIDIA H200 pass, and an error planted in one is found
+// there.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/cli/judged.h"
+#include "harness/cli/problems.h"
+#include "harness/contract/layer.h"
+
+using namespace assay;
+using namespace assay::cli;
+
+namespace {
+
+constexpr const char* kSmall[] = {"golden/data/tiny.grouped_mm.h5", "golden/data/tiny.eager.h5",
+                                  "golden/data/odd.grouped_mm.h5", "golden/data/odd.eager.h5"};
+
+std::int64_t index_of(Field field, const Sizes& sizes,
+                      std::span<const std::pair<std::string, std::int64_t>> at) {
+  const Shape shape = expected_shape(field, sizes);
+  std::int64_t index = 0;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) index = index * shape[axis] + at[axis].second;
+  return index;
+}
+
+}  // namespace
+
+TEST_SUITE("judge_gradients") {
+  TEST_CASE("every gradient of HuggingFace's is judged in both modes, and no bit is beside the prediction") {
+    for (const char* path : kSmall) {
+      const auto file = load_file(path);
+      const CaseResult result = judged(file.problem, file.candidate);
+      CAPTURE(path);
+      CHECK(result.verdict == Verdict::Passed);
+      std::int64_t gradients = 0;
+      for (const FieldResult& field : result.fields) {
+        if (!descends_from(field.field, Field::d_hidden_states) || !compared(field.verdict)) continue;
+        ++gradients;
+        CAPTURE(name(field.field));
+        const std::int64_t elements = element_count(expected_shape(field.field, file.problem.sizes()));
+        for (const Judgement* judgement : {&field.isolated, &field.chained}) {
+          CHECK(judgement->verdict == Verdict::Passed);
+          CHECK(judgement->elements == elements);
+          CHECK(judgement->max_ratio <= 1.0);
+          CHECK_FALSE(judgement->bounds.a_priori.empty());
+        }
+        for (const Prediction* bits : {&field.isolated_bits, &field.chained_bits}) {
+          CHECK(bits->as_predicted == elements);
+          CHECK(bits->differing == 0);
+        }
+      }
+      CHECK(gradients == 11);
+    }
+  }
+
+  TEST_CASE("an element of one gradient that is off is found in that field and named") {
+    const auto file = load_file("golden/data/odd.grouped_mm.h5");
+    for (const FieldRow& field : kFields) {
+      if (field.group != Group::Backward || !file.candidate.fields.has(field.id)) continue;
+      CAPTURE(field.name);
+      Candidate wrong = file.candidate;
+      auto out = wrong.fields.at(field.id).as<Bf16>();
+      const auto largest =
+          std::ranges::max_element(out, {}, [](Bf16 x) { return std::fabs(to_float(x)); }) - out.begin();
+      out[static_cast<std::size_t>(largest)].bits ^= 1u << 5;
+      const CaseResult result = judged(file.problem, wrong);
+      CHECK(result.verdict == Verdict::Failed);
+      CHECK(result.first_own_error == field.id);
+      const FieldResult& found = of(result, field.id);
+      CHECK(found.isolated.rejected == 1);
+      REQUIRE(found.isolated.worst);
+      CHECK(index_of(field.id, file.problem.sizes(), found.isolated.worst->at) == largest);
+      CHECK(found.isolated_bits.differing == 1);
+      for (const FieldResult& other : result.fields)
+        if (other.field != field.id && !descends_from(other.field, field.id))
+          CHECK(other.verdict <= Verdict::Passed);
+    }
+  }
+
+  TEST_CASE("forward alone is judged where a candidate has no gradients") {
+    auto file = load_file("golden/data/tiny.grouped_mm.h5");
+    for (const FieldRow& field : kFields)
+      if (field.group == Group::Backward) file.candidate.fields.erase(field.id);
+    const CaseResult result = judged(file.problem, file.candidate);
+    CHECK(result.verdict == Verdict::Passed);
+    for (const FieldResult& field : result.fields)
+      CHECK_FALSE(descends_from(field.field, Field::d_hidden_states));
+  }
+}
