@@ -22,24 +22,27 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
   const auto logits = std::span(all).subspan(token * experts, experts);
   const auto e = exponentials(logits, *layer.contract);
   const bool renormalised = layer.config().norm_topk_prob;
-  const auto sum_without = [&](std::size_t skip) {
+  const auto sum_without = [&](std::size_t slot) {
     Interval sum;
     const auto take = [&](std::size_t i) {
-      if (i == skip) return;
       sum = {sum.ref + e[i].ref, sum.low + e[i].low, sum.high + e[i].high,
              std::hypot(double{sum.noise}, double{e[i].noise}), static_cast<double>(sum.mean) + e[i].mean};
     };
-    if (renormalised)
-      for (const auto expert : selected) take(static_cast<std::size_t>(expert));
-    else
-      for (std::size_t i = 0; i < e.size(); ++i) take(i);
+    // An expert that is selected twice, as no legal routing does, counts twice.
+    if (renormalised) {
+      for (std::size_t j = 0; j < selected.size(); ++j)
+        if (j != slot) take(static_cast<std::size_t>(selected[j]));
+    } else {
+      for (std::size_t i = 0; i < e.size(); ++i)
+        if (i != static_cast<std::size_t>(selected[slot])) take(i);
+    }
     return sum;
   };
   const auto terms = renormalised ? static_cast<std::int64_t>(selected.size()) : layer.config().num_experts;
   const double relative = gamma(terms) + 3.0 * kFp32UnitRoundoff;
   for (std::size_t j = 0; j < selected.size(); ++j) {
     const auto expert = static_cast<std::size_t>(selected[j]);
-    const Interval others = sum_without(expert);
+    const Interval others = sum_without(j);
     const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
     // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (NUMERICS 8), each
     // noise_j / sum e.
