@@ -79,6 +79,24 @@ TEST_SUITE("judge_gradients") {
     }
   }
 
+  TEST_CASE("gradients that cannot be judged are named") {
+    auto file = load_file("golden/data/tiny.grouped_mm.h5");
+    const auto remarks = [&] {
+      std::string all;
+      for (const auto& remark : judged(file.problem, file.candidate).remarks) all += remark + "\n";
+      return all;
+    };
+    CHECK(remarks().find("not judged") == std::string::npos);
+    file.problem.output_gradient = {};
+    CHECK(remarks().find("not judged: 11 fields of the backward pass (d_second_gemm, ") != std::string::npos);
+    for (const auto& field : kFields)
+      if (field.group == Group::Backward && field.id != Field::d_gate) file.candidate.fields.erase(field.id);
+    CHECK(remarks().find("not judged: 1 field of the backward pass (d_gate), for the problem has no "
+                         "d_hidden_states") != std::string::npos);
+    file.candidate.fields.erase(Field::d_gate);
+    CHECK(remarks().find("not judged") == std::string::npos);
+  }
+
   TEST_CASE("forward alone is judged where a candidate has no gradients") {
     auto file = load_file("golden/data/tiny.grouped_mm.h5");
     for (const FieldRow& field : kFields)
