@@ -85,8 +85,10 @@ Accumulator measured_split(ProductId product, const MoeConfig& config, std::int6
   static const MeasuredSplit table[] = {
       {ProductId::router, 4096, 128, 256, false, {1408, 1408, 1280}},
       {ProductId::gate_up, 4096, 3072, 32, true, {2048, 2048}},
-      // Of 24 tokens: the one split under which the golden's d_intermediate has its hash.
+      // Of 24 tokens: the ones under which the golden's d_intermediate and d_permuted_hidden_states have
+      // their hashes.
       {ProductId::down_dx, 4096, 1536, 24, true, {1408, 1408, 1280}},
+      {ProductId::gate_up_dx, 3072, 4096, 24, true, {1536, 1536}},
   };
   const Sizes sizes{config, rows};
   const std::int64_t k = extent(row(product).summed, sizes);
