@@ -146,6 +146,7 @@ inline Problem random_layer(Data data, const MoeConfig& config, std::int64_t tok
                                        data, {e, 2 * i, h}, 1.0 / std::sqrt(static_cast<double>(h)), engine)),
                                    std::make_shared<Tensor>(example_tensor(
                                        data, {e, h, i}, 1.0 / std::sqrt(static_cast<double>(i)), engine)));
+  problem.output_gradient = example_tensor(data, {tokens, h}, 1.0, engine);
   return problem;
 }
 
