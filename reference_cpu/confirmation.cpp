@@ -9,6 +9,7 @@
 
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
+#include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_step.h"
 
 namespace assay {
@@ -94,7 +95,8 @@ ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const St
   std::int64_t agree = 0;
   std::exception_ptr error;
   std::size_t error_at = all.size();
-#pragma omp parallel for schedule(dynamic) reduction(+ : agree)
+#pragma omp parallel for schedule(dynamic) \
+    reduction(+ : agree) if (worth_threads(rows.count() * work_of_row(field, layer)))
   for (std::size_t i = 0; i < all.size(); ++i) {
     try {
       const plain::StepRows expected = plain::plain_step(field, input, all[i]);

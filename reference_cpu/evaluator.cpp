@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
+#include "reference_cpu/planted/planted_gradients.h"
 #include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
@@ -93,7 +94,11 @@ Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
   ++depth_;
   Reads<A> reads{};
   for (const Field from : upstream_of(field)) reads[static_cast<std::size_t>(from)] = &read(from, field);
-  auto values = evaluate_step<A>(field, layer_, rows, reads);
+  auto values = [&] {
+    if constexpr (std::is_same_v<A, Predicted>)
+      if (replaces_step(layer_.fault, field)) return planted_step(field);
+    return evaluate_step<A>(field, layer_, rows, reads);
+  }();
   const Sizes sizes = layer_.problem->sizes();
   const bool last = rows.end == rows_of(field, sizes);
   for (const Field from : upstream_of(field))
@@ -103,6 +108,19 @@ Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
   if (values.size() == asked) return values;
   const auto first = values.begin() + rows.begin * width_of(field, sizes);
   return Values<A>(first, first + static_cast<std::ptrdiff_t>(asked));
+}
+
+/// All rows, as the layer's fault computes them.
+template <class A>
+Values<A> Evaluator<A>::planted_step(Field field) {
+  if constexpr (std::is_same_v<A, Predicted>) {
+    Layer right = layer_;
+    right.fault = {};
+    return planted_gradient(field, layer_.fault, right,
+                            [this](Field from) -> const auto& { return value(from); });
+  } else {
+    return {};
+  }
 }
 
 template <class A>

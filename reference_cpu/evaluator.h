@@ -39,6 +39,7 @@ class Evaluator {
  private:
   std::optional<Values<A>>& slot(Field field) { return kept_[static_cast<std::size_t>(field)]; }
   bool read_unrounded(Field field) const;
+  Values<A> planted_step(Field field);
   const Values<A>& read(Field field, Field by);
   void give_back();
 

@@ -1,6 +1,7 @@
 #include "reference_cpu/qwen3_moe.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/evaluator.h"
@@ -14,12 +15,9 @@ double value_of(const Interval& x) { return x.ref; }
 double value_of(const PredictedValue& x) { return x.value; }
 
 template <class A>
-Tensor to_tensor(const Values<A>& values, Shape shape) {
-  Tensor tensor(DType::BFloat16, std::move(shape));
-  const auto out = tensor.as<Bf16>();
+void round_to(const Values<A>& values, std::span<Bf16> out) {
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t i = 0; i < values.size(); ++i) out[i] = round_to_bf16(value_of(values[i]));
-  return tensor;
 }
 
 Tensor to_tensor(std::span<const std::int32_t> values, Shape shape) {
@@ -28,13 +26,15 @@ Tensor to_tensor(std::span<const std::int32_t> values, Shape shape) {
   return tensor;
 }
 
-/// Walks the forward steps and keeps every field the contract stores.
+enum class Passes { Forward, Both };
+
+/// Walks the steps of one pass or both and keeps every field the contract stores.
 template <class A>
-class ForwardRun {
+class LayerRun {
  public:
-  ForwardRun(const Problem& problem, const PrecisionContract& contract, const Accumulators& accumulators,
-             const Fault& fault, std::vector<Undetermined>* undetermined)
-      : undetermined_(undetermined), walk_(layer_, {}, forward_fields()) {
+  LayerRun(Passes passes, const Problem& problem, const PrecisionContract& contract,
+           const Accumulators& accumulators, const Fault& fault, std::vector<Undetermined>* undetermined)
+      : wanted_(fields_of(passes)), undetermined_(undetermined), walk_(layer_, {}, wanted_) {
     layer_.problem = &problem;
     layer_.contract = &contract;
     layer_.accumulators = accumulators;
@@ -42,19 +42,20 @@ class ForwardRun {
   }
 
   /// Up to and with `last`, in the order of evaluation.
-  FieldSet run(Field last) {
+  FieldSet run(std::optional<Field> last = {}) {
     for (const Field field : kEvaluationOrder) {
-      if (row(field).group == Group::Forward) step(field);
+      if (wanted_[static_cast<std::size_t>(field)]) step(field);
       if (field == last) break;
     }
     return std::move(fields_);
   }
 
  private:
-  static FieldFlags forward_fields() {
+  static FieldFlags fields_of(Passes passes) {
     FieldFlags flags{};
     for (const FieldRow& field : kFields)
-      flags[static_cast<std::size_t>(field.id)] = field.group == Group::Forward;
+      flags[static_cast<std::size_t>(field.id)] =
+          field.group == Group::Forward || (passes == Passes::Both && field.group == Group::Backward);
     return flags;
   }
 
@@ -67,7 +68,20 @@ class ForwardRun {
       case StepKind::Order:
         plant_gather(layer_.fault, layer_.routing);
         return store(field, layer_.routing.gather);
-      default: keep(field, walk_.value(field));
+      default: break;
+    }
+    const Sizes sizes = layer_.problem->sizes();
+    if (store_of(field, *layer_.contract) == Store::Bf16)
+      fields_.set(field, Tensor(DType::BFloat16, expected_shape(field, sizes)));
+    if (row(field).rows != RowsAre::ExpertMatrix) return keep(field, 0, walk_.value(field));
+    // Nobody reads a weight's gradient, so that it can come in blocks; a fault may need to see all of it.
+    const auto blocks = layer_.fault.field == field && layer_.fault.kind != FaultKind::None
+                            ? std::vector{RowRange{0, rows_of(field, sizes)}}
+                            : blocks_of(field, sizes);
+    for (const RowRange& rows : blocks) {
+      auto values = walk_.evaluate_rows(field, rows);
+      store_field<A>(field, layer_, values);
+      keep(field, rows.begin, values);
     }
   }
 
@@ -87,17 +101,21 @@ class ForwardRun {
     }
   }
 
-  void keep(Field field, const Values<A>& values) {
-    if (store_of(field, *layer_.contract) == Store::Bf16)
-      fields_.set(field, to_tensor<A>(values, expected_shape(field, layer_.problem->sizes())));
+  void keep(Field field, std::int64_t first_row, const Values<A>& values) {
+    if (fields_.has(field))
+      round_to<A>(values, fields_.at(field).as<Bf16>().subspan(static_cast<std::size_t>(
+                              first_row * width_of(field, layer_.problem->sizes()))));
     if constexpr (std::is_same_v<A, Predicted>)
       note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
   }
 
   void note(Field field, std::int64_t elements) {
-    if (undetermined_ != nullptr && elements > 0) undetermined_->push_back({field, elements});
+    if (undetermined_ == nullptr || elements == 0) return;
+    if (undetermined_->empty() || undetermined_->back().field != field) undetermined_->push_back({field, 0});
+    undetermined_->back().elements += elements;
   }
 
+  FieldFlags wanted_;
   Layer layer_;
   FieldSet fields_;
   std::vector<Undetermined>* undetermined_;
@@ -114,20 +132,34 @@ Candidate describe(FieldSet fields, const PrecisionContract& contract, const Acc
   return candidate;
 }
 
+Candidate predict(Passes passes, const Problem& problem, const PrecisionContract& contract,
+                  const Accumulators& accumulators, const Fault& fault,
+                  std::vector<Undetermined>& undetermined) {
+  LayerRun<Predicted> run(passes, problem, contract, accumulators, fault, &undetermined);
+  auto candidate = describe(run.run(), contract, accumulators);
+  candidate.name = candidate.producer = "predicted";
+  return candidate;
+}
+
+Candidate in_float64(Passes passes, const Problem& problem, const PrecisionContract& contract) {
+  LayerRun<Bounded> run(passes, problem, contract, {}, {}, nullptr);
+  auto candidate = describe(run.run(), contract, {});
+  candidate.name = candidate.producer = "reference_cpu";
+  return candidate;
+}
+
 }  // namespace
 
 FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
                     const Accumulators& accumulators) {
-  return ForwardRun<Predicted>(problem, contract, accumulators, {}, nullptr).run(Field::topk_weights);
+  return LayerRun<Predicted>(Passes::Forward, problem, contract, accumulators, {}, nullptr)
+      .run(Field::topk_weights);
 }
 
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
                           const Accumulators& accumulators, const Fault& fault,
                           std::vector<Undetermined>& undetermined) {
-  ForwardRun<Predicted> run(problem, contract, accumulators, fault, &undetermined);
-  auto candidate = describe(run.run(Field::hidden_states), contract, accumulators);
-  candidate.name = candidate.producer = "predicted";
-  return candidate;
+  return predict(Passes::Forward, problem, contract, accumulators, fault, undetermined);
 }
 
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
@@ -136,11 +168,24 @@ Candidate predict_forward(const Problem& problem, const PrecisionContract& contr
   return predict_forward(problem, contract, accumulators, fault, ignored);
 }
 
+Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
+                              const Accumulators& accumulators, const Fault& fault,
+                              std::vector<Undetermined>& undetermined) {
+  return predict(Passes::Both, problem, contract, accumulators, fault, undetermined);
+}
+
+Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
+                              const Accumulators& accumulators, const Fault& fault) {
+  std::vector<Undetermined> ignored;
+  return predict_both_passes(problem, contract, accumulators, fault, ignored);
+}
+
 Candidate forward(const Problem& problem, const PrecisionContract& contract) {
-  ForwardRun<Bounded> run(problem, contract, {}, {}, nullptr);
-  auto candidate = describe(run.run(Field::hidden_states), contract, {});
-  candidate.name = candidate.producer = "reference_cpu";
-  return candidate;
+  return in_float64(Passes::Forward, problem, contract);
+}
+
+Candidate both_passes(const Problem& problem, const PrecisionContract& contract) {
+  return in_float64(Passes::Both, problem, contract);
 }
 
 }  // namespace assay

@@ -28,7 +28,18 @@ Candidate predict_forward(const Problem& problem, const PrecisionContract& contr
                           const Accumulators& accumulators, const Fault& fault,
                           std::vector<Undetermined>& undetermined);
 
+/// Both passes in predicted arithmetic; weight gradients of all experts are held, 2 bytes an element. Throws
+/// InputError where the problem has no d_hidden_states.
+Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
+                              const Accumulators& accumulators, const Fault& fault = {});
+Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
+                              const Accumulators& accumulators, const Fault& fault,
+                              std::vector<Undetermined>& undetermined);
+
 /// forward in float64 with one rounding where the contract stores a field: the root of trust, as a pipeline.
 Candidate forward(const Problem& problem, const PrecisionContract& contract);
+
+/// Both passes, likewise.
+Candidate both_passes(const Problem& problem, const PrecisionContract& contract);
 
 }  // namespace assay

@@ -41,6 +41,8 @@ struct Walks {
 
 constexpr std::int64_t kTrialWork =
     std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
+// Elements of a field whose intervals and predictions are held at once to find what is wrong with it.
+constexpr std::int64_t kExplainedElements = std::int64_t{1} << 27;
 constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
 
 class ReferenceRun final : public Reference {
@@ -129,6 +131,7 @@ class ReferenceRun final : public Reference {
   std::vector<Cause> causes(Field field) override {
     const bool sought = (fields_of(field) & hypothesis_fields::kAll) != 0;
     if (!sought || !upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
+    if (upstream_.fields->at(field).size() > kExplainedElements) return {};
     const Evidence own = evidence(field);
     auto causes = find_causes(own);
     const auto unwritten = unwritten_before(field);
@@ -163,11 +166,13 @@ class ReferenceRun final : public Reference {
   /// The rounded fields between the last ones that the candidate wrote and this one, the nearest first.
   std::vector<Field> unwritten_before(Field field) const {
     std::vector<Field> missing;
+    const auto add = [&](Field one) {
+      if (std::ranges::find(missing, one) == missing.end()) missing.push_back(one);
+    };
     for (const Field need : upstream_of(field)) {
       if (upstream_.has(need)) continue;
-      missing.push_back(need);
-      const auto further = unwritten_before(need);
-      missing.insert(missing.end(), further.begin(), further.end());
+      add(need);
+      for (const Field further : unwritten_before(need)) add(further);
     }
     return missing;
   }
@@ -178,6 +183,9 @@ class ReferenceRun final : public Reference {
                                         predicted_.isolated.evaluate(field), bounded);
     for (const Field read : upstream_of(field))
       evidence.inputs[static_cast<std::size_t>(read)] = &predicted_.isolated.value(read);
+    evidence.read = [this](Field other) -> const Values<Predicted>& {
+      return predicted_.isolated.value(other);
+    };
     if (field == Field::hidden_states &&
         upstream_.has(Field::router_logits))  // to try weights before their rounding
       evidence.inputs[static_cast<std::size_t>(Field::router_logits)] =

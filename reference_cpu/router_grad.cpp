@@ -4,6 +4,8 @@
 #include "reference_cpu/warp_sum.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace assay {
 namespace {
@@ -62,6 +64,13 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
     const auto expert = static_cast<std::size_t>(selected[j]);
     chosen[expert] = true;
     d[expert] = d_weights[token * selected.size() + j];
+  }
+  // A NaN reaches every logit's gradient through the sums.
+  const auto lost = [](const Interval& x) { return std::isnan(x.ref); };
+  if (std::ranges::any_of(e, lost) || std::ranges::any_of(d, lost)) {
+    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+    std::fill_n(out, experts, Interval{kNaN, kNaN, kNaN});
+    return;
   }
   Interval all, of_chosen;
   for (std::size_t i = 0; i < experts; ++i) {

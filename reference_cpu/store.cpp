@@ -26,11 +26,16 @@ namespace {
 /// Rows of experts where the field has them; one group otherwise.
 void plant_field(Field field, const Layer& layer, auto& values) {
   const std::int64_t width = width_of(field, layer.problem->sizes());
-  const std::int64_t one_group[] = {0, std::ssize(values) / width};
-  const bool by_expert = row(field).rows == RowsAre::ExpertOrder;
-  plant_values(layer.fault,
-               {one_group[1], width, by_expert ? std::span(layer.routing.offsets) : std::span(one_group)},
-               layer.problem->input, values);
+  const std::int64_t rows = std::ssize(values) / width;
+  std::vector<std::int64_t> offsets = {0, rows};
+  std::span<const std::int32_t> counts;
+  if (row(field).rows == RowsAre::ExpertOrder) offsets = layer.routing.offsets;
+  if (row(field).rows == RowsAre::ExpertMatrix) {
+    counts = layer.routing.counts;
+    offsets.clear();
+    for (std::int64_t e = 0; e <= std::ssize(counts); ++e) offsets.push_back(e * rows / std::ssize(counts));
+  }
+  plant_values(layer.fault, {rows, width, offsets, counts}, layer.problem->input, values);
 }
 
 /// One bit of one stored element is wrong.

@@ -89,7 +89,7 @@ TEST_SUITE("causes") {
     int expected = 0, right = 0;
     for (const auto& fault : faults())
       for (const auto fixture : fault.fixtures.first(1)) {  // `assay mutate` plants them on all
-        const Ground ground = make_ground(fixture, "hf", fault.spoil);
+        const Ground ground = make_ground(fixture, "hf", fault.spoil, 0, 0, strikes_backward(fault.fault));
         CaseResult whole;
         judge_declared(ground, faulty_candidate(fault.fault, ground), fault.shows_in(), &whole);
         for (const auto& field : whole.fields) {

@@ -122,9 +122,8 @@ Accumulators huggingface_accumulators(const Problem& problem, std::string_view c
   const bool per_expert_cublas = contract == "hf_eager";
   Accumulators accumulators;
   for (const ProductRow& product : kProducts)
-    if (row(product.made).group == Group::Forward)
-      accumulators[product.id] =
-          measured_split(product.id, problem.config, problem.sizes().tokens, per_expert_cublas);
+    accumulators[product.id] =
+        measured_split(product.id, problem.config, problem.sizes().tokens, per_expert_cublas);
   accumulators.rest_as_torch = true;
   return accumulators;
 }

@@ -85,8 +85,32 @@ enum class FaultKind {
   WeightsModulo,      // token t reads the weights of token t mod `amount`
   WeightedUnrounded,  // the weighted product not rounded before the sum
   SlotsAscending,     // slots summed in ascending order: legal, and other bits than torch's
+  // Gradients; many of the kinds above, too.
+  SlotForToken,       // rows read the token numbered as their slot
+  RowsInExpertOrder,  // rows in expert order read as if in slot order
+  DividedByWeight,    // d_topk_weights: sum of intermediate times its gradient, over the weight
+  HalfZero,           // of gate (`amount` 0) and up (1): zero, or missing in the sum
+  SlopeOfSigmoid,     // silu's slope without the sigmoid's own
+  DSiluUnrounded,     // d_intermediate times up not rounded before silu's slope
+  RowsOfNeighbour,    // sums over an expert's rows begin and end one row late
+  RowsDescending,     // rows summed last one first: legal in any bound, and other bits
+  JacobianOfChosen,   // the softmax's gradient reaches the chosen experts only
+  SumNotSubtracted,   // gradient times probability, without the mean
+  NoSoftmaxGradient,  // the probabilities' gradient for the logits'
+  LastSlotWins,       // a token's slots written over one another
+  ExpertsReversed,    // slots added in bf16 from the other end of the experts
+  CombineFp32,        // slots summed in fp32 and rounded once
+  RouterIgnored,      // the router's part not added
+  RouterTwice,        // added twice
+  RouterUnrounded,    // not rounded before it is added
+  ExpertsIgnored,     // the experts' part not added
 };
-inline constexpr int kFaultKinds = static_cast<int>(FaultKind::SlotsAscending) + 1;
+inline constexpr int kFaultKinds = static_cast<int>(FaultKind::ExpertsIgnored) + 1;
+
+/// Kinds that change a field's values as it stores them, whatever the field.
+constexpr bool planted_when_stored(FaultKind kind) {
+  return kind >= FaultKind::ScaleValues && kind <= FaultKind::ReadsUnrounded;
+}
 
 /// Which elements of the field a fault touches. Kinds that say themselves where they strike ignore it.
 enum class Where {
@@ -94,7 +118,9 @@ enum class Where {
   Expert,        // rows of `expert`
   OtherExperts,  // rows of all experts but `expert`
   FirstRow,      // of each expert but the first
+  LaterRows,     // all but the first of each expert
   LastRow,       // of each expert
+  EmptyExperts,  // matrices of experts without rows
   MiddleRow,
   MiddleElement,
   LastColumns,  // the last eighth, rounded up to 8 columns

@@ -185,10 +185,15 @@ std::vector<Cause> find_causes(const Evidence& evidence) {
     FieldMask fields;
     Mechanism propose;
   } kMechanisms[] = {
-      {hypothesis_fields::kAll, propose_observations},  {hypothesis_fields::kComputed, propose_storing},
-      {hypothesis_fields::kProducts, propose_orders},   {hypothesis_fields::kProducts, propose_k_blocks},
-      {hypothesis_fields::kProducts, propose_operands}, {hypothesis_fields::kSwiglu, propose_swiglu},
-      {hypothesis_fields::kWeights, propose_weights},   {hypothesis_fields::kMerge, propose_merge},
+      {hypothesis_fields::kAll, propose_observations},
+      {hypothesis_fields::kComputed, propose_storing},
+      {hypothesis_fields::kWeightProducts, propose_orders},
+      {hypothesis_fields::kWeightProducts, propose_k_blocks},
+      {hypothesis_fields::kWeightProducts, propose_operands},
+      {hypothesis_fields::kSwiglu, propose_swiglu},
+      {hypothesis_fields::kWeights, propose_weights},
+      {hypothesis_fields::kMerge, propose_merge},
+      {hypothesis_fields::kGradients, propose_gradients},
       {hypothesis_fields::kAll, propose_scattered},
   };
   if (std::ranges::equal(evidence.out, evidence.reference)) return {};

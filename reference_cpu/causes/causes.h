@@ -19,11 +19,12 @@ struct Evidence {
   Field field{};
   const Layer* layer = nullptr;  // rows in the candidate's order
   std::array<const Values<Predicted>*, kFieldCount>
-      inputs{};                   // stored values of the fields the stage reads, whole
-  std::span<const Bf16> out;      // [rows, width]
-  Values<Predicted> plain;        // the same field predicted, before storing
-  std::vector<Bf16> reference;    // and stored
-  std::vector<bool> significant;  // differs by more than legal implementations may
+      inputs{};                                         // stored values of the fields the stage reads, whole
+  std::function<const Values<Predicted>&(Field)> read;  // any other field, as the candidate has it
+  std::span<const Bf16> out;                            // [rows, width]
+  Values<Predicted> plain;                              // the same field predicted, before storing
+  std::vector<Bf16> reference;                          // and stored
+  std::vector<bool> significant;                        // differs by more than legal implementations may
   std::int64_t rows = 0, width = 0;
 
   const Values<Predicted>& input(Field from) const { return *inputs[static_cast<std::size_t>(from)]; }
@@ -71,9 +72,10 @@ std::vector<Proposal> propose_k_blocks(const Evidence&,
 std::vector<Proposal> propose_operands(
     const Evidence&,
     const ErrorPlace&);  // causes_operands.cpp: wrong rows, experts, layouts
-std::vector<Proposal> propose_swiglu(const Evidence&, const ErrorPlace&);   // causes_swiglu.cpp
-std::vector<Proposal> propose_weights(const Evidence&, const ErrorPlace&);  // causes_weights.cpp
-std::vector<Proposal> propose_merge(const Evidence&, const ErrorPlace&);    // causes_merge.cpp
+std::vector<Proposal> propose_swiglu(const Evidence&, const ErrorPlace&);     // causes_swiglu.cpp
+std::vector<Proposal> propose_weights(const Evidence&, const ErrorPlace&);    // causes_weights.cpp
+std::vector<Proposal> propose_merge(const Evidence&, const ErrorPlace&);      // causes_merge.cpp
+std::vector<Proposal> propose_gradients(const Evidence&, const ErrorPlace&);  // causes_gradients.cpp
 
 /// The layer run again with a fault in a field that the candidate did not write.
 struct UnwrittenTrials {

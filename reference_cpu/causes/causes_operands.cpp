@@ -152,7 +152,8 @@ void propose_inputs(const Evidence& evidence, const Operands& operands, const Wi
   const auto& [row, its] = *found.begin();
   const auto own = operands->source[static_cast<std::size_t>(row)];
   const std::int64_t away = its - own;
-  const auto word = evidence.field == Field::second_gemm ? "row" : "token";
+  const Field left = assay::row(*product_of(evidence.field)).left;
+  const auto word = assay::row(left).rows == RowsAre::ExpertOrder ? "row" : "token";
   std::function<std::int64_t(std::int64_t)> from;
   std::string sentence;
   const auto& source = operands->source;
@@ -233,10 +234,14 @@ std::vector<Proposal> propose_operands(const Evidence& evidence, const ErrorPlac
   all.push_back(
       {"transposed_weight", "the weight is read transposed", [operands](const Window& window) {
          ProductChange change;
-         change.weight = [&](std::span<const Bf16> whole, std::int64_t, std::int64_t column,
-                             std::span<Bf16> weight) {
-           for (std::size_t k = 0; k < weight.size(); ++k)
-             weight[k] = whole[k * static_cast<std::size_t>(operands->n) + static_cast<std::size_t>(column)];
+         const bool turned = row(*product_of(operands->evidence->field)).right_lies == Lies::AlongRows;
+         change.weight = [&, turned](std::span<const Bf16> whole, std::int64_t, std::int64_t column,
+                                     std::span<Bf16> weight) {
+           const auto n = static_cast<std::size_t>(operands->n), c = static_cast<std::size_t>(column);
+           for (std::size_t k = 0; k < weight.size(); ++k) {
+             const std::size_t stored = c * weight.size() + k;  // of a layout [k, n], read as [n, k]
+             weight[k] = turned ? whole[stored % n * weight.size() + stored / n] : whole[k * n + c];
+           }
          };
          return stored_bits(product(*operands, window, change));
        }});

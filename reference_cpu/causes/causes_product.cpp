@@ -1,6 +1,7 @@
 #include "reference_cpu/causes/causes_product.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "reference_cpu/product/layer_product.h"
@@ -8,7 +9,14 @@
 namespace assay {
 
 ExpertMatrix ProductOperands::weights(std::int64_t of_expert) const {
-  return right_operand(*product_of(evidence->field), *evidence->layer->problem, of_expert);
+  const ProductId id = *product_of(evidence->field);
+  const ExpertMatrix stored = right_operand(id, *evidence->layer->problem, of_expert);
+  if (row(id).right_lies == Lies::AlongColumns) return stored;
+  auto turned = std::make_shared<std::vector<Bf16>>(stored.values.size());
+  for (std::int64_t i = 0; i < k; ++i)
+    for (std::int64_t c = 0; c < n; ++c)
+      (*turned)[static_cast<std::size_t>(c * k + i)] = stored.values[static_cast<std::size_t>(i * n + c)];
+  return {*turned, turned};
 }
 
 ProductOperands operands_of(const Evidence& evidence) {

@@ -23,7 +23,7 @@ struct ProductOperands {
     return std::span(left).subspan(static_cast<std::size_t>(source[static_cast<std::size_t>(row)] * k),
                                    static_cast<std::size_t>(k));
   }
-  ExpertMatrix weights(std::int64_t of_expert) const;  // [n, k]
+  ExpertMatrix weights(std::int64_t of_expert) const;  // [n, k], whatever their layout
 };
 
 ProductOperands operands_of(const Evidence& evidence);

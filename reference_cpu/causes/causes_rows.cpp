@@ -150,7 +150,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     if (from >= 0 && from != r) origin[r] = from;
   }
   // The same token under another expert's weights is another expert, not another row.
-  if ((fields_of(evidence.field) & hypothesis_fields::kProducts) != 0 &&
+  if ((fields_of(evidence.field) & hypothesis_fields::kWeightProducts) != 0 &&
       row(evidence.field).rows == RowsAre::ExpertOrder) {
     const auto token = [&](std::int64_t r) {
       return evidence.layer->routing.gather[static_cast<std::size_t>(r)] / evidence.layer->config().top_k;

@@ -28,8 +28,22 @@ inline constexpr FieldMask kSwiglu = fields_of(Field::intermediate);
 inline constexpr FieldMask kWeights = fields_of(Field::topk_weights);
 inline constexpr FieldMask kMerge = fields_of(Field::hidden_states);
 inline constexpr FieldMask kCopy = fields_of(Field::hidden_states_unpermute);
-inline constexpr FieldMask kAll = kProducts | kSwiglu | kWeights | kMerge | kCopy;
-inline constexpr FieldMask kComputed = kProducts | kSwiglu | kWeights | kMerge;
+// Gradients: products whose rows have expert's weights, sums over rows, the other steps.
+inline constexpr FieldMask kRowGradients = fields_of(Field::d_intermediate, Field::d_permuted_hidden_states);
+inline constexpr FieldMask kExpertGradients = fields_of(Field::d_down_proj, Field::d_gate_up_proj);
+inline constexpr FieldMask kWeightGradients = kExpertGradients | fields_of(Field::d_gate);
+inline constexpr FieldMask kSlotGradients = fields_of(Field::d_second_gemm);
+inline constexpr FieldMask kDots = fields_of(Field::d_topk_weights);
+inline constexpr FieldMask kSwigluGradient = fields_of(Field::d_first_gemm);
+inline constexpr FieldMask kRouterGradient = fields_of(Field::d_router_logits);
+inline constexpr FieldMask kCombine = fields_of(Field::d_experts_hidden_states);
+inline constexpr FieldMask kInputGradient = fields_of(Field::d_input_hidden_states);
+inline constexpr FieldMask kGradients = kRowGradients | kWeightGradients | kSlotGradients | kDots |
+                                        kSwigluGradient | kRouterGradient | kCombine | kInputGradient;
+/// A matrix product with weights on the right.
+inline constexpr FieldMask kWeightProducts = kProducts | kRowGradients;
+inline constexpr FieldMask kComputed = kProducts | kSwiglu | kWeights | kMerge | kGradients;
+inline constexpr FieldMask kAll = kComputed | kCopy;
 }  // namespace hypothesis_fields
 
 /// Simplest first: of two that explain equally much, the earlier is named.
@@ -44,13 +58,13 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"copy_of_upstream",      hypothesis_fields::kSwiglu | hypothesis_fields::kMerge, "a row of an upstream field, copied"},
   {"scaled",                hypothesis_fields::kComputed, "times a constant"},
   // How products are summed.
-  {"split_k",               hypothesis_fields::kProducts, "K is split into parts whose sums are added"},
-  {"k_permuted",            hypothesis_fields::kProducts, "K is walked in another order of blocks"},
-  {"fp32_sequential",       hypothesis_fields::kProducts, "K is summed one by one in fp32, rounded to nearest"},
-  {"fp32_pairwise",         hypothesis_fields::kProducts, "K is summed as a tree in fp32, rounded to nearest"},
-  {"bf16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every term"},
-  {"bf16_partial_sums",     hypothesis_fields::kProducts, "the running sum is rounded to bf16 after every block of K"},
-  {"fp16_accumulation",     hypothesis_fields::kProducts, "the running sum is rounded to fp16"},
+  {"split_k",               hypothesis_fields::kWeightProducts, "K is split into parts whose sums are added"},
+  {"k_permuted",            hypothesis_fields::kWeightProducts, "K is walked in another order of blocks"},
+  {"fp32_sequential",       hypothesis_fields::kWeightProducts, "K is summed one by one in fp32, rounded to nearest"},
+  {"fp32_pairwise",         hypothesis_fields::kWeightProducts, "K is summed as a tree in fp32, rounded to nearest"},
+  {"bf16_accumulation",     hypothesis_fields::kWeightProducts | hypothesis_fields::kDots | hypothesis_fields::kWeightGradients, "the running sum is rounded to bf16 after every term"},
+  {"bf16_partial_sums",     hypothesis_fields::kWeightProducts, "the running sum is rounded to bf16 after every block of K"},
+  {"fp16_accumulation",     hypothesis_fields::kWeightProducts, "the running sum is rounded to fp16"},
   // How values are stored.
   {"truncated",             hypothesis_fields::kComputed, "stored values are truncated, not rounded"},
   {"half_away",             hypothesis_fields::kComputed, "ties are rounded away from zero, not to even"},
@@ -58,47 +72,59 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"subnormals_flushed",    hypothesis_fields::kComputed, "small results are flushed to zero"},
   {"clamped",               hypothesis_fields::kComputed, "results are limited in magnitude; Inf and NaN are lost"},
   // Products on wrong operands.
-  {"k_dropped",             hypothesis_fields::kProducts, "a stretch of K is missing"},
-  {"k_doubled",             hypothesis_fields::kProducts, "a stretch of K is added twice"},
-  {"k_scaled",              hypothesis_fields::kProducts, "a stretch of K is scaled, or missing in a part of the elements"},
-  {"k_stale",               hypothesis_fields::kProducts, "a stretch of K uses another stretch's, row's or expert's operand"},
-  {"wrong_expert",          hypothesis_fields::kProducts, "rows use another expert's weights"},
-  {"wrong_token",           hypothesis_fields::kProducts | hypothesis_fields::kSwiglu, "rows use another row's input"},
-  {"transposed_weight",     hypothesis_fields::kProducts, "the weight is read transposed"},
+  {"k_dropped",             hypothesis_fields::kWeightProducts | hypothesis_fields::kDots | hypothesis_fields::kWeightGradients, "a stretch of K is missing"},
+  {"k_doubled",             hypothesis_fields::kWeightProducts | hypothesis_fields::kWeightGradients, "a stretch of K is added twice"},
+  {"k_scaled",              hypothesis_fields::kWeightProducts, "a stretch of K is scaled, or missing in a part of the elements"},
+  {"k_stale",               hypothesis_fields::kWeightProducts, "a stretch of K uses another stretch's, row's or expert's operand"},
+  {"wrong_expert",          hypothesis_fields::kWeightProducts, "rows use another expert's weights"},
+  {"wrong_token",           hypothesis_fields::kWeightProducts | hypothesis_fields::kSwiglu | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kSwigluGradient | hypothesis_fields::kExpertGradients, "rows use another row's input"},
+  {"transposed_weight",     hypothesis_fields::kWeightProducts, "the weight is read transposed"},
   // SwiGLU.
-  {"gate_up_swapped",       hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up halves are exchanged"},
-  {"gate_up_interleaved",   hypothesis_fields::kSwiglu | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
-  {"silu_unrounded",        hypothesis_fields::kSwiglu,   "silu is not rounded to bf16 before the product"},
+  {"gate_up_swapped",       hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm, Field::d_permuted_hidden_states, Field::d_gate_up_proj), "gate and up halves are exchanged"},
+  {"gate_up_interleaved",   hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
+  {"silu_unrounded",        hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "silu is not rounded to bf16 before the product"},
   {"silu_rounded",          hypothesis_fields::kSwiglu,   "silu is rounded to bf16 before the product"},
   {"sigmoid_rounded",       hypothesis_fields::kSwiglu,   "the sigmoid is rounded to bf16 before it is multiplied"},
-  {"approximate_sigmoid",   hypothesis_fields::kSwiglu,   "the sigmoid is a fast approximation"},
+  {"approximate_sigmoid",   hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "the sigmoid is a fast approximation"},
   {"silu_flushed",          hypothesis_fields::kSwiglu,   "silu is zero below a limit"},
-  {"up_not_multiplied",     hypothesis_fields::kSwiglu,   "the product with the up half is missing"},
-  {"wrong_activation",      hypothesis_fields::kSwiglu,   "another activation: relu, gelu, sigmoid(1.702 a), sigmoid alone"},
+  {"up_not_multiplied",     hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "the product with the up half is missing"},
+  {"wrong_activation",      hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "another activation: relu, gelu, sigmoid(1.702 a), sigmoid alone"},
   // Weights.
-  {"not_renormalised",      hypothesis_fields::kWeights,  "the weights are not divided by their sum"},
-  {"renormalised",          hypothesis_fields::kWeights,  "the weights are divided by their sum, which norm_topk_prob switches off"},
+  {"not_renormalised",      hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "the weights are not divided by their sum"},
+  {"renormalised",          hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "the weights are divided by their sum, which norm_topk_prob switches off"},
   {"renormalised_twice",    hypothesis_fields::kWeights,  "the weights are divided by their sum, and once more"},
   {"softmax_over_selected", hypothesis_fields::kWeights,  "the softmax runs over the chosen experts only"},
   {"probabilities_rounded", hypothesis_fields::kWeights,  "the probabilities are rounded to bf16 before they are divided by their sum"},
   {"logits_unrounded",      hypothesis_fields::kWeights,  "the softmax runs on logits that are not rounded"},
-  {"no_softmax",            hypothesis_fields::kWeights,  "there is no softmax: logits, sigmoids or exponentials as weights"},
+  {"no_softmax",            hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "there is no softmax: logits, sigmoids or exponentials as weights"},
   {"softmax_over_tokens",   hypothesis_fields::kWeights,  "the softmax runs over the tokens"},
   // Merge.
-  {"fp32_merge",            hypothesis_fields::kMerge,    "slots are summed in fp32 and rounded once"},
+  {"fp32_merge",            hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "slots are summed in fp32 and rounded once"},
   {"slots_ascending",       hypothesis_fields::kMerge,    "slots are summed ascending, not as four interleaved sums"},
-  {"bf16_merge_by_expert",  hypothesis_fields::kMerge,    "slots are added in bf16 by ascending expert"},
-  {"bf16_merge",            hypothesis_fields::kMerge,    "slots are added in bf16 by ascending slot"},
-  {"product_unrounded",     hypothesis_fields::kMerge,    "weight times value is not rounded before the sum"},
+  {"bf16_merge_by_expert",  hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "slots are added in bf16 by ascending expert"},
+  {"bf16_merge",            hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "slots are added in bf16 by ascending slot"},
+  {"product_unrounded",     hypothesis_fields::kMerge | hypothesis_fields::kDots,    "weight times value is not rounded before the sum"},
   {"product_rounded",       hypothesis_fields::kMerge,    "weight times value is rounded before the sum"},
   {"weights_unrounded",     hypothesis_fields::kMerge,    "the weights are not rounded to bf16"},
-  {"weight_twice",          hypothesis_fields::kMerge,    "the weight is applied twice"},
-  {"weight_not_applied",    hypothesis_fields::kMerge,    "the weights are not applied"},
-  {"weights_permuted",      hypothesis_fields::kMerge | hypothesis_fields::kWeights, "the weights of two slots are exchanged, or their order is another"},
-  {"weights_of_token",      hypothesis_fields::kMerge | hypothesis_fields::kWeights, "the weights are another token's"},
-  {"slot_missing",          hypothesis_fields::kMerge,    "a slot is left out of the sum"},
-  {"slot_doubled",          hypothesis_fields::kMerge,    "a slot is added twice"},
-  {"slot_of_token",         hypothesis_fields::kMerge,    "a slot's row is another one"},
+  {"weight_twice",          hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kCombine,    "the weight is applied twice"},
+  {"weight_not_applied",    hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients,    "the weights are not applied"},
+  {"weights_permuted",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kRouterGradient, "the weights of two slots are exchanged, or their order is another"},
+  {"weights_of_token",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients, "the weights are another token's"},
+  {"slot_missing",          hypothesis_fields::kMerge | hypothesis_fields::kCombine | hypothesis_fields::kRouterGradient,    "a slot is left out of the sum"},
+  {"slot_doubled",          hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "a slot is added twice"},
+  {"slot_of_token",         hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "a slot's row is another one"},
+  // Gradients.
+  {"divided_by_weight",     hypothesis_fields::kDots, "the weight's gradient is a quotient by the weight"},
+  {"d_silu_unrounded",      hypothesis_fields::kSwigluGradient, "silu's upstream gradient is not rounded"},
+  {"rows_of_neighbour",     hypothesis_fields::kExpertGradients, "rows of the next expert are summed, too"},
+  {"row_order",             hypothesis_fields::kExpertGradients, "an expert's rows are summed in another order"},
+  {"jacobian_of_chosen",    hypothesis_fields::kRouterGradient, "the softmax's gradient reaches the chosen experts only"},
+  {"mean_not_subtracted",   hypothesis_fields::kRouterGradient, "gradient times probability, without its mean"},
+  {"last_slot_wins",        hypothesis_fields::kCombine, "a token's slots are written over one another"},
+  {"router_missing",        hypothesis_fields::kInputGradient, "the router's part is not added"},
+  {"router_doubled",        hypothesis_fields::kInputGradient, "the router's part is added twice"},
+  {"router_unrounded",      hypothesis_fields::kInputGradient, "the router's part is not rounded before it is added"},
+  {"experts_missing",       hypothesis_fields::kInputGradient, "the experts' part is not added"},
 };
 // clang-format on
 

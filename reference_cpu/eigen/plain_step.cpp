@@ -177,6 +177,15 @@ class Step {
     out_.values = weights_of(operand(Field::router_logits, rows_), selected(rows_), config_.norm_topk_prob,
                              unrounded());
     out_.slack = slack_of(2 * config_.num_experts + 64) * out_.values.cwiseAbs();
+    leave_repeated();
+  }
+
+  /// A token that chose an expert twice chose wrongly: no weights are right, and none are confirmed.
+  void leave_repeated() {
+    const IndexMatrix chosen = selected(rows_);
+    for (std::int64_t t = 0; t < rows_.size(); ++t)
+      for (std::int64_t j = 1; j < chosen.cols(); ++j)
+        if ((chosen.row(t).head(j).array() == chosen(t, j)).any()) out_.slack.row(t).setConstant(kUndecided);
   }
 
   /// The contract with what this step stores left as it is.
@@ -256,6 +265,7 @@ class Step {
       const double common = g.dot(v) / (sum * sum), most = g.maxCoeff() / sum + common;
       out_.slack.row(t) = slack_of(4 * config_.num_experts + 64) * most * (1.0 + v.sum()) * p;
     }
+    leave_repeated();
   }
 
   void combined() {

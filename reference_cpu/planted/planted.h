@@ -18,6 +18,7 @@ struct PlantedRegion {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::span<const std::int64_t> offsets;  // [groups + 1]: first row of each expert
+  std::span<const std::int32_t> counts;   // [groups]: rows in expert order of each; empty where none matter
 };
 
 /// Whether the fault touches element (row, column).

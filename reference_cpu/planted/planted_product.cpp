@@ -133,6 +133,10 @@ Rows faulty(PredictedProduct p) {
     case FaultKind::TransposedWeights: {
       PredictedProduct other = p;
       other.fault = {};
+      if (p.right_lies == Lies::AlongRows) {  // as the forward product reads them
+        other.right_lies = Lies::AlongColumns;
+        return grouped_product(other);
+      }
       other.weights = changed_weights(p, p.k, [&p](std::span<const Bf16> w, std::int64_t c, std::int64_t k) {
         return w[static_cast<std::size_t>(k * p.n + c)];
       });
@@ -151,7 +155,8 @@ LargeVector<PredictedValue> planted_product(const GroupedProduct<PredictedValue>
   right.fault = {};
   auto out = grouped_product(right);
   const auto wrong = faulty(product);
-  const PlantedRegion region{static_cast<std::int64_t>(product.source.size()), product.n, product.offsets};
+  const PlantedRegion region{
+      static_cast<std::int64_t>(product.source.size()), product.n, product.offsets, {}};
   for (std::int64_t row = 0; row < region.rows; ++row)
     for (std::int64_t c = 0; c < region.columns; ++c) {
       const auto at = static_cast<std::size_t>(row * product.n + c);

@@ -48,6 +48,9 @@ bool touches(const Fault& fault, const PlantedRegion& region, std::int64_t row, 
     case Where::OtherExperts: return group_of(region, row) != fault.expert;
     case Where::FirstRow:
       return row > 0 && region.offsets[static_cast<std::size_t>(group_of(region, row))] == row;
+    case Where::LaterRows: return region.offsets[static_cast<std::size_t>(group_of(region, row))] != row;
+    case Where::EmptyExperts:
+      return !region.counts.empty() && region.counts[static_cast<std::size_t>(group_of(region, row))] == 0;
     case Where::LastRow:
       return region.offsets[static_cast<std::size_t>(group_of(region, row)) + 1] == row + 1;
     case Where::MiddleRow: return row == region.rows / 2;

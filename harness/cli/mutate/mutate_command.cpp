@@ -62,7 +62,8 @@ struct Planting {
   std::string fixture;
   std::string contract;
   bool same_ground(const Planting& other) const {
-    return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil;
+    return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil &&
+           strikes_backward(fault.fault) == strikes_backward(other.fault.fault);
   }
 };
 
@@ -71,7 +72,10 @@ std::vector<Planting> plantings(const Options& options) {
   for (const auto& fault : faults()) {
     if (!options.faults.empty() && std::ranges::find(options.faults, fault.id) == options.faults.end())
       continue;
-    if (options.full_width && !reached_by_ordinary_values(fault, kFullWidthTokens)) continue;
+    // All experts' gradients of a real width are too many to compute for every fault.
+    if (options.full_width &&
+        (strikes_backward(fault.fault) || !reached_by_ordinary_values(fault, kFullWidthTokens)))
+      continue;
     for (const auto& contract : options.contracts)
       for (const auto& fixture : fixtures_of(fault, options)) all.push_back({fault, fixture, contract});
   }
@@ -87,8 +91,9 @@ std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options&
   std::exception_ptr error;
   for (std::size_t first = 0; first < all.size(); ++first) {
     if (planted[first]) continue;
-    const Ground ground = make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0,
-                                      options.full_width ? kFullWidthTokens : 0);
+    const Ground ground =
+        make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0,
+                    options.full_width ? kFullWidthTokens : 0, strikes_backward(all[first].fault.fault));
     std::vector<std::size_t> here;
     for (std::size_t i = first; i < all.size(); ++i)
       if (all[i].same_ground(all[first])) here.push_back(i), planted[i] = true;
@@ -154,7 +159,8 @@ ExitCode write_dump(const Options& options) {
   if (options.fixtures.size() != 1 || options.faults.size() != 1)
     throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
   const auto& fault = find_fault(options.faults.front());
-  const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil);
+  const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil, 0, 0,
+                                    strikes_backward(fault.fault));
   Candidate candidate = faulty_candidate(fault.fault, ground);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";

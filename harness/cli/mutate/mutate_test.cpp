@@ -31,7 +31,8 @@ bool accepts(std::string_view rival, const Tensor& out, const Tensor& reference)
 }
 
 Mutation planted(const FaultRow& fault, std::string_view fixture, std::string_view contract = "hf") {
-  return plant(fault, make_ground(fixture, contract, fault.spoil), fixture);
+  return plant(fault, make_ground(fixture, contract, fault.spoil, 0, 0, strikes_backward(fault.fault)),
+               fixture);
 }
 
 }  // namespace

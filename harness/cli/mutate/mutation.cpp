@@ -5,6 +5,7 @@
 #include "fixtures/fixtures.h"
 #include "harness/cli/mutate/rivals.h"
 #include "harness/cli/pipelines.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/judge/judge.h"
 #include "reference_cpu/qwen3_moe.h"
@@ -44,7 +45,8 @@ Sentence sentence(const CaseResult& result, Field expected) {
   said.killed = result.verdict >= Verdict::Suspect;
   said.right_stage = result.first_own_error == expected;
   for (const auto& field : result.fields)
-    if (field.field < expected && field.verdict >= Verdict::Suspect) said.right_stage = false;
+    if (field.verdict >= Verdict::Suspect && field.field != expected && !descends_from(field.field, expected))
+      said.right_stage = false;
   said.by = detectors(result);
   said.headline = result.headline;
   return said;
@@ -84,8 +86,9 @@ Outcome outcome_of(const Sentence& declared) {
 std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
 
 Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed,
-                   std::int64_t tokens) {
+                   std::int64_t tokens, bool backward) {
   Ground ground;
+  ground.backward = backward;
   Fixture row = find_fixture(fixture);
   if (seed != 0) row.seed = seed;
   if (tokens != 0) row.batch = 1, row.sequence = tokens;
@@ -94,13 +97,18 @@ Ground make_ground(std::string_view fixture, std::string_view contract, Spoil sp
   ground.contract = contract;
   spoil(ground.problem, spoilt);
   ground.right = faulty_candidate({}, ground);
-  ground.reference = forward(ground.problem, find_contract(contract));
+  ground.reference = backward ? both_passes(ground.problem, find_contract(contract))
+                              : forward(ground.problem, find_contract(contract));
   return ground;
 }
 
+bool strikes_backward(const Fault& fault) { return row(fault.field).group == Group::Backward; }
+
 Candidate faulty_candidate(const Fault& fault, const Ground& ground) {
-  return predict_forward(ground.problem, find_contract(ground.contract),
-                         huggingface_accumulators(ground.problem, ground.contract), fault);
+  const auto& contract = find_contract(ground.contract);
+  const auto accumulators = huggingface_accumulators(ground.problem, ground.contract);
+  return ground.backward ? predict_both_passes(ground.problem, contract, accumulators, fault)
+                         : predict_forward(ground.problem, contract, accumulators, fault);
 }
 
 bool same_bits(const Candidate& a, const Candidate& b) {
@@ -147,8 +155,7 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
     if (field.field == mutation.expected && !field.causes.empty())
       mutation.hint = field.causes.front().hypothesis;
   mutation.hint_right = !mutation.hint.empty() && listed(fault.hint, mutation.hint);
-  mutation.missed_by = accepting_rivals(candidate.fields.at(Field::hidden_states),
-                                        ground.reference.fields.at(Field::hidden_states));
+  mutation.missed_by = accepting_rivals(candidate.fields, ground.reference.fields);
   mutation.outcome = equivalent ? Outcome::Equivalent : outcome_of(mutation.declared);
   return mutation;
 }

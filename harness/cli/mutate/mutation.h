@@ -17,15 +17,19 @@ namespace assay::cli {
 struct Ground {
   Problem problem;
   std::string contract;
-  Candidate right;  // the predicted run without a fault
+  bool backward = false;  // candidates hold both passes
+  Candidate right;        // the predicted run without a fault
   Candidate
       reference;  // float64, rounded where the contract stores a field: what rules of thumb compare with
 };
 
+/// Whether a fault strikes the backward pass, and needs both.
+bool strikes_backward(const Fault& fault);
+
 /// The fixture's problem, `seed` and the number of tokens replaced unless they are 0, spoilt as the fault
 /// needs it.
 Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt = Spoil::Nothing,
-                   std::uint64_t seed = 0, std::int64_t tokens = 0);
+                   std::uint64_t seed = 0, std::int64_t tokens = 0, bool backward = false);
 
 /// What found an error, each by itself.
 struct Detectors {

@@ -1,5 +1,6 @@
 #include "harness/cli/mutate/rivals.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace assay::cli {
@@ -64,6 +65,19 @@ std::vector<std::string_view> accepting_rivals(const Tensor& out, const Tensor& 
   std::vector<std::string_view> accepting;
   for (const auto& rival : kRivals)
     if (rival.accepts(sums)) accepting.push_back(rival.id);
+  return accepting;
+}
+
+std::vector<std::string_view> accepting_rivals(const FieldSet& out, const FieldSet& reference) {
+  std::vector<std::string_view> accepting;
+  for (const auto& rival : kRivals) accepting.push_back(rival.id);
+  for (const Field field : {Field::hidden_states, Field::d_input_hidden_states, Field::d_gate_up_proj,
+                            Field::d_down_proj, Field::d_gate}) {
+    if (!reference.has(field)) continue;
+    const auto of_field = accepting_rivals(out.at(field), reference.at(field));
+    std::erase_if(accepting,
+                  [&](std::string_view id) { return std::ranges::find(of_field, id) == of_field.end(); });
+  }
   return accepting;
 }
 

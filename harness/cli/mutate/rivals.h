@@ -1,12 +1,12 @@
-// The rules of thumb by which kernels are usually accepted: the final output against a rounded reference, one
-// number for all.
+// The rules of thumb by which kernels are usually accepted: what leaves the layer against a rounded
+// reference, one number for all of a tensor.
 #pragma once
 
 #include <span>
 #include <string_view>
 #include <vector>
 
-#include "harness/contract/tensor.h"
+#include "harness/contract/field_set.h"
 
 namespace assay::cli {
 
@@ -34,5 +34,8 @@ Agreement agreement(const Tensor& out, const Tensor& reference);
 
 /// Ids of the rules that accept the output.
 std::vector<std::string_view> accepting_rivals(const Tensor& out, const Tensor& reference);
+
+/// Likewise of a layer: its output and, where there are any, the gradients that leave it, each by itself.
+std::vector<std::string_view> accepting_rivals(const FieldSet& out, const FieldSet& reference);
 
 }  // namespace assay::cli

@@ -17,6 +17,10 @@ FORWARD = (
     "router_logits", "selected_experts", "topk_weights", "token_counts_by_expert", "gather_indices",
     "first_gemm", "intermediate", "second_gemm", "hidden_states_unpermute", "hidden_states",
 )  # fmt: skip
+BACKWARD = (
+    "d_second_gemm", "d_topk_weights", "d_intermediate", "d_down_proj", "d_first_gemm", "d_permuted_hidden_states",
+    "d_gate_up_proj", "d_router_logits", "d_gate", "d_experts_hidden_states", "d_input_hidden_states",
+)  # fmt: skip
 
 # One enum of the program: harness/contract/exit_code.h.
 PASSED, FAILED, USAGE, COULD_NOT_JUDGE, SUSPECT, NOTHING_COMPARED = 0, 1, 2, 3, 4, 77

@@ -58,7 +58,7 @@ class Explain(ProgramTest):
         text = self.expect(FAILED, *command).stdout
         line = re.search(r"^  explain: assay (.*)$", text, re.M).group(1).replace("'", "").split()
         found = self.derivation(*line, code=FAILED)
-        worst = self.report(*command, code=FAILED)["cases"][0]["fields"][-1]["isolated"]["worst"]
+        worst = self.report(*command, code=FAILED)["cases"][0]["fields"][9]["isolated"]["worst"]
         self.assertEqual((found["field"], found["verdict"]), ("hidden_states", "Failed"))
         self.assertEqual((found["out"], found["value"]["ref"], found["ratio"]), (worst["out"], worst["ref"], worst["ratio"]))
         self.assertNotIn("explain:", self.expect(PASSED, "verify", "--golden", golden("odd.eager")).stdout)
