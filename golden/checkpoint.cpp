@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <fstream>
 #include <map>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "golden/file_text.h"
 #include "golden/safetensors.h"
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
@@ -67,8 +67,8 @@ class Shards {
   }
 
   void read_index(const fs::path& path) {
-    std::ifstream stream(path);
-    const auto index = json::parse(stream, nullptr, false);
+    constexpr std::size_t kLongest = 100'000'000;  // a checkpoint of 10^6 tensors
+    const auto index = parse_json(file_text(path, kLongest));
     const auto map = index.is_object() ? index.find("weight_map") : index.end();
     if (!index.is_object() || map == index.end() || !map->is_object())
       throw InputError(fmt::format("{}: expected a JSON object with a weight_map", path.string()));

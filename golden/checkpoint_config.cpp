@@ -1,14 +1,12 @@
 // config.json of a checkpoint folder (transformers, configuration_qwen3_moe.py).
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "golden/checkpoint.h"
+#include "golden/file_text.h"
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
@@ -39,12 +37,16 @@ struct ConfigReader {
 
 ConfigReader open_config(const std::filesystem::path& folder) {
   ConfigReader config{(folder / "config.json").string(), {}};
-  std::ifstream file(config.path);
-  if (!file)
+  constexpr std::size_t kLongest = 1 << 24;
+  std::string text;
+  try {
+    text = file_text(config.path, kLongest);
+  } catch (const InputError& error) {
     throw InputError(
         fmt::format("expected a HuggingFace checkpoint in {}, found no config.json that can be read: {}",
-                    folder.string(), std::strerror(errno)));
-  config.object = json::parse(file, nullptr, false);
+                    folder.string(), error.what()));
+  }
+  config.object = parse_json(text);
   if (!config.object.is_object()) config.fail("it is not a JSON object");
   if (!config.object.contains("hidden_size") && config.object.contains("text_config")) {
     json text = config.object["text_config"];

@@ -10,6 +10,7 @@
 
 #include "golden/hdf5_attribute.h"
 #include "golden/hdf5_dataset.h"
+#include "golden/hdf5_type.h"
 #include "golden/schema.h"
 
 namespace assay::test {

@@ -234,10 +234,10 @@ TEST_SUITE("golden input") {
     };
     CHECK(contains(message("absent.h5"), "No such file"));
     write_bytes(folder / "text.h5", "this is no HDF5 file, only a text of some length");
-    CHECK(contains(message("text.h5"), "text.h5 as HDF5"));
+    CHECK(contains(message("text.h5"), "text.h5: cannot open it as HDF5: "));
     write_bytes(folder / "empty.h5", "");
-    CHECK(contains(message("empty.h5"), "empty.h5 as HDF5"));
-    CHECK(contains(input_error([&] { read_golden(folder.path(), {}); }), "not a regular file"));
+    CHECK(contains(message("empty.h5"), "empty.h5: cannot open it as HDF5: "));
+    CHECK(contains(input_error([&] { read_golden(folder.path(), {}); }), "it is a folder"));
 
     const auto sample = make_sample(kTinyConfig, 1, 2);
     write_golden(folder / "whole.h5", sample.problem, sample.golden);

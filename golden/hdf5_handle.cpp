@@ -1,11 +1,7 @@
 #include "golden/hdf5_handle.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
-#include "golden/hdf5_heap.h"
-#include "golden/mapped_file.h"
 #include "harness/contract/error.h"
 
 namespace assay::hdf5 {
@@ -53,9 +49,7 @@ Handle file_access(const std::string& doing) {
 }
 
 Handle open_file(const std::filesystem::path& path) {
-  const std::string doing = fmt::format("open {} as HDF5", path.string());
-  const auto damage = damaged_heap(MappedFile(path).bytes());
-  if (!damage.empty()) throw InputError(fmt::format("cannot {}: {}", doing, damage));
+  const std::string doing = "open it as HDF5";
   const auto access = file_access(doing);
 #if H5_VERSION_GE(1, 10, 7)
   // Readers take no lock: network and read-only file systems often have none, and files are replaced whole.
@@ -64,53 +58,16 @@ Handle open_file(const std::filesystem::path& path) {
   return own(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose, doing);
 }
 
+Handle open_root(const Handle& file) {
+  return own(H5Oopen(file.get(), "/", H5P_DEFAULT), H5Oclose, "open its root");
+}
+
 Handle create_group(const Handle& parent, const std::string& name) {
   const std::string doing = fmt::format("create group {}", name);
   const auto creation = own(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, doing);
   check(H5Pset_obj_track_times(creation.get(), false), doing);
   return own(H5Gcreate2(parent.get(), name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), H5Gclose,
              doing);
-}
-
-bool has(const Handle& parent, const std::string& name) {
-  return check(H5Lexists(parent.get(), name.c_str(), H5P_DEFAULT), fmt::format("look for {}", name)) > 0;
-}
-
-Handle open_object(const Handle& parent, const std::string& name, const std::string& path) {
-  return own(H5Oopen(parent.get(), name.c_str(), H5P_DEFAULT), H5Oclose, fmt::format("open {}", path));
-}
-
-H5I_type_t type_of(const Handle& object) { return H5Iget_type(object.get()); }
-
-std::vector<std::string> children(const Handle& group, const std::string& path) {
-  const std::string doing = fmt::format("list group {}", path);
-  H5G_info_t info{};
-  check(H5Gget_info(group.get(), &info), doing);
-  std::vector<std::string> names;
-  // Native order: for any other the library builds a table first, and on damage frees entries that it never
-  // filled.
-  for (hsize_t i = 0; i < info.nlinks; ++i) {
-    const auto get = [&](char* text, std::size_t size) {
-      return check(
-          H5Lget_name_by_idx(group.get(), ".", H5_INDEX_NAME, H5_ITER_NATIVE, i, text, size, H5P_DEFAULT),
-          doing);
-    };
-    std::string name(static_cast<std::size_t>(get(nullptr, 0)), '\0');
-    get(name.data(), name.size() + 1);
-    names.push_back(std::move(name));
-  }
-  std::ranges::sort(names);
-  return names;
-}
-
-Handle bf16_type() {
-  const std::string doing = "build the bfloat16 type";
-  auto type = own(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, doing);
-  check(H5Tset_fields(type.get(), 15, 7, 8, 0, 7),
-        doing);  // fields before size: a size may not cut existing fields
-  check(H5Tset_size(type.get(), 2), doing);
-  check(H5Tset_ebias(type.get(), 127), doing);
-  return type;
 }
 
 }  // namespace assay::hdf5

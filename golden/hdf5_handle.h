@@ -45,23 +45,14 @@ Handle own(hid_t id, Handle::Close close, const std::string& doing);
 /// Throws InputError "cannot <doing>: <reason>" when `status` is negative; returns it otherwise.
 hssize_t check(hssize_t status, const std::string& doing);
 
-/// Opens a file for reading. Throws InputError when it is missing, truncated or not HDF5.
+/// Opens a file for reading. Throws InputError without the path when it is truncated or not HDF5.
 Handle open_file(const std::filesystem::path& path);
 
 /// Access properties under which closing a file closes every object in it.
 Handle file_access(const std::string& doing);
 
+/// The root group of an open file.
+Handle open_root(const Handle& file);
+
 Handle create_group(const Handle& parent, const std::string& name);
-bool has(const Handle& parent, const std::string& name);
-
-/// Opens whatever carries that name; `type_of` tells a group from a dataset.
-Handle open_object(const Handle& parent, const std::string& name, const std::string& path);
-H5I_type_t type_of(const Handle& object);
-
-/// Names of the links of a group, sorted by bytes.
-std::vector<std::string> children(const Handle& group, const std::string& path);
-
-/// The 2-byte little-endian float with bfloat16's fields: sign 15, exponent 14..7, fraction 6..0, bias 127.
-Handle bf16_type();
-
 }  // namespace assay::hdf5

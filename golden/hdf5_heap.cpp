@@ -24,7 +24,7 @@ T load(std::string_view bytes, std::size_t at) {
 }
 
 /// Walks one collection, which starts at the front of `file`'s rest.
-std::string damaged_collection(std::string_view rest) {
+std::string damaged_collection(std::string_view rest, std::vector<std::string_view>& texts) {
   const auto size = rest.size() < kCollectionHeader ? 0 : load<std::uint64_t>(rest, 8);
   if (size < kCollectionHeader || size > rest.size())
     return fmt::format("its size {} does not fit the file", size);
@@ -46,6 +46,7 @@ std::string damaged_collection(std::string_view rest) {
     if (rest.substr(data, length).find('\0') != std::string_view::npos)
       return fmt::format("object {} is not a text", index);
     indices.push_back(index);
+    texts.push_back(rest.substr(data, length));
     at = data + padded;
   }
   if (size - at >= kObjectHeader) return "it has a gap";
@@ -60,13 +61,19 @@ std::string damaged_collection(std::string_view rest) {
 
 }  // namespace
 
-std::string damaged_heap(std::span<const std::byte> file) {
+bool TextHeap::holds(std::string_view text) const { return std::ranges::binary_search(texts, text); }
+
+TextHeap read_text_heap(std::span<const std::byte> file) {
   const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
+  TextHeap heap;
   for (auto at = bytes.find(kMagic); at != std::string_view::npos; at = bytes.find(kMagic, at + 1)) {
-    const auto reason = damaged_collection(bytes.substr(at));
-    if (!reason.empty()) return fmt::format("the heap of texts at byte {} is damaged: {}", at, reason);
+    const auto reason = damaged_collection(bytes.substr(at), heap.texts);
+    if (reason.empty()) continue;
+    heap.damage = fmt::format("the heap of texts at byte {} is damaged: {}", at, reason);
+    break;
   }
-  return "";
+  std::ranges::sort(heap.texts);
+  return heap;
 }
 
 }  // namespace assay::hdf5

@@ -6,11 +6,22 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace assay::hdf5 {
 
-/// The reason why a file's heap collections cannot be trusted, or an empty text. `file` is the whole file.
-/// Collections are expected as they are after one writing: objects 1..n, all of them texts.
-std::string damaged_heap(std::span<const std::byte> file);
+/// Every text in a file's heap collections. A text the library returns that is none of them does not come
+/// from the file.
+struct TextHeap {
+  std::string damage;                   // why the collections cannot be trusted, or empty
+  std::vector<std::string_view> texts;  // sorted
+
+  bool holds(std::string_view text) const;
+};
+
+/// `file` is the whole file and outlives the result. Collections are expected as they are after one writing:
+/// objects 1..n, all of them texts.
+TextHeap read_text_heap(std::span<const std::byte> file);
 
 }  // namespace assay::hdf5

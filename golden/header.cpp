@@ -6,6 +6,7 @@
 
 #include "golden/hdf5_attribute.h"
 #include "golden/schema.h"
+#include "golden/sha256.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 
@@ -16,7 +17,7 @@ constexpr const char* kRoot = "the file";
 
 /// Reads root attributes, counts them into the content hash and remembers which optional ones lack.
 struct RootReader {
-  const hdf5::Handle& root;
+  const hdf5::StoredObject& root;
   ContentHash& content;
   std::string missing;
 
@@ -46,9 +47,15 @@ struct RootReader {
 };
 
 void check_version(const std::string& version) {
+  const auto* end = version.data() + version.size();
   int major = 0;
-  const auto [end, error] = std::from_chars(version.data(), version.data() + version.size(), major);
-  const bool well_formed = error == std::errc() && end != version.data() + version.size() && *end == '.';
+  int minor = 0;
+  const auto dot = std::from_chars(version.data(), end, major);
+  bool well_formed = dot.ec == std::errc() && dot.ptr != end && *dot.ptr == '.';
+  if (well_formed) {
+    const auto rest = std::from_chars(dot.ptr + 1, end, minor);
+    well_formed = rest.ec == std::errc() && rest.ptr == end && minor >= 0;
+  }
   if (!well_formed || major != kSchemaMajor)
     throw InputError(fmt::format("schema_version: this program reads major version {}, the file has '{}'",
                                  kSchemaMajor, version));
@@ -56,7 +63,7 @@ void check_version(const std::string& version) {
 
 }  // namespace
 
-Header read_header(const hdf5::Handle& root, ContentHash& content) {
+Header read_header(const hdf5::StoredObject& root, ContentHash& content) {
   RootReader read{root, content, {}};
   Header header;
   const auto schema = read.required("schema");
@@ -109,7 +116,7 @@ Header read_header(const hdf5::Handle& root, ContentHash& content) {
   candidate.provenance = parse_strings(read.optional("provenance", "{}"), "attribute provenance");
   if (!read.missing.empty())
     candidate.remarks.push_back(fmt::format("the file does not state {}", read.missing));
-  header.content_sha256 = hdf5::read_string(root, "content_sha256", kRoot).value_or("");
+  header.content_sha256 = lower_case(hdf5::read_string(root, "content_sha256", kRoot).value_or(""));
   return header;
 }
 

@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "golden/hdf5_attribute.h"
+#include "golden/hdf5_dataset.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
@@ -18,7 +19,7 @@ using nlohmann::json;
 constexpr const char* kRows = "rows";
 
 std::vector<HeldRows> parse_rows(const std::string& text, const std::string& path) {
-  const auto value = json::parse(text, nullptr, false);
+  const auto value = parse_json(text);
   std::vector<HeldRows> ranges;
   bool good = value.is_array();
   if (good)
@@ -68,8 +69,8 @@ void require_sound(const HeldField& held, const std::string& where) {
                                  to_string(held.rows.shape())));
 }
 
-StoredHeld read_held(const hdf5::Handle& group, Field field, const std::string& path,
-                     std::vector<std::string>& remarks) {
+StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& group,
+                     Field field, const std::string& path, std::vector<std::string>& remarks) {
   const auto need = [&](auto value, const char* attribute) {
     if (!value)
       throw InputError(fmt::format(
@@ -88,10 +89,10 @@ StoredHeld read_held(const hdf5::Handle& group, Field field, const std::string& 
   held.sha256 = parse_hashes(hashes, path);
   held.stored = parse_rows(ranges, path);
   const std::string rows_path = fmt::format("{}/{}", path, kRows);
-  if (!hdf5::has(group, kRows))
+  const auto* stored_rows = hdf5::find(group, kRows);
+  if (stored_rows == nullptr)
     throw InputError(fmt::format("{} is a group without a dataset {}", path, kRows));
-  auto rows = read_tensor(hdf5::as_dataset(hdf5::open_object(group, kRows, rows_path), rows_path),
-                          WideIntegers::Refuse, remarks);
+  auto rows = read_tensor(hdf5::as_dataset(source, *stored_rows, rows_path), WideIntegers::Refuse, remarks);
   held.rows = std::move(rows.tensor);
   require_sound(held, path);
   result.origin = hdf5::read_string(group, "origin", path).value_or("");
@@ -155,14 +156,16 @@ std::string write_held(const hdf5::Handle& parent, const HeldField& held, const 
   return held_hash(dtype, held.shape, hashes, ranges, rows_hash);
 }
 
-std::optional<std::string> stated_content_hash(const hdf5::Handle& group, const std::string& path) {
+std::optional<std::string> stated_content_hash(const std::shared_ptr<const OpenedFile>& source,
+                                               const hdf5::StoredObject& group, const std::string& path) {
   const auto dtype = hdf5::read_string(group, "dtype", path);
   const auto shape = hdf5::read_shape(group, "shape", path);
   const auto hashes = hdf5::read_string(group, "sha256", path);
   const auto ranges = hdf5::read_string(group, "first_rows", path);
-  if (!dtype || !shape || !hashes || !ranges || !hdf5::has(group, kRows)) return std::nullopt;
+  const auto* stored_rows = hdf5::find(group, kRows);
+  if (!dtype || !shape || !hashes || !ranges || stored_rows == nullptr) return std::nullopt;
   const std::string rows_path = fmt::format("{}/{}", path, kRows);
-  const auto rows = hdf5::as_dataset(hdf5::open_object(group, kRows, rows_path), rows_path).sha256;
+  const auto rows = hdf5::as_dataset(source, *stored_rows, rows_path).sha256;
   if (!rows) return std::nullopt;
   return held_hash(*dtype, *shape, *hashes, *ranges, *rows);
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "golden/hdf5_handle.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/held_field.h"
 
@@ -19,14 +21,15 @@ struct StoredHeld {
   bool hash_stated = false;  // of the rows
 };
 
-/// Reads a group of the field's name and checks that hashes, shape and rows fit each other. The shape itself
-/// is the file's: the caller knows what it must be. Throws InputError.
-StoredHeld read_held(const hdf5::Handle& group, Field field, const std::string& path,
-                     std::vector<std::string>& remarks);
+/// Reads a group of `source` of the field's name and checks that hashes, shape and rows fit each other. The
+/// shape itself is the file's: the caller knows what it must be. Throws InputError.
+StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& group,
+                     Field field, const std::string& path, std::vector<std::string>& remarks);
 
 /// The part in the content hash of a group of a field that this program does not know, from what the file
 /// states; nothing when the group holds no tensor.
-std::optional<std::string> stated_content_hash(const hdf5::Handle& group, const std::string& path);
+std::optional<std::string> stated_content_hash(const std::shared_ptr<const OpenedFile>& source,
+                                               const hdf5::StoredObject& group, const std::string& path);
 
 /// Throws InputError when what is held does not fit its own shape; `where` names it.
 void require_sound(const HeldField& held, const std::string& where);

@@ -7,11 +7,12 @@
 #include <fmt/format.h>
 
 #include "golden/golden_file.h"
-#include "golden/hdf5_attribute.h"
 #include "golden/held_tensor.h"
 #include "golden/schema.h"
+#include "golden/sealed_reader.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 
 namespace assay {
 namespace {
@@ -57,60 +58,52 @@ ValueRange statistics_of(const Tensor& tensor) {
 }
 
 /// Any attribute as text, cut to a line.
-std::string attribute_text(const hdf5::Handle& object, const std::string& name, const std::string& where) {
+std::string line_of(const hdf5::StoredAttribute& attribute) {
   constexpr std::size_t kLongest = 160;
-  const auto attempt = [&](const auto& read) -> std::optional<std::string> {
-    try {
-      return read();
-    } catch (const InputError&) {
-      return std::nullopt;
-    }
-  };
-  const char* key = name.c_str();
-  auto text = attempt([&] { return *hdf5::read_string(object, key, where); });
-  if (!text) text = attempt([&] { return fmt::format("{}", *hdf5::read_uint64(object, key, where)); });
-  if (!text) text = attempt([&] { return fmt::format("{}", *hdf5::read_int64(object, key, where)); });
-  if (!text) text = attempt([&] { return fmt::format("{:.17g}", *hdf5::read_double(object, key, where)); });
-  if (!text) text = attempt([&] { return to_string(*hdf5::read_shape(object, key, where)); });
-  if (!text) return "(another type)";
-  std::ranges::replace(*text, '\n', ' ');
-  return text->size() <= kLongest
-             ? *text
-             : fmt::format("{}... ({} characters)", text->substr(0, kLongest), text->size());
+  auto text = hdf5::attribute_text(attribute);
+  std::ranges::replace(text, '\n', ' ');
+  text = printable(text);
+  return text.size() <= kLongest
+             ? text
+             : fmt::format("{}... ({} characters)", text.substr(0, kLongest), text.size());
 }
 
 class Inspector {
  public:
-  void attributes(const hdf5::Handle& object, const std::string& path, const char* indent) {
-    for (const auto& name : hdf5::attribute_names(object, path))
-      text_ += fmt::format("{}{} = {}\n", indent, name, attribute_text(object, name, path));
+  explicit Inspector(std::shared_ptr<const OpenedFile> source) : source_(std::move(source)) {}
+
+  void attributes(const hdf5::StoredObject& object, const char* indent) {
+    for (const auto& attribute : object.attributes)
+      text_ += fmt::format("{}{} = {}\n", indent, printable(attribute.name), line_of(attribute));
   }
 
-  void group(const hdf5::Handle& group, const std::string& path, int depth) {
-    constexpr int kDeepest = 8;  // links may form a circle
-    for (const auto& name : hdf5::children(group, path)) {
-      const auto child_path = fmt::format("{}{}{}", path, path == "/" ? "" : "/", name);
-      auto child = hdf5::open_object(group, name, child_path);
-      if (hdf5::type_of(child) == H5I_DATASET) {
-        dataset(std::move(child), child_path);
-      } else if (hdf5::type_of(child) == H5I_GROUP && depth < kDeepest) {
-        const bool regenerated = hdf5::read_string(child, "generator", child_path).has_value();
-        const bool held = hdf5::read_string(child, "first_rows", child_path).has_value();
-        text_ += fmt::format("{}{}\n", child_path,
+  void group(const hdf5::StoredObject& group, const std::string& path) {
+    for (const auto& child : group.children) {
+      const auto child_path = fmt::format("{}{}{}", path, path == "/" ? "" : "/", child.name);
+      if (child.kind == hdf5::ObjectKind::Dataset) {
+        dataset(child, child_path);
+      } else if (!child.refusal.empty()) {
+        text_ += fmt::format("{}  {}\n", printable(child_path), child.refusal);
+      } else {
+        const auto states = [&](const char* name) {
+          return std::ranges::find(child.attributes, name, &hdf5::StoredAttribute::name) !=
+                 child.attributes.end();
+        };
+        const bool regenerated = states("generator");
+        const bool held = states("first_rows");
+        text_ += fmt::format("{}{}\n", printable(child_path),
                              regenerated ? "  regenerated:"
                              : held      ? "  held by its hashes:"
                                          : "/");
-        attributes(child, child_path, "    ");
+        attributes(child, "    ");
         if (regenerated) regenerated_hash(child, child_path);
-        if (held) held_hash_of(child, name, child_path);
-        this->group(child, child_path, depth + 1);
-      } else {
-        text_ += fmt::format("{}  neither group nor dataset\n", child_path);
+        if (held) held_hash_of(child, child.name, child_path);
+        this->group(child, child_path);
       }
     }
   }
 
-  void content(const hdf5::Handle& root) {
+  void content(const hdf5::StoredObject& root) {
     try {
       const auto header = read_header(root, content_);
       const bool stated = !header.content_sha256.empty();
@@ -124,13 +117,14 @@ class Inspector {
     }
   }
 
-  std::string take() { return std::move(text_); }
+  /// Every text of the file in it was made printable; this is for those inside other sentences.
+  std::string take() { return printable(text_, true); }
 
  private:
-  void dataset(hdf5::Handle object, const std::string& path) {
-    text_ += path;
+  void dataset(const hdf5::StoredObject& object, const std::string& path) {
+    text_ += printable(path);
     try {
-      auto dataset = hdf5::as_dataset(std::move(object), path);
+      auto dataset = hdf5::as_dataset(source_, object, path);
       text_ += fmt::format("  {} {}", dataset.stored_name(), to_string(dataset.shape));
       if (dataset.dtype && *dataset.dtype != dataset.stored_name())
         text_ += fmt::format(" as {}", *dataset.dtype);
@@ -145,7 +139,7 @@ class Inspector {
     }
   }
 
-  void regenerated_hash(const hdf5::Handle& group, const std::string& path) {
+  void regenerated_hash(const hdf5::StoredObject& group, const std::string& path) {
     try {
       const auto stored = read_generator(group, path);
       content_.add(path, generator_hash(stored.generator, stored.hashes_json));
@@ -154,19 +148,20 @@ class Inspector {
     }
   }
 
-  void held_hash_of(const hdf5::Handle& group, const std::string& field, const std::string& path) {
+  void held_hash_of(const hdf5::StoredObject& group, const std::string& field, const std::string& path) {
     held_rows_.insert(path + "/rows");
     try {
       std::vector<std::string> remarks;
       const auto known = find_field(field);
-      const auto hash = known ? std::optional(read_held(group, *known, path, remarks).content_hash)
-                              : stated_content_hash(group, path);
+      const auto hash = known ? std::optional(read_held(source_, group, *known, path, remarks).content_hash)
+                              : stated_content_hash(source_, group, path);
       if (hash) content_.add(path, *hash);
     } catch (const InputError& error) {
       text_ += fmt::format("    BROKEN: {}\n", error.what());
     }
   }
 
+  std::shared_ptr<const OpenedFile> source_;
   std::string text_;
   ContentHash content_;
   std::set<std::string> held_rows_;  // part of their group's hash, not of the content by themselves
@@ -175,14 +170,12 @@ class Inspector {
 }  // namespace
 
 std::string inspect_file(const std::filesystem::path& path) {
-  const auto lock = hdf5::lock();
-  const auto file = hdf5::open_file(path);
-  const auto root = hdf5::open_object(file, "/", "/");
-  Inspector inspector;
-  inspector.attributes(root, "/", "");
-  inspector.group(root, "/", 0);
-  inspector.content(root);
-  return fmt::format("{}, {} bytes\n{}", path.string(), std::filesystem::file_size(path), inspector.take());
+  const auto file = hdf5::describe_file(path);
+  Inspector inspector(file.bytes);
+  inspector.attributes(file.root, "");
+  inspector.group(file.root, "/");
+  inspector.content(file.root);
+  return fmt::format("{}, {} bytes\n{}", printable(path.string()), file.bytes->size(), inspector.take());
 }
 
 }  // namespace assay

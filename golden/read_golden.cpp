@@ -1,10 +1,12 @@
 // Reading a file of the schema into a problem and a candidate.
 #include <algorithm>
+#include <memory>
 #include <new>
 #include <span>
 
 #include <fmt/format.h>
 
+#include "golden/described_golden.h"
 #include "golden/golden_file.h"
 #include "golden/held_tensor.h"
 #include "golden/regenerated.h"
@@ -12,6 +14,7 @@
 #include "golden/sha256.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 
 namespace assay {
 namespace {
@@ -19,8 +22,10 @@ namespace {
 /// Reads one file; its members are what the groups are read into.
 class Reader {
  public:
-  Reader(const Header& header, const Regenerators& regenerators, ContentHash& content)
-      : regenerators_(regenerators),
+  Reader(std::shared_ptr<const OpenedFile> source, const Header& header, const Regenerators& regenerators,
+         ContentHash& content)
+      : source_(std::move(source)),
+        regenerators_(regenerators),
         content_(content),
         config_(header.config),
         batch_(header.batch),
@@ -34,17 +39,16 @@ class Reader {
     file_.problem.seed = header.seed;
   }
 
-  void read_root(const hdf5::Handle& root) {
-    for (const auto& group_name : hdf5::children(root, "/")) {
-      const std::string path = "/" + group_name;
-      const auto group = hdf5::open_object(root, group_name, path);
-      if (hdf5::type_of(group) != H5I_GROUP) {
+  void read_root(const hdf5::StoredObject& root) {
+    for (const auto& group : root.children) {
+      const std::string path = "/" + group.name;
+      if (!group.refusal.empty()) throw InputError(fmt::format("{} {}", path, group.refusal));
+      if (group.kind != hdf5::ObjectKind::Group) {
         remark(fmt::format("{} is not part of the schema", path));
         continue;
       }
-      for (const auto& child : hdf5::children(group, path))
-        read_child(group_name, path + "/" + child, find_field(child),
-                   hdf5::open_object(group, child, path + "/" + child));
+      for (const auto& child : group.children)
+        read_child(group.name, path + "/" + child.name, find_field(child.name), child);
     }
     if (missing_hashes_ > 0) remark(fmt::format("{} datasets have no SHA-256", missing_hashes_));
   }
@@ -66,25 +70,26 @@ class Reader {
   void remark(std::string text) { file_.candidate.remarks.push_back(std::move(text)); }
 
   void read_child(const std::string& group, const std::string& path, std::optional<Field> field,
-                  hdf5::Handle object) {
+                  const hdf5::StoredObject& object) {
+    if (!object.refusal.empty()) throw InputError(fmt::format("{} {}", path, object.refusal));
+    const bool is_group = object.kind == hdf5::ObjectKind::Group;
     const bool oracle = group == kOracleGroup;
     if (!field || (!oracle && group != name(row(*field).group))) {
       remark(fmt::format("{} is not part of the schema", path));
-      const auto hash = hdf5::type_of(object) == H5I_DATASET
-                            ? hdf5::as_dataset(std::move(object), path).sha256
-                            : stated_content_hash(object, path);
+      const auto hash = is_group ? stated_content_hash(source_, object, path)
+                                 : hdf5::as_dataset(source_, object, path).sha256;
       if (hash) content_.add(path, *hash);
       return;
     }
-    if (!oracle && row(*field).group <= Group::Weights && hdf5::type_of(object) == H5I_GROUP) {
+    if (!oracle && row(*field).group <= Group::Weights && is_group) {
       read_regenerated(*field, object, path);
       return;
     }
-    if (!oracle && hdf5::type_of(object) == H5I_GROUP) {
+    if (!oracle && is_group) {
       read_held_field(*field, object, path);
       return;
     }
-    auto stored = read_tensor(hdf5::as_dataset(std::move(object), path), wide_, file_.candidate.remarks);
+    auto stored = read_tensor(hdf5::as_dataset(source_, object, path), wide_, file_.candidate.remarks);
     content_.add(path, stored.sha256);
     if (!stored.hash_stated) ++missing_hashes_;
     flatten_tokens(*field, stored.tensor);
@@ -98,8 +103,8 @@ class Reader {
     place(*field, std::move(stored.tensor), path);
   }
 
-  void read_held_field(Field field, const hdf5::Handle& group, const std::string& path) {
-    auto stored = read_held(group, field, path, file_.candidate.remarks);
+  void read_held_field(Field field, const hdf5::StoredObject& group, const std::string& path) {
+    auto stored = read_held(source_, group, field, path, file_.candidate.remarks);
     content_.add(path, stored.content_hash);
     if (!stored.hash_stated) ++missing_hashes_;
     auto& shape = stored.held.shape;
@@ -113,7 +118,7 @@ class Reader {
     file_.candidate.held.push_back(std::move(stored.held));
   }
 
-  void read_regenerated(Field field, const hdf5::Handle& group, const std::string& path) {
+  void read_regenerated(Field field, const hdf5::StoredObject& group, const std::string& path) {
     const auto stored = read_generator(group, path);
     content_.add(path, generator_hash(stored.generator, stored.hashes_json));
     const auto expected = expected_shape(field, file_.problem.sizes());
@@ -203,6 +208,7 @@ class Reader {
     if (!missing.empty()) throw InputError(fmt::format("the golden lacks {}", missing));
   }
 
+  std::shared_ptr<const OpenedFile> source_;
   const Regenerators& regenerators_;
   ContentHash& content_;
   MoeConfig config_;
@@ -218,12 +224,11 @@ class Reader {
   int missing_hashes_ = 0;
 };
 
-GoldenFile read_opened(const hdf5::Handle& file, const Regenerators& regenerators) {
-  const auto root = hdf5::open_object(file, "/", "/");
+GoldenFile read_described(const hdf5::DescribedFile& file, const Regenerators& regenerators) {
   ContentHash content;
-  const auto header = read_header(root, content);
-  Reader reader(header, regenerators, content);
-  reader.read_root(root);
+  const auto header = read_header(file.root, content);
+  Reader reader(file.bytes, header, regenerators, content);
+  reader.read_root(file.root);
   if (!header.content_sha256.empty() && header.content_sha256 != content.hex())
     throw InputError(fmt::format("the content hash of what was read is {}, the file says {}", content.hex(),
                                  header.content_sha256));
@@ -235,15 +240,18 @@ GoldenFile read_opened(const hdf5::Handle& file, const Regenerators& regenerator
 }  // namespace
 
 GoldenFile read_golden(const std::filesystem::path& path, const Regenerators& regenerators) {
-  const auto lock = hdf5::lock();
-  const auto file = hdf5::open_file(path);
+  return golden_of(hdf5::describe_file(path), path, regenerators);
+}
+
+GoldenFile golden_of(const hdf5::DescribedFile& file, const std::filesystem::path& path,
+                     const Regenerators& regenerators) {
   try {
-    auto result = read_opened(file, regenerators);
+    auto result = read_described(file, regenerators);
     result.candidate.name = path.string();
     if (result.problem.name.empty()) result.problem.name = path.stem().string();
     return result;
   } catch (const InputError& error) {
-    throw InputError(fmt::format("{}: {}", path.string(), error.what()));
+    throw InputError(printable(fmt::format("{}: {}", path.string(), error.what())));
   } catch (const std::bad_alloc&) {
     throw InputError(fmt::format("{}: its tensors do not fit in memory", path.string()));
   }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
@@ -51,6 +52,7 @@ struct Checker {
     };
     // A byte-order mark or leading space would be skipped by the parser; the format forbids both.
     if (!header.starts_with('{')) fail("its header does not start with '{'");
+    if (json_is_too_deep(header)) fail(fmt::format("its header nests deeper than {}", kDeepestJson));
     auto parsed = json::parse(header, watch, false);
     if (parsed.is_discarded() || !parsed.is_object()) fail("its header is not JSON");
     if (!duplicate.empty()) fail(fmt::format("the name '{}' occurs twice", duplicate));

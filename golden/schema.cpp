@@ -1,11 +1,11 @@
 #include "golden/schema.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "golden/hdf5_attribute.h"
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 
 json parse_object(const std::string& text, const std::string& where) {
-  auto value = json::parse(text, nullptr, false);
+  auto value = parse_json(text);
   if (!value.is_object())
     throw InputError(fmt::format("{}: expected a JSON object, found '{}'", where, text.substr(0, 80)));
   return value;
@@ -124,20 +124,20 @@ std::map<std::string, std::string> parse_strings(const std::string& text, const 
 std::string hashes_json(const std::vector<std::string>& hashes) { return text_of(json(hashes)); }
 
 std::vector<std::string> parse_hashes(const std::string& text, const std::string& where) {
-  const auto value = json::parse(text, nullptr, false);
+  const auto value = parse_json(text);
   std::vector<std::string> hashes;
   bool good = value.is_array();
   if (good)
     for (const auto& hash : value) {
       good = good && hash.is_string() && hash.get_ref<const std::string&>().size() == 64;
-      if (good) hashes.push_back(hash.get<std::string>());
+      if (good) hashes.push_back(lower_case(hash.get<std::string>()));
     }
   if (!good)
     throw InputError(fmt::format("{}: its sha256 attribute is not a JSON list of 64-digit hashes", where));
   return hashes;
 }
 
-StoredGenerator read_generator(const hdf5::Handle& group, const std::string& path) {
+StoredGenerator read_generator(const hdf5::StoredObject& group, const std::string& path) {
   const auto need = [&](auto value, const char* attribute) {
     if (!value)
       throw InputError(

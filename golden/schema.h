@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "golden/hdf5_handle.h"
+#include "golden/stored_object.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
 
@@ -65,7 +66,7 @@ struct Header {
 /// Reads the root attributes and adds them to `content`. Throws InputError on an unknown schema, major
 /// version, kind, contract or accumulator, or a required attribute that is missing; the optional ones that
 /// are missing become remarks.
-Header read_header(const hdf5::Handle& root, ContentHash& content);
+Header read_header(const hdf5::StoredObject& root, ContentHash& content);
 
 /// Writes the root attributes except `content_sha256`, and adds them to `content`.
 void write_header(const hdf5::Handle& root, const Header& header, ContentHash& content);
@@ -76,7 +77,7 @@ struct StoredGenerator {
   std::string hashes_json;
   std::vector<std::string> hashes;  // one per expert, or one; empty when the file has none
 };
-StoredGenerator read_generator(const hdf5::Handle& group, const std::string& path);
+StoredGenerator read_generator(const hdf5::StoredObject& group, const std::string& path);
 void write_generator(const hdf5::Handle& group, const StoredGenerator& stored);
 
 }  // namespace assay

@@ -25,4 +25,10 @@ std::string sha256_hex(std::span<const std::byte> bytes) {
 
 std::string sha256_hex(std::string_view text) { return sha256_hex(std::as_bytes(std::span(text))); }
 
+std::string lower_case(std::string hash) {
+  for (char& c : hash)
+    if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
+  return hash;
+}
+
 }  // namespace assay

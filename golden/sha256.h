@@ -14,4 +14,7 @@ std::string sha256_hex(std::span<const std::byte> bytes);
 /// SHA-256 of a text's UTF-8 bytes.
 std::string sha256_hex(std::string_view text);
 
+/// Hexadecimal digits in the case that sha256_hex writes: other tools write the other one.
+std::string lower_case(std::string hash);
+
 }  // namespace assay

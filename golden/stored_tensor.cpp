@@ -79,6 +79,9 @@ void narrow_integers(const Dataset& dataset, std::span<const std::byte> raw, Ten
 /// The tensor's dtype: what the file says where it says so, else what its elements are.
 DType target_dtype(const Dataset& dataset) {
   const bool says_bf16 = dataset.dtype == "bfloat16";
+  if (dataset.stored == Stored::Other)
+    throw InputError(
+        fmt::format("{} holds {}, of which no tensor is made", dataset.path, dataset.stored_name()));
   switch (dataset.stored) {
     case Stored::Bf16: return DType::BFloat16;
     case Stored::Float32: return says_bf16 ? DType::BFloat16 : DType::Float64;

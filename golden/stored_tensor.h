@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "golden/hdf5_dataset.h"
+#include "golden/stored_dataset.h"
 #include "harness/contract/tensor.h"
 
 namespace assay {

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <sstream>
 
+#include "golden/described_golden.h"
+#include "golden/hdf5_tree.h"
+#include "golden/mapped_file.h"
 #include "harness/contract/error.h"
 
 namespace assay::test {
@@ -136,6 +139,12 @@ bool same_file(const GoldenFile& a, const GoldenFile& b) {
     for (const Field field : {Field::gate_up_proj, Field::down_proj})
       same = same && std::ranges::equal(p.experts(field, expert).values, q.experts(field, expert).values);
   return same;
+}
+
+GoldenFile read_here(const std::filesystem::path& path) {
+  return golden_of(
+      {std::make_shared<const OpenedFile>(path), hdf5::read_tree(path, MappedFile(path).bytes())}, path,
+      test_regenerators());
 }
 
 std::string read_bytes(const std::filesystem::path& path) {

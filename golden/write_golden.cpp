@@ -179,7 +179,7 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
   {
     const auto lock = hdf5::lock();
     hdf5::MemoryFile file(payload_bytes(candidate.fields) + payload_bytes(candidate.oracle));
-    const auto root = hdf5::open_object(file.handle(), "/", "/");
+    const auto root = hdf5::open_root(file.handle());
     GoldenWriter write{problem, candidate, options, {}};
     Header header;
     header.fixture = problem.name;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "harness/contract/error.h"
+#include "harness/host/json_text.h"
 #include "reports/json.h"
 #include "reports/json_members.h"
 
@@ -143,6 +144,8 @@ void read(const JsonPlace& place, T& out) {
 }
 
 ParsedJson parse(std::string_view text) {
+  if (json_is_too_deep(text))
+    throw InputError(fmt::format("expected JSON that nests at most {} deep, found more", kDeepestJson));
   try {
     return ParsedJson::parse(text);
   } catch (const ParsedJson::parse_error& error) {

@@ -19,6 +19,7 @@
 #include "harness/cli/environment.h"
 #include "harness/cli/plugin/plugin_child.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 
 namespace {
 
@@ -50,7 +51,7 @@ void require_stdout() {
 }
 
 void refuse(const std::string& why, const CLI::App& app) {
-  assay::cli::say(fmt::format(kRefusal, why, assay::cli::command_words(app)));
+  assay::cli::say(fmt::format(kRefusal, assay::printable(why, true), assay::cli::command_words(app)));
 }
 
 /// A file that is opened must not get the number of a stream that the caller closed.
@@ -138,23 +139,23 @@ int run(int argc, char** argv) {
     refuse(error.what(), app);
     return code(assay::ExitCode::Usage);
   } catch (const assay::UsageError& error) {
-    assay::cli::say(fmt::format("assay: {}\n", error.what()));
+    assay::cli::say(fmt::format("assay: {}\n", assay::printable(error.what(), true)));
     return code(assay::ExitCode::Usage);
   } catch (const std::bad_alloc&) {
     assay::cli::say("assay: out of memory; fewer tokens or a smaller fixture would fit\n");
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const std::filesystem::filesystem_error& error) {
-    assay::cli::say(fmt::format("assay: {}\n", error.what()));
+    assay::cli::say(fmt::format("assay: {}\n", assay::printable(error.what(), true)));
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const std::system_error& error) {
     // fmt reports a stream that takes no more; every file of ours has its own sentence.
     assay::cli::say(fmt::format("assay: could not write to stdout: {}\n", error.code().message()));
     return code(assay::ExitCode::CouldNotJudge);
   } catch (const assay::CandidateError& error) {
-    assay::cli::say(fmt::format("assay: {}\n", error.what()));
+    assay::cli::say(fmt::format("assay: {}\n", assay::printable(error.what(), true)));
     return code(assay::ExitCode::Failed);
   } catch (const std::exception& error) {
-    assay::cli::say(fmt::format("assay: {}\n", error.what()));
+    assay::cli::say(fmt::format("assay: {}\n", assay::printable(error.what(), true)));
     return code(assay::ExitCode::CouldNotJudge);
   }
 }

@@ -11,6 +11,7 @@
 #include "fixtures/models.h"
 #include "golden/checkpoint.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 
 namespace assay::cli {
 namespace {
@@ -48,6 +49,11 @@ GoldenFile load_file(const std::filesystem::path& path) {
   GoldenFile file = read_golden(path, regenerators());
   if (file.problem.name.empty()) file.problem.name = path.stem().string();
   file.candidate.name = path.string();
+  // Here, where a file's texts enter the program: none may reach a terminal raw.
+  for (auto* text : {&file.problem.name, &file.candidate.name, &file.candidate.producer,
+                     &file.candidate.device, &file.candidate.compute_capability})
+    *text = printable(*text);
+  for (auto& remark : file.candidate.remarks) remark = printable(remark);
   if (file.problem.experts) file.problem.experts = cached_experts(file.problem.experts, kExpertCacheBytes);
   return file;
 }

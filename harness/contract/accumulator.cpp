@@ -36,6 +36,10 @@ std::vector<std::int64_t> arguments_of(const Accumulator& accumulator) {
   return accumulator.splits;
 }
 
+/// No layer has a longer sum, and what walks over a declared number ends soon.
+constexpr std::int64_t kLargestNumber = std::int64_t{1} << 20;
+constexpr std::size_t kMostNumbers = 4096;
+
 /// "(1, 2)" as positive numbers; nothing if it is not of that form.
 std::optional<std::vector<std::int64_t>> parse_numbers(std::string_view text) {
   if (!text.starts_with('(') || !text.ends_with(')')) return std::nullopt;
@@ -45,7 +49,8 @@ std::optional<std::vector<std::int64_t>> parse_numbers(std::string_view text) {
   while (at != end) {
     std::int64_t number = 0;
     const auto [next, error] = std::from_chars(at, end, number);
-    if (error != std::errc() || number < 1) return std::nullopt;
+    if (error != std::errc() || number < 1 || number > kLargestNumber || numbers.size() == kMostNumbers)
+      return std::nullopt;
     numbers.push_back(number);
     at = next;
     while (at != end && (*at == ',' || *at == ' ')) ++at;

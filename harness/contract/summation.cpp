@@ -40,7 +40,8 @@ Summation summation(const Accumulator& accumulator, std::int64_t k) {
   if (accumulator.kind == AccumulatorKind::HopperDescending) {
     add_partial_sum(order.stretches, k, block, (k + block - 1) / block - 1, -1);
   } else if (accumulator.kind == AccumulatorKind::HopperInterleaved) {
-    for (std::int64_t part = 0; part < accumulator.parts; ++part)
+    // Parts beyond the blocks get none.
+    for (std::int64_t part = 0; part < std::min(accumulator.parts, (k + block - 1) / block); ++part)
       add_partial_sum(order.stretches, k, block, part, accumulator.parts);
   } else {
     order.stretches = accumulator.splits.empty() ? std::vector{all} : split_at(accumulator.splits, k);
