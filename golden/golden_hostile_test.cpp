@@ -258,9 +258,13 @@ TEST_SUITE("golden hostile") {
     const TemporaryFolder folder;
     const auto sample = make_sample(kTinyConfig, 1, 2);
     write_golden(folder / "g.h5", sample.problem, sample.golden);
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < 10; ++i) read_golden(folder / "g.h5", {});
-    const std::chrono::duration<double, std::milli> each = (std::chrono::steady_clock::now() - start) / 10;
-    MESSAGE(fmt::format("{:.1f} ms a file", each.count()));
+    std::chrono::duration<double, std::milli> least{1e9};
+    for (int i = 0; i < 20; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      read_golden(folder / "g.h5", {});
+      least = std::min<decltype(least)>(least, std::chrono::steady_clock::now() - start);
+    }
+    MESSAGE(fmt::format("{:.1f} ms a file", least.count()));
+    CHECK(least.count() < 50.0);  // a process of its own for each costs that
   }
 }

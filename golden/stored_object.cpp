@@ -11,14 +11,14 @@
 namespace assay::hdf5 {
 namespace {
 
-using Kind = StoredAttribute::Kind;
+using AttributeKind = StoredAttribute::Kind;
 
 /// The attribute, if it is there. Throws InputError where the library could not read it.
 const StoredAttribute* attribute(const StoredObject& object, const char* name, const std::string& where) {
   const auto found =
       std::ranges::lower_bound(object.attributes, std::string_view(name), {}, &StoredAttribute::name);
   if (found == object.attributes.end() || found->name != name) return nullptr;
-  if (found->kind == Kind::Unreadable)
+  if (found->kind == AttributeKind::Unreadable)
     throw InputError(fmt::format("cannot read attribute {} of {}: {}", name, where, found->text));
   return &*found;
 }
@@ -29,7 +29,7 @@ void require(bool good, const char* name, const std::string& where, const char* 
 }
 
 bool is_integer(const StoredAttribute& attribute) {
-  return attribute.kind == Kind::Signed || attribute.kind == Kind::Unsigned;
+  return attribute.kind == AttributeKind::Signed || attribute.kind == AttributeKind::Unsigned;
 }
 
 constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
@@ -45,7 +45,7 @@ std::optional<std::string> read_string(const StoredObject& object, const char* n
                                        const std::string& where) {
   const auto* found = attribute(object, name, where);
   if (found == nullptr) return std::nullopt;
-  require(found->kind == Kind::Text, name, where, "one string");
+  require(found->kind == AttributeKind::Text, name, where, "one string");
   return found->text;
 }
 
@@ -55,7 +55,7 @@ std::optional<std::int64_t> read_int64(const StoredObject& object, const char* n
   if (found == nullptr) return std::nullopt;
   require(is_integer(*found) && found->integers.size() == 1, name, where, "one integer");
   const auto value = found->integers.front();
-  require(found->kind == Kind::Signed || value <= kLargest, name, where, "an integer below 2^63");
+  require(found->kind == AttributeKind::Signed || value <= kLargest, name, where, "an integer below 2^63");
   return static_cast<std::int64_t>(value);
 }
 
@@ -65,14 +65,15 @@ std::optional<std::uint64_t> read_uint64(const StoredObject& object, const char*
   if (found == nullptr) return std::nullopt;
   require(is_integer(*found) && found->integers.size() == 1, name, where, "one integer");
   const auto value = found->integers.front();
-  require(found->kind == Kind::Unsigned || value <= kLargest, name, where, "an integer that is not negative");
+  require(found->kind == AttributeKind::Unsigned || value <= kLargest, name, where,
+          "an integer that is not negative");
   return value;
 }
 
 std::optional<double> read_double(const StoredObject& object, const char* name, const std::string& where) {
   const auto* found = attribute(object, name, where);
   if (found == nullptr) return std::nullopt;
-  require(found->kind == Kind::Real, name, where, "one float64");
+  require(found->kind == AttributeKind::Real, name, where, "one float64");
   return found->real;
 }
 
@@ -90,16 +91,17 @@ std::optional<Shape> read_shape(const StoredObject& object, const char* name, co
 
 std::string attribute_text(const StoredAttribute& attribute) {
   switch (attribute.kind) {
-    case Kind::Text: return attribute.text;
-    case Kind::Real: return fmt::format("{:.17g}", attribute.real);
-    case Kind::Unreadable: return fmt::format("({})", attribute.text);
-    case Kind::Signed:
-    case Kind::Unsigned: break;
+    case AttributeKind::Text: return attribute.text;
+    case AttributeKind::Real: return fmt::format("{:.17g}", attribute.real);
+    case AttributeKind::Unreadable: return fmt::format("({})", attribute.text);
+    case AttributeKind::Signed:
+    case AttributeKind::Unsigned: break;
   }
   std::vector<std::string> numbers;
   for (const auto value : attribute.integers)
-    numbers.push_back(attribute.kind == Kind::Signed ? fmt::format("{}", static_cast<std::int64_t>(value))
-                                                     : fmt::format("{}", value));
+    numbers.push_back(attribute.kind == AttributeKind::Signed
+                          ? fmt::format("{}", static_cast<std::int64_t>(value))
+                          : fmt::format("{}", value));
   return numbers.size() == 1 ? numbers.front() : fmt::format("[{}]", fmt::join(numbers, ", "));
 }
 

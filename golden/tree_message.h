@@ -1,4 +1,5 @@
-// A file's description as bytes on a pipe. The reader of these bytes trusts nothing in them.
+// A file's description as bytes that one process hands another. The reader of these bytes trusts nothing in
+// them.
 #pragma once
 
 #include <cstddef>

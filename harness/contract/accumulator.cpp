@@ -101,6 +101,10 @@ Accumulator parse_accumulator(std::string_view text) {
     if (form.arguments.empty() || !numbers) continue;
     if (const auto found = from_numbers(form.kind, *numbers)) return *found;
   }
+  for (const auto& form : kForms)
+    if (form.name == name && !form.arguments.empty())
+      throw UsageError(fmt::format("accumulator '{}': expected {}{} with numbers from 1 to {}", text,
+                                   form.name, form.arguments, kLargestNumber));
   throw UsageError(fmt::format("unknown accumulator '{}'; valid: {}", text, accumulator_forms()));
 }
 

@@ -81,5 +81,11 @@ TEST_SUITE("accumulator") {
                          "hopper, hopper_any_split, hopper_split(k1, k2, ...), hopper_descending(block), "
                          "hopper_interleaved(parts, block), ampere",
                          UsageError);
+    // A sum of them must not overflow, nor a walk over them take for ever.
+    CHECK_THROWS_WITH_AS(parse_accumulator("hopper_split(8, 9223372036854775807, 8)"),
+                         "accumulator 'hopper_split(8, 9223372036854775807, 8)': expected "
+                         "hopper_split(k1, k2, ...) with numbers from 1 to 1048576",
+                         UsageError);
+    CHECK_THROWS_AS(parse_accumulator("hopper_interleaved(1000000000, 1)"), UsageError);
   }
 }

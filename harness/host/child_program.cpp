@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -54,6 +55,27 @@ struct Envelope {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> control{};
 };
 
+/// The environment of a child that is none of this program's user's business.
+std::vector<std::string> bare_environment() {
+  std::vector<std::string> kept;
+  // Where shared libraries are found, and a sanitizer's own among them.
+  for (const char* name : {"LD_LIBRARY_PATH", "LD_PRELOAD"})
+    if (const char* value = std::getenv(name)) kept.push_back(fmt::format("{}={}", name, value));
+  // AddressSanitizer leaves signals and leaks to the child's parent, and reports memory that runs out as it
+  // is.
+  kept.emplace_back(
+      "ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0:handle_segv=0:handle_abort=0:handle_sigbus=0");
+  return kept;
+}
+
+/// Pointers to each text and a null behind them, as exec wants them.
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> all;
+  for (auto& text : texts) all.push_back(text.data());
+  all.push_back(nullptr);
+  return all;
+}
+
 bool send_message(int socket, const void* message, std::size_t bytes, std::span<const int> descriptors) {
   Envelope envelope(const_cast<void*>(message), bytes);
   if (!descriptors.empty()) {
@@ -73,16 +95,17 @@ bool send_message(int socket, const void* message, std::size_t bytes, std::span<
 
 }  // namespace
 
-ChildProgram::ChildProgram(std::vector<std::string> words) {
+ChildProgram::ChildProgram(std::vector<std::string> words, ChildSurroundings surroundings) {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
     throw InputError(fmt::format("expected a socket to a child process, found: {}", std::strerror(errno)));
   socket_ = ends[0];
   words.insert(words.begin(), "assay");
   words.push_back(std::to_string(kSocketOfChild));
-  std::vector<char*> arguments;
-  for (auto& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
+  const auto arguments = pointers(words);
+  const bool bare = surroundings == ChildSurroundings::Bare;
+  auto texts = bare ? bare_environment() : std::vector<std::string>();
+  const auto environment = pointers(texts);
 
   Spawn spawn;
   // dup2 onto itself keeps close-on-exec, but the number differs: the socket is no lower than 3 here.
@@ -90,6 +113,7 @@ ChildProgram::ChildProgram(std::vector<std::string> words) {
       ends[1] == kSocketOfChild ? ::fcntl(ends[1], F_DUPFD_CLOEXEC, kSocketOfChild + 1) : ends[1];
   posix_spawn_file_actions_adddup2(&spawn.actions, passed, kSocketOfChild);
   posix_spawn_file_actions_addopen(&spawn.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  if (bare) posix_spawn_file_actions_addopen(&spawn.actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
   posix_spawn_file_actions_adddup2(&spawn.actions, STDERR_FILENO, STDOUT_FILENO);
   sigset_t none, all;
   sigemptyset(&none);
@@ -99,8 +123,8 @@ ChildProgram::ChildProgram(std::vector<std::string> words) {
   posix_spawnattr_setpgroup(&spawn.attributes, 0);
   posix_spawnattr_setflags(&spawn.attributes,
                            POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  const int reason =
-      ::posix_spawn(&pid_, "/proc/self/exe", &spawn.actions, &spawn.attributes, arguments.data(), environ);
+  const int reason = ::posix_spawn(&pid_, "/proc/self/exe", &spawn.actions, &spawn.attributes,
+                                   arguments.data(), bare ? environment.data() : environ);
   if (passed != ends[1]) ::close(passed);
   ::close(ends[1]);
   if (reason != 0) {

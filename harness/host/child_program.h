@@ -14,14 +14,20 @@ struct ChildEnding {
   int number = 0;  // exit code or signal
 };
 
+/// What a child finds when it starts.
+enum class ChildSurroundings {
+  Ours,  // the environment, and stderr as stdout as well
+  Bare,  // streams that lead nowhere; of the environment only where shared libraries are found
+};
+
 /// Started by exec, never by fork alone: threads, CUDA and OpenMP do not survive that. The child has a
-/// process group of its own, no stdin, this process's stderr as stdout as well, and ends when this process
-/// does.
+/// process group of its own and no stdin, and learns by its socket when this process has gone.
 class ChildProgram {
  public:
   /// `words` are the command line behind the program's name, behind which the number of the child's socket is
   /// appended. Throws InputError when nothing can be started.
-  explicit ChildProgram(std::vector<std::string> words);
+  explicit ChildProgram(std::vector<std::string> words,
+                        ChildSurroundings surroundings = ChildSurroundings::Ours);
   /// Lets the child come to its own end for a moment, then ends it and what it started.
   ~ChildProgram();
   ChildProgram(const ChildProgram&) = delete;
