@@ -176,6 +176,24 @@ TEST_SUITE("rounded_checks") {
     }
   }
 
+  TEST_CASE("what is off in two blocks is named in its own place") {
+    Drawn d(8);
+    for (const std::int64_t at : {index_of(0, 5, 1), index_of(2, 211, 129)}) {
+      d.reference.bits[static_cast<std::size_t>(at)] = {d.out[static_cast<std::size_t>(at)].bits ^ 1u, false};
+    }
+    for (std::int64_t i = index_of(2, 0, 0); i < index_of(2, 200, 0); ++i)
+      if (i % kWidth < 128) ++d.out[static_cast<std::size_t>(i)].bits;
+    for (const auto& cut : kCuts) {
+      const RoundedChecks checks = d.judged(cut);
+      REQUIRE(checks.bits.first);
+      CHECK(checks.bits.first->at == At{{"expert", 0}, {"row", 5}, {"col", 1}});
+      std::string over;
+      for (const auto& test : checks.judgement.statistics.tests)
+        if (test.measure == "flipped bits") over += test.over + "; ";
+      CHECK(over.substr(0, over.find("; col")) == "the field; expert 2; rows 600 to 727, cols 0 to 127");
+    }
+  }
+
   TEST_CASE("a NaN in one block makes the field non-finite, and other blocks are counted all the same") {
     Drawn d(5);
     d.out[static_cast<std::size_t>(index_of(1, 2, 1))] =
