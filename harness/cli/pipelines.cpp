@@ -24,8 +24,10 @@ Candidate run_reference(const Problem& problem, const PipelineOptions& options) 
 }
 
 Candidate run_predicted(const Problem& problem, const PipelineOptions& options) {
-  const auto contract = contract_or_hf(options);
-  return predict_forward(problem, find_contract(contract), huggingface_accumulators(problem, contract));
+  const auto& contract = find_contract(contract_or_hf(options));
+  const auto accumulators = huggingface_accumulators(problem, contract.name);
+  return options.backward ? predict_both_passes(problem, contract, accumulators)
+                          : predict_forward(problem, contract, accumulators);
 }
 
 GpuOptions gpu_options(const PipelineOptions& options) {
@@ -33,6 +35,8 @@ GpuOptions gpu_options(const PipelineOptions& options) {
   gpu.contract = contract_or_hf(options);
   gpu.permute_x = options.permute_x;
   gpu.permute_y = options.permute_y;
+  gpu.dX_only = options.dX_only;
+  gpu.dW_only = options.dW_only;
   return gpu;
 }
 
@@ -47,6 +51,12 @@ Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
   GpuOptions gpu = gpu_options(options);
   gpu.kernel_config_fwd = kernel_config(options.kernel_config, problem, gpu);
   return run_gpu_fused(problem, gpu);
+}
+
+/// Pipelines run the backward pass where there is a gradient of the output.
+Problem forward_only(Problem problem) {
+  problem.output_gradient = {};
+  return problem;
 }
 
 /// The reference's own stages, with every product on the GPU and checked there on sampled rows.
@@ -108,7 +118,7 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
       valid += fmt::format("{}{}", valid.empty() ? "" : ", ", row.name);
       continue;
     }
-    Candidate candidate = row.run(problem, options);
+    Candidate candidate = row.run(options.backward ? problem : forward_only(problem), options);
     candidate.ties = row.ties;
     candidate.name = name;
     return candidate;

@@ -19,6 +19,9 @@ struct PipelineOptions {
   std::string kernel_config =
       {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
   double time_limit = kTimeLimit;  // seconds a call of a plug-in may take
+  bool backward = false;           // run the backward pass, too, where the problem has d_hidden_states
+  bool dX_only = false;            // of it: no gradients of weights; GPU pipelines
+  bool dW_only = false;            // no gradient of the layer's input; GPU pipelines
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";

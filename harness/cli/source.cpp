@@ -62,8 +62,10 @@ Candidate run_again(const SourceOptions& options, const Problem& problem, const 
   }
   const auto& fault = find_fault(options.fault);
   const std::string_view under = contract.empty() ? "hf" : std::string_view(contract);
-  Candidate candidate =
-      predict_forward(problem, find_contract(under), huggingface_accumulators(problem, under), fault.fault);
+  const auto accumulators = huggingface_accumulators(problem, under);
+  Candidate candidate = row(fault.fault.field).group == Group::Backward
+                            ? predict_both_passes(problem, find_contract(under), accumulators, fault.fault)
+                            : predict_forward(problem, find_contract(under), accumulators, fault.fault);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";
   return candidate;

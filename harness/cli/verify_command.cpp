@@ -38,6 +38,7 @@ struct VerifyOptions {
   std::string kernel_config;
   double time_limit = kTimeLimit;
   bool permute_x = true, permute_y = false, timings = false;
+  bool backward = false, dx_only = false, dw_only = false;
   OutputOptions output;
 };
 
@@ -156,7 +157,13 @@ class Verification {
       report_.doing(problem.name, name, "running", true);
       const PipelineOptions pipeline{
           options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract,
-          options_.permute_x, options_.permute_y, options_.kernel_config, options_.time_limit};
+          options_.permute_x,
+          options_.permute_y,
+          options_.kernel_config,
+          options_.time_limit,
+          options_.backward,
+          options_.dx_only,
+          options_.dw_only};
       std::vector<PluginRun> runs;
       try {
         const PhaseTimer timer(fmt::format("run {}", name));
@@ -210,6 +217,9 @@ class Verification {
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
     if (!options_.permute_x) result.replay += " --permute-x false";
     if (options_.permute_y) result.replay += " --permute-y true";
+    if (options_.backward) result.replay += " --backward";
+    if (options_.dx_only) result.replay += " --dx-only";
+    if (options_.dw_only) result.replay += " --dw-only";
     if (!options_.kernel_config.empty())
       result.replay += fmt::format(" --kernel-config {}", options_.kernel_config);
     if (!options_.accumulator.empty())
@@ -290,6 +300,18 @@ void add_verify(CLI::App& app, Program& program) {
       ->add_option("--permute-y", options->permute_y,
                    "gpu_fused: the second product writes slot order (default false)")
       ->type_name("BOOL");
+  command->add_flag("--backward", options->backward,
+                    "pipelines run the backward pass as well, where the problem has d_hidden_states; all "
+                    "experts' gradients are held, 2 bytes an element");
+  command
+      ->add_flag("--dx-only", options->dx_only,
+                 "of the backward pass no gradients of weights (GPU pipelines)")
+      ->needs("--backward");
+  command
+      ->add_flag("--dw-only", options->dw_only,
+                 "of the backward pass no gradient of the layer's input (GPU pipelines)")
+      ->needs("--backward")
+      ->excludes("--dx-only");
   command
       ->add_option("--kernel-config", options->kernel_config,
                    "gpu_fused: key=value,... or autotune (default: chosen by size)")

@@ -120,6 +120,24 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   keep(Field::router_logits, result.router_logits, contract.logits);
   for (const auto& [field, matrix, store] : kForwardRows)
     keep(field, result.grouped.*matrix, contract.*store);
+  if (problem.output_gradient.size() == 0 || contract.gradients == Store::Unrounded) return candidate;
+  const Sizes sizes = problem.sizes();
+  const PlainGradients gradients = backward(problem, contract, result, widened(problem.output_gradient));
+  for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix, Store::Bf16);
+  keep(Field::d_gate, gradients.d_gate, Store::Bf16);
+  Tensor d_gate_up_proj(DType::BFloat16, expected_shape(Field::d_gate_up_proj, sizes));
+  Tensor d_down_proj(DType::BFloat16, expected_shape(Field::d_down_proj, sizes));
+  for_each_expert(problem.config.num_experts, [&](std::int64_t e) {
+    const auto one = expert_gradients(problem, contract, result, gradients, e);
+    const auto place = [&](const Matrix& from, Tensor& to) {
+      std::transform(from.data(), from.data() + from.size(), to.as<Bf16>().begin() + e * from.size(),
+                     [](double x) { return round_to_bf16(x); });
+    };
+    place(one.d_gate_up_proj, d_gate_up_proj);
+    place(one.d_down_proj, d_down_proj);
+  });
+  candidate.fields.set(Field::d_gate_up_proj, std::move(d_gate_up_proj));
+  candidate.fields.set(Field::d_down_proj, std::move(d_down_proj));
   return candidate;
 }
 

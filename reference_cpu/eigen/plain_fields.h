@@ -8,8 +8,8 @@
 
 namespace assay::plain {
 
-/// The pipeline: the forward fields that the contract stores, each rounded there and nowhere else, and the
-/// integers.
+/// The pipeline: the fields that the contract stores, each rounded there and nowhere else, and the integers;
+/// gradients where the problem has one of the output, all experts' matrices at once.
 Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contract);
 
 /// Every field of both passes as float64, and the integers, with the routing `selected` [T, K] replayed. The
