@@ -132,6 +132,22 @@ class Refresh:
         self.say(f"4,096 tokens, every element judged: {report['seconds']:.1f} s", report["seconds"] < limit)
         self.store("gpu_t4096_alone.json", report)
 
+    def backward(self):
+        """Both passes: every gradient of small problems, all pipelines; the real width once; dumps of two goldens."""
+        small = [f"golden/data/{name}.grouped_mm.h5" for name in ("tiny", "odd", "rows", "one_choice")]
+        both = self.verify("backward, goldens", "--golden", *small, "--pipeline", *PIPELINES, "--backward")
+        both["cases"] += self.verify("backward, fixtures", "--fixture", *SMALL, "long_segment", "--pipeline", *PIPELINES, "--backward")["cases"]
+        for x, y in itertools.product(("true", "false"), ("true", "false")):
+            for part in ("--dx-only", "--dw-only", ""):
+                report = self.verify(f"backward, permute_x {x}, permute_y {y} {part}", "--golden", *small, "--pipeline", "gpu_fused", "--backward",
+                                     "--permute-x", x, "--permute-y", y, *([part] if part else []))  # fmt: skip
+                both["cases"] += report["cases"]
+        self.store("gpu_backward.json", both)
+        for name in ("odd", "rows"):
+            self.verify(f"dump of {name}", "--golden", f"golden/data/{name}.grouped_mm.h5", "--pipeline", "gpu_fused", "--backward",
+                        "--dump", str(self.out / f"gpu_fused_{name}.h5"))  # fmt: skip
+        self.store("gpu_backward_30b.json", self.verify("backward, 30B", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--backward"))
+
     def bench(self):
         start = time.monotonic()
         run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", "128", "1024",
@@ -155,6 +171,7 @@ class Refresh:
                 else:
                     variants["cases"] += report["cases"]
         self.store("gpu_fused_variants.json", variants)
+        self.backward()
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
         self.finish(running)  # before the planted faults: the eighth takes most of the memory there is

@@ -14,6 +14,7 @@
 #include "harness/cli/mutate/permuted_order.h"
 #include "harness/cli/mutate/rivals.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/judge/judge.h"
 #include "reference_cpu/qwen3_moe.h"
@@ -53,17 +54,21 @@ constexpr std::string_view kKinds[] = {"tiny",         "odd",      "wide", "one_
 Candidate run_in(const LegalOrder& order, const Ground& ground, std::uint64_t seed, const Fault& planted) {
   const auto& contract = find_contract(ground.contract);
   if (order.of == nullptr) return predict_in_random_order(ground.problem, contract, seed);
-  const auto& config = ground.problem.config;
-  return predict_forward(
-      ground.problem, contract,
-      {order.of(config.hidden_size), order.of(config.hidden_size), order.of(config.moe_intermediate_size)},
-      planted);
+  const Sizes sizes = ground.problem.sizes();
+  Accumulators accumulators;
+  for (const ProductRow& product : kProducts) {
+    // Experts differ in how many rows there are to sum: no split is of all of them.
+    const bool ragged = product.summed == Dim::S;
+    accumulators[product.id] = order.of(ragged ? 0 : extent(product.summed, sizes));
+    if (ragged) accumulators[product.id].splits.clear();
+  }
+  return predict_both_passes(ground.problem, contract, accumulators, planted);
 }
 
 /// What one seed adds to the sums.
 void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& planted, FalseAlarms& sums) {
   for (const auto contract : kKernelContracts) {
-    const Ground ground = make_ground(fixture, contract, Spoil::Nothing, seed);
+    const Ground ground = make_ground(fixture, contract, Spoil::Nothing, seed, 0, true);
     for (const auto& order : kOrders) {
       Candidate candidate = run_in(order, ground, seed, planted);
       ++sums.runs;

@@ -4,7 +4,7 @@ import json
 import sys
 import unittest
 
-from program import FAILED, PASSED, ROOT, ProgramTest, golden
+from program import BACKWARD, FAILED, PASSED, ROOT, ProgramTest, golden
 
 RECORDED = ROOT / "golden" / "recorded"
 sys.path.insert(0, str(RECORDED))
@@ -26,6 +26,16 @@ class Recorded(ProgramTest):
 
     def test_the_recorded_dump_of_gpu_fused_passes(self):
         self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / 'gpu_fused.h5'}")
+
+    def test_the_recorded_dumps_of_both_passes_pass(self):
+        for name in ("odd", "rows"):
+            dump = RECORDED / f"gpu_fused_{name}.h5"
+            report = self.report("verify", "--golden", golden(f"{name}.grouped_mm"), "--pipeline", f"dump:{dump}")
+            (case,) = report["cases"]
+            self.assertEqual(case["verdict"], "Passed")
+            judged = [field["field"] for field in case["fields"] if field["verdict"] == "Passed"]
+            self.assertEqual([field for field in BACKWARD if field not in judged], [])
+            self.assertEqual(sum(field["chained_bits"]["differing"] for field in case["fields"]), 0)
 
     def test_every_planted_kernel_fault_was_named_in_its_stage(self):
         lines = (RECORDED / "planted_kernels.txt").read_text().splitlines()
