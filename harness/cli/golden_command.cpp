@@ -11,6 +11,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/exporter.h"
+#include "harness/cli/held_gradients.h"
 #include "harness/cli/live_report.h"
 #include "harness/cli/oracle_check.h"
 #include "harness/cli/output.h"
@@ -45,8 +46,11 @@ void make_predicted(const Problem& problem, const Implementation& implementation
   const auto accumulators = huggingface_accumulators(problem, implementation.contract);
   std::vector<Undetermined> undetermined;
   progress(fmt::format("{}: predicting {}", problem.name, implementation.name));
-  Candidate candidate =
-      predict_forward(problem, find_contract(implementation.contract), accumulators, {}, undetermined);
+  const auto& contract = find_contract(implementation.contract);
+  const bool backward = problem.output_gradient.shape() == problem.input.shape();
+  Candidate candidate = backward ? predict_both_passes(problem, contract, accumulators, {}, undetermined)
+                                 : predict_forward(problem, contract, accumulators, {}, undetermined);
+  hold_large_gradients(problem, candidate);
   candidate.kind = "predicted";
   candidate.producer = fmt::format("huggingface {}", implementation.name);
   candidate.device = "predicted for NVIDIA H200";
