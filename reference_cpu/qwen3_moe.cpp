@@ -33,12 +33,14 @@ template <class A>
 class LayerRun {
  public:
   LayerRun(Passes passes, const Problem& problem, const PrecisionContract& contract,
-           const Accumulators& accumulators, const Fault& fault, std::vector<Undetermined>* undetermined)
+           const Accumulators& accumulators, const Fault& fault, const Engine* engine,
+           std::vector<Undetermined>* undetermined)
       : wanted_(fields_of(passes)), undetermined_(undetermined), walk_(layer_, {}, wanted_) {
     layer_.problem = &problem;
     layer_.contract = &contract;
     layer_.accumulators = accumulators;
     layer_.fault = fault;
+    layer_.engine = engine;
   }
 
   /// Up to and with `last`, in the order of evaluation.
@@ -133,16 +135,17 @@ Candidate describe(FieldSet fields, const PrecisionContract& contract, const Acc
 }
 
 Candidate predict(Passes passes, const Problem& problem, const PrecisionContract& contract,
-                  const Accumulators& accumulators, const Fault& fault,
-                  std::vector<Undetermined>& undetermined) {
-  LayerRun<Predicted> run(passes, problem, contract, accumulators, fault, &undetermined);
+                  const Accumulators& accumulators, const Fault& fault, const Engine* engine,
+                  std::vector<Undetermined>* undetermined) {
+  LayerRun<Predicted> run(passes, problem, contract, accumulators, fault, engine, undetermined);
   auto candidate = describe(run.run(), contract, accumulators);
   candidate.name = candidate.producer = "predicted";
   return candidate;
 }
 
-Candidate in_float64(Passes passes, const Problem& problem, const PrecisionContract& contract) {
-  LayerRun<Bounded> run(passes, problem, contract, {}, {}, nullptr);
+Candidate in_float64(Passes passes, const Problem& problem, const PrecisionContract& contract,
+                     const Engine* engine) {
+  LayerRun<Bounded> run(passes, problem, contract, {}, {}, engine, nullptr);
   auto candidate = describe(run.run(), contract, {});
   candidate.name = candidate.producer = "reference_cpu";
   return candidate;
@@ -152,40 +155,38 @@ Candidate in_float64(Passes passes, const Problem& problem, const PrecisionContr
 
 FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
                     const Accumulators& accumulators) {
-  return LayerRun<Predicted>(Passes::Forward, problem, contract, accumulators, {}, nullptr)
+  return LayerRun<Predicted>(Passes::Forward, problem, contract, accumulators, {}, nullptr, nullptr)
       .run(Field::topk_weights);
 }
 
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
                           const Accumulators& accumulators, const Fault& fault,
                           std::vector<Undetermined>& undetermined) {
-  return predict(Passes::Forward, problem, contract, accumulators, fault, undetermined);
+  return predict(Passes::Forward, problem, contract, accumulators, fault, nullptr, &undetermined);
 }
 
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
-                          const Accumulators& accumulators, const Fault& fault) {
-  std::vector<Undetermined> ignored;
-  return predict_forward(problem, contract, accumulators, fault, ignored);
+                          const Accumulators& accumulators, const Fault& fault, const Engine* engine) {
+  return predict(Passes::Forward, problem, contract, accumulators, fault, engine, nullptr);
 }
 
 Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
                               const Accumulators& accumulators, const Fault& fault,
                               std::vector<Undetermined>& undetermined) {
-  return predict(Passes::Both, problem, contract, accumulators, fault, undetermined);
+  return predict(Passes::Both, problem, contract, accumulators, fault, nullptr, &undetermined);
 }
 
 Candidate predict_both_passes(const Problem& problem, const PrecisionContract& contract,
                               const Accumulators& accumulators, const Fault& fault) {
-  std::vector<Undetermined> ignored;
-  return predict_both_passes(problem, contract, accumulators, fault, ignored);
+  return predict(Passes::Both, problem, contract, accumulators, fault, nullptr, nullptr);
 }
 
-Candidate forward(const Problem& problem, const PrecisionContract& contract) {
-  return in_float64(Passes::Forward, problem, contract);
+Candidate forward(const Problem& problem, const PrecisionContract& contract, const Engine* engine) {
+  return in_float64(Passes::Forward, problem, contract, engine);
 }
 
 Candidate both_passes(const Problem& problem, const PrecisionContract& contract) {
-  return in_float64(Passes::Both, problem, contract);
+  return in_float64(Passes::Both, problem, contract, nullptr);
 }
 
 }  // namespace assay

@@ -8,14 +8,18 @@
 
 namespace assay {
 
+struct Engine;
+
 /// run_router: router_logits, selected_experts, topk_weights of the predicted arithmetic, as stored tensors.
 FieldSet run_router(const Problem& problem, const PrecisionContract& contract,
                     const Accumulators& accumulators);
 
 /// forward in predicted arithmetic: every forward field as an H200 stores it, computed from the inputs alone.
-/// `fault` plants one error. Fields are absent where the contract does not store them.
+/// `fault` plants one error; `engine` is offered the products. Fields are absent where the contract does not
+/// store them.
 Candidate predict_forward(const Problem& problem, const PrecisionContract& contract,
-                          const Accumulators& accumulators, const Fault& fault = {});
+                          const Accumulators& accumulators, const Fault& fault = {},
+                          const Engine* engine = nullptr);
 
 /// What a predicted run leaves open.
 struct Undetermined {
@@ -36,8 +40,8 @@ Candidate predict_both_passes(const Problem& problem, const PrecisionContract& c
                               const Accumulators& accumulators, const Fault& fault,
                               std::vector<Undetermined>& undetermined);
 
-/// forward in float64 with one rounding where the contract stores a field: the root of trust, as a pipeline.
-Candidate forward(const Problem& problem, const PrecisionContract& contract);
+/// forward in float64 with one rounding where the contract stores a field; `engine` is offered the products.
+Candidate forward(const Problem& problem, const PrecisionContract& contract, const Engine* engine = nullptr);
 
 /// Both passes, likewise.
 Candidate both_passes(const Problem& problem, const PrecisionContract& contract);

@@ -48,12 +48,13 @@ constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
 class ReferenceRun final : public Reference {
  public:
   ReferenceRun(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-               const Accumulators& accumulators, bool predict, const Fault& fault = {})
+               const Accumulators& accumulators, bool predict, const Engine* engine, const Fault& fault = {})
       : upstream_(upstream),
         predict_(predict),
         bounded_(isolated_, layer_, upstream),
         predicted_(isolated_, layer_, upstream) {
     layer_.fault = fault;
+    layer_.engine = engine;
     layer_.problem = &problem;
     layer_.contract = &contract;
     layer_.accumulators = layer_.declared = accumulators;
@@ -208,7 +209,8 @@ class ReferenceRun final : public Reference {
     problem.experts = cached_experts(problem.experts, kTrialExpertBytes);
     const Upstream upstream = usable_upstream(problem, *fields);
     const auto run = [&](const Fault& fault) {
-      return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, fault);
+      return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, layer_.engine,
+                          fault);
     };
     ReferenceRun right = run({});
     right.layer_.declared = right.isolated_.declared = layer_.declared;
@@ -296,8 +298,8 @@ class ReferenceRun final : public Reference {
 
 std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream,
                                           const PrecisionContract& contract, const Accumulators& accumulators,
-                                          bool predict) {
-  return std::make_unique<ReferenceRun>(problem, upstream, contract, accumulators, predict);
+                                          bool predict, const Engine* engine) {
+  return std::make_unique<ReferenceRun>(problem, upstream, contract, accumulators, predict, engine);
 }
 
 }  // namespace assay

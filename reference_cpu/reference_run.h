@@ -13,6 +13,6 @@ namespace assay {
 /// A ReferenceFactory (harness/contract/reference.h).
 std::unique_ptr<Reference> make_reference(const Problem& problem, const Upstream& upstream,
                                           const PrecisionContract& contract, const Accumulators& accumulators,
-                                          bool predict);
+                                          bool predict, const Engine* engine = nullptr);
 
 }  // namespace assay

@@ -28,7 +28,8 @@ struct Layer {
   Accumulators accumulators;  // of predictions
   Accumulators declared;      // of bounds: running bounds rely on nothing that was assumed or searched for
   Routing routing;
-  Fault fault;  // predicted arithmetic only
+  Fault fault;                     // predicted arithmetic only
+  const Engine* engine = nullptr;  // that products are offered to
 
   const MoeConfig& config() const { return problem->config; }
   std::int64_t tokens() const { return problem->sizes().tokens; }

@@ -41,8 +41,8 @@ CaseResult judge_best_contract(const Problem& problem, const Candidate& candidat
   std::vector<std::string> remarks;
   if (candidate.fields.has(Field::hidden_states) && problem.sizes().tokens > 0) {
     const auto declared = options.accumulators.value_or(candidate.accumulators);
-    const ContractFit fit =
-        fit_contract(problem, candidate, *best, assumed_where_unknown(declared), options.reference);
+    const ContractFit fit = fit_contract(problem, candidate, *best, assumed_where_unknown(declared),
+                                         options.reference, options.engine);
     // Where none is followed, the one with the fewest other rounding points says more than the one with the
     // fewest rejections.
     if (best->verdict > Verdict::Passed)

@@ -22,7 +22,7 @@ ContractFit fitted(const Problem& problem, const Candidate& candidate) {
   options.contract = "hf";
   const CaseResult judged = judge(problem, candidate, options);
   const Accumulator assumed{AccumulatorKind::HopperAnySplit, {}};
-  return fit_contract(problem, candidate, judged, every_product(assumed), options.reference);
+  return fit_contract(problem, candidate, judged, every_product(assumed), options.reference, nullptr);
 }
 
 }  // namespace

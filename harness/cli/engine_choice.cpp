@@ -20,11 +20,4 @@ std::optional<Engine> make_engine(std::string_view choice) {
   return gpu_engine({});
 }
 
-EngineScope::EngineScope(std::optional<Engine> engine) {
-  if (engine_in_force() != nullptr) before_ = *engine_in_force();
-  use_engine(std::move(engine));
-}
-
-EngineScope::~EngineScope() { use_engine(std::move(before_)); }
-
 }  // namespace assay::cli

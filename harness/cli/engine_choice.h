@@ -2,6 +2,7 @@
 // (harness/contract/engine.h).
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "harness/contract/engine.h"
@@ -14,18 +15,5 @@ inline constexpr std::string_view kEngineGpu = "gpu";  // the GPU for everything
 
 /// Nothing for the CPU. Throws InputError for "gpu" where there is no device.
 std::optional<Engine> make_engine(std::string_view choice);
-
-/// Puts an engine in force for its lifetime, then the one before it. Copies of an engine share what it keeps
-/// on the device.
-class EngineScope {
- public:
-  explicit EngineScope(std::optional<Engine> engine);
-  ~EngineScope();
-  EngineScope(const EngineScope&) = delete;
-  EngineScope& operator=(const EngineScope&) = delete;
-
- private:
-  std::optional<Engine> before_;
-};
 
 }  // namespace assay::cli

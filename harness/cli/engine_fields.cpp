@@ -10,7 +10,6 @@
 #include <string>
 
 #include "harness/cli/cells_on_host.h"
-#include "harness/cli/engine_choice.h"
 #include "harness/contract/error.h"
 #include "harness/judge/cells_by_engine.h"
 #include "harness/judge/compare.h"
@@ -99,7 +98,7 @@ std::int64_t differing(const FieldCells& a, const FieldCells& b) {
   return count;
 }
 
-/// Everything a report says of the field, by the engine in force or by the CPU.
+/// Everything a report says of the field, by an engine's cells or by the CPU.
 std::string judgement(const StatisticsContext& context, const FieldExample& e,
                       const std::optional<FieldCells>& by_engine) {
   FieldResult result;
@@ -116,12 +115,13 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 /// Of one example: cells, column sums and class sums that differ, and reports.
-std::int64_t compare_one(const FieldExample& e, Dependence dependence, bool verbose, bool timed) {
+std::int64_t compare_one(const Engine& engine, const FieldExample& e, Dependence dependence, bool verbose,
+                         bool timed) {
   const StatisticsContext context = context_of(e, dependence);
   auto start = std::chrono::steady_clock::now();
   std::optional<FieldCells> by_engine;
   try {
-    by_engine = cells_by_engine(context, e.out, e.reference);
+    by_engine = cells_by_engine(&engine, context, e.out, e.reference);
   } catch (const InputError& error) {
     if (verbose) std::printf("  %s: %s\n", e.name.c_str(), error.what());
     return 1;
@@ -186,18 +186,19 @@ const Plant kPlants[] = {
 }  // namespace
 
 std::int64_t compare_fields(const Engine& engine) {
-  const EngineScope scope(engine);
   std::int64_t found = 0;
   for (const Dependence dependence : kDependences) {
-    found += compare_one(special(), dependence, true, false);
-    found += compare_one(drawn("values around one", 37, 200, 1, between(-3, 3)), dependence, true, false);
-    found += compare_one(drawn("every size", 64, 333, 2, between(-140, 127)), dependence, true, false);
-    found += compare_one(drawn("around the smallest normal", 16, 129, 3, between(-134, -115)), dependence,
-                         true, false);
-    found += compare_one(drawn("one column", 300, 1, 4, between(-1, 1)), dependence, true, false);
+    found += compare_one(engine, special(), dependence, true, false);
+    found +=
+        compare_one(engine, drawn("values around one", 37, 200, 1, between(-3, 3)), dependence, true, false);
+    found +=
+        compare_one(engine, drawn("every size", 64, 333, 2, between(-140, 127)), dependence, true, false);
+    found += compare_one(engine, drawn("around the smallest normal", 16, 129, 3, between(-134, -115)),
+                         dependence, true, false);
+    found += compare_one(engine, drawn("one column", 300, 1, 4, between(-1, 1)), dependence, true, false);
   }
   const FieldExample full = drawn("full size", 32768, 2048, 5, between(-4, 4));
-  for (const Dependence dependence : kDependences) found += compare_one(full, dependence, true, true);
+  for (const Dependence dependence : kDependences) found += compare_one(engine, full, dependence, true, true);
   return found;
 }
 
@@ -214,8 +215,7 @@ bool planted_differences_are_found(const Engine& engine) {
       plant.change(out, (kRows - 1) * kTiles, 2 * kWidth);
       return taken;
     };
-    const EngineScope scope(faulty);
-    const bool found = compare_one(example, Dependence::Classes, false, false) > 0;
+    const bool found = compare_one(faulty, example, Dependence::Classes, false, false) > 0;
     if (!found) std::printf("  expected to find the planted change of %s\n", plant.what);
     all = all && found;
   }
@@ -225,9 +225,8 @@ bool planted_differences_are_found(const Engine& engine) {
     field.carried = !field.carried;
     return engine.cells(field, out);
   };
-  const EngineScope scope(other);
   try {
-    cells_by_engine(context_of(example, Dependence::Elements), example.out, example.reference);
+    cells_by_engine(&other, context_of(example, Dependence::Elements), example.out, example.reference);
     std::printf("  expected the sampled cells to refuse it, found that they accept it\n");
     return false;
   } catch (const InputError& error) {

@@ -123,7 +123,7 @@ template <class Value>
 void compare_one(const std::string& what, const GroupedProduct<Value>& product,
                  const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
                  bool verbose, ProductComparison& all) {
-  const LargeVector<Value> ours = grouped_product(product);  // no engine is in force here
+  const LargeVector<Value> ours = grouped_product(product);  // offered to no engine
   LargeVector<Value> theirs(ours.size());
   if (!by_engine(product, theirs)) {
     std::printf("  declined: %s\n", what.c_str());

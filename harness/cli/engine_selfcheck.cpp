@@ -29,15 +29,13 @@ using namespace assay;
 using namespace assay::cli;
 
 /// Everything the judge has to say about a candidate, as text; times left out.
-std::string judgement(const Problem& problem, const Candidate& candidate, std::string_view engine,
-                      TakenOver& taken) {
-  const EngineScope scope(make_engine(engine));
+std::string judgement(const Problem& problem, const Candidate& candidate, const Engine* engine) {
   JudgeOptions options;
+  options.engine = engine;
   options.reference = make_reference;
   Report report;
   report.cases.push_back(judge(problem, candidate, options));
   report.cases.back().seconds = 0.0;
-  taken = taken_by_engine();
   return to_json(report);
 }
 
@@ -69,11 +67,10 @@ std::int64_t compare_judgements() {
     if (fixture.tokens() > 1024) continue;  // `assay verify --engine cpu` against `--engine gpu` is for those
     const Problem problem = load_fixture(fixture.name);
     for (const auto& candidate : candidates(problem)) {
-      TakenOver none;
-      TakenOver taken;
-      const bool equal =
-          judgement(problem, candidate, kEngineCpu, none) == judgement(problem, candidate, kEngineGpu, taken);
-      const bool used = (taken.products > 0 && taken.comparisons > 0) || fixture.tokens() == 0;
+      const Engine engine = *make_engine(kEngineGpu);
+      const bool equal = judgement(problem, candidate, nullptr) == judgement(problem, candidate, &engine);
+      const bool used =
+          (engine.taken->products > 0 && engine.taken->comparisons > 0) || fixture.tokens() == 0;
       if (!equal || !used)
         std::printf("  %s, %s: %s\n", problem.name.c_str(), candidate.name.c_str(),
                     equal ? "the engine took nothing over" : "judgements differ");
@@ -91,8 +88,7 @@ bool wrong_constant_is_found() {
               static_cast<long long>(products.differing));
   const Problem problem = load_fixture("odd");
   try {
-    const EngineScope scope(broken);
-    predict_forward(problem, find_contract("hf"), huggingface_accumulators(problem, "hf"));
+    predict_forward(problem, find_contract("hf"), huggingface_accumulators(problem, "hf"), {}, &*broken);
   } catch (const InputError& error) {
     std::printf("refused: %s\n", error.what());
     return products.differing > 0;

@@ -64,9 +64,9 @@ class ChangedReference final : public Reference {
 
 ReferenceFactory changed(ChangedReference::Change change) {
   return [change](const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-                  const Accumulators& accumulators, bool predict) {
+                  const Accumulators& accumulators, bool predict, const Engine* engine) {
     return std::unique_ptr<Reference>(std::make_unique<ChangedReference>(
-        make_reference(problem, upstream, contract, accumulators, predict), change));
+        make_reference(problem, upstream, contract, accumulators, predict, engine), change));
   };
 }
 

@@ -1,5 +1,7 @@
 #include "harness/cli/pipelines.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "gpu/pipeline.h"
@@ -61,14 +63,15 @@ Problem forward_only(Problem problem) {
 
 /// The reference's own stages, with every product on the GPU and checked there on sampled rows.
 Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
-  const EngineScope scope(make_engine(kEngineGpu));
-  Candidate candidate = forward(problem, find_contract(contract_or_hf(options)));
-  constexpr std::int64_t kProducts = 3;  // router, gate_up, down
-  if (problem.sizes().tokens > 0 && taken_by_engine().products != kProducts)
+  const Engine engine = *make_engine(kEngineGpu);
+  Candidate candidate = forward(problem, find_contract(contract_or_hf(options)), &engine);
+  const auto expected = std::ranges::count(kProducts, Group::Forward,
+                                           [](const ProductRow& product) { return row(product.made).group; });
+  if (problem.sizes().tokens > 0 && engine.taken->products != expected)
     throw InputError(fmt::format(
         "expected the GPU to compute the {} products of contract {}, found that it has the arithmetic of {}",
-        kProducts, contract_or_hf(options), taken_by_engine().products));
-  candidate.device = engine_in_force()->name;
+        expected, contract_or_hf(options), engine.taken->products.load()));
+  candidate.device = engine.name;
   candidate.producer = "gpu_fp64";
   return candidate;
 }

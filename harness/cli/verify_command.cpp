@@ -204,15 +204,17 @@ class Verification {
     const PhaseTimer timer("judge");
     // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
     const bool on_cpu = candidate.name == kGpuFp64 && options_.engine == kEngineAuto;
-    const EngineScope scope(on_cpu ? std::nullopt : engine_);
+    JudgeOptions judging = judge_;
+    std::optional<Engine> engine;
+    if (engine_ && !on_cpu) judging.engine = &engine.emplace(counting_afresh(*engine_));
     const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
     CaseResult result =
-        fitted ? judge_best_contract(problem, candidate, judge_) : judge(problem, candidate, judge_);
-    if (const TakenOver taken = taken_by_engine(); taken.products + taken.comparisons > 0)
+        fitted ? judge_best_contract(problem, candidate, judging) : judge(problem, candidate, judging);
+    if (engine && engine->taken->products + engine->taken->comparisons > 0)
       result.remarks.push_back(
           fmt::format("{} products of the reference and {} comparisons ran on {}; sampled rows and cells of "
                       "each equal the CPU's",
-                      taken.products, taken.comparisons, engine_in_force()->name));
+                      engine->taken->products.load(), engine->taken->comparisons.load(), engine->name));
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
     if (!options_.permute_x) result.replay += " --permute-x false";

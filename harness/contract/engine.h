@@ -2,14 +2,23 @@
 // intervals, bits and sums, sooner.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
-#include <optional>
+#include <memory>
+#include <span>
 #include <string>
 
 #include "harness/contract/cells.h"
 #include "harness/contract/grouped_product.h"
 
 namespace assay {
+
+/// How much an engine has taken over.
+struct TakenOver {
+  std::atomic<std::int64_t> products = 0;
+  std::atomic<std::int64_t> comparisons = 0;
+};
 
 /// Each function fills `out` and returns true, or returns false and leaves the work to the CPU: a planted
 /// fault, an accumulator or an operand it has no arithmetic for.
@@ -21,19 +30,13 @@ struct Engine {
   std::function<bool(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out)> predicted;
   std::int64_t least_elements = 0;  // smaller fields are compared by the CPU
   std::function<bool(const FieldRows& field, FieldCells& out)> cells = nullptr;  // `out` is sized
+  std::shared_ptr<TakenOver> taken = std::make_shared<TakenOver>();  // copies of an engine count together
 };
 
-/// The engine everything is offered to; null, as at the start, for none. Not to be called while one is at
-/// work.
-void use_engine(std::optional<Engine> engine);
-const Engine* engine_in_force();
-
-/// How much the engine in force has taken over.
-struct TakenOver {
-  std::int64_t products = 0, comparisons = 0;
-};
-TakenOver taken_by_engine();
-void count_product_by_engine();
-void count_comparison_by_engine();
+/// The same engine, counting from zero.
+inline Engine counting_afresh(Engine engine) {
+  engine.taken = std::make_shared<TakenOver>();
+  return engine;
+}
 
 }  // namespace assay

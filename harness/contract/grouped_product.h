@@ -14,6 +14,8 @@
 
 namespace assay {
 
+struct Engine;
+
 /// fp32 value as computed on the GPU; `undetermined` outside what was measured.
 struct PredictedValue {
   float value = 0.0f;
@@ -36,7 +38,8 @@ struct GroupedProduct {
   Accumulator accumulator;  // predicted: how it sums; bounded: the running bound, where declared
   double unit_roundoff = kFp32UnitRoundoff;  // bounded arithmetic only
   bool a_priori_only = false;                // bounded: neither the running bound nor proofs of exactness
-  Fault fault;  // predicted arithmetic only; its `field` has been matched by the caller
+  Fault fault;                     // predicted arithmetic only; its `field` has been matched by the caller
+  const Engine* engine = nullptr;  // that the product is offered to (engine.h); null: the CPU computes it
 };
 
 }  // namespace assay

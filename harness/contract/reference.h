@@ -20,6 +20,8 @@
 
 namespace assay {
 
+struct Engine;
+
 /// Isolated: a stage recomputed from the candidate's own upstream fields. Chained: everything from the
 /// problem's inputs, with the candidate's routing replayed.
 enum class Mode { Isolated, Chained };
@@ -127,10 +129,10 @@ struct Upstream {
 };
 
 /// Makes a reference beside one candidate. `accumulators` are the declared ones, or what is assumed of an
-/// undeclared Hopper candidate; `predict` switches predicted bits off altogether. All arguments must outlive
-/// the result.
+/// undeclared Hopper candidate; `predict` switches predicted bits off altogether; `engine` is offered the
+/// reference's products, null for none. All arguments must outlive the result.
 using ReferenceFactory = std::function<std::unique_ptr<Reference>(
     const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-    const Accumulators& accumulators, bool predict)>;
+    const Accumulators& accumulators, bool predict, const Engine* engine)>;
 
 }  // namespace assay

@@ -5,7 +5,6 @@
 
 #include <fmt/format.h>
 
-#include "harness/contract/engine.h"
 #include "harness/contract/error.h"
 #include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
@@ -72,7 +71,7 @@ bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
          agrees(all.excess_expected, excess);
 }
 
-void verify(const FieldRows& field, const FieldCells& cells, std::string_view name) {
+void verify(const FieldRows& field, const FieldCells& cells, std::string_view engine, std::string_view name) {
   std::int64_t unsound = 0, wrong = 0;
 #pragma omp parallel for schedule(static) reduction(+ : unsound) if (worth_threads(field.rows * field.width))
   for (std::int64_t r = 0; r < field.rows; ++r)
@@ -91,14 +90,13 @@ void verify(const FieldRows& field, const FieldCells& cells, std::string_view na
         fmt::format("expected the engine ({}) to compare {} as the CPU does, found {} of {} sampled blocks "
                     "different and {} sums that no field can give; "
                     "--engine cpu judges without it",
-                    engine_in_force()->name, name, wrong, kSampledBlocks, unsound));
+                    engine, name, wrong, kSampledBlocks, unsound));
 }
 
 }  // namespace
 
-std::optional<FieldCells> cells_by_engine(const StatisticsContext& context, std::span<const Bf16> out,
-                                          std::span<const Interval> reference) {
-  const Engine* engine = engine_in_force();
+std::optional<FieldCells> cells_by_engine(const Engine* engine, const StatisticsContext& context,
+                                          std::span<const Bf16> out, std::span<const Interval> reference) {
   if (engine == nullptr || !engine->cells || out.empty() ||
       static_cast<std::int64_t>(out.size()) < engine->least_elements)
     return std::nullopt;
@@ -112,8 +110,8 @@ std::optional<FieldCells> cells_by_engine(const StatisticsContext& context, std:
     if (!engine->cells(field, cells)) return std::nullopt;
   }
   const PhaseTimer timer("sampled cells of the engine's comparison");
-  verify(field, cells, name(context.field.field));
-  count_comparison_by_engine();
+  verify(field, cells, engine->name, name(context.field.field));
+  ++engine->taken->comparisons;
   return cells;
 }
 

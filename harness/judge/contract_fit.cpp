@@ -75,10 +75,11 @@ Balance balance(const std::vector<bool>& now, const std::vector<bool>& before) {
 class Fit {
  public:
   Fit(const Problem& problem, const Candidate& candidate, const CaseResult& judged,
-      const Accumulators& accumulators, const ReferenceFactory& reference)
+      const Accumulators& accumulators, const ReferenceFactory& reference, const Engine* engine)
       : problem_(problem),
         accumulators_(accumulators),
         factory_(reference),
+        engine_(engine),
         start_(start(candidate.contract)) {
     upstream_.fields = &candidate.fields;
     for (const auto& result : judged.fields) {
@@ -157,7 +158,7 @@ class Fit {
     for (const auto& [kept, member] : kKept)
       if ((contract.*member == Store::Unrounded || member == unread) && kept != field)
         read.usable[static_cast<std::size_t>(kept)] = false;
-    const auto predicted = factory_(problem_, read, contract, accumulators_, true)
+    const auto predicted = factory_(problem_, read, contract, accumulators_, true, engine_)
                                ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
     const auto out = upstream_.fields->at(field).as<Bf16>();
     std::vector<bool> as_predicted(out.size());
@@ -189,6 +190,7 @@ class Fit {
   const Problem& problem_;
   Accumulators accumulators_;
   const ReferenceFactory& factory_;
+  const Engine* engine_;
   const PrecisionContract& start_;
   Upstream upstream_;
   std::map<std::tuple<Field, std::array<int, std::size(kPoints) + 1>, int>, std::vector<bool>> known_;
@@ -197,8 +199,9 @@ class Fit {
 }  // namespace
 
 ContractFit fit_contract(const Problem& problem, const Candidate& candidate, const CaseResult& judged,
-                         const Accumulators& accumulators, const ReferenceFactory& reference) {
-  return Fit(problem, candidate, judged, accumulators, reference).run();
+                         const Accumulators& accumulators, const ReferenceFactory& reference,
+                         const Engine* engine) {
+  return Fit(problem, candidate, judged, accumulators, reference, engine).run();
 }
 
 std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named) {

@@ -21,9 +21,10 @@ struct ContractFit {
 /// Starts from the declared contract, or another named one that predicts more bits right, then flips one
 /// rounding point after the other. A point is taken for flipped only if that corrects more elements than
 /// chance would; points that no materialised field tells stay as they are. `judged` says which fields have
-/// the right shape, dtype and index range.
+/// the right shape, dtype and index range. `engine` as in ReferenceFactory.
 ContractFit fit_contract(const Problem& problem, const Candidate& candidate, const CaseResult& judged,
-                         const Accumulators& accumulators, const ReferenceFactory& reference);
+                         const Accumulators& accumulators, const ReferenceFactory& reference,
+                         const Engine* engine);
 
 /// "silu is not rounded to bf16, which hf does": one sentence per rounding point in which `found` differs
 /// from `named`.

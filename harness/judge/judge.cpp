@@ -112,7 +112,7 @@ class Judge {
     if (any) {
       const bool predict = declared(accumulators_) || candidate_.from_hopper();
       reference_ = options_.reference(problem_, intake_.upstream, contract_,
-                                      assumed_where_unknown(accumulators_), predict);
+                                      assumed_where_unknown(accumulators_), predict, options_.engine);
       for (auto& result : case_.fields)
         if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
       const auto& counts = reference_->routing().counts;
@@ -216,7 +216,8 @@ class Judge {
         continue;
       }
       auto checks = check_rounded(statistics_context(result.field, mode), out, *reference_, mode,
-                                  binding(result.field, mode), blocks_of(result.field, problem_.sizes()));
+                                  binding(result.field, mode), blocks_of(result.field, problem_.sizes()),
+                                  options_.engine);
       judgement = std::move(checks.judgement);
       bits = std::move(checks.bits);
       suspect_beyond_limits(judgement, bits);

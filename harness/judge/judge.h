@@ -15,7 +15,8 @@ struct JudgeOptions {
   std::optional<Stage> only;                 // judge this stage only
   double false_alarm = 1e-6;  // chance that statistics suspect a legal implementation of this case; in (0, 1)
   ReferenceFactory reference;
-  bool causes = true;  // look for the causes of what did not pass
+  const Engine* engine = nullptr;  // offered the reference's products and the comparisons; null for none
+  bool causes = true;              // look for the causes of what did not pass
 };
 
 /// Never throws for what is wrong with the candidate's fields: that is a verdict.

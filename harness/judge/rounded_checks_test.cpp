@@ -81,7 +81,7 @@ struct Drawn {
 
   RoundedChecks judged(const std::vector<RowRange>& blocks, Dependence dependence = Dependence::Elements) {
     const StatisticsContext context{{kField, kSizes, nullptr}, dependence, {}, 0, std::log(1e-8)};
-    return check_rounded(context, out, reference, Mode::Isolated, true, blocks);
+    return check_rounded(context, out, reference, Mode::Isolated, true, blocks, nullptr);
   }
 };
 

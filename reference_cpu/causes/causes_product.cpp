@@ -85,6 +85,7 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
   part.source = source;
   part.offsets = offsets;
   part.k = static_cast<std::int64_t>(taken);
+  part.engine = operands.evidence->layer->engine;
   part.n = static_cast<std::int64_t>(columns);
   part.accumulator = change.accumulator.value_or(operands.accumulator);
   if (change.bf16_every_term) part.fault.kind = FaultKind::AccumulateBf16;

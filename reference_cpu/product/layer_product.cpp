@@ -98,6 +98,7 @@ PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Value
   product.right_lies = what.right_lies;
   product.accumulator = accumulators_for<A>(layer)[id];
   product.unit_roundoff = layer.contract->product_unit_roundoff();
+  product.engine = layer.engine;
   if (layer.fault.field == what.made) product.fault = layer.fault;
   return prepared;
 }

@@ -80,7 +80,7 @@ void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> th
         throw InputError(fmt::format(
             "expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
             "--engine cpu judges without it",
-            engine_in_force()->name, text(b), rows[i], c, product.k, text(a)));
+            product.engine->name, text(b), rows[i], c, product.k, text(a)));
     }
 }
 
@@ -99,7 +99,7 @@ template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(
     const GroupedProduct<Value>& product,
     const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
-  const Engine* engine = engine_in_force();
+  const Engine* engine = product.engine;
   const auto rows = static_cast<std::int64_t>(product.source.size());
   if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
     return std::nullopt;
@@ -113,7 +113,7 @@ std::optional<LargeVector<Value>> product_by_engine(
   }
   const PhaseTimer timer("sampled rows of the engine's products");
   verify_rows<Value>(product, out, own);
-  count_product_by_engine();
+  ++engine->taken->products;
   return out;
 }
 

@@ -1,5 +1,5 @@
-// Products by the engine in force (harness/contract/engine.h), accepted only where sampled rows equal this
-// library's own.
+// Products by the engine they are offered to (harness/contract/engine.h), accepted only where sampled rows
+// equal this library's own.
 #pragma once
 
 #include <functional>
@@ -10,10 +10,10 @@
 
 namespace assay {
 
-/// [rows, n], or nothing where there is no engine or it leaves the product to the CPU. `own` computes the
-/// sampled rows. Throws InputError when a sampled element is not what `own` gives: bits of predictions, and
-/// for intervals every member to 1e-3 of the bound's half width, so that the engine's own error can move no
-/// verdict that the bound does not leave open.
+/// [rows, n], or nothing where the product names no engine or that leaves the product to the CPU. `own`
+/// computes the sampled rows. Throws InputError when a sampled element is not what `own` gives: bits of
+/// predictions, and for intervals every member to 1e-3 of the bound's half width, so that the engine's own
+/// error can move no verdict that the bound does not leave open.
 template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(
     const GroupedProduct<Value>& product,

@@ -33,8 +33,9 @@ struct Example {
   }
 
   template <class Value>
-  GroupedProduct<Value> product(const std::vector<Value>& left) const {
+  GroupedProduct<Value> product(const std::vector<Value>& left, const Engine* engine = nullptr) const {
     GroupedProduct<Value> p;
+    p.engine = engine;
     p.left = left;
     p.source = source;
     p.offsets = offsets;
@@ -56,27 +57,21 @@ auto replay(const LargeVector<Value>& values, std::size_t at, std::function<void
   };
 }
 
-struct NoEngineAfter {
-  ~NoEngineAfter() { use_engine(std::nullopt); }
-};
-
 }  // namespace
 
 TEST_SUITE("engine") {
   TEST_CASE("right values are taken over and counted; an engine's error far below the bound is allowed") {
-    const NoEngineAfter cleanup;
     const Example e;
     const auto right = grouped_product(e.product(e.intervals));
     const auto tiny = [](Interval& x) { x.ref += 1e-4 * (x.high - x.ref); };
-    use_engine(Engine{"test", 0, replay<Interval>(right, 0, tiny), nullptr});
-    const auto taken = grouped_product(e.product(e.intervals));
-    CHECK(taken_by_engine().products == 1);
+    const Engine engine{"test", 0, replay<Interval>(right, 0, tiny), nullptr};
+    const auto taken = grouped_product(e.product(e.intervals, &engine));
+    CHECK(engine.taken->products == 1);
     CHECK(taken[0].ref != right[0].ref);
     CHECK(taken[7].ref == right[7].ref);
   }
 
   TEST_CASE("a wrong value, interval, noise or bit in a sampled row is refused") {
-    const NoEngineAfter cleanup;
     const Example e;
     const auto intervals = grouped_product(e.product(e.intervals));
     const auto predictions = grouped_product(e.product(e.predictions));
@@ -86,35 +81,34 @@ TEST_SUITE("engine") {
         [](Interval& x) { x.ref = NAN; }};
     for (const auto& change : wrong)
       for (const std::size_t row : {0, 1, 2, 5}) {  // first and last rows of both filled groups
-        use_engine(Engine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr});
-        CHECK_THROWS_AS(grouped_product(e.product(e.intervals)), InputError);
+        const Engine engine{"test", 0, replay<Interval>(intervals, row * kColumns + 3, change), nullptr};
+        CHECK_THROWS_AS(grouped_product(e.product(e.intervals, &engine)), InputError);
       }
     const std::function<void(PredictedValue&)> wrong_bits[] = {
         [](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); },
         [](PredictedValue& x) { x.undetermined = true; }};
     for (const auto& change : wrong_bits) {
-      use_engine(Engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)});
-      CHECK_THROWS_AS(grouped_product(e.product(e.predictions)), InputError);
+      const Engine engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)};
+      CHECK_THROWS_AS(grouped_product(e.product(e.predictions, &engine)), InputError);
     }
   }
 
   TEST_CASE("declined, small and planted products are computed by the CPU") {
-    const NoEngineAfter cleanup;
     const Example e;
     const auto right = grouped_product(e.product(e.predictions));
     int offers = 0;
     const auto decline = [&](const GroupedProduct<PredictedValue>&, std::span<PredictedValue>) {
       return ++offers < 0;
     };
-    use_engine(Engine{"test", 0, nullptr, decline});
-    CHECK(grouped_product(e.product(e.predictions))[0].value == right[0].value);
+    const Engine declining{"test", 0, nullptr, decline};
+    CHECK(grouped_product(e.product(e.predictions, &declining))[0].value == right[0].value);
     CHECK(offers == 1);
-    auto planted = e.product(e.predictions);
+    auto planted = e.product(e.predictions, &declining);
     planted.fault = {FaultKind::DropLastK, Field::first_gemm, 8, 0};
     grouped_product(planted);
-    use_engine(Engine{"test", kRows * kTerms * kColumns + 1, nullptr, decline});
-    grouped_product(e.product(e.predictions));
+    const Engine for_larger{"test", kRows * kTerms * kColumns + 1, nullptr, decline};
+    grouped_product(e.product(e.predictions, &for_larger));
     CHECK(offers == 1);
-    CHECK(taken_by_engine().products == 0);
+    CHECK(declining.taken->products + for_larger.taken->products == 0);
   }
 }

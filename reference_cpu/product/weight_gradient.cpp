@@ -93,6 +93,7 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
   product.offsets = prepared.offsets;
   product.accumulator = accumulators_for<A>(layer)[id];
   product.unit_roundoff = layer.contract->product_unit_roundoff();
+  product.engine = layer.engine;
   return prepared;
 }
 
