@@ -112,7 +112,8 @@ ExitCode layer(const LayerOptions& given) {
   auto checks = nlohmann::ordered_json::array();
   for (const auto& fixture : given.fixtures)
     for (const auto& routing : given.routings) {
-      const Problem few = with_tokens(fixture, routing, 16);
+      Problem few = with_tokens(fixture, routing, 16);
+      if (!given.backward) few.output_gradient = {};
       const Problem problem = with_tokens(fixture, routing, *std::ranges::max_element(given.tokens));
       // A tuned config is that of one number of tokens; else all are timed at once and the weights made once.
       std::vector<std::vector<std::int64_t>> rounds = {given.tokens};

@@ -15,6 +15,7 @@
 #include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
+#include "harness/cli/verify_options.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
 #include "harness/contract/precision_contract.h"
@@ -27,43 +28,6 @@
 
 namespace assay::cli {
 namespace {
-
-struct VerifyOptions {
-  std::vector<std::string> goldens, fixtures, pipelines;
-  std::string checkpoint, input, contract, accumulator, stage, dump, engine = std::string(kEngineAuto);
-  std::int64_t layer = -1, tokens = 16;
-  std::uint64_t seed = 1;
-  double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
-  std::size_t cases = 1;
-  std::string kernel_config;
-  double time_limit = kTimeLimit;
-  bool permute_x = true, permute_y = false, timings = false;
-  bool backward = false, dx_only = false, dw_only = false;
-  OutputOptions output;
-};
-
-JudgeOptions judge_options(const VerifyOptions& options) {
-  JudgeOptions judge;
-  judge.contract = options.contract;
-  judge.reference = make_reference;
-  judge.false_alarm = options.false_alarm / static_cast<double>(std::max<std::size_t>(options.cases, 1));
-  if (!options.accumulator.empty()) {
-    const Accumulator all = parse_accumulator(options.accumulator);
-    judge.accumulators = every_product(all);
-  }
-  if (!options.stage.empty()) {
-    judge.only = find_stage(options.stage);
-    if (const auto field = find_field(options.stage); field) judge.only = row(*field).stage;
-    if (!judge.only) {
-      std::string valid;
-      for (const auto& field : kFields)
-        if (find_step(field.id) != nullptr && valid.find(name(field.stage)) == std::string::npos)
-          valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
-      throw UsageError(fmt::format("unknown stage '{}'; valid: {}, or a field of one", options.stage, valid));
-    }
-  }
-  return judge;
-}
 
 void require_contract(const std::string& contract) {
   try {
@@ -331,23 +295,7 @@ void add_verify(CLI::App& app, Program& program) {
   add_output_options(*command, options->output);
   command->callback([options, &program] {
     program.selected = [options, &program] {
-      if (options->goldens.empty() && options->fixtures.empty() && options->checkpoint.empty())
-        throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
-      if (!(options->fixtures.empty() && options->checkpoint.empty()) && options->pipelines.empty())
-        throw UsageError(
-            "--fixture and --checkpoint need --pipeline: a name (assay list pipelines), dump:FILE.h5 or "
-            "plugin:PATH.so");
-      if (!options->checkpoint.empty() && options->layer < 0)
-        throw UsageError("--checkpoint needs --layer N");
-      if (options->checkpoint.empty() && (options->layer >= 0 || !options->input.empty()))
-        throw UsageError("--layer and --input need --checkpoint DIR");
-      if (!(options->false_alarm > 0.0 && options->false_alarm < 1.0))
-        throw UsageError(fmt::format("--false-alarm must be a probability above 0 and below 1, found {}",
-                                     options->false_alarm));
-      for (const auto& name : options->pipelines)
-        if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()), options->time_limit);
-      if (options->kernel_config != kAutotune)
-        parse_kernel_config(options->kernel_config);  // refused before anything is judged
+      check(*options);
       const auto judged =
           options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() +
                                        !options->checkpoint.empty());
