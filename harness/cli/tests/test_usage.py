@@ -30,8 +30,9 @@ class Usage(ProgramTest):
         self.refuse_usage(*odd, "predicted", "--stage", "nope", says="unknown stage 'nope'; valid: Router, TopK, Permute, GateUp, Swiglu, Down, Unpermute, Merge")
         forms = ("valid: unknown, fp32_sequential, fp32_pairwise, hopper, hopper_any_split, hopper_split(k1, k2, ...), "
                  "hopper_descending(block), hopper_interleaved(parts, block), ampere")
-        for wrong in ("nope", "hopper_split(7,", "hopper_split()", "hopper_split(-1)"):
-            self.refuse_usage(*odd, "predicted", "--accumulator", wrong, says=[f"'{wrong}'", forms])
+        self.refuse_usage(*odd, "predicted", "--accumulator", "nope", says=["'nope'", forms])
+        for wrong in ("hopper_split(7,", "hopper_split()", "hopper_split(-1)"):
+            self.refuse_usage(*odd, "predicted", "--accumulator", wrong, says=[f"'{wrong}'", "expected hopper_split(k1, k2, ...) with numbers from 1 to 1048576"])
         self.refuse_usage("mutate", "nope", says=["unknown fault 'nope'; valid: router_drops_k_element,", "output_bit_flipped"])
         self.refuse_usage("golden", "make", "--fixture", "odd", "--implementation", "foo", says=["foo not in", "grouped_mm,eager,both"])
         self.refuse_usage(*odd, "predicted", "--color", "pink", says=["pink not in", "auto,always,never"])
