@@ -165,7 +165,7 @@ class PlantedStep {
                          fault_.kind == FaultKind::NoSoftmaxGradient;
     for (std::size_t t = 0; formula && t * top_k_ < given.size(); ++t) {
       const auto p = probabilities(std::span(read_(router_logits)).subspan(t * experts_, experts_));
-      Gradients token(experts_);
+      Gradients token(experts_, PredictedValue{});
       for (std::size_t j = 0; j < top_k_; ++j) {
         const auto e = static_cast<std::size_t>(layer_.routing.selected[t * top_k_ + j]);
         const float g = given[t * top_k_ + j].value;
@@ -246,7 +246,7 @@ class PlantedStep {
   }
 
   Gradients dots_in_bf16(const Gradients& slots) const {
-    Gradients out(slots.size() / hidden_);
+    Gradients out(slots.size() / hidden_, PredictedValue{});
     const auto d_output = problem_.output_gradient.as<Bf16>();
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const std::size_t slot = i / hidden_;
@@ -259,7 +259,7 @@ class PlantedStep {
   /// sum over I of a dA, over the weight.
   Gradients dots_over_weight() const {
     const Gradients &a = read_(Field::intermediate), &d_a = read_(Field::d_intermediate);
-    Gradients out(read_(topk_weights).size());
+    Gradients out(read_(topk_weights).size(), PredictedValue{});
     for (std::size_t i = 0; i < a.size(); ++i) out[slot_of(i / width_)].value += a[i].value * d_a[i].value;
     for (std::size_t s = 0; s < out.size(); ++s) out[s].value /= read_(topk_weights)[s].value;
     return out;
@@ -268,7 +268,7 @@ class PlantedStep {
   /// Slope of another activation; where the activation itself is another, so is the up half's gradient.
   Gradients other_activation(const Gradients& first) const {
     const Gradients& d_hidden = read_(Field::d_intermediate);
-    Gradients out(first.size());
+    Gradients out(first.size(), PredictedValue{});
     const auto sigmoid = [&](double a) {
       if (fault_.kind == FaultKind::TanhApprox)
         return 0.5f + 0.5f * keep_bits(static_cast<float>(std::tanh(0.5 * a)), 11);
