@@ -62,7 +62,7 @@ class SameFiles(unittest.TestCase):
             with contextlib.redirect_stdout(printed):
                 self.assertEqual(main(["check", path]), 0)
             # ten fields, and the four inputs and weights that it names
-            self.assertIn("candidate of odd, 14 tensors, every stated hash holds", printed.getvalue())
+            self.assertIn("candidate of odd, 15 tensors, every stated hash holds", printed.getvalue())
 
 
 if __name__ == "__main__":
