@@ -145,9 +145,9 @@ std::string field_table(const CaseResult& result, const TextOptions& options) {
     const bool last = &layout == std::end(kLayouts) - 1;
     if (table.width() + kIndent > static_cast<std::size_t>(options.width) && !last) continue;
     return with_parts(table.text(kIndent), result.fields, kIndent) +
-           (layout.verdict_words
-                ? ""
-                : "  ✔ passed  ✘ failed  ~ suspect, unstable or mistrusted  - not written or not compared\n");
+           (layout.verdict_words ? ""
+                                 : "  ✔ passed  ✘ failed  ~ suspect, unstable or mistrusted  "
+                                   "- not written or not compared\n");
   }
   return "";
 }

@@ -109,9 +109,15 @@ TEST_SUITE("text") {
     report.cases.assign(1, sample::passing_case());
     std::vector<std::string> order;
     for (const std::string& line : lines_of(render_text(report, {.width = 160})))
-      for (const std::string_view what :
-           {"  router", "  GroupedGEMMResult", "  gradients", "  ✔  selected_experts ", "  ✔  topk_weights ",
-            "  ✔  hidden_states ", "  ✔  d_second_gemm "})
+      for (const std::string_view what : {
+               "  router",
+               "  GroupedGEMMResult",
+               "  gradients",
+               "  ✔  selected_experts ",
+               "  ✔  topk_weights ",
+               "  ✔  hidden_states ",
+               "  ✔  d_second_gemm ",
+           })
         if (line == what || (what.ends_with(' ') && line.starts_with(what)))
           order.emplace_back(what.substr(what.find_last_of(' ', what.size() - 2) + 1));
     CHECK(order == std::vector<std::string>{"router", "selected_experts ", "GroupedGEMMResult",
