@@ -29,6 +29,19 @@ FieldFlags offered(const Upstream& upstream) {
   return flags;
 }
 
+/// Products add up the squares of the noise that their operands carry in fp32, where they are lost below
+/// 2^-126: of values so small that this is all there is, the model knows no noise below 2^-60.
+void keep_noise_above_underflow(Values<Bounded>& values) {
+  constexpr float kLeast = 0x1p-60f;
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    Interval& x = values[i];
+    if (x.noise >= kLeast || !(x.low < x.high)) continue;
+    x.noise = kLeast;
+    x.mean = std::max(x.mean, kLeast);
+  }
+}
+
 /// The graph walked twice: from the candidate's own fields, and from the inputs.
 template <class A>
 struct Walks {
@@ -74,6 +87,7 @@ class ReferenceRun final : public Reference {
       return evaluated<Bounded>(field, mode, rows);
     }();
     confirm(field, mode, rows, values);
+    if (mode == Mode::Chained || !unwritten_before(field).empty()) keep_noise_above_underflow(values);
     return values;
   }
 

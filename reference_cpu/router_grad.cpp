@@ -45,6 +45,22 @@ struct LogitNoise {
 
 double relative_noise(double noise, const Interval& e) { return e.ref > 0.0 ? noise / e.ref : 0.0; }
 
+/// An infinite gradient of a weight: renormalised, Inf - Inf reaches every logit; else the formula itself,
+/// where the infinite sum leaves each logit infinite or NaN.
+void infinite_gradients(std::span<const Interval> e, std::span<const Interval> d, bool renormalised,
+                        Interval* out) {
+  double all = 0.0, sum = 0.0;
+  for (const Interval& one : e) all += one.ref;
+  for (std::size_t i = 0; i < e.size(); ++i)
+    if (d[i].ref != 0.0) sum += d[i].ref * (e[i].ref / all);
+  for (std::size_t i = 0; i < e.size(); ++i) {
+    const double p = e[i].ref / all;
+    const double value = renormalised ? std::numeric_limits<double>::quiet_NaN()
+                                      : (d[i].ref == 0.0 ? 0.0 : d[i].ref * p) - sum * p;
+    out[i] = {value, value, value};
+  }
+}
+
 /// With w the weights (chosen probabilities over their sum D, or the softmax over all experts) and d the
 /// weights' gradients, 0 for experts not chosen, dL_i = w_i (d_i - sum w_j d_j) = w_i sum over j of w_j (d_i
 /// - d_j): written so, nothing cancels but the differences. Renormalised, the gradients of all other logits
@@ -70,6 +86,10 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
   if (std::ranges::any_of(e, lost) || std::ranges::any_of(d, lost)) {
     constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
     std::fill_n(out, experts, Interval{kNaN, kNaN, kNaN});
+    return;
+  }
+  if (std::ranges::any_of(d, [](const Interval& x) { return std::isinf(x.ref); })) {
+    infinite_gradients(e, d, renormalised, out);
     return;
   }
   Interval all, of_chosen;
@@ -138,6 +158,9 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
     const double own = std::sqrt(uniform_variance(delta));
     out[i] = with_noise({value.ref, value.low - delta, value.high + delta},
                         std::sqrt(std::max(variance, 0.0) + own * own), mean + own);
+    // Infinite ends times weights of 0: nothing is known on that side.
+    if (std::isnan(out[i].low)) out[i].low = -std::numeric_limits<double>::infinity();
+    if (std::isnan(out[i].high)) out[i].high = std::numeric_limits<double>::infinity();
   }
 }
 

@@ -1,6 +1,7 @@
 #include "reference_cpu/term_sums.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace assay {
@@ -26,8 +27,12 @@ Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy 
                rounding_variance(std::sqrt(sum.ref * sum.ref + 0.25 * squares), contract.unit_roundoff);
   if (by == SummedBy::TensorCore)
     own = std::max(own, accumulation_variance(n, sum.ref, squares, contract.product_unit_roundoff()));
-  return with_noise({sum.ref, sum.low - delta, sum.high + delta}, std::sqrt(variance + common * common + own),
-                    mean + std::sqrt(own));
+  // Terms that leave fp32's range leave nothing known on a side where Inf met -Inf.
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  double low = sum.low - delta, high = sum.high + delta;
+  if (std::isfinite(sum.ref) && std::isnan(low)) low = -kInfinity;
+  if (std::isfinite(sum.ref) && std::isnan(high)) high = kInfinity;
+  return with_noise({sum.ref, low, high}, std::sqrt(variance + common * common + own), mean + std::sqrt(own));
 }
 
 PredictedValue sum_interleaved(std::span<const PredictedValue> terms) {

@@ -6,8 +6,10 @@
 #include <cmath>
 
 #include "harness/cli/judged.h"
+#include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/layer.h"
+#include "reference_cpu/qwen3_moe.h"
 
 using namespace assay;
 using namespace assay::cli;
@@ -16,6 +18,9 @@ namespace {
 
 constexpr const char* kSmall[] = {"golden/data/tiny.grouped_mm.h5", "golden/data/tiny.eager.h5",
                                   "golden/data/odd.grouped_mm.h5", "golden/data/odd.eager.h5"};
+
+/// Infinities, NaN, the largest and the smallest values.
+constexpr std::uint16_t kHostile[] = {0x7f80, 0xff80, 0x7fc0, 0x7f7f, 0xff7f, 0x0001, 0x8001};
 
 std::int64_t index_of(Field field, const Sizes& sizes,
                       std::span<const std::pair<std::string, std::int64_t>> at) {
@@ -105,5 +110,78 @@ TEST_SUITE("judge_gradients") {
     CHECK(result.verdict == Verdict::Passed);
     for (const FieldResult& field : result.fields)
       CHECK_FALSE(descends_from(field.field, Field::d_hidden_states));
+  }
+
+  TEST_CASE("no value that a field or an input may hold stops the judge, and none but the right one passes") {
+    const auto file = load_file("golden/data/tiny.grouped_mm.h5");
+    for (const FieldRow& field : kFields) {
+      if (!file.candidate.fields.has(field.id) || field.dtype != DType::BFloat16) continue;
+      const auto count = static_cast<std::size_t>(file.candidate.fields.at(field.id).size());
+      for (const std::uint16_t bits : kHostile)
+        for (const std::size_t at : {std::size_t{0}, count / 2, count - 1}) {
+          CAPTURE(field.name);
+          CAPTURE(bits);
+          CAPTURE(at);
+          Candidate wrong = file.candidate;
+          wrong.fields.at(field.id).as<Bf16>()[at].bits = bits;
+          CaseResult result;
+          REQUIRE_NOTHROW(result = judged(file.problem, wrong));
+          CHECK(result.verdict > Verdict::Passed);
+          CHECK(of(result, field.id).verdict > Verdict::Passed);
+        }
+    }
+  }
+
+  TEST_CASE("a right run does not fail, whatever an element of its inputs holds") {
+    for (const std::string fixture : {"tiny", "no_renormalisation"})
+      for (const std::string_view contract : {"hf", "fused_fp32"})
+        for (const std::uint16_t bits : kHostile)
+          for (Tensor Problem::* tensor : {&Problem::input, &Problem::output_gradient, &Problem::gate}) {
+            CAPTURE(fixture);
+            CAPTURE(contract);
+            CAPTURE(bits);
+            Problem spoilt = load_fixture(fixture);
+            (spoilt.*tensor).as<Bf16>()[5].bits = bits;
+            const Candidate right = predict_both_passes(spoilt, find_contract(contract),
+                                                        huggingface_accumulators(spoilt, contract));
+            const CaseResult result = judged(spoilt, right);
+            CAPTURE(result.headline);
+            // Suspect it may be: what follows from operands that are outside what was measured is predicted
+            // as a plain sum, which isolated, from the stored values, is a tensor core's.
+            CHECK_FALSE(failed(result.verdict));
+          }
+  }
+
+  TEST_CASE("correct runs of tiny gradients, whose squares fp32 loses, are not suspected") {
+    for (const std::string fixture : {"integers", "long", "odd"})
+      for (const int exponent : {-70, -100}) {
+        Problem problem = load_fixture(fixture);
+        for (Bf16& x : problem.output_gradient.as<Bf16>())
+          x = round_to_bf16(std::ldexp(static_cast<double>(to_float(x)), exponent));
+        for (const AccumulatorKind kind : {AccumulatorKind::Fp32Sequential, AccumulatorKind::Hopper}) {
+          CAPTURE(fixture);
+          CAPTURE(exponent);
+          Candidate right = predict_both_passes(problem, find_contract("hf"), every_product({kind, {}}));
+          right.accumulators = {};
+          const CaseResult result = judged(problem, right);
+          CAPTURE(result.headline);
+          CHECK(result.verdict == Verdict::Passed);
+        }
+      }
+  }
+
+  TEST_CASE("of no tokens the weights' gradients are zeros, and anything else fails") {
+    const Problem problem = load_fixture("no_tokens");
+    const Candidate right = both_passes(problem, find_contract("hf"));
+    CHECK(judged(problem, right).verdict == Verdict::Passed);
+    for (const Field field : {Field::d_gate, Field::d_gate_up_proj, Field::d_down_proj}) {
+      CAPTURE(name(field));
+      CHECK(of(judged(problem, right), field).isolated.elements > 0);
+      Candidate wrong = right;
+      wrong.fields.at(field).as<Bf16>()[3] = round_to_bf16(1.0);
+      const CaseResult result = judged(problem, wrong);
+      CHECK(result.first_own_error == field);
+      CHECK(of(result, field).verdict == Verdict::Failed);
+    }
   }
 }

@@ -40,8 +40,10 @@ std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes&
 }
 
 bool computable(Field field, const Problem& problem) {
+  // Of no tokens it has a shape, and no elements: the weights' gradients are zeros then.
+  const bool has_gradient = problem.output_gradient.shape().size() == 2;
   const bool backward = descends_from(field, Field::d_hidden_states);
-  return find_step(field) != nullptr && (!backward || problem.output_gradient.size() > 0);
+  return find_step(field) != nullptr && (!backward || has_gradient);
 }
 
 Upstream usable_upstream(const Problem& problem, const FieldSet& fields) {

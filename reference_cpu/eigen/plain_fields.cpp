@@ -120,7 +120,7 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   keep(Field::router_logits, result.router_logits, contract.logits);
   for (const auto& [field, matrix, store] : kForwardRows)
     keep(field, result.grouped.*matrix, contract.*store);
-  if (problem.output_gradient.size() == 0 || contract.gradients == Store::Unrounded) return candidate;
+  if (problem.output_gradient.shape().size() != 2 || contract.gradients == Store::Unrounded) return candidate;
   const Sizes sizes = problem.sizes();
   const PlainGradients gradients = backward(problem, contract, result, widened(problem.output_gradient));
   for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix, Store::Bf16);
