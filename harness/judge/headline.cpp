@@ -104,6 +104,10 @@ std::string headline(const CaseResult& result) {
     if (totals.elements > 0)
       sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted,
                               totals.elements);
+    const auto unsupported = std::ranges::count(result.fields, Verdict::Unsupported, &FieldResult::verdict);
+    if (unsupported > 0)
+      sentence += fmt::format("; {} field{} held by hashes and not compared", unsupported,
+                              unsupported == 1 ? " is" : "s are");
     return sentence;
   }
   if (!result.first_own_error) {

@@ -52,6 +52,18 @@ TEST_SUITE("headline") {
     CHECK(headline(case_of({absent})) == "nothing was compared: the candidate materialises no forward field");
   }
 
+  TEST_CASE("what a file holds by hashes, and nobody compared, is counted beside what passes") {
+    FieldResult held;
+    held.field = Field::d_gate;
+    held.verdict = Verdict::Unsupported;
+    CHECK(headline(case_of({passing(Field::router_logits), held})) ==
+          "all 1 fields pass; 1 field is held by hashes and not compared");
+    FieldResult other = held;
+    other.field = Field::d_down_proj;
+    CHECK(headline(case_of({passing(Field::router_logits), other, held})) ==
+          "all 1 fields pass; 2 fields are held by hashes and not compared");
+  }
+
   TEST_CASE("what passes is counted, with the bits predicted from the inputs where there are any") {
     CHECK(headline(case_of({passing(Field::router_logits), passing(Field::first_gemm)})) ==
           "all 2 fields pass");

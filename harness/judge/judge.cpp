@@ -23,7 +23,8 @@ namespace {
 /// Whether the candidate holds any field that descends from another.
 bool holds_any_after(const Candidate& candidate, Field earlier) {
   return std::ranges::any_of(kFields, [&](const FieldRow& field) {
-    return descends_from(field.id, earlier) && candidate.fields.has(field.id);
+    return descends_from(field.id, earlier) &&
+           (candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr);
   });
 }
 
@@ -154,7 +155,11 @@ class Judge {
   void intake(Field field) {
     FieldResult result;
     result.field = field;
-    if (candidate_.fields.has(field)) intake_.check(field, result);
+    if (candidate_.fields.has(field)) {
+      intake_.check(field, result);
+    } else if (candidate_.held_field(field) != nullptr) {
+      result.verdict = Verdict::Unsupported;  // hashes are not compared yet: a remark names them
+    }
     case_.fields.push_back(std::move(result));
   }
 
