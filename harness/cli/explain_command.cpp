@@ -10,6 +10,7 @@
 #include "harness/cli/output.h"
 #include "harness/cli/source.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/place.h"
 #include "harness/host/atomic_file.h"
 #include "reference_cpu/explain/explain.h"
@@ -35,6 +36,8 @@ Field forward_field(const std::string& text) {
   std::string valid;
   for (const auto& what : kFields)
     if (what.group == Group::Forward) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", what.name);
+  if (field && descends_from(*field, Field::d_hidden_states))
+    throw UsageError(fmt::format("explain derives no gradients yet, and {} is one; valid: {}", text, valid));
   throw UsageError(fmt::format("unknown field '{}'; valid: {}", text, valid));
 }
 

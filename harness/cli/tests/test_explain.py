@@ -77,7 +77,11 @@ class Explain(ProgramTest):
             self.refuse(USAGE, *ODD, *words, says=says)
 
         refuse("--field", "nope", "--at", "token=0", says="unknown field 'nope'; valid: router_logits, selected_experts,")
-        refuse("--field", "d_gate", "--at", "token=0", says="unknown field 'd_gate'")
+        refuse("--field", "d_gate", "--at", "token=0", says="explain derives no gradients yet, and d_gate is one; valid: router_logits,")
+        self.refuse(USAGE, *ODD, "--field", "gate", "--at", "token=0", says="unknown field 'gate'")
+        self.expect(PASSED, "mutate", "down_dw_doubled", "--fixture", "odd", "--dump", "wrong.h5")
+        found = self.expect(FAILED, "verify", "--golden", golden("odd.grouped_mm"), "--pipeline", "dump:wrong.h5", says="d_down_proj is the first stage with an error of its own")
+        self.assertNotIn("explain:", found.stdout)  # it would be refused
         refuse("--field", "hidden_states", "--at", "token=0", says="hidden_states needs a column as well: col=0 to col=71")
         refuse("--field", "hidden_states", "--at", "token=13,col=0", says="hidden_states has token 0 to 12, found token=13")
         refuse("--field", "first_gemm", "--at", "token=0,col=0", says="3 places of first_gemm fit:")
