@@ -83,30 +83,42 @@ TEST_SUITE("golden input") {
     CHECK(has_remark(read.candidate, "no complete inputs and weights"));
   }
 
-  TEST_CASE("a candidate's other dtypes are widened exactly and told, for the judge to refuse") {
+  TEST_CASE(
+      "a candidate's field in a storage that cannot be its dtype is that field's verdict, with the repair") {
     const TemporaryFolder folder;
     const std::vector<float> singles = {1.0f, -0.1f, std::numeric_limits<float>::infinity(), 1e-45f};
     const std::vector<std::uint16_t> halves = {0x3c00, 0x8001, 0xfc00, 0x7bff};
     const std::vector<std::int64_t> far = {0, -1, std::int64_t{1} << 40, -(std::int64_t{1} << 40)};
+    const std::vector<double> counts = {2.0, 2.0};
     {
       Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
       Surgery surgery(folder / "f.h5");
       surgery.add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, singles.data());
+      surgery.add("/forward/router_logits", H5T_IEEE_F32LE, {2, 2}, singles.data(), "bfloat16");
       const hdf5::Handle half(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
       H5Tset_fields(half.get(), 15, 10, 5, 0, 10);
       H5Tset_size(half.get(), 2);
       H5Tset_ebias(half.get(), 15);
       surgery.add("/forward/topk_weights", half.get(), {2, 2}, halves.data());
       surgery.add("/forward/selected_experts", H5T_STD_I64LE, {2, 2}, far.data());
+      surgery.add("/forward/token_counts_by_expert", H5T_IEEE_F64LE, {2}, counts.data());
     }
     const auto read = read_golden(folder / "f.h5", {});
-    const auto hidden = read.candidate.fields.at(Field::hidden_states).as<double>();
-    for (std::size_t i = 0; i < singles.size(); ++i) CHECK(hidden[i] == double{singles[i]});
-    const auto weights = read.candidate.fields.at(Field::topk_weights).as<double>();
-    CHECK(weights[0] == 1.0);
-    CHECK(weights[1] == -0x1p-24);
-    CHECK(weights[2] == -std::numeric_limits<double>::infinity());
-    CHECK(weights[3] == 65504.0);
+    const auto sentence = [&](Field field) {
+      const auto found = read.candidate.misstored.find(field);
+      REQUIRE(found != read.candidate.misstored.end());
+      CHECK(found->second.verdict == Verdict::WrongDtype);
+      CHECK_FALSE(read.candidate.fields.has(field));
+      return found->second.sentence;
+    };
+    for (const Field field : {Field::hidden_states, Field::router_logits})
+      CHECK(
+          contains(sentence(field),
+                   "expected bfloat16, found float32 whose element 1 is 0xbdcccccd, which is not a bfloat16 "
+                   "value; store the bfloat16 values themselves"));
+    CHECK(contains(sentence(Field::topk_weights), "expected bfloat16, found float16; store"));
+    // A dtype of the contract, only the wrong one: the judge says so.
+    CHECK(read.candidate.fields.at(Field::token_counts_by_expert).dtype() == DType::Float64);
     const auto selected = read.candidate.fields.at(Field::selected_experts).as<std::int32_t>();
     CHECK(selected[1] == -1);
     CHECK(selected[2] == std::numeric_limits<std::int32_t>::max());
@@ -115,16 +127,26 @@ TEST_SUITE("golden input") {
                      "/forward/selected_experts: element 2 is 1099511627776, which int32 cannot hold"));
   }
 
-  TEST_CASE("a float32 that is no bfloat16 value is refused where the file says bfloat16") {
+  TEST_CASE("a field far larger than it may be is not read: its shape is its verdict") {
     const TemporaryFolder folder;
-    const std::vector<float> values = {1.0f, 0.1f, 1.0f, 1.0f};
+    constexpr hsize_t kElements = hsize_t{1} << 26;
     {
       Foreign foreign(folder / "f.h5", "candidate", {2, 1, 2, 2, true}, 1, 2);
-      Surgery(folder / "f.h5")
-          .add("/forward/hidden_states", H5T_IEEE_F32LE, {2, 2}, values.data(), "bfloat16");
+      const hdf5::Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+      H5Pset_chunk(creation.get(), 1, &kElements);
+      H5Pset_deflate(creation.get(), 1);
+      const hdf5::Handle space(H5Screate_simple(1, &kElements, nullptr), H5Sclose);
+      const hdf5::Handle set(H5Dcreate2(foreign.file.get(), "/forward/gather_indices", H5T_STD_I8LE,
+                                        space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
+                             H5Dclose);
+      const std::vector<std::int8_t> zeros(kElements);
+      REQUIRE(H5Dwrite(set.get(), H5T_STD_I8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, zeros.data()) >= 0);
     }
-    CHECK(contains(input_error([&] { read_golden(folder / "f.h5", {}); }),
-                   "/forward/hidden_states: element 1 is 0x3dcccccd"));
+    const auto read = read_golden(folder / "f.h5", {});
+    const auto found = read.candidate.misstored.find(Field::gather_indices);
+    REQUIRE(found != read.candidate.misstored.end());
+    CHECK(found->second.verdict == Verdict::WrongShape);
+    CHECK(found->second.sentence == "expected shape [4], found [67108864], which is not read");
   }
 
   TEST_CASE("another major version is refused, another minor version is read") {

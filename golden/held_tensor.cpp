@@ -92,7 +92,8 @@ StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5
   const auto* stored_rows = hdf5::find(group, kRows);
   if (stored_rows == nullptr)
     throw InputError(fmt::format("{} is a group without a dataset {}", path, kRows));
-  auto rows = read_tensor(hdf5::as_dataset(source, *stored_rows, rows_path), WideIntegers::Refuse, remarks);
+  auto rows = read_tensor(hdf5::as_dataset(source, *stored_rows, rows_path), held.dtype, WideIntegers::Refuse,
+                          remarks);
   held.rows = std::move(rows.tensor);
   require_sound(held, path);
   result.origin = hdf5::read_string(group, "origin", path).value_or("");

@@ -130,7 +130,7 @@ class Inspector {
         text_ += fmt::format(" as {}", *dataset.dtype);
       if (dataset.origin) text_ += fmt::format(", {}", *dataset.origin);
       std::vector<std::string> remarks;
-      const auto stored = read_tensor(std::move(dataset), WideIntegers::Saturate, remarks);
+      const auto stored = read_tensor(dataset, std::nullopt, WideIntegers::Saturate, remarks);
       if (!held_rows_.contains(path)) content_.add(path, stored.sha256);
       text_ += fmt::format(", {}, hash {}\n", statistics_of(stored.tensor).text(),
                            stored.hash_stated ? "ok" : "not stated");

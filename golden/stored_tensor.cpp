@@ -76,45 +76,70 @@ void narrow_integers(const Dataset& dataset, std::span<const std::byte> raw, Ten
   }
 }
 
-/// The tensor's dtype: what the file says where it says so, else what its elements are.
-DType target_dtype(const Dataset& dataset) {
-  const bool says_bf16 = dataset.dtype == "bfloat16";
-  if (dataset.stored == Stored::Other)
-    throw InputError(
-        fmt::format("{} holds {}, of which no tensor is made", dataset.path, dataset.stored_name()));
-  switch (dataset.stored) {
-    case Stored::Bf16: return DType::BFloat16;
-    case Stored::Float32: return says_bf16 ? DType::BFloat16 : DType::Float64;
-    case Stored::Unsigned: return says_bf16 && dataset.element_size == 2 ? DType::BFloat16 : DType::Int32;
-    case Stored::Signed: return DType::Int32;
-    default: return DType::Float64;
+std::string repair(DType wanted) {
+  switch (wanted) {
+    case DType::BFloat16:
+      return "store the bfloat16 values themselves, as a 2-byte float or as their bits in uint16 "
+             "(golden/python "
+             "has a writer)";
+    case DType::Int32: return "store integers";
+    case DType::Float64: break;
   }
+  return "store float64";
+}
+
+[[noreturn]] void refuse(const Dataset& dataset, std::optional<DType> wanted,
+                         const std::string& detail = "") {
+  if (!wanted) throw StorageError(fmt::format("{}, of which no tensor is made", dataset.stored_name()));
+  throw StorageError(fmt::format("expected {}, found {}{}; {}", row(*wanted).name, dataset.stored_name(),
+                                 detail, repair(*wanted)));
+}
+
+/// bfloat16 out of float32. Throws StorageError at the first element that is none.
+void narrow_floats(const Dataset& dataset, std::span<const std::byte> raw, std::span<Bf16> out,
+                   std::vector<std::string>& remarks) {
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto bits = element<std::uint32_t>(raw, i);
+    if ((bits & 0xffffu) != 0)
+      refuse(dataset, DType::BFloat16,
+             fmt::format(" whose element {} is {:#010x}, which is not a bfloat16 value", i, bits));
+    out[i] = {static_cast<std::uint16_t>(bits >> 16)};
+  }
+  remark_once(remarks, "bfloat16 is stored as float32 with zero low halves");
 }
 
 void convert(const Dataset& dataset, std::span<const std::byte> raw, Tensor& tensor, WideIntegers wide,
              std::vector<std::string>& remarks) {
-  const auto count = static_cast<std::size_t>(tensor.size());
-  if (tensor.dtype() == DType::Int32) {
-    narrow_integers(dataset, raw, tensor, wide, remarks);
-  } else if (tensor.dtype() == DType::BFloat16) {
-    const auto out = tensor.as<Bf16>();
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto bits = element<std::uint32_t>(raw, i);
-      if ((bits & 0xffffu) != 0)
-        throw InputError(fmt::format(
-            "{}: element {} is {:#010x}, a float32 that is not a bfloat16 value as its dtype says",
-            dataset.path, i, bits));
-      out[i] = {static_cast<std::uint16_t>(bits >> 16)};
-    }
-    remark_once(remarks, "bfloat16 is stored as float32 with zero low halves");
-  } else {
-    const auto out = tensor.as<double>();
-    for (std::size_t i = 0; i < count; ++i)
-      out[i] = dataset.stored == Stored::Float32 ? double{element<float>(raw, i)}
-                                                 : half_to_double(element<std::uint16_t>(raw, i));
-    remark_once(remarks,
-                fmt::format("{} is stored as {} and read as float64", dataset.path, dataset.stored_name()));
-  }
+  if (tensor.dtype() == DType::Int32) return narrow_integers(dataset, raw, tensor, wide, remarks);
+  if (tensor.dtype() == DType::BFloat16) return narrow_floats(dataset, raw, tensor.as<Bf16>(), remarks);
+  const auto out = tensor.as<double>();
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = dataset.stored == Stored::Float32 ? double{element<float>(raw, i)}
+                                               : half_to_double(element<std::uint16_t>(raw, i));
+  remark_once(remarks,
+              fmt::format("{} is stored as {} and read as float64", dataset.path, dataset.stored_name()));
+}
+
+/// "int64" of "big-endian int64".
+std::string_view value_type(const Dataset& dataset) {
+  std::string_view name = dataset.stored_name();
+  constexpr std::string_view kPrefix = "big-endian ";
+  if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
+  return name;
+}
+
+/// A writer may have hashed the elements as this machine has them, or as they lie in the file; or the
+/// bfloat16 or int32 bytes rather than the wider ones it stored. `raw` is the first of these, which is
+/// returned unless another one is what the file states.
+std::string matching_hash(const Dataset& dataset, std::span<const std::byte> raw, const Tensor& tensor) {
+  auto plain = sha256_hex(raw);
+  if (!dataset.sha256 || *dataset.sha256 == plain) return plain;
+  auto hash = sha256_hex(tensor.bytes());
+  if (*dataset.sha256 == hash || !dataset.object->big_endian) return hash;
+  std::vector<std::byte> turned(raw.begin(), raw.end());
+  for (std::size_t at = 0; at < turned.size(); at += dataset.element_size)
+    std::ranges::reverse(std::span(turned).subspan(at, dataset.element_size));
+  return sha256_hex(turned);
 }
 
 }  // namespace
@@ -126,29 +151,51 @@ void require_origin(const std::string& origin, const std::string& path) {
         fmt::format("{}: origin '{}' is none of captured, derived, computed, regenerated", path, origin));
 }
 
-StoredTensor read_tensor(Dataset dataset, WideIntegers wide, std::vector<std::string>& remarks) {
-  StoredTensor result{Tensor(target_dtype(dataset), dataset.shape), dataset.path, dataset.origin.value_or(""),
-                      "", dataset.sha256.has_value()};
-  Tensor& tensor = result.tensor;
-  const auto dtype_name = row(tensor.dtype()).name;
-  if (dataset.dtype && *dataset.dtype != dtype_name && *dataset.dtype != dataset.stored_name())
+DType dtype_of(const Dataset& dataset, std::optional<DType> wanted) {
+  const bool as_bf16 = wanted == DType::BFloat16 || dataset.dtype == "bfloat16";
+  switch (dataset.stored) {
+    case Stored::Bf16: return DType::BFloat16;
+    case Stored::Float64: return DType::Float64;
+    case Stored::Float32:
+      if (as_bf16) return DType::BFloat16;
+      break;
+    case Stored::Unsigned:
+      if (as_bf16 && dataset.element_size == 2) return DType::BFloat16;
+      [[fallthrough]];
+    case Stored::Signed:
+      // int32 is a dtype of its own: a wrong one, but no other storage.
+      if (!wanted || wanted == DType::Int32 || value_type(dataset) == "int32") return DType::Int32;
+      refuse(dataset, wanted);
+    case Stored::Float16: break;
+    case Stored::Other: refuse(dataset, wanted);
+  }
+  if (wanted && wanted != DType::Float64) refuse(dataset, wanted);
+  return DType::Float64;
+}
+
+StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,
+                         std::vector<std::string>& remarks) {
+  const auto dtype = dtype_of(dataset, wanted);
+  const auto dtype_name = row(dtype).name;
+  if (dataset.dtype && *dataset.dtype != dtype_name && *dataset.dtype != value_type(dataset))
     throw InputError(fmt::format("{}: its dtype attribute says '{}', its elements are {}", dataset.path,
                                  *dataset.dtype, dataset.stored_name()));
+  StoredTensor result{Tensor(dtype, dataset.shape), dataset.path, dataset.origin.value_or(""), "",
+                      dataset.sha256.has_value()};
+  Tensor& tensor = result.tensor;
   require_origin(result.origin, dataset.path);
 
   const bool as_is = dataset.stored_name() == dtype_name ||
                      (tensor.dtype() == DType::BFloat16 && dataset.stored == Stored::Unsigned);
   if (as_is) {
     read_raw(dataset, tensor.bytes());
-    result.sha256 = sha256_hex(tensor.bytes());
+    result.sha256 = matching_hash(dataset, tensor.bytes(), tensor);
     if (dataset.stored == Stored::Unsigned) remark_once(remarks, "bfloat16 is stored as uint16");
   } else {
     std::vector<std::byte> raw(static_cast<std::size_t>(tensor.size()) * dataset.element_size);
     read_raw(dataset, raw);
-    result.sha256 = sha256_hex(raw);
     convert(dataset, raw, tensor, wide, remarks);
-    // A writer may have hashed the bfloat16 or int32 bytes rather than the wider ones it stored.
-    if (dataset.sha256 && *dataset.sha256 != result.sha256) result.sha256 = sha256_hex(tensor.bytes());
+    result.sha256 = matching_hash(dataset, raw, tensor);
   }
   if (dataset.sha256 && *dataset.sha256 != result.sha256)
     throw InputError(

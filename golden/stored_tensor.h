@@ -2,10 +2,12 @@
 // width.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "golden/stored_dataset.h"
+#include "harness/contract/error.h"
 #include "harness/contract/tensor.h"
 
 namespace assay {
@@ -26,9 +28,20 @@ void require_origin(const std::string& origin, const std::string& path);
 /// int32, to be judged.
 enum class WideIntegers { Refuse, Saturate };
 
-/// Reads the dataset. bfloat16 may be a 2-byte float, or uint16 or float32 (low halves zero) with
-/// dtype="bfloat16"; integers of any width become int32; other floats become float64, exactly. Appends to
-/// `remarks` what was unusual. Throws InputError when attributes contradict the data, the hash above all.
-StoredTensor read_tensor(hdf5::Dataset dataset, WideIntegers wide, std::vector<std::string>& remarks);
+/// The elements are of a type that the field may not have: what is there, and how to store it instead.
+/// Without the dataset's path.
+struct StorageError : InputError {
+  using InputError::InputError;
+};
+
+/// Reads the dataset as `wanted`, or as the dtype of the contract nearest to what is stored. bfloat16 may be
+/// a 2-byte float, or uint16, or float32 whose low halves are zero; integers of any width and byte order
+/// become int32. Appends to `remarks` what was unusual. Throws StorageError where elements cannot be `wanted`
+/// nor are another dtype of the contract, InputError when attributes contradict the data, the hash above all.
+StoredTensor read_tensor(const hdf5::Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,
+                         std::vector<std::string>& remarks);
+
+/// Throws StorageError where read_tensor would, as far as the type alone tells. Reads nothing.
+DType dtype_of(const hdf5::Dataset& dataset, std::optional<DType> wanted);
 
 }  // namespace assay

@@ -10,8 +10,15 @@
 #include "harness/contract/field_set.h"
 #include "harness/contract/held_field.h"
 #include "harness/contract/precision_contract.h"
+#include "harness/contract/verdict.h"
 
 namespace assay {
+
+/// A field that a file has in a form in which it is not read: its verdict, and what was expected and found.
+struct Misstored {
+  Verdict verdict = Verdict::WrongDtype;
+  std::string sentence;
+};
 
 /// Results of one run of one implementation, with its provenance. What dumps and goldens store beside a
 /// Problem.
@@ -26,15 +33,21 @@ struct Candidate {
   std::string compute_capability;                 // "9.0"; empty without a GPU
   std::map<std::string, std::string> provenance;  // versions, determinism flags, revision, command line
   FieldSet fields;
-  std::vector<HeldField> held;  // fields too large to store; none of them is in `fields`
-  FieldSet oracle;              // float64 results of the same problem, where the file has them
+  std::vector<HeldField> held;           // fields too large to store; none of them is in `fields`
+  std::map<Field, Misstored> misstored;  // none of them is in `fields`
+  FieldSet oracle;                       // float64 results of the same problem, where the file has them
   std::vector<std::string>
       remarks;  // what the reader must tell: "no hashes", "float32 with zero low halves", ...
 
-  /// What is held of a field, or null.
+  /// What is held of a field by hashes, or null.
   const HeldField* held_field(Field field) const {
     const auto found = std::ranges::find(held, field, &HeldField::field);
     return found == held.end() ? nullptr : &*found;
+  }
+
+  /// Whether it has a field: its elements, their hashes, or a form that is not read.
+  bool holds(Field field) const {
+    return fields.has(field) || misstored.contains(field) || held_field(field) != nullptr;
   }
 
   bool from_hopper() const { return compute_capability.starts_with("9."); }

@@ -4,12 +4,22 @@
 
 namespace assay {
 
-Intake::Intake(const Problem& problem, const FieldSet& fields) : sizes_(problem.sizes()), fields_(fields) {
-  upstream.fields = &fields;
+Intake::Intake(const Problem& problem, const Candidate& candidate)
+    : sizes_(problem.sizes()), candidate_(candidate) {
+  upstream.fields = &candidate.fields;
 }
 
 void Intake::check(Field field, FieldResult& result) {
-  const Tensor& tensor = fields_.at(field);
+  if (const auto misstored = candidate_.misstored.find(field); misstored != candidate_.misstored.end()) {
+    result.verdict = misstored->second.verdict;
+    result.notes.push_back(misstored->second.sentence);
+    return;
+  }
+  if (!candidate_.fields.has(field)) {
+    if (candidate_.held_field(field) != nullptr) result.verdict = Verdict::Unsupported;  // a remark names it
+    return;
+  }
+  const Tensor& tensor = candidate_.fields.at(field);
   const auto wrong = unusable(field, tensor, sizes_);
   upstream.usable[static_cast<std::size_t>(field)] = !wrong;
   if (!wrong) return;

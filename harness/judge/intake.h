@@ -1,6 +1,7 @@
 // Shape, dtype and index range of a candidate's fields: judged before values.
 #pragma once
 
+#include "harness/contract/candidate.h"
 #include "harness/contract/reference.h"
 #include "harness/contract/report.h"
 
@@ -9,14 +10,16 @@ namespace assay {
 /// Fills `usable` field by field; what is wrong becomes the field's verdict.
 class Intake {
  public:
-  Intake(const Problem& problem, const FieldSet& fields);
+  /// Both must outlive this.
+  Intake(const Problem& problem, const Candidate& candidate);
+  /// Leaves the result of a field that is absent alone.
   void check(Field field, FieldResult& result);
 
   Upstream upstream;
 
  private:
   Sizes sizes_;
-  const FieldSet& fields_;
+  const Candidate& candidate_;
 };
 
 }  // namespace assay

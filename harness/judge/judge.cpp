@@ -23,8 +23,7 @@ namespace {
 /// Whether the candidate holds any field that descends from another.
 bool holds_any_after(const Candidate& candidate, Field earlier) {
   return std::ranges::any_of(kFields, [&](const FieldRow& field) {
-    return descends_from(field.id, earlier) &&
-           (candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr);
+    return descends_from(field.id, earlier) && candidate.holds(field.id);
   });
 }
 
@@ -76,7 +75,7 @@ void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::v
   std::vector<std::string_view> without_gradient, by_hashes;
   for (const FieldRow& field : kFields) {
     if (candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
-    if (find_step(field.id) != nullptr && candidate.fields.has(field.id) &&
+    if (find_step(field.id) != nullptr && candidate.holds(field.id) &&
         !judged[static_cast<std::size_t>(field.id)])
       without_gradient.push_back(field.name);
   }
@@ -97,7 +96,7 @@ class Judge {
         options_(options),
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
         accumulators_(options.accumulators.value_or(candidate.accumulators)),
-        intake_(problem, candidate.fields),
+        intake_(problem, candidate),
         judged_(judged_fields(problem, candidate)) {
     contract_.ties = candidate.ties;
     accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
@@ -155,11 +154,7 @@ class Judge {
   void intake(Field field) {
     FieldResult result;
     result.field = field;
-    if (candidate_.fields.has(field)) {
-      intake_.check(field, result);
-    } else if (candidate_.held_field(field) != nullptr) {
-      result.verdict = Verdict::Unsupported;  // hashes are not compared yet: a remark names them
-    }
+    intake_.check(field, result);
     case_.fields.push_back(std::move(result));
   }
 
