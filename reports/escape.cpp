@@ -2,13 +2,15 @@
 
 #include <cstdint>
 
+#include "harness/contract/printable.h"
+
 namespace assay {
 namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";
 
-/// Bytes of the well-formed UTF-8 sequence at the start of `text` whose character XML 1.0 allows; 0 where
-/// there is none.
+/// Bytes of the well-formed UTF-8 sequence at the start of `text` whose character XML 1.0 allows and which
+/// does not turn the text beside it; 0 where there is none.
 std::size_t valid_sequence(std::string_view text) {
   const auto byte = [&](std::size_t i) {
     return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i]));
@@ -24,9 +26,9 @@ std::size_t valid_sequence(std::string_view text) {
   }
   constexpr std::uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};  // anything less is an overlong form
   const bool surrogate = code >= 0xd800 && code <= 0xdfff;
-  return code < kSmallest[length] || code > 0x10ffff || surrogate || code == 0xfffe || code == 0xffff
-             ? 0
-             : length;
+  const bool forbidden =
+      code > 0x10ffff || surrogate || code == 0xfffe || code == 0xffff || steers_text(code);
+  return code < kSmallest[length] || forbidden ? 0 : length;
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ TEST_SUITE("junit") {
     const std::string xml = render_junit(sample::hostile_report());
     CHECK_FALSE(contains(xml, "<script"));
     CHECK_FALSE(contains(xml, "<!--"));
-    CHECK(xml.find('\x1b') == std::string::npos);
+    for (const char* raw : {"\x1b", "\xc2\x9b", "\xe2\x80\xae"}) CHECK(xml.find(raw) == std::string::npos);
     CHECK(contains(xml, "&lt;/script&gt;"));
   }
 }

@@ -253,7 +253,8 @@ Report many_cases(int count) {
 Report hostile_report() {
   Report r = report();
   const std::string hostile =
-      "</script><script>alert(1)</script><!-- \"quoted\" 'single' & ]]> \x1b[31m \xff end";
+      "</script><script>alert(1)</script><!-- \"quoted\" 'single' & ]]> \x1b[31m \xc2\x9b"
+      "2J \xe2\x80\xae \xff end";
   r.title = hostile;
   r.command = hostile;
   r.environment.emplace_back(hostile, hostile);

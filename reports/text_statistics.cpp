@@ -52,7 +52,7 @@ std::string statistics_text(const Judgement& judgement, std::string_view way, co
                    "    ", width);
   }
   if (options.verbose) {
-    out += wrapped(statistics_line(statistics), fmt::format("    {}: ", way), width);
+    out += wrapped(printable(statistics_line(statistics)), fmt::format("    {}: ", way), width);
     if (!statistics.ulp_histogram.empty())
       out += wrapped(histogram_text(statistics), "      ulps from the rounded reference: ", width);
   }

@@ -270,6 +270,10 @@ TEST_SUITE("text") {
 
   TEST_CASE("nothing compared is said in words, and control characters never reach the terminal") {
     CHECK(contains(render_text(Report{}), "- NOTHING COMPARED  0 cases"));
-    CHECK(render_text(sample::hostile_report()).find('\x1b') == std::string::npos);
+    TextOptions everything;
+    everything.verbose = true;
+    const std::string text = render_text(sample::hostile_report(), everything);
+    for (const char* raw : {"\x1b", "\xc2\x9b", "\xe2\x80\xae", "\xff"}) CHECK_FALSE(contains(text, raw));
+    CHECK(contains(text, "\\x1b[31m"));
   }
 }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "harness/contract/digits.h"
+#include "harness/contract/printable.h"
 #include "harness/contract/report.h"
 
 namespace assay {
@@ -107,8 +108,5 @@ Totals totals(const Report& report);
 
 /// "3 cases: 2 passed, 1 FAILED"
 std::string case_counts_text(const Report& report);
-
-/// Text for a terminal: control characters become '?', so that no name can move the cursor.
-std::string printable(std::string_view text);
 
 }  // namespace assay

@@ -19,6 +19,7 @@
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
+#include "harness/contract/printable.h"
 #include "harness/judge/judge.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
@@ -145,12 +146,12 @@ ExitCode list(const std::string& directory) {
   for (const auto& path : paths) {
     try {
       const GoldenFile file = load_file(path);
-      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", path.string(), file.candidate.kind,
-                 file.candidate.producer, file.candidate.contract, file.candidate.device,
+      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", printable(path.string()),
+                 file.candidate.kind, file.candidate.producer, file.candidate.contract, file.candidate.device,
                  file.problem.sizes().tokens);
     } catch (const InputError& problem) {
       broken = true;
-      fmt::print("{:<52} {}\n", path.string(), problem.what());
+      fmt::print("{:<52} {}\n", printable(path.string()), problem.what());
     }
   }
   if (broken) return ExitCode::CouldNotJudge;

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "harness/cli/environment.h"
+#include "harness/contract/printable.h"
 
 namespace assay::cli {
 namespace {
@@ -95,7 +96,7 @@ void LiveReport::interrupted(int signal) {
     print(text_.tail(report_));
     print(report_names(options_));
   } catch (const std::exception& error) {
-    say(fmt::format("assay: {}\n", error.what()));
+    say(fmt::format("assay: {}\n", printable(error.what(), true)));
   }
   std::fflush(stdout);
   if (crashed && runs_pipeline_) ::_exit(static_cast<int>(ExitCode::Failed));

@@ -13,6 +13,7 @@
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 #include "harness/contract/upstream.h"
 #include "harness/judge/judge.h"
 #include "harness/judge/shrink.h"
@@ -67,7 +68,7 @@ class Minimizer {
     const CaseResult whole_case = judge(source_.problem, source_.candidate, judge_);
     wanted_ = symptom(whole_case);
     if (!wanted_.field) {
-      fmt::print("nothing to minimise: {}\n", whole_case.headline);
+      fmt::print("nothing to minimise: {}\n", printable(whole_case.headline));
       return exit_code(whole_case.verdict);
     }
     route();
@@ -216,7 +217,7 @@ class Minimizer {
     if (!options_.source.contract.empty()) flags += fmt::format(" --contract {}", options_.source.contract);
     if (!options_.source.accumulator.empty())
       flags += fmt::format(" --accumulator '{}'", options_.source.accumulator);
-    fmt::print("{}\n\n", again.headline);
+    fmt::print("{}\n\n", printable(again.headline));
     fmt::print("before   {}\nafter    {}\nnumbers  {}\ntried    {} parts\nstayed   {}\nwritten  {}\n",
                sizes_text(start), sizes_text(part), renumbered(part), tried_, stayed(start, part),
                options_.out);

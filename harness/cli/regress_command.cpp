@@ -8,6 +8,7 @@
 #include "harness/cli/problems.h"
 #include "harness/cli/saved_report.h"
 #include "harness/contract/error.h"
+#include "harness/contract/printable.h"
 #include "harness/host/atomic_file.h"
 #include "harness/judge/judge.h"
 #include "harness/judge/regress.h"
@@ -102,7 +103,7 @@ void add_regress(CLI::App& app, Program& program) {
         fmt::print("{}", to_json(findings));
       else
         for (const auto& finding : findings)
-          fmt::print("{:<10}  {}\n", name(finding.severity), finding.sentence);
+          fmt::print("{:<10}  {}\n", name(finding.severity), printable(finding.sentence));
       if (!options->json.empty() && options->json != "-")
         write_file_atomically(options->json, to_json(findings));
       return exit_code(worst(findings));

@@ -29,12 +29,12 @@ CodePoint front(std::string_view text) {
   return overlong || surrogate || value > 0x10ffff ? CodePoint{} : CodePoint{value, bytes};
 }
 
-bool steers(std::uint32_t value) {
-  return value < 0x20 || (value >= 0x7f && value <= 0x9f) || value == 0x200e || value == 0x200f ||
-         (value >= 0x2028 && value <= 0x202e) || (value >= 0x2066 && value <= 0x2069);
-}
-
 }  // namespace
+
+bool steers_text(char32_t value) {
+  return value < 0x20 || (value >= 0x7f && value <= 0x9f) || value == 0x061c || value == 0x200e ||
+         value == 0x200f || (value >= 0x2028 && value <= 0x202e) || (value >= 0x2066 && value <= 0x2069);
+}
 
 std::string printable(std::string_view text, bool lines) {
   std::string out;
@@ -42,7 +42,7 @@ std::string printable(std::string_view text, bool lines) {
   while (!text.empty()) {
     const auto [value, bytes] = front(text);
     const std::size_t taken = bytes == 0 ? 1 : bytes;
-    if (bytes == 0 || (steers(value) && !(lines && value == '\n'))) {
+    if (bytes == 0 || (steers_text(value) && !(lines && value == '\n'))) {
       for (std::size_t i = 0; i < taken; ++i)
         out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
     } else {

@@ -10,4 +10,7 @@ namespace assay {
 /// writing as \xNN. `lines`: line feeds stay.
 std::string printable(std::string_view text, bool lines = false);
 
+/// Whether a character steers a terminal, or turns the direction in which others are read.
+bool steers_text(char32_t character);
+
 }  // namespace assay

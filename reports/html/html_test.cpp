@@ -174,6 +174,10 @@ TEST_SUITE("html") {
     CHECK_FALSE(contains(html, "<!--"));
     CHECK(html.find('\x1b') == std::string::npos);
     CHECK(html.find('\xff') == std::string::npos);
+    // In markup; the data block keeps what it was given, as JSON.
+    const std::string markup = html.substr(0, html.find("application/json"));
+    CHECK_FALSE(contains(markup, "\xc2\x9b"));
+    CHECK_FALSE(contains(markup, "\xe2\x80\xae"));
     CHECK(contains(html, "&lt;/script&gt;&lt;script&gt;alert(1)"));
     Report markers = sample::report();
     markers.title = "{{data}} {{style}}";
