@@ -1,27 +1,32 @@
-// assay explain against the judge: for sampled elements of every field the derivation has the judge's
-// interval, verdict and bits, its sums end in the predicted value, and its bound adds up.
-#include <doctest/doctest.h>
+// Derivations against the reference that judges: for sampled elements of every field they have its interval,
+// verdict and bits, their sums end in the predicted value, and their bounds add up.
+#include "reference_cpu/explain/explain.h"
 
 #include <cmath>
 #include <limits>
 
-#include "harness/cli/pipelines.h"
-#include "harness/cli/problems.h"
+#include <doctest/doctest.h>
+
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/upstream.h"
-#include "reference_cpu/explain/explain.h"
+#include "reference_cpu/product/test_products.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 
 using namespace assay;
-using namespace assay::cli;
 
 namespace {
 
 constexpr Field kRounded[] = {Field::router_logits, Field::topk_weights, Field::first_gemm,
                               Field::intermediate,  Field::second_gemm,  Field::hidden_states_unpermute,
                               Field::hidden_states};
+
+/// Nothing a power of two.
+const MoeConfig kOdd{72, 40, 7, 3, true};
+const MoeConfig kNotRenormalised{72, 40, 7, 3, false};
+
+Problem odd() { return random_layer(Data::Gaussian, kOdd, 13, 12); }
 
 Accumulators all(const char* text) {
   const auto one = parse_accumulator(text);
@@ -32,7 +37,6 @@ Accumulators all(const char* text) {
 std::map<std::string, std::int64_t> place_of(Field field, const Sizes& sizes, std::int64_t index) {
   const Shape shape = expected_shape(field, sizes);
   std::map<std::string, std::int64_t> at;
-  const auto& dims = row(field).shape;
   if (shape.size() > 1) at[std::string(axis_name(field, 1))] = index % shape[1];
   at[std::string(axis_name(field, 0))] = shape.size() > 1 ? index / shape[1] : index;
   return at;
@@ -44,8 +48,8 @@ double half_width(const Interval& x) { return std::max(x.high - x.ref, x.ref - x
 
 TEST_SUITE("explain") {
   TEST_CASE("interval, bits and verdict are the judge's, in every field, mode and contract") {
-    for (const char* fixture : {"odd", "no_renormalisation"}) {
-      const Problem problem = load_fixture(fixture);
+    for (const MoeConfig& config : {kOdd, kNotRenormalised}) {
+      const Problem problem = random_layer(Data::Gaussian, config, 13, 12);
       for (const auto contract_name : kKernelContracts) {
         const auto& contract = find_contract(contract_name);
         const auto accumulators = all("hopper");
@@ -59,7 +63,7 @@ TEST_SUITE("explain") {
             const auto predicted = reference->predicted(field, mode, all_rows(field, problem.sizes()));
             const std::int64_t size = candidate.fields.at(field).size();
             for (const std::int64_t index : {size / 3, size - 1}) {
-              CAPTURE(fixture);
+              CAPTURE(config.norm_topk_prob);
               CAPTURE(contract_name);
               CAPTURE(name(field));
               CAPTURE(index);
@@ -99,7 +103,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("an order that was only assumed narrows no interval, here as in a verification") {
-    const Problem problem = load_fixture("odd");
+    const Problem problem = odd();
     const auto& contract = find_contract("hf");
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto upstream = usable_upstream(problem, candidate.fields);
@@ -119,7 +123,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("partial sums agree with the vector kernels for every accumulator and length of K") {
-    const Problem problem = load_fixture("wide");
+    const Problem problem = random_layer(Data::HeavyTail, kOdd, 16, 22);
     const auto& contract = find_contract("hf");
     for (const char* accumulator :
          {"fp32_sequential", "fp32_pairwise", "hopper", "hopper_split(32, 40)", "hopper_split(16, 16, 8)"}) {
@@ -160,7 +164,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("all terms add up to the reference, and the largest come first") {
-    const Problem problem = load_fixture("odd");
+    const Problem problem = odd();
     const auto& contract = find_contract("hf");
     const Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto d = explain(problem, candidate, contract, all("hopper"), true,
@@ -182,7 +186,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("a wrong bit is rejected, a legal neighbour that was not predicted is suspect") {
-    const Problem problem = load_fixture("odd");
+    const Problem problem = odd();
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const auto intervals =
@@ -218,7 +222,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("the ranking names the border of the selection, and a wrong choice is rejected") {
-    const Problem problem = load_fixture("odd");
+    const Problem problem = odd();
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     const Question question{
@@ -242,7 +246,7 @@ TEST_SUITE("explain") {
   }
 
   TEST_CASE("a field that is missing, or no forward field, is said") {
-    const Problem problem = load_fixture("odd");
+    const Problem problem = odd();
     const auto& contract = find_contract("hf");
     Candidate candidate = predict_forward(problem, contract, all("hopper"));
     candidate.fields.erase(Field::intermediate);
