@@ -40,9 +40,6 @@ const Accumulators& accumulators_for(const Layer& layer) {
   return std::is_same_v<A, Bounded> ? layer.declared : layer.accumulators;
 }
 
-/// Where the contract rounds a field when it is stored.
-Store store_of(Field field, const PrecisionContract& contract);
-
 /// Rounds every value as the contract stores the field, planted faults of storing included.
 template <class A>
 void store_field(Field field, const Layer& layer, Values<A>& values);

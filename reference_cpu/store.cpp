@@ -4,23 +4,6 @@
 
 namespace assay {
 
-Store store_of(Field field, const PrecisionContract& contract) {
-  switch (field) {
-    case Field::router_logits: return contract.logits;
-    case Field::topk_weights: return contract.weights;
-    case Field::first_gemm: return contract.first_gemm;
-    case Field::intermediate: return contract.intermediate;
-    case Field::second_gemm:
-    case Field::hidden_states_unpermute: return contract.second_gemm;
-    case Field::hidden_states: return contract.output;
-    case Field::d_router_logits: return contract.d_logits;
-    case Field::d_gate_up_proj:
-    case Field::d_down_proj:
-    case Field::d_gate: return contract.weight_gradients;
-    default: return row(field).group == Group::Backward ? contract.gradients : Store::Bf16;
-  }
-}
-
 namespace {
 
 /// Rows of experts where the field has them; one group otherwise.

@@ -155,7 +155,7 @@ CaseResult failing_case() {
              {11, {3, 64}, {5, 90}, 0.25, 0.0078125, false, 0.000244140625, RoutingTier::Failed}};
   for (FieldResult& f : c.fields) {
     f.origin = "computed";
-    switch (f.field) {
+    switch (f.field) {  // a sample of what a report can say, each of another field
       case Field::first_gemm:
         f = FieldResult{};
         f.field = Field::first_gemm;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "harness/contract/field.h"
+#include "harness/contract/precision_contract.h"
 #include "harness/contract/product_id.h"
 
 namespace assay {
@@ -66,36 +67,39 @@ enum class StepKind {
 
 inline constexpr std::size_t kMostReads = 4;
 
+using Rounds = PrecisionContract;
+
 /// How one field is computed. Fields of routing are read as indices.
 struct StepRow {
   Field made;
   StepKind kind;
+  Store Rounds::* stored;  // the contract's word on how the value is kept; null for integers
   std::array<std::optional<Field>, kMostReads> reads;
 };
 
 // clang-format off
 inline constexpr StepRow kSteps[] = {
-  {Field::router_logits,            StepKind::Product,      {Field::input_hidden_states, Field::gate}},
-  {Field::selected_experts,         StepKind::Selection,    {Field::router_logits}},
-  {Field::topk_weights,             StepKind::Weights,      {Field::router_logits, Field::selected_experts}},
-  {Field::token_counts_by_expert,   StepKind::Counts,       {Field::selected_experts}},
-  {Field::gather_indices,           StepKind::Order,        {Field::selected_experts}},
-  {Field::first_gemm,               StepKind::Product,      {Field::input_hidden_states, Field::gate_up_proj, Field::gather_indices}},
-  {Field::intermediate,             StepKind::Swiglu,       {Field::first_gemm}},
-  {Field::second_gemm,              StepKind::Product,      {Field::intermediate, Field::down_proj, Field::token_counts_by_expert}},
-  {Field::hidden_states_unpermute,  StepKind::Unpermute,    {Field::second_gemm, Field::gather_indices}},
-  {Field::hidden_states,            StepKind::Merge,        {Field::hidden_states_unpermute, Field::topk_weights, Field::selected_experts}},
-  {Field::d_second_gemm,            StepKind::WeightedRows, {Field::d_hidden_states, Field::topk_weights, Field::gather_indices}},
-  {Field::d_topk_weights,           StepKind::RowDots,      {Field::d_hidden_states, Field::hidden_states_unpermute}},
-  {Field::d_intermediate,           StepKind::Product,      {Field::d_second_gemm, Field::down_proj, Field::token_counts_by_expert}},
-  {Field::d_down_proj,              StepKind::Product,      {Field::d_second_gemm, Field::intermediate, Field::token_counts_by_expert}},
-  {Field::d_first_gemm,             StepKind::SwigluGrad,   {Field::d_intermediate, Field::first_gemm}},
-  {Field::d_permuted_hidden_states, StepKind::Product,      {Field::d_first_gemm, Field::gate_up_proj, Field::token_counts_by_expert}},
-  {Field::d_gate_up_proj,           StepKind::Product,      {Field::d_first_gemm, Field::input_hidden_states, Field::gather_indices}},
-  {Field::d_router_logits,          StepKind::SoftmaxGrad,  {Field::d_topk_weights, Field::router_logits, Field::selected_experts}},
-  {Field::d_gate,                   StepKind::Product,      {Field::d_router_logits, Field::input_hidden_states}},
-  {Field::d_experts_hidden_states,  StepKind::Combine,      {Field::d_permuted_hidden_states, Field::gather_indices}},
-  {Field::d_input_hidden_states,    StepKind::AddRouter,    {Field::d_experts_hidden_states, Field::d_router_logits, Field::gate}},
+  {Field::router_logits,            StepKind::Product,      &Rounds::logits,           {Field::input_hidden_states, Field::gate}},
+  {Field::selected_experts,         StepKind::Selection,    nullptr,                   {Field::router_logits}},
+  {Field::topk_weights,             StepKind::Weights,      &Rounds::weights,          {Field::router_logits, Field::selected_experts}},
+  {Field::token_counts_by_expert,   StepKind::Counts,       nullptr,                   {Field::selected_experts}},
+  {Field::gather_indices,           StepKind::Order,        nullptr,                   {Field::selected_experts}},
+  {Field::first_gemm,               StepKind::Product,      &Rounds::first_gemm,       {Field::input_hidden_states, Field::gate_up_proj, Field::gather_indices}},
+  {Field::intermediate,             StepKind::Swiglu,       &Rounds::intermediate,     {Field::first_gemm}},
+  {Field::second_gemm,              StepKind::Product,      &Rounds::second_gemm,      {Field::intermediate, Field::down_proj, Field::token_counts_by_expert}},
+  {Field::hidden_states_unpermute,  StepKind::Unpermute,    &Rounds::second_gemm,      {Field::second_gemm, Field::gather_indices}},
+  {Field::hidden_states,            StepKind::Merge,        &Rounds::output,           {Field::hidden_states_unpermute, Field::topk_weights, Field::selected_experts}},
+  {Field::d_second_gemm,            StepKind::WeightedRows, &Rounds::gradients,        {Field::d_hidden_states, Field::topk_weights, Field::gather_indices}},
+  {Field::d_topk_weights,           StepKind::RowDots,      &Rounds::gradients,        {Field::d_hidden_states, Field::hidden_states_unpermute}},
+  {Field::d_intermediate,           StepKind::Product,      &Rounds::gradients,        {Field::d_second_gemm, Field::down_proj, Field::token_counts_by_expert}},
+  {Field::d_down_proj,              StepKind::Product,      &Rounds::weight_gradients, {Field::d_second_gemm, Field::intermediate, Field::token_counts_by_expert}},
+  {Field::d_first_gemm,             StepKind::SwigluGrad,   &Rounds::gradients,        {Field::d_intermediate, Field::first_gemm}},
+  {Field::d_permuted_hidden_states, StepKind::Product,      &Rounds::gradients,        {Field::d_first_gemm, Field::gate_up_proj, Field::token_counts_by_expert}},
+  {Field::d_gate_up_proj,           StepKind::Product,      &Rounds::weight_gradients, {Field::d_first_gemm, Field::input_hidden_states, Field::gather_indices}},
+  {Field::d_router_logits,          StepKind::SoftmaxGrad,  &Rounds::d_logits,         {Field::d_topk_weights, Field::router_logits, Field::selected_experts}},
+  {Field::d_gate,                   StepKind::Product,      &Rounds::weight_gradients, {Field::d_router_logits, Field::input_hidden_states}},
+  {Field::d_experts_hidden_states,  StepKind::Combine,      &Rounds::gradients,        {Field::d_permuted_hidden_states, Field::gather_indices}},
+  {Field::d_input_hidden_states,    StepKind::AddRouter,    &Rounds::gradients,        {Field::d_experts_hidden_states, Field::d_router_logits, Field::gate}},
 };
 // clang-format on
 
@@ -110,6 +114,12 @@ constexpr const StepRow* find_step(Field made) {
   for (const StepRow& step : kSteps)
     if (step.made == made) return &step;
   return nullptr;
+}
+
+/// How the contract keeps a field: what is given is bf16.
+constexpr Store store_of(Field field, const PrecisionContract& contract) {
+  const StepRow* step = find_step(field);
+  return step == nullptr || step->stored == nullptr ? Store::Bf16 : contract.*step->stored;
 }
 
 /// Every computed field after all that it reads, ties in the table's order. Those left out hang on a cycle.
@@ -173,6 +183,8 @@ std::span<const Field> readers_of(Field field);
 constexpr bool graph_is_whole() {
   for (const FieldRow& field : kFields)
     if (given(field.id) == (find_step(field.id) != nullptr)) return false;
+  for (const StepRow& step : kSteps)
+    if ((row(step.made).dtype == DType::Int32) != (step.stored == nullptr)) return false;
   for (std::size_t i = 0; i < kProductCount; ++i) {
     const ProductRow& product = kProducts[i];
     if (product.id != static_cast<ProductId>(i)) return false;
@@ -188,8 +200,8 @@ constexpr bool graph_is_whole() {
   return true;
 }
 static_assert(graph_is_whole(),
-              "every computed field has one step, row i of kProducts describes product i, and "
-              "steps read their products' operands");
+              "every computed field has one step and what is no integer a rounding, row i of kProducts "
+              "describes product i, and steps read their products' operands");
 
 std::optional<ProductId> find_product(std::string_view name);
 

@@ -63,6 +63,22 @@ TEST_SUITE("layer") {
       }
   }
 
+  TEST_CASE("a contract's member says how a computed field is kept; what is given is bf16") {
+    for (const FieldRow& field : kFields) {
+      CAPTURE(field.name);
+      const bool rounded = given(field.id) || field.dtype == DType::Int32;
+      CHECK(store_of(field.id, find_contract("hf")) == Store::Bf16);
+      CHECK(store_of(field.id, find_contract("fp64")) == (rounded ? Store::Bf16 : Store::Unrounded));
+      CHECK((store_of(field.id, find_contract("fused_fp32")) == Store::Unrounded) ==
+            (field.id == Field::first_gemm));
+    }
+    PrecisionContract main_gradients = find_contract("hf");
+    main_gradients.weight_gradients = Store::Unrounded;
+    for (const FieldRow& field : kFields)
+      CHECK((store_of(field.id, main_gradients) == Store::Unrounded) ==
+            ((field.rows == RowsAre::ExpertMatrix && !given(field.id)) || field.id == Field::d_gate));
+  }
+
   TEST_CASE("readers are the other end of reads") {
     CHECK(list(readers_of(Field::intermediate)) == std::vector{Field::second_gemm, Field::d_down_proj});
     CHECK(list(readers_of(Field::hidden_states)).empty());

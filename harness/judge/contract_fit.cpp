@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <map>
-#include <span>
 #include <tuple>
 
 #include <fmt/format.h>
 
 #include "harness/contract/chance_of_signs.h"
+#include "harness/contract/layer.h"
 
 namespace assay {
 namespace {
@@ -24,10 +25,6 @@ struct RoundingPoint {
   Field told_by;
 };
 
-constexpr Field kPath[] = {Field::router_logits, Field::topk_weights, Field::first_gemm,
-                           Field::intermediate,  Field::second_gemm,  Field::hidden_states_unpermute,
-                           Field::hidden_states};
-
 constexpr RoundingPoint kPoints[] = {
     {"what the softmax reads of router_logits", &PrecisionContract::logits, Field::topk_weights},
     {"what SwiGLU reads of first_gemm", &PrecisionContract::first_gemm, Field::intermediate},
@@ -36,20 +33,6 @@ constexpr RoundingPoint kPoints[] = {
     {"what the merge reads of second_gemm", &PrecisionContract::second_gemm, Field::hidden_states},
     {"what the merge reads of topk_weights", &PrecisionContract::weights, Field::hidden_states},
     {"weight times value", &PrecisionContract::weighted, Field::hidden_states},
-};
-
-/// Fields that a contract without rounding does not read from memory.
-struct Kept {
-  Field field;
-  Store PrecisionContract::* member;
-};
-constexpr Kept kKept[] = {
-    {Field::router_logits, &PrecisionContract::logits},
-    {Field::topk_weights, &PrecisionContract::weights},
-    {Field::first_gemm, &PrecisionContract::first_gemm},
-    {Field::intermediate, &PrecisionContract::intermediate},
-    {Field::second_gemm, &PrecisionContract::second_gemm},
-    {Field::hidden_states_unpermute, &PrecisionContract::second_gemm},
 };
 
 /// Elements that one prediction has right and another has not.
@@ -98,9 +81,10 @@ class Fit {
     for (const auto& named : kContracts) {
       if (named.unit_roundoff != kFp32UnitRoundoff || &named == fit.closest) continue;
       Balance all;
-      for (const Field field :
-           {Field::topk_weights, Field::intermediate, Field::second_gemm, Field::hidden_states})
-        if (upstream_.has(field)) all += balance(right(field, named), right(field, *fit.closest));
+      for (const Field field : kEvaluationOrder)
+        if (std::ranges::find(kPoints, field, &RoundingPoint::told_by) != std::end(kPoints) &&
+            upstream_.has(field))
+          all += balance(right(field, named), right(field, *fit.closest));
       if (all.beyond_chance()) fit.closest = &named;
     }
     fit.fitted = *fit.closest;
@@ -141,10 +125,12 @@ class Fit {
                                                                                   : kContracts.front();
   }
 
-  /// The first materialised field at or after the one that tells.
+  /// The field that tells, or the first materialised one that descends from it.
   std::optional<Field> telling(Field field) const {
-    for (const Field later : kPath)
-      if (later >= field && upstream_.has(later)) return later;
+    for (const Field later : kEvaluationOrder)
+      if ((later == field || descends_from(later, field)) && find_step(later)->stored != nullptr &&
+          upstream_.has(later))
+        return later;
     return std::nullopt;
   }
 
@@ -155,9 +141,10 @@ class Fit {
     const auto key = std::tuple(field, signature(contract), unread == nullptr ? -1 : index(unread));
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     Upstream read = upstream_;
-    for (const auto& [kept, member] : kKept)
-      if ((contract.*member == Store::Unrounded || member == unread) && kept != field)
-        read.usable[static_cast<std::size_t>(kept)] = false;
+    for (const StepRow& step : kSteps)  // what is not rounded is not read from memory
+      if (step.stored != nullptr && step.made != field &&
+          (contract.*step.stored == Store::Unrounded || step.stored == unread))
+        read.usable[static_cast<std::size_t>(step.made)] = false;
     const auto predicted = factory_(problem_, read, contract, accumulators_, true, engine_)
                                ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
     const auto out = upstream_.fields->at(field).as<Bf16>();

@@ -52,11 +52,12 @@ Sentence sentence(const CaseResult& result, Field expected) {
   return said;
 }
 
-/// The stage that must show a fault in `planted`: itself, or the first one after it that the candidate
-/// stores.
+/// The stage that must show a fault in `planted`: itself, or the first one computed from it that the
+/// candidate stores.
 Field expected_stage(Field planted, const Candidate& candidate) {
-  for (auto at = static_cast<std::size_t>(planted); at < kFieldCount; ++at)
-    if (candidate.fields.has(static_cast<Field>(at))) return static_cast<Field>(at);
+  if (candidate.fields.has(planted)) return planted;
+  for (const Field later : kEvaluationOrder)
+    if (descends_from(later, planted) && candidate.fields.has(later)) return later;
   return planted;
 }
 
