@@ -30,6 +30,7 @@ struct ExplainOptions {
   bool all = false;
 };
 
+/// Derivations are of forward fields.
 Field forward_field(const std::string& text) {
   const auto field = find_field(text);
   if (field && row(*field).group == Group::Forward) return *field;

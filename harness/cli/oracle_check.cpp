@@ -16,7 +16,7 @@ std::optional<CaseResult> check_oracle(const Problem& problem, const Candidate& 
   FieldSet fields;
   CaseResult result;
   for (const auto& what : kFields) {
-    if (what.group != Group::Forward) continue;
+    if (what.group != Group::Forward) continue;  // the exporter's float64 run is a forward pass
     FieldResult field;
     field.field = what.id;
     const bool routing = what.dtype == DType::Int32 && candidate.fields.has(what.id);

@@ -75,6 +75,7 @@ Problem forward_only(Problem problem) {
 Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
   const Engine engine = *make_engine(kEngineGpu);
   Candidate candidate = forward(problem, find_contract(contract_or_hf(options)), &engine);
+  // gpu_fp64 is a forward pass.
   const auto expected = std::ranges::count(kProducts, Group::Forward,
                                            [](const ProductRow& product) { return row(product.made).group; });
   if (problem.sizes().tokens > 0 && engine.taken->products != expected)

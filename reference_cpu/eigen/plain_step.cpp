@@ -57,7 +57,7 @@ class Step {
  private:
   /// Rows of any field.
   Matrix operand(Field field, const IndexVector& rows) const {
-    switch (field) {
+    switch (field) {  // what the problem gives, each its own member
       case Field::input_hidden_states: return widened(input_.problem->input, rows);
       case Field::gate: return widened(input_.problem->gate, rows);
       case Field::d_hidden_states: return widened(input_.problem->output_gradient, rows);

@@ -63,7 +63,7 @@ std::vector<Field> listed_fields(const std::string& path, const std::string& wor
   std::istringstream names(words);
   for (std::string word; names >> word;) {
     const auto field = find_field(word);
-    if (!field || row(*field).group != Group::Forward)
+    if (!field || row(*field).group != Group::Forward)  // plugin.h has no call for a backward pass
       throw InputError(
           fmt::format("expected {} to list forward fields (assay list fields), found '{}'", path, word));
     fields.push_back(*field);
