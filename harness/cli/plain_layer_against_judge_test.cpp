@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "harness/cli/problems.h"
+#include "harness/contract/precision_contract.h"
 #include "reference_cpu/eigen/plain_fields.h"
 #include "reference_cpu/qwen3_moe.h"
 
@@ -36,7 +37,7 @@ TEST_SUITE("plain_layer") {
       // two programs leave other residues.
       Problem problem = load_fixture(fixture);
       problem.output_gradient = {};
-      for (const char* contract : {"hf", "hf_eager", "hf_fp32_merge", "fused_fp32"}) {
+      for (const auto contract : kKernelContracts) {
         CAPTURE(fixture);
         CAPTURE(contract);
         const auto plain = plain::run_plain_layer(problem, find_contract(contract)).fields;
