@@ -125,11 +125,12 @@ class Fit {
                                                                                   : kContracts.front();
   }
 
-  /// The field that tells, or the first materialised one that descends from it.
+  /// The field that tells, or the first materialised one of the forward pass that descends from it: a
+  /// contract is fitted to that pass.
   std::optional<Field> telling(Field field) const {
     for (const Field later : kEvaluationOrder)
-      if ((later == field || descends_from(later, field)) && find_step(later)->stored != nullptr &&
-          upstream_.has(later))
+      if ((later == field || descends_from(later, field)) && row(later).group == Group::Forward &&
+          find_step(later)->stored != nullptr && upstream_.has(later))
         return later;
     return std::nullopt;
   }
