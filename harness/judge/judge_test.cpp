@@ -21,13 +21,13 @@ const std::vector<double> kOutput = {9, 10, 11, 12, 13, 14, 15, 16};  // [T, H]
 
 /// A problem, a candidate without the fields between first_gemm and the output, and the answers it passes
 /// with.
-struct Example {
+struct AnsweredCase {
   Problem problem;
   Candidate candidate;
   WrittenAnswers answers;
   JudgeOptions options;
 
-  Example() {
+  AnsweredCase() {
     problem.name = "example";
     problem.config = {4, 2, 3, 1, true};
     problem.sequence = 2;
@@ -80,7 +80,7 @@ const FieldResult& of(const CaseResult& result, Field field) {
 
 TEST_SUITE("judge") {
   TEST_CASE("what the reference expects passes; fields that are not written are not asked for") {
-    Example e;
+    AnsweredCase e;
     const auto result = e.judged();
     CHECK(result.verdict == Verdict::Passed);
     CHECK(result.headline == "all 6 fields pass");
@@ -92,7 +92,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("an element outside its isolated interval fails its field, which is named with its cause") {
-    Example e;
+    AnsweredCase e;
     e.candidate.fields.at(Field::first_gemm).as<Bf16>()[5] = round_to_bf16(6.25);
     e.answers.causes[Field::first_gemm] = {{"last_k", "the last element of K is missing", 0.998, false}};
     const auto result = e.judged();
@@ -108,7 +108,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("an element outside its chained interval alone accuses nobody") {
-    Example e;
+    AnsweredCase e;
     for (Interval& x : e.answers.intervals[{Field::hidden_states, Mode::Chained}]) x.low = x.ref = x.high;
     e.answers.intervals[{Field::hidden_states, Mode::Chained}][3] = {13, 12.99, 13.01};
     const auto result = e.judged();
@@ -118,7 +118,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("where both modes see the same, the reference is asked once") {
-    Example e;
+    AnsweredCase e;
     e.answers.same_in_both_modes = {Field::first_gemm};
     e.answers.intervals.erase({Field::first_gemm, Mode::Chained});
     const auto result = e.judged();
@@ -128,7 +128,7 @@ TEST_SUITE("judge") {
 
   TEST_CASE("a bit beside a binding prediction is suspect, and for information where nothing is declared") {
     for (const bool binding : {true, false}) {
-      Example e;
+      AnsweredCase e;
       e.predict_all(binding);
       e.answers.bits[{Field::first_gemm, Mode::Isolated}][2].bits ^= 1;
       e.answers.causes[Field::first_gemm] = {{"split_k", "K is split in two", 1.0, true}};
@@ -143,7 +143,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("behind fields that are not written no bit is promised, but the chain's") {
-    Example e;
+    AnsweredCase e;
     e.predict_all(true);
     const auto result = e.judged();
     CHECK(result.verdict == Verdict::Passed);
@@ -152,14 +152,14 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("without a declared accumulator or a Hopper GPU nothing is predicted") {
-    Example e;
+    AnsweredCase e;
     e.predict_all(false);
     e.candidate.compute_capability = "8.0";
     CHECK_FALSE(of(e.judged(), Field::first_gemm).isolated_bits.available);
   }
 
   TEST_CASE("a reference that accepts anything is mistrusted") {
-    Example e;
+    AnsweredCase e;
     for (Interval& x : e.answers.intervals[{Field::first_gemm, Mode::Isolated}]) x.low = -100, x.high = 100;
     const auto result = e.judged();
     CHECK(result.verdict == Verdict::Mistrusted);
@@ -168,7 +168,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("a wrong integer fails its field") {
-    Example e;
+    AnsweredCase e;
     e.answers.integers[Field::token_counts_by_expert] = {1, 1, 0};
     const auto result = e.judged();
     CHECK(of(result, Field::token_counts_by_expert).isolated.rejected == 2);
@@ -176,10 +176,10 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("another expert than the logits' fails the selection, an equal one does not") {
-    Example e;
+    AnsweredCase e;
     e.set(Field::selected_experts, std::vector<std::int32_t>{1, 0});
     CHECK(e.judged().first_own_error == Field::selected_experts);
-    Example tied;
+    AnsweredCase tied;
     const std::vector<double> logits = {1, 3, 3, 3, 1, 2};
     tied.set(Field::router_logits, logits);
     tied.answers.expect(Field::router_logits, logits, 0.01);
@@ -191,7 +191,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("fields of wrong shape are verdicts and are not offered to the reference") {
-    Example e;
+    AnsweredCase e;
     e.candidate.fields.set(Field::first_gemm, Tensor(DType::BFloat16, {3, 3}));
     FieldFlags offered{};
     e.options.reference = [&](const Problem&, const Upstream& upstream, const PrecisionContract&,
@@ -203,14 +203,14 @@ TEST_SUITE("judge") {
     CHECK(of(result, Field::first_gemm).verdict == Verdict::WrongShape);
     CHECK_FALSE(offered[static_cast<std::size_t>(Field::first_gemm)]);
     CHECK(offered[static_cast<std::size_t>(Field::router_logits)]);
-    Example nothing;
+    AnsweredCase nothing;
     nothing.candidate.fields = {};
     nothing.options.reference = nullptr;  // not asked for
     CHECK(nothing.judged().verdict == Verdict::NotMaterialised);
   }
 
   TEST_CASE("one stage can be asked for alone") {
-    Example e;
+    AnsweredCase e;
     e.options.only = Stage::GateUp;
     e.answers.expect(Field::hidden_states, std::vector<double>(8, 0.0), 0.01);  // would fail
     const auto result = e.judged();
@@ -219,7 +219,7 @@ TEST_SUITE("judge") {
   }
 
   TEST_CASE("the reference gets the contract, accumulators and engine that were asked for") {
-    Example e;
+    AnsweredCase e;
     Engine engine;  // takes nothing over
     e.options.contract = "hf_eager";
     e.options.accumulators = every_product({AccumulatorKind::Ampere, {}});
