@@ -2,7 +2,7 @@
 
   count.py --meson TESTLOG STATUS --add PASSED FAILED SKIPPED   prints "N passed, N failed, N skipped"; exit 1 on a failure
   count.py --unittest LOG STATUS                                prints "PASSED FAILED SKIPPED"
-  count.py --names FOLDER                                       prints "SKIPPED module.Class.test" for each test there
+  count.py --names FOLDER...                                    prints "SKIPPED module.Class.test" for each test there that needs torch
 """
 
 import argparse
@@ -43,10 +43,21 @@ def count_unittest(text, status):
     return [max(0, int(ran[-1]) - failed - skipped), failed, skipped]
 
 
+def needs_torch(node):
+    """Whether a test module's statement, or the class that it defines, cannot be without torch: an import, or a decorator that names it."""
+    if isinstance(node, ast.Import):
+        return any(name.name.split(".")[0] == "torch" for name in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "") == "tests.exporting" or (node.module or "").split(".")[0] == "torch"
+    return isinstance(node, ast.ClassDef) and any("torch" in ast.unparse(one) for one in node.decorator_list)
+
+
 def test_names(folder):
     for path in sorted(folder.glob("test*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        whole = any(needs_torch(node) for node in body if not isinstance(node, ast.ClassDef))
+        for node in body:
+            if isinstance(node, ast.ClassDef) and (whole or needs_torch(node)):
                 for method in node.body:
                     if isinstance(method, ast.FunctionDef) and method.name.startswith("test"):
                         yield f"{path.stem}.{node.name}.{method.name}"
@@ -57,11 +68,12 @@ def main():
     parser.add_argument("--meson", nargs=2, metavar=("TESTLOG", "STATUS"))
     parser.add_argument("--add", nargs=3, type=int, default=[0, 0, 0], metavar=("PASSED", "FAILED", "SKIPPED"))
     parser.add_argument("--unittest", nargs=2, metavar=("LOG", "STATUS"))
-    parser.add_argument("--names", metavar="FOLDER")
+    parser.add_argument("--names", nargs="+", metavar="FOLDER")
     arguments = parser.parse_args()
     if arguments.names:
-        for name in test_names(pathlib.Path(arguments.names)):
-            print("SKIPPED", name)
+        for folder in arguments.names:
+            for name in test_names(pathlib.Path(folder)):
+                print("SKIPPED", name)
         return 0
     if arguments.unittest:
         path, status = arguments.unittest

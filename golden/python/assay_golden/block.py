@@ -1,18 +1,13 @@
 """HuggingFace's Qwen3MoeSparseMoeBlock: built empty, poisoned with NaN, filled expert by expert. transformers 5.x and 4.5x."""
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 
 from .errors import InputError
-from .fills import generate_expert, materialise
+from .fills import materialise
+from .generated import generated_experts
 from .progress import Progress
 from .schema import array_hash
-
-EXPERT_WEIGHTS = ("gate_up_proj", "down_proj")
 
 
 def to_tensor(bits):
@@ -98,30 +93,6 @@ def _fill_expert(block, name, expert, matrix):
         half = matrix.shape[0] // 2
         block.experts[expert].gate_proj.weight.copy_(matrix[:half])
         block.experts[expert].up_proj.weight.copy_(matrix[half:])
-
-
-def _in_order(pool, work, jobs, ahead):
-    """Results of work(*job) in order, with at most `ahead` of them waiting in memory."""
-    waiting = deque()
-    for job in jobs:
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(work, *job))
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def generated_experts(generators, threads=None):
-    """(field, expert, bits, sha256) of every expert of both projections, made in threads."""
-
-    def make(name, expert):
-        bits = generate_expert(generators[name], expert)
-        return name, expert, bits, array_hash(bits)
-
-    threads = threads or os.cpu_count() or 1
-    jobs = ((name, expert) for name in EXPERT_WEIGHTS for expert in range(generators[name].shape[0]))
-    with ThreadPoolExecutor(threads) as pool:
-        yield from _in_order(pool, make, jobs, 2 * threads)
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .block import EXPERT_WEIGHTS, expert_gradient, is_fused
+from .block import expert_gradient, is_fused
 from .errors import InputError
+from .generated import EXPERT_WEIGHTS
 from .watch import Watch, keep_gradient
 
 IMPLEMENTATIONS = ("grouped_mm", "eager")

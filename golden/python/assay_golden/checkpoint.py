@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import torch
 
-from .block import EXPERT_WEIGHTS, expert_matrix, refuse_unfilled, to_bits
+from .block import expert_matrix, refuse_unfilled, to_bits
 from .errors import InputError, UsageError
 from .export import all_experts, run_and_write
 from .fixture import Config, Generator
+from .generated import EXPERT_WEIGHTS
 from .philox import words
 from .schema import File, Regenerated, Stored, array_hash
 

@@ -95,8 +95,8 @@ def _options(arguments):
 
 
 def _hash(arguments):
-    from .block import generated_experts
     from .fills import materialise
+    from .generated import generated_experts
     from .schema import array_hash
 
     for fixture in _fixtures(arguments):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from . import capture
-from .block import EXPERT_WEIGHTS, expert_matrix, fill, is_fused, new_block, to_bits, to_tensor
+from .block import expert_matrix, fill, is_fused, new_block, to_bits, to_tensor
 from .errors import InputError
 from .fields import FIELDS, file_shape
 from .fills import materialise
+from .generated import EXPERT_WEIGHTS
 from .held import hold, is_held, policy
 from .provenance import compute_capability, device_name
 from .schema import FORWARD_PRODUCTS, PRODUCTS, File, Regenerated, Stored, array_hash, write

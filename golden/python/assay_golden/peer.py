@@ -3,10 +3,11 @@
 import torch
 
 from . import schema
-from .block import EXPERT_WEIGHTS, generated_experts, to_tensor
+from .block import to_tensor
 from .errors import AssayError, InputError
 from .fields import FIELDS
 from .fills import materialise
+from .generated import EXPERT_WEIGHTS, generated_experts
 from .peer_layers import Problem, import_layer, installed_version
 from .progress import Progress
 from .writer import Candidate

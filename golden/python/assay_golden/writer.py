@@ -16,6 +16,7 @@ from .errors import InputError, UsageError
 from .fields import BATCHED, file_shape, find_field
 
 PRODUCTS = schema.PRODUCTS
+CONTRACTS = (*schema.CONTRACTS, "auto")  # auto: the judge says which one the data follow
 _ACCUMULATOR = re.compile(
     r"unknown|fp32_sequential|fp32_pairwise|ampere|hopper|hopper_any_split|hopper_split\(\d+(, ?\d+)*\)|hopper_descending\(\d+\)|hopper_interleaved\(\d+, ?\d+\)"
 )
@@ -39,8 +40,13 @@ class Candidate:
             "rest": "torch" promises that softmax, expf and the sums over slots are bit for bit those of torch's CUDA kernels.
         ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
         """
-        if contract not in schema.CONTRACTS:
-            raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(schema.CONTRACTS)}")
+        return cls.on(schema.read(golden), producer, contract, accumulators, provenance, ties, golden)
+
+    @classmethod
+    def on(cls, source, producer, contract="hf", accumulators=None, provenance=None, ties="any", where="the problem"):
+        """The same on a problem that has been read: a schema.File. `where` names it in errors."""
+        if contract not in CONTRACTS:
+            raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(CONTRACTS)}")
         for product, accumulator in (accumulators or {}).items():
             if (product, accumulator) == ("rest", "torch"):
                 continue
@@ -51,10 +57,9 @@ class Candidate:
                 )
         if ties not in ("any", "lowest_index"):
             raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")
-        source = schema.read(golden)
         given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights")}
         if ("inputs", "input_hidden_states") not in given:
-            raise InputError(f"{golden} has no input_hidden_states: a candidate needs a problem")
+            raise InputError(f"{where} has no input_hidden_states: a candidate needs a problem")
         return cls(schema.File(
             source.config, source.batch, source.sequence, given, "candidate", source.fixture, source.seed, contract,
             dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()}, ties=ties,
@@ -83,7 +88,7 @@ class Candidate:
         expected = file_shape(name, self._file)
         if field.group != "backward" or tuple(tensor.shape) != expected:
             raise UsageError(f"{name}: expected a gradient of shape {_shape(expected)}, found {_shape(tensor.shape)}")
-        self._note_device(sys.modules["torch"], tensor)
+        self.note_device(tensor)
         counts = counts.cpu().numpy() if hasattr(counts, "cpu") else np.asarray(counts)
         self._file.tensors[field.group, name] = hold(name, tensor, "computed", counts, rows, self._file)
         return self
@@ -105,13 +110,15 @@ class Candidate:
             return array.astype("<u2")
         return _as_int32(name, array)
 
-    def _note_device(self, torch, tensor):
+    def note_device(self, tensor):
+        """Records the GPU that a torch tensor lies on, the first time: predicted bits are those of a device."""
+        torch = sys.modules["torch"]
         if tensor.is_cuda and not self._file.device:
             self._file.device = torch.cuda.get_device_name(tensor.device)
             self._file.compute_capability = "{}.{}".format(*torch.cuda.get_device_capability(tensor.device))
 
     def _from_torch(self, torch, name, dtype, tensor):
-        self._note_device(torch, tensor)
+        self.note_device(tensor)
         if dtype == "int32":
             return _as_int32(name, tensor.cpu().numpy() if not tensor.is_floating_point() else np.empty(0, np.float32))
         if tensor.dtype != torch.bfloat16:

@@ -3,25 +3,35 @@ import unittest
 from pathlib import Path
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError:
+    torch = None
 
 from assay_golden import Candidate, UsageError, schema
-from assay_golden.export import Options, export_fixture
+from assay_golden.fields import FIELDS
 from tests.problems import odd_fixture
 
 
-class Writer(unittest.TestCase):
+class OnAGolden(unittest.TestCase):
+    """A golden that names its problem and holds no field: all that a candidate takes from it."""
+
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.temporary.cleanup)
-        folder = Path(cls.temporary.name)
-        ((path, _),) = export_fixture(odd_fixture(store=False), Options(str(folder), torch.device("cpu"), "eager", threads=1))
-        cls.golden, cls.path = path, folder / "mine.h5"
+        cls.golden, cls.path = (Path(cls.temporary.name, name) for name in ("golden.h5", "mine.h5"))
+        fixture = odd_fixture(store=False)
+        given = {(FIELDS[name].group, name): schema.Regenerated(generator, []) for name, generator in fixture.generators.items()}
+        schema.write(cls.golden, schema.File(fixture.config, fixture.batch, fixture.sequence, given, fixture="odd", seed=fixture.seed))
 
     def candidate(self, **changes):
         return Candidate.like(self.golden, "my kernel", **changes)
 
+
+@unittest.skipIf(torch is None, "needs torch")
+class TorchTensors(OnAGolden):
     def test_five_lines_make_a_candidate_of_the_golden_problem(self):
         output = torch.randn(13, 72).bfloat16()
         candidate = self.candidate(contract="fused_fp32", accumulators={"down": "hopper_split(32, 8)", "rest": "torch"})
@@ -59,12 +69,32 @@ class Writer(unittest.TestCase):
             ("hidden_states", bf16[:12], r"hidden_states: expected shape \[13, 72\] or \[1, 13, 72\], found \[12, 72\]"),
             ("second_gemm", bf16, r"second_gemm: expected shape \[39, 72\], found \[13, 72\]"),
             ("hidden_states", bf16.float(), "expected torch.bfloat16, found torch.float32"),
-            ("hidden_states", np.zeros((13, 72), np.float32), "expected bfloat16 bits as numpy uint16"),
             ("gather_indices", bf16, "gather_indices: expected integers"),
-            ("gather_indices", np.full(39, 1 << 40), "values that fit int32"),
         ):
             with self.assertRaisesRegex(UsageError, message):
                 self.candidate().add(name, tensor)
+
+
+class Arrays(OnAGolden):
+    def test_bits_are_written_as_they_are(self):
+        output = np.arange(13 * 72, dtype=np.uint16).reshape(13, 72)
+        self.candidate(contract="auto").add("hidden_states", output).write(self.path)
+        mine = schema.read(self.path)
+        self.assertEqual((mine.kind, mine.contract, mine.fixture), ("candidate", "auto", "odd"))
+        np.testing.assert_array_equal(mine.tensors["forward", "hidden_states"].data.reshape(13, 72), output)
+
+    def test_wrong_arrays_are_refused_in_one_sentence(self):
+        bits = np.zeros((13, 72), np.uint16)
+        for name, array, message in (
+            ("hidden_state", bits, "unknown field 'hidden_state'; valid: input_hidden_states"),
+            ("gate", bits, "gate is given by the golden"),
+            ("second_gemm", bits, r"second_gemm: expected shape \[39, 72\], found \[13, 72\]"),
+            ("hidden_states", np.zeros((13, 72), np.float32), "expected bfloat16 bits as numpy uint16"),
+            ("gather_indices", np.zeros(39), "gather_indices: expected integers"),
+            ("gather_indices", np.full(39, 1 << 40), "values that fit int32"),
+        ):
+            with self.assertRaisesRegex(UsageError, message):
+                self.candidate().add(name, array)
 
     def test_wrong_declarations_are_refused(self):
         for changes, message in (
