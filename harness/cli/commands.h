@@ -30,6 +30,7 @@ void add_list_hashes(CLI::App& list, Program& program);  // a kind of `assay lis
 void add_explain(CLI::App& app, Program& program);
 void add_minimize(CLI::App& app, Program& program);
 void add_bench(CLI::App& app, Program& program);
+void add_pages(CLI::App& app, Program& program);
 void add_bench_layer(CLI::App& bench, Program& program);  // a kind of `assay bench` with options of its own
 
 }  // namespace assay::cli

@@ -116,6 +116,7 @@ int run(int argc, char** argv) {
   assay::cli::add_inspect(app, program);
   assay::cli::add_list(app, program);
   assay::cli::add_bench(app, program);
+  assay::cli::add_pages(app, program);
   try {
     try {
       app.parse(argc, argv);
