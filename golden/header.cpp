@@ -9,6 +9,7 @@
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
+#include "harness/contract/row_order.h"
 
 namespace assay {
 namespace {
@@ -113,6 +114,14 @@ Header read_header(const hdf5::StoredObject& root, ContentHash& content) {
       throw InputError(fmt::format("ties: {}", error.what()));
     }
   }
+  if (const auto rows = hdf5::read_string(root, "row_order", kRoot)) {
+    content.add_attribute("row_order", *rows);
+    try {
+      candidate.row_order = parse_row_order(*rows);
+    } catch (const UsageError& error) {
+      throw InputError(fmt::format("row_order: {}", error.what()));
+    }
+  }
   candidate.provenance = parse_strings(read.optional("provenance", "{}"), "attribute provenance");
   if (!read.missing.empty())
     candidate.remarks.push_back(fmt::format("the file does not state {}", read.missing));
@@ -136,6 +145,8 @@ void write_header(const hdf5::Handle& root, const Header& header, ContentHash& c
   text("device", candidate.device);
   text("compute_capability", candidate.compute_capability);
   if (candidate.ties != TieRule::Any) text("ties", std::string(name(candidate.ties)));
+  if (candidate.row_order != ExpertRowOrder::Ascending)
+    text("row_order", std::string(name(candidate.row_order)));
   text("config", config_json(header.config));
   text("provenance", strings_json(candidate.provenance));
   hdf5::write_uint64(root, "seed", header.seed);

@@ -191,6 +191,7 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
     header.candidate.contract = candidate.contract;
     header.candidate.accumulators = candidate.accumulators;
     header.candidate.ties = candidate.ties;
+    header.candidate.row_order = candidate.row_order;
     header.candidate.producer = candidate.producer;
     header.candidate.device = candidate.device;
     header.candidate.compute_capability = candidate.compute_capability;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
+#include "harness/contract/row_order.h"
 #include "harness/contract/subproblem.h"
 #include "harness/contract/upstream.h"
 #include "harness/contract/worth_threads.h"
@@ -74,9 +75,11 @@ class ReferenceRun final : public Reference {
     isolated_ = layer_;  // the selection may need the logits
     layer_.routing = get_token_counts_and_gather_indices(problem.config, selection());
     isolated_.routing = layer_.routing;
+    ascending_ = layer_.routing.gather;
     if (upstream.has(Field::gather_indices)) {
       const auto gather = upstream.fields->at(Field::gather_indices).as<std::int32_t>();
       isolated_.routing.gather.assign(gather.begin(), gather.end());
+      if (same_slots_per_expert(layer_.routing, gather)) layer_.routing.gather = isolated_.routing.gather;
     }
   }
 
@@ -108,7 +111,7 @@ class ReferenceRun final : public Reference {
 
   std::vector<std::int32_t> expected_integers(Field field) override {
     if (field == Field::token_counts_by_expert) return layer_.routing.counts;
-    if (field == Field::gather_indices) return layer_.routing.gather;
+    if (field == Field::gather_indices) return ascending_;
     throw InputError(fmt::format("{} is not an exact integer field", name(field)));
   }
 
@@ -147,7 +150,7 @@ class ReferenceRun final : public Reference {
     const bool sought = (fields_of(field) & hypothesis_fields::kAll) != 0;
     if (!sought || !upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
     if (upstream_.fields->at(field).size() > kExplainedElements) return {};
-    const Evidence own = evidence(field);
+    Evidence own = evidence(field);
     auto causes = find_causes(own);
     const auto unwritten = unwritten_before(field);
     if (unwritten.empty() || (!causes.empty() && causes.front().every_bit)) return causes;
@@ -302,7 +305,9 @@ class ReferenceRun final : public Reference {
   Upstream upstream_;
   bool predict_;
   ConfirmedValues confirmed_;
-  Layer layer_;     // chained: the rebuilt gather order
+  std::vector<std::int32_t> ascending_;  // the gather order that is promised where none is declared
+  Layer layer_;  // chained: the rebuilt gather order, or the candidate's where it takes each expert's rows in
+                 // another one
   Layer isolated_;  // the candidate's own gather_indices
   Walks<Bounded> bounded_;
   Walks<Predicted> predicted_;

@@ -118,6 +118,7 @@ void members(Value& value, Visit&& visit) {
   visit("sentence", value.sentence);
   visit("explained", value.explained);
   visit("every_bit", value.every_bit);
+  visit("unwritten", value.unwritten, may_lack);
 }
 
 template <MaybeConst<FieldResult> Value, class Visit>
@@ -161,6 +162,7 @@ void members(Value& value, Visit&& visit) {
   visit("verdict", value.verdict);
   visit("headline", value.headline);
   visit("first_own_error", value.first_own_error);
+  visit("own_error_place", value.own_error_place, added);
   visit("fields", value.fields);
   visit("expert_load", value.expert_load);
   visit("flips", value.flips);
@@ -195,9 +197,9 @@ inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Predi
   [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
   [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18,
-                          g19, g20, g21] = g;
+                          g19, g20, g21, g22] = g;
   [[maybe_unused]] auto& [h1, h2, h3, h4, h5, h6, h7] = h;
-  [[maybe_unused]] auto& [i1, i2, i3, i4] = i;
+  [[maybe_unused]] auto& [i1, i2, i3, i4, i5] = i;
   [[maybe_unused]] auto& [j1, j2, j3, j4, j5, j6, j7, j8, j9] = j;
   [[maybe_unused]] auto& [k1, k2, k3, k4, k5, k6, k7, k8, k9, k10] = k;
   [[maybe_unused]] auto& [l1, l2, l3, l4] = l;

@@ -148,6 +148,7 @@ CaseResult failing_case() {
   c.verdict = Verdict::WrongShape;
   c.headline = "second_gemm is the first stage with an error of its own; hidden_states inherits it.";
   c.first_own_error = Field::second_gemm;
+  c.own_error_place = "second_gemm";
   c.replay =
       "assay verify --fixture qwen3_30b_a3b --pipeline gpu_fused --contract hf --seed 18446744073709551557";
   c.remarks = {"first_gemm stays in registers: intermediate was judged from permuted inputs as one edge"};
@@ -179,8 +180,9 @@ CaseResult failing_case() {
         f.isolated_bits.cause = "the last 16 elements of K are missing for expert 33";
         f.chained_bits.available = false;
         f.notes = {"every rejected element lies in rows of expert 33"};
-        f.causes = {{"wrong_row", "the rows of expert 33 hold what expert 34 would give", 0.998, false},
-                    {"wrong_expert", "the weights are those of the next expert", 1.0, true}};
+        f.causes = {
+            {"wrong_row", "the rows of expert 33 hold what expert 34 would give", 0.998, false},
+            {"wrong_expert", "the weights are those of the next expert", 1.0, true, Field::first_gemm}};
         break;
       case Field::hidden_states_unpermute:
         f.verdict = Verdict::Mistrusted;
@@ -260,7 +262,7 @@ Report hostile_report() {
   r.environment.emplace_back(hostile, hostile);
   for (CaseResult& c : r.cases) {
     for (std::string* text : {&c.problem, &c.candidate, &c.producer, &c.device, &c.contract, &c.accumulators,
-                              &c.headline, &c.replay})
+                              &c.headline, &c.own_error_place, &c.replay})
       *text = hostile;
     c.remarks.push_back(hostile);
     for (FieldResult& f : c.fields) {

@@ -46,7 +46,8 @@ std::string_view words(const FieldResult& result) {
 }
 
 bool inherited(const CaseResult& result, const FieldResult& field) {
-  return result.first_own_error && field.isolated.elements > 0 && field.isolated.verdict <= Verdict::Passed &&
+  return result.first_own_error && field.isolated.elements > 0 &&
+         (field.isolated.verdict <= Verdict::Passed || field.isolated.verdict == Verdict::NotJudged) &&
          !(field.isolated_bits.binding && field.isolated_bits.differing > 0) &&
          (failed(field.chained.verdict) || field.chained.verdict == Verdict::Suspect ||
           (field.chained_bits.binding && field.chained_bits.differing > 0));

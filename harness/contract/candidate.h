@@ -27,10 +27,11 @@ struct Candidate {
   std::string kind = "candidate";  // "golden", "candidate", "predicted"
   std::string contract = "hf";     // name of a PrecisionContract, or "auto"
   Accumulators accumulators;
-  TieRule ties = TieRule::Any;                    // how it chooses and orders equal probabilities
-  std::string producer;                           // "huggingface grouped_mm", "gpu_fused", ...
-  std::string device;                             // "NVIDIA H200", "cpu"
-  std::string compute_capability;                 // "9.0"; empty without a GPU
+  TieRule ties = TieRule::Any;                           // how it chooses and orders equal probabilities
+  ExpertRowOrder row_order = ExpertRowOrder::Ascending;  // in which order it promises an expert's rows
+  std::string producer;                                  // "huggingface grouped_mm", "gpu_fused", ...
+  std::string device;                                    // "NVIDIA H200", "cpu"
+  std::string compute_capability;                        // "9.0"; empty without a GPU
   std::map<std::string, std::string> provenance;  // versions, determinism flags, revision, command line
   FieldSet fields;
   std::vector<HeldField> held;           // fields too large to store; none of them is in `fields`
@@ -63,11 +64,14 @@ inline bool declared(const Accumulators& all) {
 
 /// Whether every bit of a field is promised: by its accumulator, where nothing but a product stands between
 /// the field and stored fields it is computed from; else by a candidate that promises the rest as well.
-inline bool promises_bits(const Accumulators& accumulators, Field field, bool from_stored_fields) {
+inline bool promises_bits(const Accumulators& accumulators, ExpertRowOrder rows, Field field,
+                          bool from_stored_fields) {
   if (!declared(accumulators)) return false;
-  for (const ProductRow& product : kProducts)
-    if ((product.made == field || descends_from(field, product.made)) && !declared(accumulators[product.id]))
-      return false;
+  for (const ProductRow& product : kProducts) {
+    if (product.made != field && !descends_from(field, product.made)) continue;
+    if (!declared(accumulators[product.id])) return false;
+    if (rows == ExpertRowOrder::Any && product.summed == Dim::S) return false;  // sums over rows in no order
+  }
   // The router's product reads nothing but what is given, and its rows are in no order that may be another.
   if (accumulators.rest_as_torch || product_of(field) == ProductId::router) return true;
   const bool copy = find_step(field)->kind == StepKind::Unpermute;  // of a product's rows

@@ -17,7 +17,8 @@ enum class Combine {
 /// In which order a weight gradient's sum takes the rows of an expert: as they stand in expert order, or slot
 /// by slot (all tokens of slot 0, then those of slot 1, ...). Moves bits, never bounds.
 enum class RowOrder { Ascending, BySlot };
-enum class TieRule { Any, LowestIndex };  // order and choice among equal probabilities
+enum class TieRule { Any, LowestIndex };       // order and choice among equal probabilities
+enum class ExpertRowOrder { Ascending, Any };  // of an expert's slots, in fields in expert order
 
 /// "any", "lowest_index", as written in files.
 std::string_view name(TieRule rule);

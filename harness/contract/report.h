@@ -166,8 +166,10 @@ struct CaseResult {
   std::int64_t tokens = 0;
   std::uint64_t seed = 0;
   Verdict verdict = Verdict::NotMaterialised;
-  std::string headline;  // one sentence: verdict and first stage with an error of its own
-  std::optional<Field> first_own_error;
+  std::string headline;                   // one sentence: verdict and first stage with an error of its own
+  std::optional<Field> first_own_error;   // the field in which it is seen
+  std::string own_error_place;            // where it lies: that field, one before it that was not written, or
+                                          // "between the inputs and hidden_states"; empty without one
   std::vector<FieldResult> fields;        // in the order of the field table
   std::vector<std::int64_t> expert_load;  // rows per expert
   std::vector<RoutingFlip> flips;

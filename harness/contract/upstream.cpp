@@ -33,10 +33,16 @@ std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes&
   const auto out_of_range = [&](std::int32_t v) { return v < 0 || v >= *limit; };
   const auto bad = std::ranges::find_if(values, out_of_range);
   if (bad == values.end()) return std::nullopt;
-  return Unusable{Verdict::Failed,
-                  fmt::format("element {} is {}, expected 0..{}; later stages use the reference's routing",
-                              bad - values.begin(), *bad, *limit - 1),
-                  std::ranges::count_if(values, out_of_range)};
+  const std::int64_t count = std::ranges::count_if(values, out_of_range), at = bad - values.begin();
+  const std::int64_t k = sizes.config.top_k;
+  return Unusable{
+      Verdict::Failed,
+      fmt::format("{} of {} entries {} out of range: {} is {}, expected 0 to {}", count, values.size(),
+                  count == 1 ? "is" : "are",
+                  field == Field::selected_experts ? fmt::format("token {}, slot {}", at / k, at % k)
+                                                   : fmt::format("row {}", at),
+                  *bad, *limit - 1),
+      count};
 }
 
 bool computable(Field field, const Problem& problem) {

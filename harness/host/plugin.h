@@ -63,7 +63,8 @@ typedef struct {
       contract; /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
   const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
                                promised */
-  const char* ties;         /* among equal probabilities: "lowest_index", or "any" */
+  const char* ties; /* among equal probabilities: "lowest_index", or "any"; followed by " rows_any" where the
+                       rows of an expert come in no promised order */
   /* Runs the layer once. Called several times, on problems of one size; the same input must give the same
      bits each time. Each call must leave its results complete when assay synchronises the device behind it.
      `why` has room for why_size bytes. */

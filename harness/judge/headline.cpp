@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/layer.h"
+
 namespace assay {
 namespace {
 
@@ -21,7 +23,10 @@ bool own_suspicion(const FieldResult& field) {
 
 /// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
 std::string in_words(const Cause& cause) {
-  if (cause.every_bit) return fmt::format("{} (explains every bit)", cause.sentence);
+  if (cause.every_bit) {
+    const auto prefix = cause.unwritten ? in_unwritten(*cause.unwritten).size() : 0;
+    return fmt::format("{} (explains every bit)", std::string_view(cause.sentence).substr(prefix));
+  }
   // Rounded down: "100 %" is said of every bit only.
   const double percent = std::floor(cause.explained * 1000.0) / 10.0;
   return fmt::format("{} (explains {:.1f} % of the error)", cause.sentence, std::min(percent, 99.9));
@@ -31,6 +36,7 @@ std::string in_words(const FieldResult& field) {
   if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
     return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
   if (!field.causes.empty()) return in_words(field.causes.front());
+  if (row(field.field).dtype == DType::Int32 && !field.notes.empty()) return field.notes.front();
   const Judgement& own = field.isolated;
   if (own.rejected > 0) {
     std::string where;
@@ -47,6 +53,50 @@ std::string in_words(const FieldResult& field) {
     return own.statistics.suspicion;
   return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements,
                      bits.cause.empty() ? "" : " (" + bits.cause + ")");
+}
+
+const FieldResult* find_field(const CaseResult& result, Field field) {
+  const auto found = std::ranges::find(result.fields, field, &FieldResult::field);
+  return found == result.fields.end() ? nullptr : &*found;
+}
+
+/// The stage before it that was not written and whose cause gives every bit.
+std::optional<Field> explained_before(const FieldResult& own) {
+  if (own.causes.empty() || !own.causes.front().every_bit) return std::nullopt;
+  return own.causes.front().unwritten;
+}
+
+/// Whether the cause that gives every bit lies in the field itself.
+bool explained_in_itself(const FieldResult& own) {
+  return !own.causes.empty() && own.causes.front().every_bit && !own.causes.front().unwritten;
+}
+
+/// Where the span that the field is the end of begins: written fields, and the inputs.
+void add_beginnings(const CaseResult& result, Field field, std::vector<std::string_view>& all) {
+  const auto add = [&](std::string_view what) {
+    if (std::ranges::find(all, what) == all.end()) all.push_back(what);
+  };
+  for (const auto& read : find_step(field)->reads) {
+    if (!read || row(*read).group == Group::Weights || row(*read).dtype == DType::Int32) continue;
+    const FieldResult* written = find_field(result, *read);
+    if (given(*read))
+      add("the inputs");
+    else if (written != nullptr && compared(written->verdict))
+      add(name(*read));
+    else
+      add_beginnings(result, *read, all);
+  }
+}
+
+/// "first_gemm is the first stage with an error of its own: ", or which span holds the first error.
+std::string accusation(const CaseResult& result, const FieldResult& own) {
+  if (const auto before = explained_before(own))
+    return fmt::format("{}, which was not written, is the first stage with an error of its own, seen in {}: ",
+                       name(*before), name(own.field));
+  if (own.upstream.empty() || explained_in_itself(own))
+    return fmt::format("{} is the first stage with an error of its own: ", name(own.field));
+  return fmt::format("the first error lies {}, where {} was not written: ", own_error_place(result),
+                     own.upstream);
 }
 
 /// Why fields are red although no stage has an error of its own.
@@ -91,6 +141,16 @@ PredictedTotals predicted_totals(const CaseResult& result, bool chained) {
   return totals;
 }
 
+std::string own_error_place(const CaseResult& result) {
+  if (!result.first_own_error) return "";
+  const FieldResult& own = *find_field(result, *result.first_own_error);
+  if (const auto before = explained_before(own)) return std::string(name(*before));
+  if (own.upstream.empty() || explained_in_itself(own)) return std::string(name(own.field));
+  std::vector<std::string_view> beginnings;
+  add_beginnings(result, own.field, beginnings);
+  return fmt::format("between {} and {}", fmt::join(beginnings, ", "), name(own.field));
+}
+
 std::string headline(const CaseResult& result) {
   std::vector<std::string_view> bad, compared_fields;
   for (const auto& field : result.fields) {
@@ -115,22 +175,24 @@ std::string headline(const CaseResult& result) {
     const std::string_view what = without_own_error(result, bad.size() == 1);
     return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
   }
-  const FieldResult* own = nullptr;
-  for (const auto& field : result.fields)
-    if (field.field == *result.first_own_error) own = &field;
-  std::vector<std::string_view> inherited, others;
+  const FieldResult* own = find_field(result, *result.first_own_error);
+  std::vector<std::string_view> inherited, others, right;
   for (const auto& field : result.fields) {
+    if (field.isolated.verdict == Verdict::NotJudged && field.verdict <= Verdict::Mistrusted)
+      right.push_back(name(field.field));
     if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;
     (own_failure(field) || own_suspicion(field) ? others : inherited).push_back(name(field.field));
   }
-  std::string sentence =
-      fmt::format("{} is the first stage with an error of its own: {}", name(own->field), in_words(*own));
+  std::string sentence = accusation(result, *own) + in_words(*own);
   if (!inherited.empty())
     sentence +=
         fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
   if (!others.empty())
     sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "),
                             others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
+  if (!right.empty())
+    sentence += fmt::format("; {} {} what the inputs give, not what this {} would", fmt::join(right, ", "),
+                            right.size() == 1 ? "is" : "are", name(own->field));
   return sentence;
 }
 

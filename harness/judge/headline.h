@@ -9,6 +9,10 @@ namespace assay {
 /// differ from a binding prediction given its own upstream. Failures outrank suspicions.
 std::optional<Field> first_own_error(const CaseResult& result);
 
+/// Where the first error of its own lies: the field, a field before it that was not written and whose cause
+/// explains every bit, or the span "between first_gemm and second_gemm"; empty without one.
+std::string own_error_place(const CaseResult& result);
+
 /// One sentence of at most three lines.
 std::string headline(const CaseResult& result);
 

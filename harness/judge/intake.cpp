@@ -26,6 +26,7 @@ void Intake::check(Field field, FieldResult& result) {
   result.verdict = wrong->verdict;
   result.notes.push_back(wrong->sentence);
   if (wrong->verdict != Verdict::Failed) return;
+  out_of_range_[static_cast<std::size_t>(field)] = true;
   result.isolated.verdict = Verdict::Failed;
   result.isolated.elements = tensor.size();
   result.isolated.rejected = wrong->rejected;

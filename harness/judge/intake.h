@@ -15,11 +15,15 @@ class Intake {
   /// Leaves the result of a field that is absent alone.
   void check(Field field, FieldResult& result);
 
+  /// Whether some entries of an index field, of right shape, point nowhere.
+  bool out_of_range(Field field) const { return out_of_range_[static_cast<std::size_t>(field)]; }
+
   Upstream upstream;
 
  private:
   Sizes sizes_;
   const Candidate& candidate_;
+  FieldFlags out_of_range_{};
 };
 
 }  // namespace assay

@@ -5,38 +5,24 @@
 #include <cmath>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "harness/contract/layer.h"
+#include "harness/contract/row_order.h"
 #include "harness/contract/upstream.h"
+#include "harness/judge/broken_upstream.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/headline.h"
 #include "harness/judge/intake.h"
+#include "harness/judge/invalid_ids.h"
+#include "harness/judge/judged_fields.h"
 #include "harness/judge/rounded_checks.h"
+#include "harness/judge/row_alignment.h"
 #include "harness/judge/selection_flips.h"
 #include "harness/judge/statistics.h"
 #include "harness/judge/vacuity.h"
 
 namespace assay {
 namespace {
-
-/// Whether the candidate holds any field that descends from another.
-bool holds_any_after(const Candidate& candidate, Field earlier) {
-  return std::ranges::any_of(kFields, [&](const FieldRow& field) {
-    return descends_from(field.id, earlier) && candidate.holds(field.id);
-  });
-}
-
-/// What the case is about: every field that the problem has the inputs for. Gradients are asked for of
-/// candidates that hold some.
-FieldFlags judged_fields(const Problem& problem, const Candidate& candidate) {
-  FieldFlags judged{};
-  const bool backward = holds_any_after(candidate, Field::d_hidden_states);
-  for (const FieldRow& field : kFields)
-    judged[static_cast<std::size_t>(field.id)] =
-        computable(field.id, problem) && (backward || !descends_from(field.id, Field::d_hidden_states));
-  return judged;
-}
 
 /// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
 double log_share_of_field(double false_alarm, const FieldFlags& judged) {
@@ -70,24 +56,6 @@ void mistrust_vacuous(FieldResult& result) {
   result.notes.push_back(reason);
 }
 
-/// Names the computed fields that a candidate holds and that are not judged: a pass says nothing of them.
-void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::vector<std::string>& remarks) {
-  std::vector<std::string_view> without_gradient, by_hashes;
-  for (const FieldRow& field : kFields) {
-    if (candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
-    if (find_step(field.id) != nullptr && candidate.holds(field.id) &&
-        !judged[static_cast<std::size_t>(field.id)])
-      without_gradient.push_back(field.name);
-  }
-  const auto remark = [&](const std::vector<std::string_view>& names, std::string_view reason) {
-    if (!names.empty())
-      remarks.push_back(fmt::format("not judged: {} field{} of the backward pass ({}), for {}", names.size(),
-                                    names.size() == 1 ? "" : "s", fmt::join(names, ", "), reason));
-  };
-  remark(without_gradient, "the problem has no d_hidden_states");
-  remark(by_hashes, "the file holds hashes in place of elements");
-}
-
 class Judge {
  public:
   Judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options)
@@ -113,8 +81,13 @@ class Judge {
       const bool predict = declared(accumulators_) || candidate_.from_hopper();
       reference_ = options_.reference(problem_, intake_.upstream, contract_,
                                       assumed_where_unknown(accumulators_), predict, options_.engine);
-      for (auto& result : case_.fields)
-        if (intake_.upstream.has(result.field) && selected(result.field)) judge_field(result);
+      replay_valid_ids(predict);
+      for (auto& result : case_.fields) {
+        if (!intake_.upstream.has(result.field) || !selected(result.field) || failed(result.verdict))
+          continue;
+        judge_field(result);
+        if ((order_ = another_order(result))) return {};
+      }
       const auto& counts = reference_->routing().counts;
       case_.expert_load.assign(counts.begin(), counts.end());
       case_.confirmed_values = reference_->confirmed().values;
@@ -122,12 +95,47 @@ class Judge {
     }
     for (const auto& result : case_.fields) case_.verdict = worst(case_.verdict, result.verdict);
     case_.first_own_error = first_own_error(case_);
+    case_.own_error_place = own_error_place(case_);
     case_.headline = headline(case_);
     case_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(case_);
   }
 
+  /// The order of rows that a field has by its values, which `run` found in place of a result: indices are
+  /// not written, and only the order within each expert is another one.
+  const std::optional<FoundOrder>& order() const { return order_; }
+
  private:
+  /// Replays the routing of a candidate some of whose ids are no experts, and leaves out the rows of those.
+  void replay_valid_ids(bool predict) {
+    constexpr Field kIds = Field::selected_experts;
+    if (intake_.upstream.has(kIds) || !intake_.out_of_range(kIds)) return;
+    const auto ids = candidate_.fields.at(kIds).as<std::int32_t>();
+    invalid_ = invalid_slots(ids, problem_.config.num_experts);
+    valid_fields_ = candidate_.fields;
+    std::ranges::copy(
+        repaired_selection(ids, reference_->routing().selected, invalid_, problem_.config.top_k),
+        valid_fields_.at(kIds).as<std::int32_t>().begin());
+    intake_.upstream.fields = &valid_fields_;
+    intake_.upstream.usable[static_cast<std::size_t>(kIds)] = true;
+    reference_ = without_invalid_rows(
+        options_.reference(problem_, intake_.upstream, contract_, assumed_where_unknown(accumulators_),
+                           predict, options_.engine),
+        problem_.sizes(), candidate_.fields, invalid_);
+  }
+
+  /// The order of its rows, where only their order within each expert is wrong and no indices say so.
+  std::optional<FoundOrder> another_order(const FieldResult& result) {
+    if (row(result.field).rows != RowsAre::ExpertOrder || candidate_.holds(Field::gather_indices) ||
+        !failed(result.chained.verdict))
+      return std::nullopt;
+    auto gather = align_rows(
+        reference_->routing(), candidate_.fields.at(result.field).as<Bf16>(),
+        reference_->bounded(result.field, Mode::Chained, all_rows(result.field, problem_.sizes())));
+    if (!gather) return std::nullopt;
+    return FoundOrder{result.field, std::move(*gather)};
+  }
+
   bool selected(Field field) const { return !options_.only || row(field).stage == *options_.only; }
 
   void describe() {
@@ -172,11 +180,18 @@ class Judge {
       case Match::Selection: judge_selection(result); break;
       case Match::Given: break;
     }
+    note_rows_left_out(result, problem_.sizes(), reference_->routing(), invalid_);
+    const bool accusing = result.isolated.verdict > Verdict::Passed ||
+                          (result.isolated_bits.binding && result.isolated_bits.differing > 0);
+    const auto broken = accusing ? broken_upstream(result.field, case_.fields) : std::nullopt;
+    if (broken) judge_by_the_chain(result, *broken);
     mistrust_vacuous(result);
-    result.verdict = worst(worst(result.verdict, result.isolated.verdict), result.chained.verdict);
+    if (!broken) result.verdict = worst(result.verdict, result.isolated.verdict);
+    result.verdict = worst(result.verdict, result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
-    if (options_.causes && result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16)
+    if (options_.causes && !broken && result.verdict > Verdict::Passed &&
+        row(result.field).dtype == DType::BFloat16)
       find_causes(result);
   }
 
@@ -195,12 +210,28 @@ class Judge {
     const auto expected = reference_->expected_integers(result.field);
     result.isolated =
         compare_exact(context(result.field), candidate_.fields.at(result.field).as<std::int32_t>(), expected);
+    if (result.field == Field::gather_indices && result.isolated.rejected > 0)
+      judge_row_order(result, expected);
     result.chained = result.isolated;
     result.vacuity = vacuity_of_integers(context(result.field), expected);
   }
 
+  /// Rows of an expert in another order are right where none was promised, and aligned by (token, expert).
+  void judge_row_order(FieldResult& result, std::vector<std::int32_t> ascending) {
+    const auto gather = candidate_.fields.at(result.field).as<std::int32_t>();
+    Routing routing = reference_->routing();
+    routing.gather = std::move(ascending);
+    if (!same_slots_per_expert(routing, gather)) return;
+    result.isolated.rejected = 0;
+    result.isolated.worst.reset();
+    result.isolated.max_ratio = 0.0;
+    result.isolated.verdict =
+        candidate_.row_order == ExpertRowOrder::Any ? Verdict::Passed : Verdict::Suspect;
+    result.notes.push_back(in_another_order(routing, gather, candidate_.row_order));
+  }
+
   bool binding(Field field, Mode mode) const {
-    return promises_bits(accumulators_, field,
+    return promises_bits(accumulators_, candidate_.row_order, field,
                          mode == Mode::Isolated && reference_->isolated_from(field).empty());
   }
 
@@ -294,6 +325,9 @@ class Judge {
   Accumulators accumulators_;
   Intake intake_;
   FieldFlags judged_;  // fields that the case has a result for
+  std::optional<FoundOrder> order_;
+  std::vector<bool> invalid_;  // slots whose ids are no experts; empty where there are none
+  FieldSet valid_fields_;      // the candidate's with those replaced
   std::unique_ptr<Reference> reference_;
   CaseResult case_;
 };
@@ -301,7 +335,13 @@ class Judge {
 }  // namespace
 
 CaseResult judge(const Problem& problem, const Candidate& candidate, const JudgeOptions& options) {
-  return Judge(problem, candidate, options).run();
+  Judge judge(problem, candidate, options);
+  CaseResult result = judge.run();
+  if (!judge.order()) return result;
+  const Candidate aligned = with_indices(candidate, *judge.order());
+  result = Judge(problem, aligned, options).run();
+  tell_found_order(result, judge.order()->seen_in);
+  return result;
 }
 
 }  // namespace assay

@@ -183,7 +183,7 @@ TEST_SUITE("judge") {
     const std::vector<double> logits = {1, 3, 3, 3, 1, 2};
     tied.set(Field::router_logits, logits);
     tied.answers.expect(Field::router_logits, logits, 0.01);
-    tied.set(Field::selected_experts, std::vector<std::int32_t>{1, 0});
+    tied.set(Field::selected_experts, std::vector<std::int32_t>{2, 0});
     const auto result = tied.judged();
     CHECK(of(result, Field::selected_experts).verdict == Verdict::Passed);
     REQUIRE(result.flips.size() == 1);

@@ -115,6 +115,11 @@ std::vector<Tried> ranked(std::vector<Tried> tried) {
   return order;
 }
 
+bool accepted(Bf16 out, Bf16 reference, const Interval& bound) {
+  const Bf16 low = round_to_bf16(bound.low), high = round_to_bf16(bound.high);
+  return is_nan(out) ? is_nan(reference) : ordinal(low) <= ordinal(out) && ordinal(out) <= ordinal(high);
+}
+
 bool gives_every_bit(const Tried& one) { return one.score.every_bit; }
 
 /// Keeps what is credible, of each hypothesis what explains most.
@@ -132,21 +137,61 @@ void try_out(const Evidence& evidence, const ErrorPlace& place, Proposal proposa
     *same = std::move(tried);
 }
 
+/// The first of those that give every bit of the sample which gives every bit of the place, too, is moved to
+/// the front: by chance, others give those of a sample. Without one, nobody gives every bit.
+void prefer_every_bit_of_place(const Evidence& evidence, const ErrorPlace& place, std::vector<Tried>& order) {
+  if (place.sample.size() == place.window.size()) return;
+  auto whole = order.end();
+  for (auto one = order.begin(); one != order.end(); ++one) {
+    if (!one->score.every_bit) continue;
+    one->score.every_bit = whole == order.end() &&
+                           score(evidence, place.window, one->proposal.synthesise(place.window)).every_bit;
+    if (one->score.every_bit) whole = one;
+  }
+  if (whole != order.end()) std::rotate(order.begin(), whole, std::next(whole));
+}
+
 std::vector<Cause> named(const Evidence& evidence, const ErrorPlace& place, std::vector<Tried> credible) {
   for (auto& one : credible) one.rank = rank_of(one.proposal.hypothesis);
+  auto order = ranked(std::move(credible));
+  if (order.size() > kListedCauses) order.resize(kListedCauses);
+  prefer_every_bit_of_place(evidence, place, order);
   std::vector<Cause> causes;
-  for (const auto& one : ranked(std::move(credible))) {
-    if (causes.size() == kListedCauses) break;
-    Cause cause{std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained,
-                one.score.every_bit};
-    if (!one.proposal.names_place && !place.in_words.empty()) cause.sentence += " " + place.in_words;
-    // A sample speaks for itself only; "every bit" is said of the whole place, and only of the best.
-    if (cause.every_bit && place.sample.size() < place.window.size())
-      cause.every_bit =
-          causes.empty() && score(evidence, place.window, one.proposal.synthesise(place.window)).every_bit;
-    causes.push_back(std::move(cause));
+  for (const auto& one : order) {
+    causes.push_back({std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained,
+                      one.score.every_bit, one.proposal.unwritten});
+    if (!one.proposal.names_place && !place.in_words.empty()) causes.back().sentence += " " + place.in_words;
   }
   return causes;
+}
+
+/// Of the place that the significant elements make.
+std::vector<Cause> causes_of_place(const Evidence& evidence) {
+  static constexpr struct {
+    FieldMask fields;
+    Mechanism propose;
+  } kMechanisms[] = {
+      {hypothesis_fields::kAll, propose_observations},
+      {hypothesis_fields::kComputed, propose_storing},
+      {hypothesis_fields::kWeightProducts, propose_orders},
+      {hypothesis_fields::kWeightProducts, propose_k_blocks},
+      {hypothesis_fields::kWeightProducts, propose_operands},
+      {hypothesis_fields::kSwiglu, propose_swiglu},
+      {hypothesis_fields::kWeights, propose_weights},
+      {hypothesis_fields::kMerge, propose_merge},
+      {hypothesis_fields::kGradients, propose_gradients},
+      {hypothesis_fields::kAll, propose_scattered},
+  };
+  const ErrorPlace place = find_place(evidence);
+  std::vector<Tried> credible;
+  for (const auto& [fields, propose] : kMechanisms) {
+    if ((fields & fields_of(evidence.field)) == 0) continue;
+    // Scattered zeros and flipped bits are named where nothing else gives every bit: they have no reason to
+    // be there.
+    if (propose == propose_scattered && std::ranges::any_of(credible, gives_every_bit)) continue;
+    for (auto& proposal : propose(evidence, place)) try_out(evidence, place, std::move(proposal), credible);
+  }
+  return named(evidence, place, std::move(credible));
 }
 
 }  // namespace
@@ -164,49 +209,31 @@ Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> 
   store_field<Predicted>(field, layer, stored);
   evidence.reference.resize(out.size());
   evidence.significant.resize(out.size());
+  // What is rejected defines where the error is: beside it, elements may differ and be accepted.
+  std::vector<bool> rejected(out.size());
   bool any = false;
   for (std::size_t i = 0; i < out.size(); ++i) {
     evidence.reference[i] = round_to_bf16(stored[i].value);
-    const Bf16 low = round_to_bf16(bounded[i].low), high = round_to_bf16(bounded[i].high);
-    const bool accepted = is_nan(out[i])
-                              ? is_nan(evidence.reference[i])
-                              : ordinal(low) <= ordinal(out[i]) && ordinal(out[i]) <= ordinal(high);
-    evidence.significant[i] = out[i] != evidence.reference[i] &&
-                              (!accepted || std::abs(ordinal(out[i]) - ordinal(evidence.reference[i])) > 1);
-    any = any || evidence.significant[i];
+    rejected[i] = out[i] != evidence.reference[i] && !accepted(out[i], evidence.reference[i], bounded[i]);
+    any = any || rejected[i];
   }
-  if (!any)
-    for (std::size_t i = 0; i < out.size(); ++i) evidence.significant[i] = out[i] != evidence.reference[i];
+  for (std::size_t i = 0; i < out.size(); ++i)
+    evidence.significant[i] = any ? rejected[i] : out[i] != evidence.reference[i];
   return evidence;
 }
 
-std::vector<Cause> find_causes(const Evidence& evidence) {
-  static constexpr struct {
-    FieldMask fields;
-    Mechanism propose;
-  } kMechanisms[] = {
-      {hypothesis_fields::kAll, propose_observations},
-      {hypothesis_fields::kComputed, propose_storing},
-      {hypothesis_fields::kWeightProducts, propose_orders},
-      {hypothesis_fields::kWeightProducts, propose_k_blocks},
-      {hypothesis_fields::kWeightProducts, propose_operands},
-      {hypothesis_fields::kSwiglu, propose_swiglu},
-      {hypothesis_fields::kWeights, propose_weights},
-      {hypothesis_fields::kMerge, propose_merge},
-      {hypothesis_fields::kGradients, propose_gradients},
-      {hypothesis_fields::kAll, propose_scattered},
-  };
+std::vector<Cause> find_causes(Evidence& evidence) {
   if (std::ranges::equal(evidence.out, evidence.reference)) return {};
-  const ErrorPlace place = find_place(evidence);
-  std::vector<Tried> credible;
-  for (const auto& [fields, propose] : kMechanisms) {
-    if ((fields & fields_of(evidence.field)) == 0) continue;
-    // Scattered zeros and flipped bits are named where nothing else gives every bit: they have no reason to
-    // be there.
-    if (propose == propose_scattered && std::ranges::any_of(credible, gives_every_bit)) continue;
-    for (auto& proposal : propose(evidence, place)) try_out(evidence, place, std::move(proposal), credible);
-  }
-  return named(evidence, place, std::move(credible));
+  auto causes = causes_of_place(evidence);
+  // Another order of summation moves few elements out of their intervals and many within them: what gives
+  // the bits of all says more than what gives those of the few.
+  std::vector<bool> differing(evidence.out.size());
+  for (std::size_t i = 0; i < differing.size(); ++i) differing[i] = evidence.out[i] != evidence.reference[i];
+  if (differing == evidence.significant) return causes;
+  std::swap(evidence.significant, differing);
+  auto of_all = causes_of_place(evidence);
+  std::swap(evidence.significant, differing);
+  return !of_all.empty() && of_all.front().every_bit ? of_all : causes;
 }
 
 std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials,

@@ -24,7 +24,7 @@ struct Evidence {
   std::span<const Bf16> out;                            // [rows, width]
   Values<Predicted> plain;                              // the same field predicted, before storing
   std::vector<Bf16> reference;                          // and stored
-  std::vector<bool> significant;                        // differs by more than legal implementations may
+  std::vector<bool> significant;                        // defines where the error is
   std::int64_t rows = 0, width = 0;
 
   const Values<Predicted>& input(Field from) const { return *inputs[static_cast<std::size_t>(from)]; }
@@ -47,6 +47,7 @@ struct Proposal {
   std::string sentence;         // without the place
   Synthesis synthesise;
   bool names_place = false;  // the sentence already says which rows
+  std::optional<Field> unwritten = {};
 };
 
 /// What is common to all elements that are wrong.
@@ -88,8 +89,7 @@ std::vector<Proposal> propose_unwritten(const Evidence&, const ErrorPlace&, cons
                                         Field unwritten);
 
 /// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the
-/// caller's to fill. An element is significant if its interval rejects it or it is more than a neighbour
-/// away; if none is, where any bit differs.
+/// caller's to fill. An element is significant if its interval rejects it; if none is, where any bit differs.
 Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain,
                          std::span<const Interval> bounded);
 
@@ -103,8 +103,9 @@ ErrorPlace find_place(const Evidence& evidence);
 inline constexpr std::size_t kListedCauses = 5;
 
 /// Causes that explain the larger part of the error and more than chance gives, best first, at most
-/// kListedCauses.
-std::vector<Cause> find_causes(const Evidence& evidence);
+/// kListedCauses: of all bits that differ where one gives them all, else of the significant elements.
+/// Returns the evidence as it was.
+std::vector<Cause> find_causes(Evidence& evidence);
 
 /// Likewise among hypotheses about the fields between the last one that the candidate wrote and this one, the
 /// nearest first, up to one that gives every bit.

@@ -104,7 +104,7 @@ class Search {
 
   Proposal proposal(std::string_view id, std::string_view sentence, Fault fault) const {
     fault.field = field_;
-    return {id, fmt::format("in {}, which was not written, {}", name(field_), sentence),
+    return {id, fmt::format("{}{}", in_unwritten(field_), sentence),
             [this_trial = trials_.run, fault, width = evidence_.width](const Window& window) {
               const auto values = this_trial(fault);
               std::vector<Bf16> bits;
@@ -114,7 +114,7 @@ class Search {
                   bits.push_back(round_to_bf16(values[static_cast<std::size_t>(r * width + c)].value));
               return bits;
             },
-            trials_.some_tokens};
+            trials_.some_tokens, field_};
   }
 
   /// The sample's elements under a fault, less what they are without: the response to it.

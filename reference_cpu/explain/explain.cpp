@@ -53,7 +53,8 @@ class Explanation {
 
  private:
   bool binding() const {
-    return promises_bits(question_.declared, question_.field, derivation_.from.empty());
+    return promises_bits(question_.declared, ExpertRowOrder::Ascending, question_.field,
+                         derivation_.from.empty());
   }
 
   void describe() {

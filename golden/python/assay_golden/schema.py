@@ -18,7 +18,7 @@ VERSION = "1.1"
 GROUPS = ("inputs", "weights", "forward", "backward", "oracle")
 HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
-    "producer", "device", "compute_capability", "ties", "config", "provenance",
+    "producer", "device", "compute_capability", "ties", "row_order", "config", "provenance",
 )  # fmt: skip
 FORWARD_PRODUCTS = ("router", "gate_up", "down")
 PRODUCTS = (*FORWARD_PRODUCTS, "down_dx", "down_dw", "gate_up_dx", "gate_up_dw", "router_dx", "router_dw")
@@ -81,6 +81,7 @@ class File:
     device: str = ""
     compute_capability: str = ""
     ties: str = "any"  # or "lowest_index": how equal probabilities are chosen and ordered
+    row_order: str = "ascending"  # or "any": the order of an expert's slots
     provenance: dict = field(default_factory=dict)
 
 
@@ -105,7 +106,11 @@ def root_strings(file):
         "producer": file.producer, "device": file.device, "compute_capability": file.compute_capability,
         "config": _json(asdict(file.config)), "provenance": _json(file.provenance),
     }  # fmt: skip
-    return strings if file.ties == "any" else strings | {"ties": file.ties}
+    if file.ties != "any":
+        strings["ties"] = file.ties
+    if file.row_order != "ascending":
+        strings["row_order"] = file.row_order
+    return strings
 
 
 def generator_hash(generator, hashes_text):
@@ -328,7 +333,7 @@ def _read_open(path, handle):
     file = File(
         config_from(json.loads(attributes["config"]), str(path)), attributes["batch"], attributes["sequence"],
         kind=attributes["kind"], contract=attributes["contract"], seed=attributes.get("seed"),
-        ties=attributes.get("ties", "any"), accumulators=json.loads(attributes.get("accumulators", "{}")), provenance=json.loads(attributes.get("provenance", "{}")),
+        ties=attributes.get("ties", "any"), row_order=attributes.get("row_order", "ascending"), accumulators=json.loads(attributes.get("accumulators", "{}")), provenance=json.loads(attributes.get("provenance", "{}")),
         **{name: attributes.get(name, "") for name in ("fixture", "producer", "device", "compute_capability")},
     )  # fmt: skip
     for group, members in hdf5.children(root):

@@ -33,17 +33,18 @@ class Candidate:
         self._file = file
 
     @classmethod
-    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any"):
+    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any", row_order="ascending"):
         """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
 
         accumulators: {"router"|"gate_up"|"down"|"down_dx"|...: "hopper", ...}, only what the kernel is known to do; absent means unknown.
             "rest": "torch" promises that softmax, expf and the sums over slots are bit for bit those of torch's CUDA kernels.
         ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
+        row_order: "any" for a kernel that writes an expert's rows in the order in which they come; "ascending" slots otherwise.
         """
-        return cls.on(schema.read(golden), producer, contract, accumulators, provenance, ties, golden)
+        return cls.on(schema.read(golden), producer, contract, accumulators, provenance, ties, golden, row_order)
 
     @classmethod
-    def on(cls, source, producer, contract="hf", accumulators=None, provenance=None, ties="any", where="the problem"):
+    def on(cls, source, producer, contract="hf", accumulators=None, provenance=None, ties="any", where="the problem", row_order="ascending"):
         """The same on a problem that has been read: a schema.File. `where` names it in errors."""
         if contract not in CONTRACTS:
             raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(CONTRACTS)}")
@@ -57,12 +58,14 @@ class Candidate:
                 )
         if ties not in ("any", "lowest_index"):
             raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")
+        if row_order not in ("ascending", "any"):
+            raise UsageError(f"unknown row order '{row_order}'; valid: ascending, any")
         given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights")}
         if ("inputs", "input_hidden_states") not in given:
             raise InputError(f"{where} has no input_hidden_states: a candidate needs a problem")
         return cls(schema.File(
             source.config, source.batch, source.sequence, given, "candidate", source.fixture, source.seed, contract,
-            dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()}, ties=ties,
+            dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()}, ties=ties, row_order=row_order,
         ))  # fmt: skip
 
     def add(self, name, tensor):

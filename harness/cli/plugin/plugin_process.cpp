@@ -39,6 +39,11 @@ PluginRow read_row(const wire::Reply& reply, const std::string& path) {
       const Accumulator all = parse_accumulator(words[3]);
       candidate.accumulators = every_product(all);
     }
+    constexpr std::string_view kRowsAny = " rows_any";
+    if (words[4].ends_with(kRowsAny)) {
+      candidate.row_order = ExpertRowOrder::Any;
+      words[4].resize(words[4].size() - kRowsAny.size());
+    }
     candidate.ties = parse_tie_rule(words[4]);
   } catch (const UsageError& error) {
     throw InputError(fmt::format("{} declares what assay does not know: {}", path, error.what()));

@@ -1,0 +1,49 @@
+#include "harness/judge/judged_fields.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "harness/contract/layer.h"
+#include "harness/contract/upstream.h"
+
+namespace assay {
+namespace {
+
+/// Whether the candidate holds any field that descends from another.
+bool holds_any_after(const Candidate& candidate, Field earlier) {
+  return std::ranges::any_of(kFields, [&](const FieldRow& field) {
+    return descends_from(field.id, earlier) && candidate.holds(field.id);
+  });
+}
+
+}  // namespace
+
+FieldFlags judged_fields(const Problem& problem, const Candidate& candidate) {
+  FieldFlags judged{};
+  const bool backward = holds_any_after(candidate, Field::d_hidden_states);
+  for (const FieldRow& field : kFields)
+    judged[static_cast<std::size_t>(field.id)] =
+        computable(field.id, problem) && (backward || !descends_from(field.id, Field::d_hidden_states));
+  return judged;
+}
+
+void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::vector<std::string>& remarks) {
+  std::vector<std::string_view> without_gradient, by_hashes;
+  for (const FieldRow& field : kFields) {
+    if (candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
+    if (find_step(field.id) != nullptr && candidate.holds(field.id) &&
+        !judged[static_cast<std::size_t>(field.id)])
+      without_gradient.push_back(field.name);
+  }
+  const auto remark = [&](const std::vector<std::string_view>& names, std::string_view reason) {
+    if (!names.empty())
+      remarks.push_back(fmt::format("not judged: {} field{} of the backward pass ({}), for {}", names.size(),
+                                    names.size() == 1 ? "" : "s", fmt::join(names, ", "), reason));
+  };
+  remark(without_gradient, "the problem has no d_hidden_states");
+  remark(by_hashes, "the file holds hashes in place of elements");
+}
+
+}  // namespace assay
