@@ -106,6 +106,22 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+/// ptx::named_barrier that also tells all of its threads whether `own` holds for each of them.
+__device__ inline bool all_at_named_barrier(int id, int threads, bool own) {
+  std::uint32_t all;
+  asm volatile(
+      "{\n"
+      ".reg .pred own, all;\n"
+      "setp.ne.u32 own, %1, 0;\n"
+      "barrier.cta.red.and.pred all, %2, %3, own;\n"
+      "selp.u32 %0, 1, 0, all;\n"
+      "}\n"
+      : "=r"(all)
+      : "r"(static_cast<std::uint32_t>(own)), "r"(id), "r"(threads)
+      : "memory");
+  return all != 0;
+}
+
 /// Low half of the descriptor of a tile of 128-byte rows in the 128-byte swizzle, starting at a multiple of
 /// 1024 bytes: groups of eight rows are 1024 bytes apart. It counts places in 16 bytes. An operand that lies
 /// along its columns has 64 elements of K in a row; one that lies along its rows has 64 of its other axis

@@ -14,7 +14,6 @@ using GradSums = float[kGradHeight / 2];  // not set where the expert has no row
 template <bool kGather>
 __device__ void sum_grad(GradSums& d, Ring& ring, int rows, const Release& release, std::uint32_t base,
                          int consumer, std::uint32_t full) {
-  constexpr unsigned kAllLanes = 0xffffffffu;
   constexpr std::uint32_t kNext = ptx::kNextSixteen<Lies::AlongRows>;
   int held = -1;  // the stage whose products may be in flight
   const auto free_held = [&] {
@@ -24,7 +23,7 @@ __device__ void sum_grad(GradSums& d, Ring& ring, int rows, const Release& relea
   // The next stage's first kSixteens steps of 16.
   const auto step = [&]<int kSixteens>(std::integral_constant<int, kSixteens>, bool first) {
     const std::uint32_t arrived = full + ring.stage * 8;
-    if (held >= 0 && !__all_sync(kAllLanes, ptx::mbarrier_done(arrived, ring.parity))) {
+    if (held >= 0 && !arrived_for_all(arrived, ring.parity, consumer)) {
       ptx::wgmma_wait<0>();
       free_held();
     }

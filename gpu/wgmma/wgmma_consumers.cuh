@@ -31,6 +31,12 @@ struct Release {
   }
 };
 
+/// Whether a stage has arrived, one answer for a consumer's four warps: what they do with products in flight
+/// they must do together.
+__device__ inline bool arrived_for_all(std::uint32_t barrier, int parity, int consumer) {
+  return ptx::all_at_named_barrier(1 + consumer, 128, ptx::mbarrier_done(barrier, parity));
+}
+
 // One consumer's sums over all stages of a tile; kN columns of wgmma. kWaitEach: a stage is freed as soon as
 // its own products are done, which suits tiles that wait for memory and wide ones; else the next stage's
 // products are queued before, if they have arrived.
@@ -41,13 +47,12 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
   constexpr bool kTall = kLayout == TileLayout::Tall;
   constexpr Lies kLiesA = kTall ? Lies::AlongColumns : kLiesWeights;
   constexpr Lies kLiesB = kTall ? kLiesWeights : Lies::AlongColumns;
-  constexpr unsigned kAllLanes = 0xffffffffu;
   int held = -1;  // the stage whose products may be in flight
 #pragma unroll kTall ? 4 : 1
   for (int step = 0; step < steps; ++step, ring.advance()) {
     const std::uint32_t arrived = full + ring.stage * 8;
     const bool late = kPlanted == KernelFault::MissingWait && step == 3;
-    if (!kWaitEach && held >= 0 && !__all_sync(kAllLanes, ptx::mbarrier_done(arrived, ring.parity))) {
+    if (!kWaitEach && held >= 0 && !arrived_for_all(arrived, ring.parity, consumer)) {
       ptx::wgmma_wait<0>();
       release.free(held);
       held = -1;
