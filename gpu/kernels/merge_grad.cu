@@ -12,7 +12,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kTogether = 16;  // elements of a row that a lane asks for before it adds them
+constexpr int kTogether = 16;         // elements of a row that a lane reads before it adds them
+constexpr int kStretchVectors = 256;  // of a row, of 8 elements each, in shared memory at a time
 
 // What a launch works on; shapes as in kernels.h.
 struct MergeGrad {
@@ -30,40 +31,54 @@ __device__ float term(bf16 gradient, bf16 value) {
   return kRounding == Rounding::Hf ? through_bf16(product) : product;
 }
 
-// One warp: lane l adds columns l, l + 32, ... of a row.
+// One warp: lane l adds columns l, l + 32, ... of a stretch, `columns` of them, to its sum.
 template <Rounding kRounding>
-__device__ float dot(const bf16* gradient, const bf16* value, int hidden) {
-  float sum = 0.0f;
+__device__ float dot(float sum, const bf16* gradient, const bf16* value, int columns) {
   int h = threadIdx.x % 32;
-  for (; h + (kTogether - 1) * 32 < hidden; h += kTogether * 32) {
-    bf16 values[kTogether];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) values[i] = __ldcs(value + h + i * 32);
+#pragma unroll 1
+  for (; h + (kTogether - 1) * 32 < columns; h += kTogether * 32)
 #pragma unroll
     for (int i = 0; i < kTogether; ++i)
-      sum = __fadd_rn(sum, term<kRounding>(gradient[h + i * 32], values[i]));
-  }
-  for (; h < hidden; h += 32) sum = __fadd_rn(sum, term<kRounding>(gradient[h], value[h]));
-  return sum_of_lanes(sum);
+      sum = __fadd_rn(sum, term<kRounding>(gradient[h + i * 32], value[h + i * 32]));
+  for (; h < columns; h += 32) sum = __fadd_rn(sum, term<kRounding>(gradient[h], value[h]));
+  return sum;
 }
 
 template <Rounding kRounding, bool kSlotOrder>
 __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGrad grad, int top_k, int hidden) {
-  extern __shared__ uint4 gradient[];  // of the token, [H]
+  extern __shared__ uint4 shared[];  // a stretch of a row for every warp; the token's gradient, [H]
   ptx::let_next_start();
   ptx::wait_for_previous();
   const int vectors = hidden / 8;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   const std::int64_t token = blockIdx.x;
+  uint4* const stretch = shared + warp * kStretchVectors;
+  uint4* const gradient = shared + kWarps * kStretchVectors;
   const auto* d_out = reinterpret_cast<const uint4*>(grad.d_out) + token * vectors;
-  for (int i = threadIdx.x; i < vectors; i += kThreads) gradient[i] = d_out[i];
+  const auto fetch = [&](const uint4* value, int first) {
+    const int end = min(vectors - first, kStretchVectors);
+    for (int i = lane; i < end; i += 32)
+      ptx::cp_async_16(ptx::shared_address(stretch + i), value + first + i, true);
+  };
+  const auto value_of = [&](std::int64_t slot, std::int64_t row) {
+    return reinterpret_cast<const uint4*>(grad.values) + (kSlotOrder ? slot : row) * vectors;
+  };
+  std::int64_t row = warp < top_k ? grad.row_of_slot[token * top_k + warp] : 0;
+  if (warp < top_k) fetch(value_of(token * top_k + warp, row), 0);
+  for (int i = threadIdx.x; i < vectors; i += kThreads) gradient[i] = __ldcs(d_out + i);
   __syncthreads();
-  for (int j = threadIdx.x / 32; j < top_k; j += kWarps) {
+  for (int j = warp; j < top_k; j += kWarps) {
     const std::int64_t slot = token * top_k + j;
-    const std::int64_t row = grad.row_of_slot[slot];
+    if (j != warp) {
+      row = grad.row_of_slot[slot];
+      fetch(value_of(slot, row), 0);
+    }
     const float weight = __bfloat162float(grad.topk_weights[slot]);
     auto* d_row = reinterpret_cast<uint4*>(grad.d_rows) + row * vectors;
-    for (int i = threadIdx.x % 32; i < vectors; i += 32) {
-      const auto* value = reinterpret_cast<const bf16*>(&gradient[i]);
+    for (int i = lane; i < vectors; i += 32) {
+      const uint4 eight = gradient[i];
+      const auto* value = reinterpret_cast<const bf16*>(&eight);
       uint4 packed;
 #pragma unroll
       for (int c = 0; c < 8; ++c)
@@ -71,9 +86,18 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGrad grad, in
             __float2bfloat16_rn(__fmul_rn(__bfloat162float(value[c]), weight));
       d_row[i] = packed;
     }
-    const float sum = dot<kRounding>(reinterpret_cast<const bf16*>(gradient),
-                                     grad.values + (kSlotOrder ? slot : row) * hidden, hidden);
-    if (threadIdx.x % 32 == 0) grad.d_topk_weights[slot] = __float2bfloat16_rn(sum);
+    float sum = 0.0f;
+    for (int first = 0; first < vectors; first += kStretchVectors) {
+      if (first > 0) fetch(value_of(slot, row), first);
+      ptx::cp_async_commit();
+      ptx::cp_async_wait<0>();
+      __syncwarp();
+      sum = dot<kRounding>(sum, reinterpret_cast<const bf16*>(gradient + first),
+                           reinterpret_cast<const bf16*>(stretch), min(vectors - first, kStretchVectors) * 8);
+      __syncwarp();  // the stretch may be overwritten
+    }
+    sum = sum_of_lanes(sum);
+    if (lane == 0) grad.d_topk_weights[slot] = __float2bfloat16_rn(sum);
   }
 }
 
@@ -88,7 +112,8 @@ void merge_grad(const bf16* d_out, const bf16* values, bool slot_order, const st
                 const bf16* topk_weights, bf16* d_rows, bf16* d_topk_weights, Rounding rounding,
                 const Sizes& sizes, cudaStream_t stream) {
   const std::int64_t hidden = sizes.config.hidden_size;
-  const std::int64_t bytes = hidden * static_cast<std::int64_t>(sizeof(bf16));
+  const std::int64_t bytes = kWarps * kStretchVectors * static_cast<std::int64_t>(sizeof(uint4)) +
+                             hidden * static_cast<std::int64_t>(sizeof(bf16));
   ASSAY_CHECK(hidden % 8 == 0, "expected hidden_size to be a multiple of 8");
   ASSAY_CHECK(bytes <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
               "expected a token's row to fit shared memory");
