@@ -46,16 +46,16 @@ __device__ std::uint32_t leaving_pair(const float (&d)[kRegisters], int i, int t
 
 /// Tall: all 64 rows of a consumer. Register 4 b + 2 h + i is row lane / 4 + 8 h of the warp's 16, column 8 b
 /// + 2 (lane mod 4) + i.
-template <ProductId kProduct, Rounding kRounding, Leaving kLeaving>
-__device__ void stage_tall(const float (&d)[128], std::uint32_t buffer) {
-  using Out = Staging<kProduct, TileLayout::Tall>;
+template <ProductId kProduct, Rounding kRounding, Leaving kLeaving, class Out>
+__device__ void stage_tall(const float (&d)[128], std::uint32_t buffer, int column_pass) {
   const int lane = threadIdx.x % 32;
   const int row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
   for (int b = 0; b < Out::kColumns / 8; b += 2) {
     const auto at = [&](int block, int h) {
       constexpr int kBlock = kProduct == ProductId::gate_up ? 8 : 4;
-      return leaving_pair<kProduct, kRounding, kLeaving>(d, block * kBlock + h * 2, 4);
+      return leaving_pair<kProduct, kRounding, kLeaving>(
+          d, (column_pass * (Out::kColumns / 8) + block) * kBlock + h * 2, 4);
     };
     const std::uint32_t four[4] = {at(b, 0), at(b, 1), at(b + 1, 0), at(b + 1, 1)};
     const int chunk = b + lane / 16;
@@ -141,15 +141,16 @@ __device__ void store_boxes(const Arguments& arguments, const MapsOfProduct& map
 template <ProductId kProduct, Rounding kRounding, bool kScatter, TileLayout kLayout, bool kHalves>
 __device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& maps, const Sums<kLayout>& d,
                            char* staging, int& turn, const Tile& tile, int consumer) {
-  using Out = Staging<kProduct, kLayout>;
+  using Out = Staging<kProduct, kLayout, kHalves>;
   constexpr bool kTall = kLayout == TileLayout::Tall;
   const bool storing = threadIdx.x % (kTall ? 128 : 32) == 0;
   const int barrier = 1 + consumer;
   const int first_row = kTall ? consumer * 64 : 0;
-  const int first_column =
-      (kTall ? tile.column_tile : tile.column_tile * kConsumers + consumer) * Out::kColumns;
+  const int part = kTall ? tile.column_tile : tile.column_tile * kConsumers + consumer;
   // The rows of a pass from `first` on.
-  const auto leave = [&]<Leaving kLeaving>(std::integral_constant<Leaving, kLeaving>, int pass, int first) {
+  const auto leave = [&]<Leaving kLeaving>(std::integral_constant<Leaving, kLeaving>, int pass, int first,
+                                           int column_pass) {
+    const int first_column = (part * Out::kColumnPasses + column_pass) * Out::kColumns;
     const int rows = min(tile.rows - first, Out::kRows);
     const int pass_row = tile.first + first;
     char* const buffer = staging + turn * (Out::kBoxes * Out::kBoxBytes);
@@ -157,7 +158,7 @@ __device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& m
     if (storing) ptx::bulk_wait_read<Out::kBuffers - 1>();
     ptx::named_barrier(barrier, 128);  // the buffer is free again
     if constexpr (kTall) {
-      stage_tall<kProduct, kRounding, kLeaving>(d[0], ptx::shared_address(buffer));
+      stage_tall<kProduct, kRounding, kLeaving, Out>(d[0], ptx::shared_address(buffer), column_pass);
     } else {
 #pragma unroll
       for (int b = 0; b < Out::kRows / 8; b += 2)
@@ -185,10 +186,15 @@ __device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& m
   for (int pass = 0; pass < Out::kPasses; ++pass) {
     const int first = first_row + pass * Out::kRows;
     if (first >= tile.rows) break;
-    leave(std::integral_constant<Leaving, Leaving::Result>{}, pass, first);
+    const auto leave_all = [&](auto leaving) {
+#pragma unroll
+      for (int column_pass = 0; column_pass < Out::kColumnPasses; ++column_pass)
+        leave(leaving, pass, first, column_pass);
+    };
+    leave_all(std::integral_constant<Leaving, Leaving::Result>{});
     if constexpr (kHalves) {
-      leave(std::integral_constant<Leaving, Leaving::Gate>{}, pass, first);
-      leave(std::integral_constant<Leaving, Leaving::Up>{}, pass, first);
+      leave_all(std::integral_constant<Leaving, Leaving::Gate>{});
+      leave_all(std::integral_constant<Leaving, Leaving::Up>{});
     }
   }
 }

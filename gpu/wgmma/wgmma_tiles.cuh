@@ -56,20 +56,25 @@ inline constexpr Lies kWeightsLie =
 
 /// How a consumer's results leave through shared memory: in passes of rows, through buffers that take turns,
 /// each of boxes of 64 columns.
-template <ProductId kProduct, TileLayout kLayout>
+template <ProductId kProduct, TileLayout kLayout, bool kHalves = false>
 struct Staging {
   static constexpr bool kGateUp = kProduct == ProductId::gate_up;
   static constexpr bool kTall = kLayout == TileLayout::Tall;
   static constexpr bool kForward = kWeightsLie<kProduct> == Lies::AlongColumns;
+  // Tall tiles that store first_gemm, too, leave box by box: while one is read, the next is written.
+  static constexpr int kColumnPasses = kTall && kHalves ? 2 : 1;
   static constexpr int kColumns = TileShape<kLayout>::kColumns / (kTall ? 1 : kConsumers) /
-                                  (kGateUp ? 2 : 1);  // of one consumer: SwiGLU halves them
+                                  (kGateUp ? 2 : 1) /
+                                  kColumnPasses;  // of one consumer and pass: SwiGLU halves them
   static constexpr int kBoxes = (kColumns + 63) / 64;
   static constexpr int kRows = [] {  // of one pass
     if (kTall) return 64;
     return kLayout == TileLayout::Wide && (kGateUp || !kForward) ? 48 : TileShape<kLayout>::kRows;
   }();
   static constexpr int kPasses = kTall ? 1 : TileShape<kLayout>::kRows / kRows;
-  static constexpr int kBuffers = kPasses > 1 && kForward ? 2 : 1;  // else the room is a stage's
+  static constexpr int kBuffers = kColumnPasses > 1 || (kPasses > 1 && kForward)
+                                      ? 2
+                                      : 1;  // else the room is a stage's
   static constexpr int kBoxBytes = kRows * 128;
   static constexpr int kBytes = kBuffers * kBoxes * kBoxBytes;
 };
