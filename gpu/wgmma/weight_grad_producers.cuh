@@ -82,18 +82,28 @@ struct GradPanelLoads {
   int column;      // of the rows
   int row_of_out;  // and the column of d_out
   int first;
+  bool whole;
   int rows;
 
   __device__ GradPanelLoads(const Tile& tile, const WeightGradArguments& arguments)
       : column(width_tile(tile, arguments) * kGradWidth),
         row_of_out(height_tile(tile, arguments) * kGradHeight),
         first(tile.first),
+        whole(arguments.whole_panels),
         // With the fault the panels reach behind the expert's last row.
         rows(kPlanted == KernelFault::UncutRows ? grad_steps(tile) * kGradDepth : tile.rows) {}
 
   __device__ void load(std::uint32_t stage, const WeightGradMaps& maps, std::uint32_t barrier,
                        int step) const {
     ptx::mbarrier_arrive_expect(barrier, (kGradPanels - kFirst) * static_cast<int>(kGradPanelBytes));
+    if (whole) {  // one or two copies instead of four or six: each takes as many instructions as a gathered
+                  // row
+      if constexpr (kRows)
+        load_ragged_panels(stage, maps.rows, barrier, column / 64, first, rows, step * kGradDepth);
+      load_ragged_panels(stage + kPanelsOfRows * kGradPanelBytes, maps.d_out, barrier, row_of_out / 64, first,
+                         rows, step * kGradDepth);
+      return;
+    }
 #pragma unroll
     for (int panel = kFirst; panel < kGradPanels; ++panel) {
       const bool of_rows = panel < kPanelsOfRows;

@@ -38,6 +38,7 @@ struct WeightGradArguments {
   int width_tiles;
   int width;
   int top_k;
+  bool whole_panels;  // neither matrix ends within 64 columns: a stage's panels of an operand come in one box
 };
 
 struct WeightGradMaps {
@@ -55,6 +56,14 @@ inline constexpr int kRaggedExtent = 1 << 30;
 __device__ inline void load_ragged(std::uint32_t shared, const CUtensorMap& map, std::uint32_t barrier,
                                    int column, int first, int rows, int row) {
   ptx::tensor_load_4d(shared, &map, barrier, column, kRaggedExtent - rows + row, first + rows, kRaggedExtent);
+}
+
+/// The same of neighbouring panels, as many as the map's box has, one behind the other: the panels are an
+/// axis of their own.
+__device__ inline void load_ragged_panels(std::uint32_t shared, const CUtensorMap& map, std::uint32_t barrier,
+                                          int panel, int first, int rows, int row) {
+  ptx::tensor_load_5d(shared, &map, barrier, 0, kRaggedExtent - rows + row, first + rows, kRaggedExtent,
+                      panel);
 }
 
 /// Tile::column_tile of a tile of an expert's matrix, and back.

@@ -70,14 +70,17 @@ struct WeightGrad {
   bool gather;
 };
 
-CUtensorMap ragged_map(const bf16* base, std::int64_t columns) {
+// In boxes of one panel; or of `panels`, where columns are a multiple of 64.
+CUtensorMap ragged_map(const bf16* base, std::int64_t columns, int panels) {
   constexpr std::int64_t kElements64 = std::int64_t{1} << (64 - 30 - 1);  // times kRaggedExtent: 2^64 bytes
   constexpr std::int64_t kMost = 0x7fffffff;
   const MapAxis axes[] = {{columns, 1, 64},
                           {kRaggedExtent, columns, kGradDepth},
                           {kMost, columns, 1},
                           {kMost, kElements64 - columns, 1}};
-  return tensor_map(base, axes, 4);
+  if (panels == 0) return tensor_map(base, axes, 4);
+  const MapAxis of_panels[] = {{64, 1, 64}, axes[1], axes[2], axes[3], {columns / 64, 64, panels}};
+  return tensor_map(base, of_panels, 5);
 }
 
 template <bool kGather>
@@ -108,13 +111,16 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
       .height_tiles = static_cast<int>((grad.height + kGradHeight - 1) / kGradHeight),
       .width_tiles = static_cast<int>((grad.width + kGradWidth - 1) / kGradWidth),
       .width = static_cast<int>(grad.width),
-      .top_k = static_cast<int>(sizes.config.top_k)};
+      .top_k = static_cast<int>(sizes.config.top_k),
+      .whole_panels = grad.height % 64 == 0 && grad.width % 64 == 0};
   const MapAxis out[] = {
       {grad.width, 1, 64},
       {grad.height, grad.width, grad.gather ? GradShape<true>::kPassRows : GradShape<false>::kPassRows},
       {sizes.config.num_experts, grad.height * grad.width, 1}};
-  const WeightGradMaps maps{grad.gather ? CUtensorMap{} : ragged_map(grad.rows, grad.width),
-                            ragged_map(grad.d_out, grad.height), tensor_map(grad.out, out, 3)};
+  const auto panels = [&](int of_tile) { return arguments.whole_panels ? of_tile / 64 : 0; };
+  const WeightGradMaps maps{
+      grad.gather ? CUtensorMap{} : ragged_map(grad.rows, grad.width, panels(kGradWidth)),
+      ragged_map(grad.d_out, grad.height, panels(kGradHeight)), tensor_map(grad.out, out, 3)};
   if (grad.gather)
     launch_weight_grad<true>(arguments, maps, stream);
   else
