@@ -42,21 +42,11 @@ GpuOptions gpu_options(const PipelineOptions& options) {
   return gpu;
 }
 
-/// d_gate's left operand has rows of E elements: where they are not aligned to 16 bytes cuBLAS was seen to
-/// sum more than 16 tokens in another order, which nothing declares.
-Candidate with_known_accumulators(Candidate candidate) {
-  constexpr std::int64_t kAligned = 8;
-  const FieldSet& fields = candidate.fields;
-  if (fields.has(Field::d_router_logits) && fields.at(Field::d_router_logits).shape()[1] % kAligned != 0)
-    candidate.accumulators[ProductId::router_dw] = {};
-  return candidate;
-}
-
 Candidate run_cublas(const Problem& problem, const PipelineOptions& options) {
-  return with_known_accumulators(run_gpu_cublas(problem, gpu_options(options)));
+  return run_gpu_cublas(problem, gpu_options(options));
 }
 Candidate run_cublas_grouped(const Problem& problem, const PipelineOptions& options) {
-  return with_known_accumulators(run_gpu_cublas_grouped(problem, gpu_options(options)));
+  return run_gpu_cublas_grouped(problem, gpu_options(options));
 }
 
 Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
