@@ -59,6 +59,15 @@ struct BatchedBar {
   std::int64_t m, n, k;
 };
 
+/// Whether the device has room for so many more elements, and some to spare for cuBLAS itself.
+bool fits(std::int64_t elements) {
+  constexpr std::size_t kSpare = std::size_t{1} << 30;
+  std::size_t free = 0;
+  std::size_t total = 0;
+  ASSAY_CUDA(cudaMemGetInfo(&free, &total));
+  return static_cast<std::size_t>(elements) * sizeof(bf16) + kSpare <= free;
+}
+
 /// Runs the variant that `options` do not mean at the same size, and compares all that both leave behind.
 /// Without kernels for Hopper there is one variant: it is compared with a second run of its own.
 void compare_with_other_variant(GpuBenchmark& result, const DeviceProblem& problem, GpuOptions options,
@@ -158,32 +167,38 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   // batches of equal counts; one dense product of as many operations with a single expert's weights.
   const std::int64_t hidden = config.hidden_size;
   const std::int64_t inter = config.moe_intermediate_size;
-  const Buffer<bf16> permuted("permuted input", sizes.slots() * hidden);
-  const Buffer<bf16> wide("first product", sizes.slots() * 2 * inter);
-  const Buffer<bf16> narrow("second product", sizes.slots() * hidden);
-  const CublasBar bars[] = {
-      {ProductId::gate_up, permuted.data(), problem.gate_up_proj.data(), wide.data(), 2 * inter, hidden},
-      {ProductId::down, workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), hidden,
-       inter}};
+  const std::int64_t each = sizes.slots() / config.num_experts;
+  const std::int64_t rows_of_bars = sizes.slots() * 2 * (hidden + inter);
+  const std::int64_t matrices_of_bars = each > 0 && backward ? config.num_experts * 2 * inter * hidden : 0;
+  const bool fit = fits(rows_of_bars + matrices_of_bars);
+  if (!fit) result.left_out = "cuBLAS: its rows do not fit beside the layer's";
+  const std::int64_t slots_of_bars = fit ? sizes.slots() : 0;
+  const Buffer<bf16> permuted("permuted input", slots_of_bars * hidden);
+  const Buffer<bf16> wide("first product", slots_of_bars * 2 * inter);
+  const Buffer<bf16> narrow("second product", slots_of_bars * hidden);
+  std::vector<CublasBar> bars;
+  if (fit)
+    bars = {
+        {ProductId::gate_up, permuted.data(), problem.gate_up_proj.data(), wide.data(), 2 * inter, hidden},
+        {ProductId::down, workspace.intermediate.data(), problem.down_proj.data(), narrow.data(), hidden,
+         inter}};
   std::vector<GroupedOperands> grouped;
   for (const CublasBar& bar : bars)
     grouped.push_back(grouped_operands(bar.a, bar.b, bar.out, counts, bar.n, bar.k));
   ASSAY_CUDA(cudaDeviceSynchronize());
-  permute_rows(problem.input.data(), run.routing.gather_indices, permuted.data(), sizes, stream);
+  if (fit) permute_rows(problem.input.data(), run.routing.gather_indices, permuted.data(), sizes, stream);
   const auto add_bars = [&](const std::string& what, double share, auto work) {
-    for (std::size_t b = 0; b < std::size(bars); ++b)
+    for (std::size_t b = 0; b < bars.size(); ++b)
       add(what + std::string(name(bars[b].product)), share * flops[static_cast<std::size_t>(bars[b].product)],
           0, [&, b] { work(b); });
   };
   add_bars("cuBLAS grouped, these counts, ", 1.0,
            [&](std::size_t b) { cublas.grouped_product(grouped[b], bars[b].n, bars[b].k); });
-  const std::int64_t each = sizes.slots() / config.num_experts;
   std::vector<BatchedBar> batched;
   if (each > 0)
     for (const CublasBar& bar : bars)
       batched.push_back({bar.product, {bar.a}, {bar.b}, bar.out, each, bar.n, bar.k});
-  const Buffer<bf16> matrices("gradients of weights",
-                              each > 0 && backward ? config.num_experts * 2 * inter * hidden : 0);
+  const Buffer<bf16> matrices("gradients of weights", fit ? matrices_of_bars : 0);
   if (matrices.size() > 0) {
     const auto rows = Lies::AlongRows;
     const Operand d_second{gradients->d_rows.data()};

@@ -33,6 +33,7 @@ struct GpuBenchmark {
   int power_watts = 0;   // likewise
   std::string compared_with;        // the variant that ran beside at this size before anything was timed
   std::int64_t compared_words = 0;  // of 16 bits of everything both left behind, and none differs
+  std::string left_out;             // what is not timed, and why; empty where all is
   std::vector<GpuTiming> timings;   // the first is the whole layer, router included
 };
 

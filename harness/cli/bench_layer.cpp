@@ -69,7 +69,7 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
     }
     timings.push_back(std::move(row));
   }
-  return {
+  nlohmann::ordered_json json = {
       {"fixture", fixture},
       {"routing", routing},
       {"tokens", run.tokens},
@@ -83,6 +83,8 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
       {"power_watts", run.power_watts},
       {"verified", {{"equal_to", run.compared_with}, {"tokens", run.tokens}, {"words", run.compared_words}}},
       {"timings", std::move(timings)}};
+  if (!run.left_out.empty()) json["left_out"] = run.left_out;
+  return json;
 }
 
 void print(const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
@@ -99,6 +101,7 @@ void print(const GpuBenchmark& run, const std::string& fixture, const std::strin
     if (t.limit_us > 0) fmt::print(" {:>10.1f} {:>6.0f}%", t.limit_us, 100.0 * t.limit_us / t.median_us);
     fmt::print("\n");
   }
+  if (!run.left_out.empty()) fmt::print("not timed: {}\n", run.left_out);
 }
 
 ExitCode layer(const LayerOptions& given) {
