@@ -30,7 +30,8 @@ def contracts_of(page):
     return tuple(re.findall(r"`(\w+)`", row)[1:])  # the first one is the attribute's own name
 
 
-CONTRACTS = contracts_of((pathlib.Path(__file__).resolve().parents[2] / "SCHEMA.md").read_text(encoding="utf-8"))
+_PAGES = (pathlib.Path(__file__).with_name("SCHEMA.md"), pathlib.Path(__file__).resolve().parents[2] / "SCHEMA.md")  # of a wheel, of the source tree
+CONTRACTS = contracts_of(next(page for page in _PAGES if page.is_file()).read_text(encoding="utf-8"))
 
 
 @dataclass

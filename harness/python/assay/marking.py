@@ -6,7 +6,7 @@ from assay_golden.errors import UsageError
 def layer_problems(*patterns, device=None, requires_grad=False):
     """A test's argument `problem` becomes each of these problems in turn.
 
-    patterns: groups ("small", "full", "goldens"), fixtures' names or globs. device: torch tensors there (default: --assay-device, else numpy).
+    patterns: groups ("small", "large", "goldens"), fixtures' names or globs. device: torch tensors there (default: --assay-device, else numpy).
     """
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise UsageError("layer_problems takes names of problems: \"small\", \"goldens\", \"odd\", \"qwen3_*\"")

@@ -36,15 +36,22 @@ def find_program():
     )
 
 
+def with_surroundings(environment):
+    """The environment in which the program finds this Python and, in a wheel, its exporter."""
+    surroundings = {"ASSAY_PYTHON": sys.executable, "OMP_WAIT_POLICY": "passive"}
+    if (PACKAGE.parent / "assay_golden").is_dir():
+        surroundings["ASSAY_EXPORTER"] = str(PACKAGE.parent)
+    return {**surroundings, **environment}
+
+
 def run(words, program=None, accept=()):
     """Runs `assay WORDS`. Returns the finished process. Raises UsageError or InputError with the program's own sentence on any exit
     code that judges nothing, but for those in `accept`."""
     command = [program or find_program(), *map(str, words)]
-    environment = dict(os.environ)
-    environment.setdefault("ASSAY_PYTHON", sys.executable)
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=with_surroundings(os.environ), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except OSError as error:
         raise InputError(f"cannot run {command[0]}: {error.strerror}; is it built for this machine?")
     if done.returncode < 0:

@@ -68,7 +68,8 @@ def problem(request):
 def pytest_runtest_makereport(item, call):
     outcome = yield
     if call.excinfo is not None and call.excinfo.errisinstance(assay.LayerFailure):
-        outcome.get_result().longrepr = str(call.excinfo.value).lstrip("\n")
+        result = call.excinfo.value.result
+        outcome.get_result().longrepr = f"{result.headline}\n\n{result.text.removeprefix('assay verify').lstrip()}"  # pytest's summary shows the first line
 
 
 class _Run:

@@ -52,23 +52,24 @@ def problem(source, *, layer=None, input=None, d_hidden_states=None, top_k=None,
 
 
 def problem_names(pattern="*"):
-    """Names of problems: the fixtures' by glob, or of a group: "small" (every fixture below full width), "full" (the others), "goldens"."""
+    """Names of problems: the fixtures' by glob, or of a group: "small" (every fixture that is judged in about a second),
+    "large" (the others), "goldens"."""
     known = program_runs.fixtures()
     if pattern == "goldens":
         return sorted(path.stem for path in program_runs.golden_folder().glob("*.h5"))
-    if pattern in ("small", "full"):
+    if pattern in ("small", "large"):
         return [name for name, fixture in known.items() if _is_small(fixture) == (pattern == "small")]
     import fnmatch
 
     found = fnmatch.filter(known, pattern)
     if not found:
-        raise UsageError(f"no fixture matches {pattern!r}{_nearest(pattern, known)}; or a group: small, full, goldens; all: assay list fixtures")
+        raise UsageError(f"no fixture matches {pattern!r}{_nearest(pattern, known)}; or a group: small, large, goldens; all: assay list fixtures")
     return found
 
 
 def _is_small(fixture):
     c = fixture.config
-    return c.num_experts * c.moe_intermediate_size * c.hidden_size <= 1 << 20 and fixture.tokens <= 1024
+    return c.num_experts * c.moe_intermediate_size * c.hidden_size <= 1 << 18 and fixture.tokens <= 256
 
 
 def _refuse(**given):
