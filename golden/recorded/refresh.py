@@ -16,9 +16,11 @@ import datetime
 import glob
 import itertools
 import json
+import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ MODELS = ["qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"]
 PIPELINES = ["gpu_cublas", "gpu_cublas_grouped", "gpu_fused"]
 # Fault of gpu/kernels/planted_kernels.h -> stages of which one must be named first.
 WEIGHTS = ["d_down_proj", "d_gate_up_proj"]
+SANITIZER_SECONDS = 60  # beyond what is judged meanwhile
 PLANTED = {1: ["first_gemm"], 2: ["first_gemm"], 3: ["first_gemm", "intermediate"], 4: ["first_gemm"], 5: ["intermediate"], 6: ["first_gemm", "intermediate"],
            7: ["first_gemm"], 8: ["first_gemm"], 9: WEIGHTS, 10: WEIGHTS, 11: ["d_intermediate", "d_permuted_hidden_states"]}  # fmt: skip
 
@@ -87,13 +90,21 @@ class Refresh:
         if tool is None or not self.options.selfcheck:
             self.summary.append("skipped  compute-sanitizer: not on the path, or no --selfcheck")
             return {}
-        return {name: subprocess.Popen([tool, "--tool", name, *extra, self.options.selfcheck, "--small"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return {name: subprocess.Popen([tool, "--tool", name, *extra, self.options.selfcheck, "--small"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
                 for name, extra in {"memcheck": ["--leak-check", "full"], "racecheck": [], "synccheck": [], "initcheck": []}.items()}
 
     def finish(self, running):
         texts = []
+        end = time.monotonic() + SANITIZER_SECONDS
         for name, process in running.items():
-            text = process.communicate()[0]
+            try:
+                text = process.communicate(timeout=max(1.0, end - time.monotonic()))[0]
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # the tool and the program it runs
+                process.communicate()
+                texts.append(f"{name}: did not end within {SANITIZER_SECONDS} s more than all the rest took")
+                self.say(texts[-1], False)
+                continue
             found = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: .*|LEAK SUMMARY: .*", text)
             texts += [f"{name}: {line}" for line in found]
             # Its own exit status is the program's. No summary is a tool that did not get to its end.
