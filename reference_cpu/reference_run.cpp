@@ -1,6 +1,7 @@
 #include "reference_cpu/reference_run.h"
 
 #include <algorithm>
+#include <bit>
 
 #include <fmt/format.h>
 
@@ -137,6 +138,18 @@ class ReferenceRun final : public Reference {
     return row(field).rows == RowsAre::Tokens || isolated_.routing.gather == layer_.routing.gather;
   }
 
+  bool same_predictions(Field field) override {
+    if (!predict_ || isolated_.routing.gather != layer_.routing.gather) return false;
+    return std::ranges::all_of(upstream_of(field), [&](Field read) {
+      const auto& own = predicted_.isolated.value(read);
+      const auto& chained = predicted_.chained.value(read);
+      return std::ranges::equal(own, chained, [](const PredictedValue& a, const PredictedValue& b) {
+        return !a.undetermined && !b.undetermined &&
+               std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value);
+      });
+    });
+  }
+
   std::string isolated_from(Field field) const override {
     std::string missing;
     for (const Field need : unwritten_before(field))
@@ -271,14 +284,15 @@ class ReferenceRun final : public Reference {
     Accumulator& accumulator = layer_.accumulators[*product];
     if (accumulator.kind != AccumulatorKind::HopperAnySplit) return false;
     accumulator = {AccumulatorKind::Hopper, {}};
-    if (upstream_.has(field) && !sums_over_rows(row(*product))) {
+    const auto [rows, bits] = known_bits(field, upstream_, layer_.problem->sizes());
+    if (!rows.empty() && !sums_over_rows(row(*product))) {
       const Field left = row(*product).left;
       const auto* operand = given(left) ? nullptr : &predicted_.isolated.value(left);
-      if (const auto split =
-              find_split(*product, isolated_, operand, upstream_.fields->at(field).as<Bf16>(), plain))
+      if (const auto split = find_split(*product, isolated_, operand, bits, rows, plain))
         accumulator = *split;
     }
     isolated_.accumulators = layer_.accumulators;
+    predicted_.isolated.forget(field);
     predicted_.chained.forget(field);
     return !accumulator.splits.empty();
   }

@@ -8,6 +8,7 @@
 
 #include "fixtures/fixtures.h"
 #include "golden/golden_file.h"
+#include "golden/sha256.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/exporter.h"
@@ -112,6 +113,7 @@ ExitCode check(const std::vector<std::string>& paths, const OutputOptions& outpu
       if (!file.has_inputs) throw InputError(fmt::format("{} has no inputs and weights", path));
       JudgeOptions options;
       options.reference = make_reference;
+      options.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
       result = judge(file.problem, file.candidate, options);
       for (auto& field : result.fields)
         if (file.origins.contains(field.field)) field.origin = file.origins.at(field.field);

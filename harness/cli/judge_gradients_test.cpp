@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "golden/held_tensor.h"
+#include "golden/sha256.h"
 #include "harness/cli/judged.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
@@ -182,6 +184,37 @@ TEST_SUITE("judge_gradients") {
       const CaseResult result = judged(problem, wrong);
       CHECK(result.first_own_error == field);
       CHECK(of(result, field).verdict == Verdict::Failed);
+    }
+  }
+
+  TEST_CASE("gradients held by hashes are judged bit by bit, and one flipped bit is found in its field") {
+    const auto file = load_file("golden/data/rows.eager.h5");
+    const auto counts = file.candidate.fields.at(Field::token_counts_by_expert).as<std::int32_t>();
+    const auto judged_held = [&](std::optional<Field> flipped) {
+      Candidate candidate = file.candidate;
+      for (const FieldRow& field : kFields) {
+        if (field.group != Group::Backward || !candidate.fields.has(field.id)) continue;
+        Tensor& tensor = candidate.fields.at(field.id);
+        if (flipped == field.id) tensor.as<Bf16>()[tensor.as<Bf16>().size() - 1].bits ^= 1;
+        candidate.held.push_back(hold(field.id, tensor, rows_to_store(tensor.shape(), counts, 8)));
+        candidate.fields.erase(field.id);
+      }
+      JudgeOptions options;
+      options.reference = make_reference;
+      options.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
+      return judge(file.problem, candidate, options);
+    };
+    const CaseResult right = judged_held({});
+    CAPTURE(right.headline);
+    CHECK(right.verdict == Verdict::Passed);
+    CHECK(right.headline.find("not compared") == std::string::npos);
+    for (const Field field : {Field::d_intermediate, Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate,
+                              Field::d_input_hidden_states}) {
+      const CaseResult wrong = judged_held(field);
+      CAPTURE(name(field));
+      CHECK(wrong.verdict > Verdict::Mistrusted);
+      CHECK(wrong.first_own_error == field);
+      CHECK(of(wrong, field).chained_bits.differing == 1);
     }
   }
 }

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "golden/sha256.h"
 #include "harness/cli/kernel_config.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/plugin/plugin_process.h"
@@ -17,6 +18,7 @@ JudgeOptions judge_options(const VerifyOptions& options) {
   JudgeOptions judge;
   judge.contract = options.contract;
   judge.reference = make_reference;
+  judge.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
   judge.false_alarm = options.false_alarm / static_cast<double>(std::max<std::size_t>(options.cases, 1));
   if (!options.accumulator.empty()) {
     const Accumulator all = parse_accumulator(options.accumulator);

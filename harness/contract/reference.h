@@ -13,6 +13,7 @@
 
 #include "harness/contract/accumulator.h"
 #include "harness/contract/field_set.h"
+#include "harness/contract/held_field.h"
 #include "harness/contract/large_vector.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/problem.h"
@@ -104,6 +105,8 @@ class Reference {
   virtual BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> elements) = 0;
   /// Whether both modes see the same upstream values, so that one evaluation serves.
   virtual bool same_in_both_modes(Field field) const = 0;
+  /// Whether both modes predict the same bits, since all that the field is computed from is as predicted.
+  virtual bool same_predictions(Field) { return false; }
   /// Where the isolated evaluation started: empty, or the span "from first_gemm" when upstream fields are
   /// missing.
   virtual std::string isolated_from(Field field) const = 0;
@@ -123,6 +126,7 @@ class Reference {
 struct Upstream {
   const FieldSet* fields = nullptr;
   FieldFlags usable{};
+  const std::vector<HeldField>* held = nullptr;  // stored rows tell how cuBLAS split K
   bool has(Field field) const {
     return fields != nullptr && usable[static_cast<std::size_t>(field)] && fields->has(field);
   }

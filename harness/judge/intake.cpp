@@ -1,12 +1,14 @@
 #include "harness/judge/intake.h"
 
 #include "harness/contract/upstream.h"
+#include "harness/judge/held_checks.h"
 
 namespace assay {
 
 Intake::Intake(const Problem& problem, const Candidate& candidate)
     : sizes_(problem.sizes()), candidate_(candidate) {
   upstream.fields = &candidate.fields;
+  upstream.held = &candidate.held;
 }
 
 void Intake::check(Field field, FieldResult& result) {
@@ -16,7 +18,11 @@ void Intake::check(Field field, FieldResult& result) {
     return;
   }
   if (!candidate_.fields.has(field)) {
-    if (candidate_.held_field(field) != nullptr) result.verdict = Verdict::Unsupported;  // a remark names it
+    const HeldField* held = candidate_.held_field(field);
+    if (held == nullptr) return;
+    const auto wrong = unusable(*held, sizes_);
+    result.verdict = wrong ? wrong->verdict : Verdict::Unsupported;  // until its hashes are compared
+    if (wrong) result.notes.push_back(wrong->sentence);
     return;
   }
   const Tensor& tensor = candidate_.fields.at(field);

@@ -11,6 +11,7 @@
 #include "harness/contract/upstream.h"
 #include "harness/judge/broken_upstream.h"
 #include "harness/judge/compare.h"
+#include "harness/judge/dependence.h"
 #include "harness/judge/headline.h"
 #include "harness/judge/intake.h"
 #include "harness/judge/invalid_ids.h"
@@ -23,20 +24,6 @@
 
 namespace assay {
 namespace {
-
-/// Statistical judgements of one case: every bf16 field isolated and chained, and the router's flips.
-double log_share_of_field(double false_alarm, const FieldFlags& judged) {
-  const auto fields = std::ranges::count_if(kFields, [&](const FieldRow& f) {
-    return judged[static_cast<std::size_t>(f.id)] && f.dtype == DType::BFloat16;
-  });
-  return std::log(false_alarm) - std::log(2.0 * static_cast<double>(fields) + 1.0);
-}
-
-/// Steps that share the rounding errors of one exponential, or of one sum, among the elements of a token.
-bool shares_errors_of_token(Field field) {
-  const StepKind kind = find_step(field)->kind;
-  return kind == StepKind::Weights || kind == StepKind::SoftmaxGrad || kind == StepKind::SwigluGrad;
-}
 
 /// Where every bit is what the declared arithmetic gives, there is nothing left to suspect.
 bool explained(const Prediction& bits) {
@@ -83,8 +70,7 @@ class Judge {
                                       assumed_where_unknown(accumulators_), predict, options_.engine);
       replay_valid_ids(predict);
       for (auto& result : case_.fields) {
-        if (!intake_.upstream.has(result.field) || !selected(result.field) || failed(result.verdict))
-          continue;
+        if (!judgeable(result) || !selected(result.field)) continue;
         judge_field(result);
         if ((order_ = another_order(result))) return {};
       }
@@ -138,6 +124,13 @@ class Judge {
 
   bool selected(Field field) const { return !options_.only || row(field).stage == *options_.only; }
 
+  /// Its elements, or hashes of them, can be compared.
+  bool judgeable(const FieldResult& result) const {
+    if (failed(result.verdict)) return false;
+    return intake_.upstream.has(result.field) ||
+           (options_.hash && candidate_.held_field(result.field) != nullptr);
+  }
+
   void describe() {
     const auto sizes = problem_.sizes();
     case_.problem = problem_.name;
@@ -153,7 +146,7 @@ class Judge {
     case_.tokens = sizes.tokens;
     case_.seed = problem_.seed;
     case_.remarks = candidate_.remarks;
-    add_not_judged(candidate_, judged_, case_.remarks);
+    add_not_judged(candidate_, judged_, options_.hash != nullptr, case_.remarks);
     const auto& c = sizes.config;
     case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
                           sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
@@ -190,8 +183,8 @@ class Judge {
     result.verdict = worst(result.verdict, result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
-    if (options_.causes && !broken && result.verdict > Verdict::Passed &&
-        row(result.field).dtype == DType::BFloat16)
+    if (options_.causes && !broken && intake_.upstream.has(result.field) &&
+        result.verdict > Verdict::Passed && row(result.field).dtype == DType::BFloat16)
       find_causes(result);
   }
 
@@ -236,8 +229,9 @@ class Judge {
   }
 
   void judge_rounded(FieldResult& result) {
-    const auto out = candidate_.fields.at(result.field).as<Bf16>();
     result.upstream = reference_->isolated_from(result.field);
+    if (const HeldField* held = candidate_.held_field(result.field)) return judge_held(result, *held);
+    const auto out = candidate_.fields.at(result.field).as<Bf16>();
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
       auto& judgement = mode == Mode::Isolated ? result.isolated : result.chained;
       auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;
@@ -246,9 +240,10 @@ class Judge {
         bits = result.isolated_bits;
         continue;
       }
-      auto checks = check_rounded(statistics_context(result.field, mode), out, *reference_, mode,
-                                  binding(result.field, mode), blocks_of(result.field, problem_.sizes()),
-                                  options_.engine);
+      auto checks = check_rounded(
+          statistics_context(context(result.field), mode, *reference_, candidate_.fields, log_share()), out,
+          *reference_, mode, binding(result.field, mode), blocks_of(result.field, problem_.sizes()),
+          options_.engine);
       judgement = std::move(checks.judgement);
       bits = std::move(checks.bits);
       suspect_beyond_limits(judgement, bits);
@@ -260,24 +255,25 @@ class Judge {
     }
   }
 
-  /// What a legal implementation makes independent errors of: see Dependence.
-  StatisticsContext statistics_context(Field field, Mode mode) const {
-    StatisticsContext statistics{
-        context(field), Dependence::Elements, {}, 0, log_share_of_field(options_.false_alarm, judged_)};
-    const RowsAre rows = row(field).rows;
-    const bool own = mode == Mode::Isolated && reference_->isolated_from(field).empty();
-    if (!own && (rows == RowsAre::Experts || rows == RowsAre::ExpertMatrix)) {
-      statistics.dependence = Dependence::Nothing;
-    } else if (!own || shares_errors_of_token(field)) {
-      statistics.dependence = Dependence::Tokens;
-    } else if (field == Field::intermediate) {
-      statistics.dependence = Dependence::Classes;
-      statistics.classes = candidate_.fields.at(Field::first_gemm).as<Bf16>();
-      statistics.class_stride = 2 * problem_.config.moe_intermediate_size;
-    }
-    return statistics;
+  void judge_held(FieldResult& result, const HeldField& held) {
+    const auto check = [&](Mode mode, const HeldChecks* known) {
+      return check_held(context(result.field), held, *reference_, mode, binding(result.field, mode),
+                        options_.hash, known);
+    };
+    HeldChecks isolated = check(Mode::Isolated, nullptr);
+    HeldChecks chained =
+        check(Mode::Chained, reference_->same_predictions(result.field) ? &isolated : nullptr);
+    result.notes = isolated.notes;
+    if (chained.notes != isolated.notes)
+      for (auto& note : chained.notes) result.notes.push_back("chained: " + note);
+    result.isolated = std::move(isolated.judgement);
+    result.chained = std::move(chained.judgement);
+    result.isolated_bits = std::move(isolated.bits);
+    result.chained_bits = std::move(chained.bits);
+    if (result.isolated_bits.available || result.isolated.elements > 0) result.verdict = Verdict::Passed;
   }
 
+  double log_share() const { return log_share_of_field(options_.false_alarm, judged_); }
   RowRange all_logits() const { return all_rows(Field::router_logits, problem_.sizes()); }
 
   void judge_selection(FieldResult& result) {
@@ -288,8 +284,7 @@ class Judge {
                      reference_->store(Field::router_logits));
     auto chained = check_selection(config, contract_, reference, selected);
     result.chained = std::move(chained.judgement);
-    result.chained.statistics =
-        flip_statistics(config, reference, chained.flips, log_share_of_field(options_.false_alarm, judged_));
+    result.chained.statistics = flip_statistics(config, reference, chained.flips, log_share());
     if (intake_.upstream.has(Field::router_logits)) {
       const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
       result.isolated = check_selection(config, contract_, own, selected).judgement;

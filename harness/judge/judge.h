@@ -6,6 +6,7 @@
 #include "harness/contract/problem.h"
 #include "harness/contract/reference.h"
 #include "harness/contract/report.h"
+#include "harness/judge/held_checks.h"
 
 namespace assay {
 
@@ -16,6 +17,7 @@ struct JudgeOptions {
   double false_alarm = 1e-6;  // chance that statistics suspect a legal implementation of this case; in (0, 1)
   ReferenceFactory reference;
   const Engine* engine = nullptr;  // offered the reference's products and the comparisons; null for none
+  Hasher hash;                     // of fields that a file holds by hashes; without it they are not compared
   bool causes = true;              // look for the causes of what did not pass
 };
 

@@ -29,10 +29,11 @@ FieldFlags judged_fields(const Problem& problem, const Candidate& candidate) {
   return judged;
 }
 
-void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::vector<std::string>& remarks) {
+void add_not_judged(const Candidate& candidate, const FieldFlags& judged, bool hashes,
+                    std::vector<std::string>& remarks) {
   std::vector<std::string_view> without_gradient, by_hashes;
   for (const FieldRow& field : kFields) {
-    if (candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
+    if (!hashes && candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
     if (find_step(field.id) != nullptr && candidate.holds(field.id) &&
         !judged[static_cast<std::size_t>(field.id)])
       without_gradient.push_back(field.name);

@@ -14,6 +14,8 @@ namespace assay {
 FieldFlags judged_fields(const Problem& problem, const Candidate& candidate);
 
 /// Names the computed fields that a candidate holds and that are not judged: a pass says nothing of them.
-void add_not_judged(const Candidate& candidate, const FieldFlags& judged, std::vector<std::string>& remarks);
+/// `hashes`: whether those that it holds by hashes are.
+void add_not_judged(const Candidate& candidate, const FieldFlags& judged, bool hashes,
+                    std::vector<std::string>& remarks);
 
 }  // namespace assay

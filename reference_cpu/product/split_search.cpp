@@ -44,16 +44,34 @@ std::vector<std::vector<std::int64_t>> candidate_splits(std::int64_t k) {
   return all;
 }
 
+std::pair<std::vector<std::int64_t>, std::span<const Bf16>> known_bits(Field field, const Upstream& upstream,
+                                                                       const Sizes& sizes) {
+  std::vector<std::int64_t> rows;
+  if (upstream.has(field)) {
+    rows.resize(static_cast<std::size_t>(rows_of(field, sizes)));
+    std::iota(rows.begin(), rows.end(), 0);
+    return {std::move(rows), upstream.fields->at(field).as<Bf16>()};
+  }
+  if (upstream.held == nullptr) return {};
+  const auto held = std::ranges::find(*upstream.held, field, &HeldField::field);
+  if (held == upstream.held->end() || held->rows.dtype() != DType::BFloat16) return {};
+  for (const HeldRows& stored : held->stored)
+    for (std::int64_t r = 0; r < stored.count; ++r) rows.push_back(stored.first + r);
+  return {std::move(rows), held->rows.as<Bf16>()};
+}
+
 std::optional<Accumulator> find_split(ProductId product, const Layer& layer, const Values<Predicted>* left,
-                                      std::span<const Bf16> target, const Values<Predicted>& plain) {
+                                      std::span<const Bf16> target, std::span<const std::int64_t> rows,
+                                      const Values<Predicted>& plain) {
   const auto width = static_cast<std::size_t>(width_of(row(product).made, layer.problem->sizes()));
   const auto bits_of = [&](std::int64_t r) {
     return target.subspan(static_cast<std::size_t>(r) * width, width);
   };
-  std::vector<std::pair<std::int64_t, std::int64_t>> worst;  // differing elements, row
+  std::vector<std::pair<std::int64_t, std::int64_t>> worst;  // differing elements, place in `rows`
   for (std::size_t r = 0; r * width < target.size(); ++r) {
     const auto differing =
-        count_differing(std::span(plain).subspan(r * width, width), target.subspan(r * width, width));
+        count_differing(std::span(plain).subspan(static_cast<std::size_t>(rows[r]) * width, width),
+                        target.subspan(r * width, width));
     if (differing > 0) worst.emplace_back(-differing, static_cast<std::int64_t>(r));
   }
   if (worst.empty()) return std::nullopt;
@@ -62,13 +80,14 @@ std::optional<Accumulator> find_split(ProductId product, const Layer& layer, con
   for (std::size_t i = 0; i < std::min(kSampledRows, worst.size()); ++i) sample.push_back(worst[i].second);
   std::ranges::sort(sample);
   std::vector<Bf16> sample_bits;
-  for (const auto r : sample) std::ranges::copy(bits_of(r), std::back_inserter(sample_bits));
-  std::vector<std::int64_t> every_row(target.size() / width);
-  std::iota(every_row.begin(), every_row.end(), 0);
+  for (auto& r : sample) {
+    std::ranges::copy(bits_of(r), std::back_inserter(sample_bits));
+    r = rows[static_cast<std::size_t>(r)];
+  }
   for (const auto& split : candidate_splits(extent(row(product).summed, layer.problem->sizes()))) {
     const Accumulator tried{AccumulatorKind::Hopper, split};
     if (count_differing(predict_rows(product, layer, left, tried, sample), sample_bits) == 0 &&
-        count_differing(predict_rows(product, layer, left, tried, every_row), target) == 0)
+        count_differing(predict_rows(product, layer, left, tried, rows), target) == 0)
       return tried;
   }
   return std::nullopt;
