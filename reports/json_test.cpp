@@ -73,6 +73,8 @@ TEST_SUITE("json") {
         for (const char* way : {"isolated", "chained"}) {
           field[way].erase("statistics");
           field[way].erase("bounds");
+          field[way].erase("pattern");
+          field[way].erase("worst_rejected");
           if (field[way]["worst"].is_object()) field[way]["worst"].erase("running");
         }
       }
@@ -81,6 +83,7 @@ TEST_SUITE("json") {
     CHECK(after.cases[1].fields[7].causes.empty());
     CHECK(after.cases[1].fields[7].isolated.statistics.units.empty());
     CHECK(after.cases[1].fields[7].isolated.rejected == 5012);
+    CHECK_FALSE(after.cases[1].fields[7].isolated.pattern);
     CHECK(after.cases[1].fields[7].isolated.bounds.a_priori.empty());
     CHECK(after.cases[1].fields[7].isolated.worst->running == 0.0);
     CHECK(after.cases[1].fields[7].isolated.worst->a_priori == 4.1e-4);
@@ -115,7 +118,8 @@ TEST_SUITE("json") {
     blank.cases[0].fields[0].isolated_bits.first.emplace();
     blank.cases[0].fields[0].isolated.statistics.tests.emplace_back();
     blank.cases[0].fields[0].vacuity.emplace_back();
-    blank.cases[0].fields[0].causes.emplace_back();
+    blank.cases[0].fields[0].causes.emplace_back().k_blocks.emplace_back();
+    blank.cases[0].fields[0].isolated.pattern.emplace().detail.emplace();
     const auto blank_json = nlohmann::json::parse(to_json(blank));
     const auto set_somewhere = [](const nlohmann::json& holders, const nlohmann::json& blank_object) {
       for (const auto& [member, value] : blank_object.items()) {
@@ -135,12 +139,18 @@ TEST_SUITE("json") {
     nlohmann::json vacuity = fields;
     nlohmann::json causes = fields;
     nlohmann::json bounds = fields;
+    nlohmann::json patterns = fields;
+    nlohmann::json maps = fields;
+    nlohmann::json blocks = fields;
     for (const auto& one : sample_json["cases"]) {
       for (const auto& flip : one["flips"]) flips.push_back(flip);
       for (const auto& field : one["fields"]) {
         fields.push_back(field);
         for (const auto& check : field["vacuity"]) vacuity.push_back(check);
-        for (const auto& cause : field["causes"]) causes.push_back(cause);
+        for (const auto& cause : field["causes"]) {
+          causes.push_back(cause);
+          for (const auto& block : cause["k_blocks"]) blocks.push_back(block);
+        }
         for (const char* way : {"isolated", "chained"}) {
           judgements.push_back(field[way]);
           bounds.push_back(field[way]["bounds"]);
@@ -148,6 +158,11 @@ TEST_SUITE("json") {
           for (const auto& test : field[way]["statistics"]["tests"]) tests.push_back(test);
           elements.push_back(field[way]["worst"]);
           predictions.push_back(field[std::string(way) + "_bits"]);
+          const auto& pattern = field[way]["pattern"];
+          if (pattern.is_null()) continue;
+          patterns.push_back(pattern);
+          maps.push_back(pattern["map"]);
+          maps.push_back(pattern["detail"]);
         }
       }
     }
@@ -163,6 +178,10 @@ TEST_SUITE("json") {
     set_somewhere(tests, blank_case["fields"][0]["isolated"]["statistics"]["tests"][0]);
     set_somewhere(vacuity, blank_case["fields"][0]["vacuity"][0]);
     set_somewhere(causes, blank_case["fields"][0]["causes"][0]);
+    set_somewhere(blocks, blank_case["fields"][0]["causes"][0]["k_blocks"][0]);
+    const auto& blank_pattern = blank_case["fields"][0]["isolated"]["pattern"];
+    set_somewhere(patterns, blank_pattern);
+    set_somewhere(maps, blank_pattern["detail"]);
   }
 
   TEST_CASE("doubles keep every bit, also those JSON has no word for") {

@@ -66,14 +66,18 @@ struct JsonWriter {
 
   template <Described T>
   Json written(const T& value) const {
-    const Json blank = terse ? JsonWriter{}.written(T{}) : Json();
     Json object = Json::object();
     json::members(value, [&](const char* name, const auto& member, auto... added) {
-      Json one = written(member);
-      if (terse && sizeof...(added) > 0 && one == blank.at(name)) return;
-      object[name] = std::move(one);
+      if (terse && sizeof...(added) > 0 && JsonWriter{}.written(member) == blank<T>().at(name)) return;
+      object[name] = written(member);
     });
     return object;
+  }
+
+  template <Described T>
+  static const Json& blank() {
+    static const Json all_defaults = JsonWriter{}.written(T{});
+    return all_defaults;
   }
 };
 

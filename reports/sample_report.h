@@ -19,6 +19,9 @@ Report report();
 /// `count` small passing cases and a failing one.
 Report many_cases(int count);
 
+/// `failing` cases that fail, then `passing` ones.
+Report many_failures(int failing, int passing);
+
 /// Names that try to leave the text they stand in: tags, quotes, control characters, bytes that are not
 /// UTF-8.
 Report hostile_report();

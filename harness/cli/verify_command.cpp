@@ -48,6 +48,8 @@ CaseResult could_not_judge(const std::string& problem, const std::string& candid
   return result;
 }
 
+constexpr int kFinePatterns = 20;  // failing cases whose first own error is drawn finely: a report is mailed
+
 constexpr const char* kOutOfMemory = "out of memory; fewer tokens or a smaller fixture would fit";
 
 class Verification {
@@ -193,7 +195,8 @@ class Verification {
     if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
     if (judge_.false_alarm != JudgeOptions{}.false_alarm)
       result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
-    const auto explain = explain_line(result, replay);
+    result.explain = explain_line(result, replay);
+    result.minimize = minimize_line(result, replay);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
       if (judge_.only && row(field.field).stage != *judge_.only && candidate.fields.has(field.field))
@@ -201,24 +204,44 @@ class Verification {
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
     mark_unstable(result, unstable);
-    report_.add(std::move(result), explain.empty() ? "" : fmt::format("  explain: {}\n\n", explain));
+    const std::string explain =
+        result.explain.empty() ? "" : fmt::format("  explain: {}\n\n", result.explain);
+    failing_ += failed(result.verdict);
+    judge_.fine_patterns = failing_ < kFinePatterns;
+    report_.add(std::move(result), explain);
   }
 
-  /// The worst element of a case that did not pass, as explain takes it: a contract with a name, no
-  /// checkpoint, and no other order of rows than the pipeline's own.
-  std::string explain_line(const CaseResult& result, std::string source) const {
+  /// The case as explain and minimize take it: a contract with a name, no checkpoint, and no other order of
+  /// rows than the pipeline's own. Empty where they do not.
+  std::string source_words(const CaseResult& result, std::string source) const {
     if (source.find("--checkpoint") != std::string::npos || !options_.permute_x || options_.permute_y)
       return "";
     if (std::ranges::find(kContracts, result.contract, &PrecisionContract::name) == kContracts.end())
       return "";
     if (!options_.contract.empty()) source += fmt::format(" --contract {}", result.contract);
     if (!options_.accumulator.empty()) source += fmt::format(" --accumulator '{}'", options_.accumulator);
-    return explain_words(result, source);
+    return source;
+  }
+
+  /// The worst element of a case that did not pass.
+  std::string explain_line(const CaseResult& result, const std::string& source) const {
+    const std::string words = source_words(result, source);
+    return words.empty() ? "" : explain_words(result, words);
+  }
+
+  /// A part of a case that fails; what a pipeline runs backward is not run again for a part.
+  std::string minimize_line(const CaseResult& result, const std::string& source) const {
+    if (!failed(result.verdict) || (options_.backward && result.first_own_error &&
+                                    descends_from(*result.first_own_error, Field::d_hidden_states)))
+      return "";
+    const std::string words = source_words(result, source);
+    return words.empty() ? "" : fmt::format("assay minimize {} -o small.h5", words);
   }
 
   const VerifyOptions& options_;
   JudgeOptions judge_;
   std::optional<Engine> engine_;
+  int failing_ = 0;  // cases so far
   LiveReport report_;
 };
 

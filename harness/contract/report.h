@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "harness/contract/cause.h"
+#include "harness/contract/error_map.h"
 #include "harness/contract/field.h"
 #include "harness/contract/verdict.h"
 
@@ -60,6 +61,8 @@ struct Statistics {
   std::vector<std::pair<std::string, std::int64_t>> max_contract_ulps_at;  // axis name, index
   std::vector<std::pair<std::int64_t, std::int64_t>>
       ulp_histogram;  // first distance of a bucket (0, 1, 2, 3, 5, 9, ...), elements
+  std::vector<std::pair<std::int64_t, std::int64_t>>
+      ulps_inward;  // likewise, those of them on the side of zero from the rounded reference, or across it
   std::vector<StatisticalTest> tests;
   std::string suspicion;   // one sentence where a test fires
   bool explained = false;  // yet every bit is as predicted, so that nothing is suspect
@@ -75,6 +78,9 @@ struct BoundsUsed {
   double typical = 0.0;      // median over those sampled: a priori / in force
 };
 
+/// How many of a field's rejected elements are listed.
+inline constexpr std::size_t kWorstRejected = 10;
+
 /// One way of judging a field (isolated or chained).
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
@@ -85,8 +91,11 @@ struct Judgement {
   double max_ratio = 0.0;
   std::optional<Element> worst;  // largest ratio, or the first rejected exact element
   std::vector<std::pair<std::int64_t, double>>
-      worst_by_expert;    // expert, max ratio; fields with rows of experts only
-  Statistics statistics;  // beyond its limits: Suspect, unless every bit is as predicted
+      worst_by_expert;  // expert, max ratio; fields with rows of experts only
+  std::vector<std::pair<std::int64_t, std::int64_t>> rejected_by_expert;  // expert, elements; those with any
+  std::vector<Element> worst_rejected;  // at most kWorstRejected, by ratio; without a_priori and running
+  std::optional<ErrorPattern> pattern;  // where elements are rejected; chained: and isolated none are
+  Statistics statistics;                // beyond its limits: Suspect, unless every bit is as predicted
   BoundsUsed bounds;
 };
 
@@ -174,7 +183,9 @@ struct CaseResult {
   std::vector<std::int64_t> expert_load;  // rows per expert
   std::vector<RoutingFlip> flips;
   std::vector<std::string> remarks;
-  std::string replay;  // command line that repeats this case
+  std::string replay;    // command line that repeats this case
+  std::string explain;   // derives the worst element of the first field that did not pass; may be empty
+  std::string minimize;  // writes the smallest part that still fails the same way; may be empty
   double seconds = 0.0;
   std::int64_t multiply_adds = 0;     // of one forward pass over the products
   std::int64_t reference_values = 0;  // that fields were compared with

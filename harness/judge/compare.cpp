@@ -5,6 +5,7 @@
 
 #include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
+#include "harness/judge/error_pattern.h"
 #include "harness/judge/row_scan.h"
 
 namespace assay {
@@ -36,7 +37,15 @@ double ratio_of(double out, const Interval& reference) {
   return std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
 }
 
-Element element(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference) {
+}  // namespace
+
+bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
+
+double ratio_of(Bf16 out, const Interval& reference) {
+  return ratio_of(static_cast<double>(to_float(out)), reference);
+}
+
+Element element_at(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference) {
   const auto [low, high] = accepted(reference);
   const Bf16 rounded = round_to_bf16(reference.ref);
   Element e;
@@ -52,10 +61,6 @@ Element element(const CompareContext& context, std::int64_t index, Bf16 out, con
   e.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(rounded));
   return e;
 }
-
-}  // namespace
-
-bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
 
 CellTest test_cell(const Bf16* out, const Interval* reference, int count) {
   const RowScan scan = scan_row(out, reference, count);
@@ -168,9 +173,15 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
         (bad == worst_bad && ratio > row_ratio[static_cast<std::size_t>(worst_row)]))
       worst_row = r;
     if (by_expert) {
-      auto& top = experts_[expert_of_row(context, context.first_row + r)];
+      const std::int64_t expert = expert_of_row(context, context.first_row + r);
+      auto& top = experts_[expert];
       top = std::max(top, ratio);
+      if (bad) rejected_experts_[expert] += row_rejected[static_cast<std::size_t>(r)];
     }
+  }
+  if (rejected > 0) {
+    if (!pattern_) pattern_ = std::make_shared<PatternGatherer>(context);
+    pattern_->add(context, out, reference, row_rejected);
   }
   if (worst_row < 0) return;
   const double row_top = row_ratio[static_cast<std::size_t>(worst_row)];
@@ -197,12 +208,14 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
   worst_reference_ = row_ref[at];
   worst_row_ratio_ = row_top;
   worst_row_rejected_ = row_bad;
-  sums_.worst = element(context, worst_index_, row_out[at], row_ref[at]);
+  sums_.worst = element_at(context, worst_index_, row_out[at], row_ref[at]);
 }
 
 Judgement RoundedComparison::judgement() const {
   Judgement result = sums_;
   result.worst_by_expert.assign(experts_.begin(), experts_.end());
+  result.rejected_by_expert.assign(rejected_experts_.begin(), rejected_experts_.end());
+  if (pattern_) result.worst_rejected = pattern_->worst_elements();
   result.verdict = result.non_finite > 0 ? Verdict::NonFinite
                    : result.rejected > 0 ? Verdict::Failed
                                          : Verdict::Passed;
@@ -249,18 +262,23 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
                         std::span<const std::int32_t> expected) {
   Judgement result;
   result.elements = static_cast<std::int64_t>(out.size());
+  std::vector<std::int64_t> wrong;
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (out[i] == expected[i]) continue;
-    ++result.rejected;
-    if (result.worst) continue;
+    wrong.push_back(static_cast<std::int64_t>(i));
+    if (wrong.size() > kWorstRejected) continue;
     Element e;
     e.at = locate(context, static_cast<std::int64_t>(i));
     e.out = out[i];
     e.ref = e.low = e.high = expected[i];
     e.ratio = std::numeric_limits<double>::infinity();
-    result.worst = e;
+    result.worst_rejected.push_back(e);
   }
-  result.mismatched = result.rejected;
+  if (!wrong.empty()) {
+    result.worst = result.worst_rejected.front();
+    result.pattern = pattern_of_wrong(context, wrong);
+  }
+  result.rejected = result.mismatched = std::ssize(wrong);
   result.max_ratio = result.rejected > 0 ? std::numeric_limits<double>::infinity() : 0.0;
   result.verdict = result.rejected > 0 ? Verdict::Failed : Verdict::Passed;
   return result;

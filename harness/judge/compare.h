@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -21,6 +22,14 @@ struct CompareContext {
 /// The interval test of one element.
 bool accepts(Bf16 out, const Interval& reference);
 
+/// |out - ref| / (delta + ulp(out) / 2); infinite where either is not finite and they differ.
+double ratio_of(Bf16 out, const Interval& reference);
+
+/// The element at `index` of the flat field.
+Element element_at(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference);
+
+class PatternGatherer;
+
 /// The interval test of a rounded field whose rows come in stretches, in order and none left out.
 class RoundedComparison {
  public:
@@ -32,10 +41,14 @@ class RoundedComparison {
   /// Where the flat field holds the judgement's worst element, which there is, and what accepts it.
   std::int64_t worst_index() const { return worst_index_; }
   const Interval& worst_reference() const { return worst_reference_; }
+  /// Where elements are rejected; null where none is.
+  const std::shared_ptr<PatternGatherer>& pattern() const { return pattern_; }
 
  private:
   Judgement sums_;
-  std::map<std::int64_t, double> experts_;  // largest ratio of each
+  std::map<std::int64_t, double> experts_;                 // largest ratio of each
+  std::map<std::int64_t, std::int64_t> rejected_experts_;  // rejected elements of each that has any
+  std::shared_ptr<PatternGatherer> pattern_;
   std::int64_t worst_index_ = -1;
   Interval worst_reference_;
   double worst_row_ratio_ = 0.0;

@@ -82,6 +82,7 @@ class Judge {
     for (const auto& result : case_.fields) case_.verdict = worst(case_.verdict, result.verdict);
     case_.first_own_error = first_own_error(case_);
     case_.own_error_place = own_error_place(case_);
+    patterns_.draw(case_, options_.fine_patterns);
     case_.headline = headline(case_);
     case_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(case_);
@@ -245,6 +246,7 @@ class Judge {
           *reference_, mode, binding(result.field, mode), blocks_of(result.field, problem_.sizes()),
           options_.engine);
       judgement = std::move(checks.judgement);
+      patterns_.keep(result, mode, std::move(checks.pattern));
       bits = std::move(checks.bits);
       suspect_beyond_limits(judgement, bits);
       for (auto& check : checks.vacuity) {
@@ -324,6 +326,7 @@ class Judge {
   std::vector<bool> invalid_;  // slots whose ids are no experts; empty where there are none
   FieldSet valid_fields_;      // the candidate's with those replaced
   std::unique_ptr<Reference> reference_;
+  CasePatterns patterns_;
   CaseResult case_;
 };
 

@@ -19,6 +19,7 @@ struct JudgeOptions {
   const Engine* engine = nullptr;  // offered the reference's products and the comparisons; null for none
   Hasher hash;                     // of fields that a file holds by hashes; without it they are not compared
   bool causes = true;              // look for the causes of what did not pass
+  bool fine_patterns = true;       // draw the first own error in kFineBins, not kCoarseBins
 };
 
 /// Never throws for what is wrong with the candidate's fields: that is a verdict.

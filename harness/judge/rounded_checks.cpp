@@ -66,6 +66,7 @@ RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out
     checks.bits.accumulator = reference.accumulator(field);
   }
   checks.judgement = comparison.judgement();
+  checks.pattern = comparison.pattern();
   bounds.account(reference, mode, comparison, checks.judgement);
   const PhaseTimer timer("statistics");
   checks.judgement.statistics = statistics_of(context, sums);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/contract/reference.h"
+#include "harness/judge/error_pattern.h"
 #include "harness/judge/statistics.h"
 
 namespace assay {
@@ -14,6 +15,7 @@ struct RoundedChecks {
   Judgement judgement;
   Prediction bits;
   std::vector<VacuityCheck> vacuity;
+  std::shared_ptr<const PatternGatherer> pattern;  // of rejected elements, where there are any
 };
 
 /// `out`: the whole field, [rows, width]. The reference is asked for `blocks` (blocks_of), in order; blocks

@@ -289,9 +289,11 @@ Statistics statistics_of(const StatisticsContext& context, const FieldSums& sums
   result.max_contract_ulps = sums.max_contract_ulps;
   if (sums.max_contract_ulps_at >= 0)
     result.max_contract_ulps_at = locate(context.field, sums.max_contract_ulps_at);
-  for (std::size_t b = 0; b < sums.ulps.size(); ++b)
-    if (sums.ulps[b] > 0)
-      result.ulp_histogram.emplace_back(first_of_bucket(static_cast<int>(b)), sums.ulps[b]);
+  for (std::size_t b = 0; b < sums.ulps.size(); ++b) {
+    const std::int64_t first = first_of_bucket(static_cast<int>(b));
+    if (sums.ulps[b] > 0) result.ulp_histogram.emplace_back(first, sums.ulps[b]);
+    if (sums.ulps[b] > 0 && first > 0) result.ulps_inward.emplace_back(first, sums.ulps_inward[b]);
+  }
   if (context.dependence == Dependence::Elements) {
     result.units = "elements";
     result.unit_count = elements;

@@ -30,7 +30,7 @@ std::uint64_t row_key(const Interval* row, std::int64_t width) {
 /// What one task gathers beside its rows' cells.
 struct TaskSums {
   std::vector<Flip> flips;
-  std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets);
+  std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets), ulps_inward = ulps;
   double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
   std::int64_t max_cell = -1;
 };
@@ -151,6 +151,7 @@ void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
   sums.column_flips_expected.resize(static_cast<std::size_t>(sums.width));
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
+  sums.ulps_inward.resize(kBuckets);
   std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
 #pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {
@@ -178,8 +179,10 @@ void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
                 r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
             const Interval& x = reference[static_cast<std::size_t>(index)];
             const Bf16 value = out[static_cast<std::size_t>(index)];
-            ++task.ulps[static_cast<std::size_t>(
-                ulp_bucket(std::abs(std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref)))))];
+            const std::int64_t ulps = std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref));
+            const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
+            ++task.ulps[bucket];
+            task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);
             if (task.flips.size() < kMostFlips)
               task.flips.push_back({significand(x.ref), before * sums.width + index,
                                     static_cast<float>(deviation(value, x).excess),
@@ -198,7 +201,10 @@ void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
   }
   std::int64_t max_cell = -1;
   for (const TaskSums& task : parts) {
-    for (std::size_t b = 0; b < task.ulps.size(); ++b) sums.ulps[b] += task.ulps[b];
+    for (std::size_t b = 0; b < task.ulps.size(); ++b) {
+      sums.ulps[b] += task.ulps[b];
+      sums.ulps_inward[b] += task.ulps_inward[b];
+    }
     const std::size_t room = kMostFlips - std::min(kMostFlips, sums.flips.size());
     sums.flips.insert(sums.flips.end(), task.flips.begin(),
                       task.flips.begin() + static_cast<std::ptrdiff_t>(std::min(room, task.flips.size())));

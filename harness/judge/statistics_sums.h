@@ -41,7 +41,8 @@ struct FieldSums {
   std::vector<std::uint64_t> row_keys;        // [rows]: equal where rows repeat one another
   std::vector<Tally> classes;                 // [65536] expectations, for Dependence::Classes
   std::vector<Flip> flips;  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
-  std::vector<std::int64_t> ulps;  // [buckets of ulp_bucket]
+  std::vector<std::int64_t> ulps;         // [buckets of ulp_bucket]
+  std::vector<std::int64_t> ulps_inward;  // [buckets], of those the ones towards zero or across it
   double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
   std::int64_t max_contract_ulps_at = -1;
 };

@@ -159,7 +159,7 @@ std::vector<Cause> named(const Evidence& evidence, const ErrorPlace& place, std:
   std::vector<Cause> causes;
   for (const auto& one : order) {
     causes.push_back({std::string(one.proposal.hypothesis), one.proposal.sentence, one.score.explained,
-                      one.score.every_bit, one.proposal.unwritten});
+                      one.score.every_bit, one.proposal.unwritten, one.proposal.k_blocks});
     if (!one.proposal.names_place && !place.in_words.empty()) causes.back().sentence += " " + place.in_words;
   }
   return causes;

@@ -48,6 +48,7 @@ struct Proposal {
   Synthesis synthesise;
   bool names_place = false;  // the sentence already says which rows
   std::optional<Field> unwritten = {};
+  std::vector<KBlock> k_blocks = {};  // the regression that proposed it
 };
 
 /// What is common to all elements that are wrong.

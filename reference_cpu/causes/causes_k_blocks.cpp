@@ -192,7 +192,11 @@ std::vector<Proposal> propose_k_blocks(const Evidence& evidence, const ErrorPlac
   const auto samples = take_samples(evidence, *operands, place.sample);
   std::vector<Proposal> all;
   if (samples.error.size() < 2) return all;
-  for (const auto& runs : find_stretches(*operands, samples)) propose_runs(operands, samples, runs, all);
+  const KReadings found = find_stretches(*operands, samples);
+  for (const auto& runs : found.readings) propose_runs(operands, samples, runs, all);
+  for (Proposal& proposal : all)
+    for (const KStretch& block : found.blocks)
+      proposal.k_blocks.push_back({block.begin, block.end, block.missing, block.deviation});
   return all;
 }
 

@@ -121,14 +121,14 @@ Samples take_samples(const Evidence& evidence, const ProductOperands& operands, 
   return s;
 }
 
-std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operands, const Samples& samples) {
+KReadings find_stretches(const ProductOperands& operands, const Samples& samples) {
   const std::int64_t k = operands.k, n = samples.error.size();
-  std::vector<std::vector<KStretch>> readings;
+  KReadings found;
   const auto read = [&](const std::vector<KStretch>& stretches) {
     auto runs = joined(stretches);
     const bool whole =
         runs.size() == 1 && runs.front().begin == 0 && runs.front().end == k;  // a factor, not a stretch
-    if (!runs.empty() && !whole) readings.push_back(std::move(runs));
+    if (!runs.empty() && !whole) found.readings.push_back(std::move(runs));
   };
   std::vector<KStretch> fine;
   const auto add = [&](std::int64_t begin, std::int64_t end) {
@@ -140,7 +140,7 @@ std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operand
   if (most >= 2) {
     std::int64_t block = kFinestBlock;
     while ((k + block - 1) / block > most) block *= 2;
-    std::vector<KStretch> blocks;
+    std::vector<KStretch>& blocks = found.blocks;
     for (std::int64_t begin = 0; begin < k; begin += block)
       blocks.push_back({begin, std::min(k, begin + block)});
     fit(operands, samples, blocks);
@@ -160,7 +160,7 @@ std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operand
     fit(operands, samples, fine);
     read(fine);
   }
-  return readings;
+  return found;
 }
 
 std::string of_k(const std::vector<KStretch>& runs, std::int64_t k) {

@@ -41,7 +41,11 @@ inline constexpr double kDeviations = 6.0;
 /// Stretches of K with an error of their own, by blocks and, where few elements of K come into question, by
 /// elements: the two readings of the same data. A part of a block that is missing shows in the first as a
 /// scaled block.
-std::vector<std::vector<KStretch>> find_stretches(const ProductOperands& operands, const Samples& samples);
+struct KReadings {
+  std::vector<KStretch> blocks;  // all of K as fitted; empty where only elements were
+  std::vector<std::vector<KStretch>> readings;
+};
+KReadings find_stretches(const ProductOperands& operands, const Samples& samples);
 
 bool singular(const std::vector<KStretch>& runs);
 

@@ -95,8 +95,8 @@ bool has_section(const FieldResult& f, bool details) {
   return details && (f.isolated.worst || f.chained.worst);
 }
 
-std::string stage_row(const FieldResult& f, std::size_t index, const svg::RatioAxis& axis, bool predicted,
-                      bool linked) {
+std::string stage_row(const CaseResult& c, const FieldResult& f, std::size_t index,
+                      const svg::RatioAxis& axis, bool predicted, bool linked) {
   const std::string title =
       linked ? fmt::format("<a href=\"#{}\">{}</a>", field_id(index, f.field), name(f.field))
              : std::string(name(f.field));
@@ -106,9 +106,10 @@ std::string stage_row(const FieldResult& f, std::size_t index, const svg::RatioA
   if (elements(f) > 0)
     bars = has_ratio(f.field) ? svg::ratio_bars(f, axis) : "<span class=\"muted\">must match exactly</span>";
   std::string out = fmt::format(
-      "<tr class=\"{}\"{}><th scope=\"row\"><code>{}</code>{}</th><td data-label=\"stage\">{}</td><td "
+      "<tr class=\"{}{}\"{}><th scope=\"row\"><code>{}</code>{}</th><td data-label=\"stage\">{}</td><td "
       "data-label=\"verdict\">{}</td>",
-      css_class(f.verdict), linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title, size,
+      css_class(f.verdict), inherited(c, f) ? " inherited" : "",
+      linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title, size,
       name(row(f.field).stage), verdict_sentence(f));
   out += fmt::format("<td class=\"bars\">{}</td>", bars);
   out += two_lines("way-names", "", "isolated", "chained");
@@ -138,7 +139,7 @@ std::string table_bodies(const std::vector<FieldResult>& fields, int columns,
   return out.empty() ? out : out + "</tbody>";
 }
 
-std::string stage_table(const CaseResult& c, std::size_t index) {
+std::string stage_table(const CaseResult& c, std::size_t index, bool all) {
   const svg::RatioAxis axis = svg::ratio_axis(c);
   const Totals sum = totals(c);
   const bool predicted = sum.isolated_bits.available || sum.chained_bits.available;
@@ -160,7 +161,7 @@ std::string stage_table(const CaseResult& c, std::size_t index) {
   if (predicted) out += "<th scope=\"col\">bits as predicted</th>";
   out += "</tr></thead>";
   out += table_bodies(c.fields, predicted ? 8 : 7, [&](const FieldResult& f) {
-    return stage_row(f, index, axis, predicted, has_section(f, true));
+    return stage_row(c, f, index, axis, predicted, has_section(f, all));
   });
   return out + "</table></div>";
 }
@@ -224,10 +225,12 @@ std::string routing(const CaseResult& c) {
 std::string case_id(std::size_t index) { return fmt::format("c{}", index + 1); }
 std::string field_id(std::size_t index, Field field) { return fmt::format("c{}-{}", index + 1, name(field)); }
 
-std::string_view css_class(Verdict verdict) {
+std::string_view css_class(Mark mark) {
   constexpr std::string_view classes[] = {"good", "bad", "doubt", "absent"};
-  return classes[static_cast<std::size_t>(mark(verdict))];
+  return classes[static_cast<std::size_t>(mark)];
 }
+
+std::string_view css_class(Verdict verdict) { return css_class(mark(verdict)); }
 
 std::string verdict_badge(Verdict verdict) {
   return fmt::format("<span class=\"badge {}\"><span class=\"sign\">{}</span> {}</span>", css_class(verdict),
@@ -252,26 +255,48 @@ std::string command_line(std::string_view label, std::string_view command) {
       label, escaped(command));
 }
 
-std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options) {
+std::string commands(const CaseResult& result) {
+  const std::string lines = command_line("replay", result.replay) + command_line("explain", result.explain) +
+                            command_line("minimize", result.minimize);
+  return lines.empty() ? "" : fmt::format("<div class=\"commands\">{}</div>", lines);
+}
+
+std::string case_start(const CaseResult& result, std::size_t index, bool open, bool packed) {
+  const bool unstable =
+      std::ranges::any_of(result.fields, [](const FieldResult& f) { return f.verdict == Verdict::Unstable; });
   std::string out = fmt::format(
-      "<details class=\"case {}\" id=\"{}\" data-kind=\"{}\"{}><summary><h2>{} {}</h2><span "
+      "<details class=\"case {}\" id=\"{}\" data-kind=\"{}\"{}{}><summary><h2>{}{} {}</h2><span "
       "class=\"muted\">{}</span></summary>",
-      css_class(result.verdict), case_id(index), css_class(result.verdict), options.open ? " open" : "",
-      verdict_badge(result.verdict), escaped(result.problem),
-      result.candidate == result.problem ? "" : escaped(result.candidate));
-  out += fmt::format("<p class=\"headline\">{}</p>", escaped(result.headline));
-  if (options.details && !result.fields.empty()) out += flow(result, index);
-  if (!result.fields.empty()) out += facts(result);
-  std::string sections;
-  for (const FieldResult& field : result.fields)
-    if (has_section(field, options.details)) sections += field_section(field, index);
+      css_class(result.verdict), case_id(index), css_class(result.verdict), open ? " open" : "",
+      packed ? " data-packed" : "", verdict_badge(result.verdict),
+      unstable && result.verdict != Verdict::Unstable ? " " + verdict_badge(Verdict::Unstable) : "",
+      escaped(result.problem), result.candidate == result.problem ? "" : escaped(result.candidate));
+  return out + fmt::format("<p class=\"headline\">{}</p>", escaped(result.headline));
+}
+
+std::vector<SectionPiece> case_rest(const CaseResult& result, std::size_t index, Detail detail) {
+  const bool details = detail != Detail::Figures;
+  const bool bad = mark(result.verdict) != Mark::Good;
+  std::string top = bad ? commands(result) : "";
+  if (details && !result.fields.empty()) top += flow(result, index);
+  if (!result.fields.empty()) top += facts(result);
+  std::vector<SectionPiece> pieces = {{"top", top}};
   if (!result.fields.empty())
-    out += options.details ? stage_table(result, index) : brief_table(result, index);
+    pieces.push_back({details ? "table" : "brief", details ? stage_table(result, index, detail == Detail::All)
+                                                           : brief_table(result, index)});
+  std::string remarks;
   for (const std::string& remark : result.remarks)
-    out += fmt::format("<p class=\"remark\">{}</p>", escaped(remark));
-  if (!sections.empty()) out += fmt::format("<h3>Field by field</h3>\n{}", sections);
-  return out + (options.details ? routing(result) : "") + command_line("replay", result.replay) +
-         "</details>\n";
+    remarks += fmt::format("<p class=\"remark\">{}</p>", escaped(remark));
+  pieces.push_back({"remarks", remarks});
+  bool any = false;
+  for (const FieldResult& field : result.fields) {
+    if (!has_section(field, detail == Detail::All)) continue;
+    if (!any) pieces.back().markup += "<h3>Field by field</h3>\n";
+    any = true;
+    for (SectionPiece& piece : field_section(result, field, index)) pieces.push_back(std::move(piece));
+  }
+  pieces.push_back({"end", (details ? routing(result) : "") + (bad ? "" : commands(result))});
+  return pieces;
 }
 
 }  // namespace assay::html

@@ -4,9 +4,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "harness/contract/report.h"
 #include "reports/html/html.h"
+#include "reports/wording.h"
 
 namespace assay::html {
 
@@ -16,6 +18,7 @@ std::string field_id(std::size_t index, Field field);
 
 /// CSS class of a verdict: "good", "bad", "doubt", "absent".
 std::string_view css_class(Verdict verdict);
+std::string_view css_class(Mark mark);
 
 /// "✘ FAILED" with sign and words in their colour.
 std::string verdict_badge(Verdict verdict);
@@ -24,14 +27,33 @@ std::string verdict_badge(Verdict verdict);
 /// inherited".
 std::string verdict_sentence(const FieldResult& result);
 
-struct CaseOptions {
-  bool open = true;     // whether the section starts unfolded
-  bool details = true;  // drawings, routing, worst elements of passing fields; without: a table of figures
+/// Where a case's section begins: verdict, names and headline, in an element that is left open.
+std::string case_start(const CaseResult& result, std::size_t index, bool open, bool packed);
+/// How much the rest of a section has.
+enum class Detail {
+  Figures,   // a table, and the fields that did not pass
+  Failures,  // drawings and routing as well
+  All,       // and the worst elements of fields that passed
 };
-std::string case_section(const CaseResult& result, std::size_t index, const CaseOptions& options);
+/// The rest of it, but for the end of that element, in pieces; pieces of one kind are alike in every case.
+struct SectionPiece {
+  std::string kind, markup;
+};
+std::vector<SectionPiece> case_rest(const CaseResult& result, std::size_t index, Detail detail);
+inline constexpr std::string_view kCaseEnd = "</details>\n";
 
-/// Worst elements with their number lines, experts, prediction and notes of one field.
-std::string field_section(const FieldResult& result, std::size_t index);
+/// Pattern, worst elements with their number lines, prediction and notes of one field.
+std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index);
+
+/// Where a field's elements are rejected: maps and values, then experts, blocks of K and the worst elements.
+/// Empty where none is.
+struct PatternMarkup {
+  std::string pictures, charts;
+};
+PatternMarkup pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index);
+
+/// The lines that repeat, explain and shrink a case, to be copied.
+std::string commands(const CaseResult& result);
 
 /// Statistics of one way of judging: what fired, the histogram, every test with its expectation and limit.
 std::string statistics_part(const Judgement& judgement);

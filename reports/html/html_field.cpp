@@ -66,13 +66,6 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
           svg::number_line(*judgement.worst));
     out += element_table(result.field, judgement);
   }
-  if (judgement.worst_by_expert.size() > 1 && mark(judgement.verdict) != Mark::Good) {
-    std::vector<svg::Bar> bars;
-    for (const auto& [expert, ratio] : judgement.worst_by_expert) bars.push_back({expert, ratio});
-    out += fmt::format(
-        "<figure>{}<figcaption>Worst ratio by expert; the line is the limit.</figcaption></figure>",
-        svg::bar_chart(bars, svg::BarScale::Ratios, "worst ratio by expert"));
-  }
   return out + statistics_part(judgement) + "</section>";
 }
 
@@ -92,27 +85,35 @@ std::string prediction_part(const FieldResult& result, const Prediction& bits, s
 
 }  // namespace
 
-std::string field_section(const FieldResult& result, std::size_t index) {
+std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index) {
   const FieldRow& about = row(result.field);
-  const bool open = mark(result.verdict) == Mark::Bad || mark(result.verdict) == Mark::Doubt;
+  const bool carried = inherited(c, result);
+  const bool open = !carried && (mark(result.verdict) == Mark::Bad || mark(result.verdict) == Mark::Doubt);
   std::string out =
-      fmt::format("<details class=\"field {}\" id=\"{}\"{}><summary><code>{}</code> {}</summary>",
-                  css_class(result.verdict), field_id(index, result.field), open ? " open" : "", about.name,
-                  verdict_sentence(result));
+      fmt::format("<details class=\"field {}{}\" id=\"{}\"{}><summary><code>{}</code> {}</summary>",
+                  css_class(result.verdict), carried ? " inherited" : "", field_id(index, result.field),
+                  open ? " open" : "", about.name, verdict_sentence(result));
   out += fmt::format("<p class=\"muted\">Stage {}; HuggingFace: {}", name(about.stage), escaped(about.alias));
   if (!result.origin.empty()) out += "; " + escaped(result.origin);
   if (!result.upstream.empty()) out += "; judged from " + escaped(result.upstream);
   out += "</p>";
   for (const std::string& note : result.notes)
     out += fmt::format("<p class=\"remark\">{}</p>", escaped(note));
-  out += causes_part(result) +
-         fmt::format(
-             "<div class=\"ways\">{}{}</div>",
-             judgement_part(result, result.isolated, "Isolated", "from the candidate's own upstream fields"),
-             judgement_part(result, result.chained, "Chained", "from the problem's inputs"));
-  out += prediction_part(result, result.isolated_bits, "isolated") +
-         prediction_part(result, result.chained_bits, "chained") + vacuity_part(result);
-  return out + "</details>\n";
+  const auto [pictures, charts] = pattern_part(c, result, index);
+  const auto way = [&](const Judgement& judgement, std::string_view name, std::string_view meaning) {
+    return judgement_part(result, judgement, name, meaning);
+  };
+  return {
+      {fmt::format("{} head", about.name), out + causes_part(result)},
+      {fmt::format("{} pictures", about.name), pictures},
+      {fmt::format("{} charts", about.name), charts},
+      {fmt::format("{} isolated", about.name),
+       "<div class=\"ways\">" + way(result.isolated, "Isolated", "from the candidate's own upstream fields")},
+      {fmt::format("{} chained", about.name),
+       way(result.chained, "Chained", "from the problem's inputs") + "</div>"},
+      {fmt::format("{} end", about.name), prediction_part(result, result.isolated_bits, "isolated") +
+                                              prediction_part(result, result.chained_bits, "chained") +
+                                              vacuity_part(result) + "</details>\n"}};
 }
 
 }  // namespace assay::html

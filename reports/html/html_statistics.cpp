@@ -55,7 +55,8 @@ std::string statistics_part(const Judgement& judgement) {
       fmt::format("<details class=\"statistics\"{}><summary>Statistics</summary>{}<p class=\"muted\">{}.</p>",
                   statistics.suspicion.empty() || refused ? "" : " open", refused ? suspicion : "",
                   escaped(statistics_line(statistics)));
-  if (!statistics.ulp_histogram.empty())
+  // Of a field with rejected elements it stands with their pattern.
+  if (!statistics.ulp_histogram.empty() && judgement.rejected == 0)
     out += fmt::format(
         "<figure>{}<figcaption>Elements by distance from the rounded reference, in bf16 neighbours; each "
         "step is a factor of ten.</figcaption></figure>",

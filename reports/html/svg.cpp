@@ -68,9 +68,13 @@ std::string ratio_bars(const FieldResult& result, const RatioAxis& axis) {
       "<svg class=\"bars\" viewBox=\"-14 0 {:.0f} 24\" role=\"img\"><title>{}: isolated {}, chained {}, "
       "limit 1</title>",
       kBarsWidth + 28, name(result.field), said(result.isolated), said(result.chained));
+  std::string grid;
   for (int decade = -kDecadesBelow; decade <= axis.decades_above; ++decade)
-    out += fmt::format("<line class=\"{0}\" x1=\"{1:.1f}\" x2=\"{1:.1f}\" y1=\"0\" y2=\"24\"/>",
-                       decade == 0 ? "limit" : "grid", axis_x(axis, std::pow(10.0, decade)));
+    if (decade != 0) grid += fmt::format("M{:.1f} 0v24", axis_x(axis, std::pow(10.0, decade)));
+  out += fmt::format(
+      "<path class=\"grid\" d=\"{0}\"/><line class=\"limit\" x1=\"{1:.1f}\" x2=\"{1:.1f}\" y1=\"0\" "
+      "y2=\"24\"/>",
+      grid, axis_x(axis, 1.0));
   return out + ratio_bar(result.isolated, "isolated", 3, axis) +
          ratio_bar(result.chained, "chained", 13, axis) + "</svg>";
 }

@@ -32,6 +32,26 @@ std::string bits_meter(const Prediction& prediction);
 /// Elements by distance in ulps, as columns on a logarithmic scale with their counts.
 std::string ulp_histogram(const Statistics& statistics);
 
+/// Where elements are rejected, as an embedded picture with rows, columns and experts at its edges; each bin
+/// by its worst element. `room`: what the bins may take of a page, in pixels, along either side. Empty for a
+/// map whose levels are not those of its bins.
+std::string heat_map(const ErrorMap& map, Field field, double room, const std::string& title);
+
+/// What the colours of a map mean. Fields without ratios are wrong or not.
+std::string level_key(const ErrorMap& map, bool has_ratio);
+std::int64_t bins_outside(const ErrorMap& map);
+
+/// The candidate's values against the reference's: rejected elements over a sample of all, and where both are
+/// equal.
+std::string got_against_want(const ErrorPattern& pattern);
+
+/// By expert, one above the other: the worst ratio on a logarithmic axis, the share of elements that are
+/// rejected, and the rows. `loads`: rows of each expert; empty where all have as many.
+std::string expert_chart(const Judgement& judgement, const std::vector<std::int64_t>& loads);
+
+/// The share of each block of K that a regression says is missing.
+std::string k_blocks_chart(const std::vector<KBlock>& blocks);
+
 /// A share from 0 to 1 as a filled bar.
 std::string share_meter(double share);
 

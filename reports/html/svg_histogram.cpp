@@ -1,38 +1,70 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <ranges>
+#include <vector>
 
 #include "reports/html/svg.h"
 #include "reports/wording.h"
 
 namespace assay::svg {
 
+namespace {
+
+struct UlpColumn {
+  std::string name, kind;
+  std::int64_t count = 0;
+};
+
+/// From the farthest on the side of zero, over 0, to the farthest away from it; only distances where the
+/// report does not know the side.
+std::vector<UlpColumn> columns_of(const Statistics& statistics) {
+  std::vector<UlpColumn> columns;
+  const std::map<std::int64_t, std::int64_t> inward(statistics.ulps_inward.begin(),
+                                                    statistics.ulps_inward.end());
+  if (!inward.empty())
+    for (const auto& [first, count] : std::views::reverse(statistics.ulp_histogram))
+      if (first > 0)
+        columns.push_back(
+            {"−" + std::to_string(first), "inward", inward.contains(first) ? inward.at(first) : 0});
+  for (const auto& [first, count] : statistics.ulp_histogram) {
+    const std::int64_t others = first > 0 && inward.contains(first) ? inward.at(first) : 0;
+    columns.push_back({inward.empty() || first == 0 ? bucket_text(first) : "+" + std::to_string(first),
+                       first == 0 ? "good" : "bar", count - others});
+  }
+  return columns;
+}
+
+}  // namespace
+
 std::string ulp_histogram(const Statistics& statistics) {
   constexpr double kBar = 34;
   constexpr double kPitch = 46;
   constexpr double kHeight = 48;
   constexpr double kTop = 14;
+  const auto columns = columns_of(statistics);
   std::int64_t most = 1;
-  for (const auto& [first, count] : statistics.ulp_histogram) most = std::max(most, count);
+  for (const UlpColumn& column : columns) most = std::max(most, column.count);
   // One element is a hair; every factor of ten adds as much.
   const double decades = std::log10(static_cast<double>(most)) + 1.0;
-  const double width = kPitch * static_cast<double>(statistics.ulp_histogram.size());
+  const double width = kPitch * static_cast<double>(columns.size());
   std::string out = fmt::format(
       "<svg class=\"histogram\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
       "role=\"img\"><title>elements by ulps: {2}</title>",
       width, kTop + kHeight + 16, histogram_text(statistics));
   double x = 0;
-  for (const auto& [first, count] : statistics.ulp_histogram) {
+  for (const auto& [name, kind, count] : columns) {
     const double height =
-        kHeight * (std::log10(static_cast<double>(std::max<std::int64_t>(count, 1))) + 1.0) / decades;
-    out += fmt::format("<rect class=\"{}\" x=\"{:.0f}\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\"/>",
-                       first == 0 ? "good" : "bar", x, kTop + kHeight - height, kBar, height);
+        count <= 0 ? 0.0 : kHeight * (std::log10(static_cast<double>(count)) + 1.0) / decades;
+    out += fmt::format("<rect class=\"{}\" x=\"{:.0f}\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\"/>", kind,
+                       x, kTop + kHeight - height, kBar, height);
     out += fmt::format(
         "<text x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x + kBar / 2,
         kTop + kHeight - height - 3,
         count < 10000 ? std::to_string(count) : fmt::format("{:.0e}", static_cast<double>(count)));
     out += fmt::format("<text class=\"end\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>",
-                       x + kBar / 2, kTop + kHeight + 13, bucket_text(first));
+                       x + kBar / 2, kTop + kHeight + 13, name);
     x += kPitch;
   }
   return out + "</svg>";

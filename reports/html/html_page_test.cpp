@@ -1,0 +1,57 @@
+// Which cases a page shows how: order, folding, packing.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <algorithm>
+#include <cctype>
+#include <string>
+#include <vector>
+
+#include "reports/html/html.h"
+#include "reports/html/page_reader.h"
+#include "reports/sample_report.h"
+
+using namespace assay;
+using namespace assay::page_reader;
+
+TEST_SUITE("html_page") {
+  TEST_CASE("failing cases come first, the first twenty in full, of the others the headline until opened") {
+    Report report = sample::many_failures(25, 8);
+    std::ranges::rotate(report.cases, report.cases.begin() + 25);  // the failing ones last
+    const std::string html = render_html(report);
+    const auto sections = [&](const std::string& page) {
+      std::vector<std::string> ids;
+      for (const std::string& id : attributes(page, "id"))
+        if (id[0] == 'c' && std::isdigit(static_cast<unsigned char>(id[1])) && !contains(id, "-"))
+          ids.push_back(id);
+      return ids;
+    };
+    const auto ids = sections(html);
+    REQUIRE(ids.size() == 33);
+    CHECK(ids[0] == "c9");
+    CHECK(ids[24] == "c33");
+    CHECK(ids[25] == "c1");
+    CHECK(count_of(html, " data-packed") == 5 + 8);
+    CHECK(contains(html, " id=\"c28-second_gemm\""));  // the twentieth
+    CHECK_FALSE(contains(html, " id=\"c29-second_gemm\""));
+    CHECK(contains(html, "<noscript><p class=\"remark\">13 cases are shown by their headlines"));
+    CHECK(contains(unfolded(html), " id=\"c29-second_gemm\""));
+    CHECK(contains(unfolded(html), " id=\"c8-second_gemm\""));
+  }
+
+  TEST_CASE("a failing case has its three commands under the headline, each to be copied") {
+    const std::string html = render_html(sample::report());
+    const std::size_t headline =
+        html.find("<p class=\"headline\">", html.find("<details class=\"case bad\""));
+    const std::string below = html.substr(headline, html.find("<ol class=\"flow\"", headline) - headline);
+    for (const char* label : {"replay", "explain", "minimize"})
+      CHECK(contains(below, fmt::format("<div class=\"command\"><span>{}</span><code>assay ", label)));
+    CHECK(count_of(below, "class=\"copy\"") == 3);
+  }
+
+  TEST_CASE("what inherits an error is folded, the error itself is open") {
+    const std::string html = render_html(sample::report());
+    CHECK(contains(html, "<details class=\"field bad\" id=\"c2-second_gemm\" open>"));
+    CHECK(contains(html, "<details class=\"field bad inherited\" id=\"c2-hidden_states\">"));
+    CHECK(contains(html, "<dt>first own error</dt><dd><a href=\"#c2-second_gemm\">second_gemm</a>"));
+  }
+}

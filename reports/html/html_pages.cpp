@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "reports/html/html_case.h"
+#include "reports/html/html_page.h"
+#include "reports/json.h"
+#include "reports/wording.h"
+
+namespace assay::html {
+namespace {
+
+/// Failing cases first: a reader of hundreds looks for those.
+int rank(Mark kind) {
+  switch (kind) {
+    case Mark::Bad: return 0;
+    case Mark::Doubt: return 1;
+    case Mark::Absent: return 2;
+    case Mark::Good: break;
+  }
+  return 3;
+}
+
+/// Sections as JSON: {"pieces": [markup], "cases": {"c25": [which pieces]}}. Pieces of one kind stand
+/// together: what compresses them sees the last 32 KiB only, and finds there what they have in common.
+class PackedSections {
+ public:
+  void add(const std::string& id, std::vector<SectionPiece> pieces) {
+    std::vector<Place>& places = cases_[id];
+    for (SectionPiece& piece : pieces) {
+      if (!kinds_.contains(piece.kind)) order_.push_back(piece.kind);
+      auto& alike = kinds_[piece.kind];
+      places.push_back({piece.kind, alike.size()});
+      alike.push_back(std::move(piece.markup));
+    }
+  }
+  std::int64_t count() const { return std::ssize(cases_); }
+  std::string json() const {
+    nlohmann::ordered_json all = {{"pieces", nlohmann::json::array()}, {"cases", nlohmann::json::object()}};
+    std::map<std::string, std::size_t> first;
+    for (const std::string& kind : order_) {
+      first[kind] = all["pieces"].size();
+      for (const std::string& markup : kinds_.at(kind)) all["pieces"].push_back(markup);
+    }
+    for (const auto& [id, places] : cases_) {
+      auto& which = all["cases"][id] = nlohmann::json::array();
+      for (const Place& place : places) which.push_back(first.at(place.kind) + place.index);
+    }
+    return all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+
+ private:
+  struct Place {
+    std::string kind;
+    std::size_t index;
+  };
+  std::map<std::string, std::vector<std::string>> kinds_;
+  std::vector<std::string> order_;
+  std::map<std::string, std::vector<Place>> cases_;
+};
+
+std::string joined(const std::vector<SectionPiece>& pieces) {
+  std::string out;
+  for (const SectionPiece& piece : pieces) out += piece.markup;
+  return out;
+}
+
+}  // namespace
+
+Pages case_pages(const Report& report) {
+  Pages pages;
+  pages.order.resize(report.cases.size());
+  std::iota(pages.order.begin(), pages.order.end(), std::size_t{0});
+  std::ranges::stable_sort(pages.order, {},
+                           [&](std::size_t i) { return rank(mark(report.cases[i].verdict)); });
+  pages.in_full.assign(report.cases.size(), false);
+  PackedSections packed;
+  int passing = 0, others = 0;
+  for (const std::size_t i : pages.order) {
+    const CaseResult& c = report.cases[i];
+    const bool good = mark(c.verdict) == Mark::Good;
+    (good ? passing : others) += 1;
+    const bool full = good ? passing + others <= kDetailedCases : others <= kDetailedFailingCases;
+    pages.in_full[i] = full;
+    pages.sections += case_start(c, i, full && (!good || report.cases.size() == 1), !full);
+    if (full)
+      pages.sections += joined(case_rest(
+          c, i, std::ssize(report.cases) <= kDetailedCases || good ? Detail::All : Detail::Failures));
+    else
+      packed.add(case_id(i), case_rest(c, i, good ? Detail::Figures : Detail::Failures));
+    pages.sections += kCaseEnd;
+  }
+  if (packed.count() > 0)
+    pages.sections = fmt::format(
+        "<noscript><p class=\"remark\">{} cases are shown by their headlines: their details "
+        "unfold with JavaScript.</p></noscript>{}",
+        grouped_digits(packed.count()), pages.sections);
+  pages.packed = packed.json();
+  return pages;
+}
+
+std::string data_of(const Report& report, const Pages& pages) {
+  Report brief = report;
+  for (std::size_t i = 0; i < brief.cases.size(); ++i) {
+    if (pages.in_full[i]) continue;
+    for (FieldResult& field : brief.cases[i].fields) {
+      field.vacuity.clear();
+      for (Judgement* judgement : {&field.isolated, &field.chained}) {
+        if (std::isfinite(judgement->max_ratio))
+          judgement->max_ratio = std::stod(fmt::format("{:.4g}", judgement->max_ratio));
+        judgement->statistics = {};
+        judgement->bounds = {};
+        judgement->worst_by_expert.clear();
+        judgement->rejected_by_expert.clear();
+        judgement->worst_rejected.clear();
+        judgement->worst.reset();
+      }
+    }
+  }
+  return to_json(brief, JsonLayout::Compact);
+}
+
+}  // namespace assay::html
