@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "harness/host/json_text.h"
 #include "reports/derivation_report.h"
 
 namespace assay {
@@ -104,7 +105,7 @@ std::string to_json(const Derivation& d) {
     return Json{{"what", part.what}, {"value", number(part.value)}};
   });
   // Names of problems and candidates may hold any bytes.
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 }  // namespace assay

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "harness/host/json_text.h"
 #include "reports/json.h"
 #include "reports/json_members.h"
 
@@ -91,7 +92,7 @@ std::string to_json(const Report& report, JsonLayout layout) {
       std::string(name(report.verdict()));  // for readers that want one word; derived, so not read back
   document.update(JsonWriter{layout == JsonLayout::Compact}.written(report));
   const int indent = layout == JsonLayout::Indented ? 1 : -1;
-  return document.dump(indent, ' ', false, Json::error_handler_t::replace) + (indent > 0 ? "\n" : "");
+  return json_text(document, indent) + (indent > 0 ? "\n" : "");
 }
 
 }  // namespace assay

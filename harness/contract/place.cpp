@@ -115,7 +115,9 @@ Place find_place(Field field, const Sizes& sizes, const Routing& routing,
     if (index_of(all.front(), axis) >= 0) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", axis);
   if (width > 0) valid += ", col";
   std::vector<Place> found = all;
-  for (const auto& [axis, index] : named) {
+  for (const auto& one : named) {
+    const std::string& axis = one.first;
+    const std::int64_t index = one.second;
     if (axis == "col" && width > 0) {
       if (index >= width)
         throw UsageError(fmt::format("{} has columns 0 to {}, found col={}", name(field), width - 1, index));

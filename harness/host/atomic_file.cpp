@@ -17,10 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail(const fs::path& path, int reason) {
-  throw InputError(fmt::format("expected to write {}, found that it cannot be written: {}", path.string(),
-                               std::strerror(reason)));
+[[noreturn]] void fail(const fs::path& path, std::string_view reason) {
+  throw InputError(
+      fmt::format("expected to write {}, found that it cannot be written: {}", path.string(), reason));
 }
+
+[[noreturn]] void fail(const fs::path& path, int reason) { fail(path, std::strerror(reason)); }
 
 /// A file over the process's size limit raises SIGXFSZ, which would end the process and leave the temporary
 /// file. While this lives the signal is held back, so that write() fails with EFBIG instead; one that has
@@ -61,9 +63,13 @@ int write_and_close(int file, std::string_view bytes, bool flush) {
   return reason;
 }
 
+/// A FIFO that nobody reads must not hold the program: it is opened without waiting, then written as any
+/// other.
 void write_directly(const fs::path& path, std::string_view bytes) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0 && errno == ENXIO && fs::is_fifo(path)) fail(path, "it is a FIFO that nobody reads");
   if (file < 0) fail(path, errno);
+  ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_NONBLOCK);
   if (const int reason = write_and_close(file, bytes, false); reason != 0) fail(path, reason);
 }
 
@@ -90,8 +96,10 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   const mode_t mode = mode_for(target);
   const int file = ::mkostemp(temporary.data(), O_CLOEXEC);
   if (file < 0) fail(path, errno);
-  int reason = ::fchmod(file, mode) == 0 ? 0 : errno;
-  if (const int failed = write_and_close(file, bytes, true); reason == 0) reason = failed;
+  // A file system without permissions of its own (FAT, some network shares) refuses; the file is none the
+  // worse.
+  [[maybe_unused]] const int refused = ::fchmod(file, mode);
+  int reason = write_and_close(file, bytes, true);
   if (reason == 0 && ::rename(temporary.c_str(), target.c_str()) != 0) reason = errno;
   if (reason != 0) {
     ::unlink(temporary.c_str());

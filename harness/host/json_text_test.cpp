@@ -15,6 +15,22 @@ std::string nested(int depth) {
 }  // namespace
 
 TEST_SUITE("json_text") {
+  TEST_CASE("what steers a terminal is written out, and read back as it was") {
+    // CSI, OSC and NEL of C1, DEL, a right-to-left override; letters of two, three and four bytes stay.
+    const std::string steering =
+        "a\xc2\x9b"
+        "2J\xc2\x9d\xc2\x85\x7f\xe2\x80\xae\x1b[1m";
+    const std::string letters = "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80";
+    for (const int indent : {-1, 2}) {
+      const auto text = json_text({{"name", steering + letters}, {steering, {1, 2}}}, indent);
+      for (const char* raw : {"\xc2\x9b", "\xc2\x9d", "\xc2\x85", "\x7f", "\xe2\x80\xae", "\x1b"})
+        CHECK(text.find(raw) == std::string::npos);
+      CHECK(text.find(letters) != std::string::npos);
+      CHECK(parse_json(text).at("name") == steering + letters);
+      CHECK(parse_json(text).contains(steering));
+    }
+  }
+  TEST_CASE("bytes that are not UTF-8 end no document") { CHECK(json_text("a\xff") == "\"a\xef\xbf\xbd\""); }
   TEST_CASE("64 levels are read, 65 and a million are not") {
     CHECK_FALSE(parse_json(nested(64)).is_discarded());
     CHECK(parse_json(nested(65)).is_discarded());
