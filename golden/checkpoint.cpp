@@ -2,156 +2,77 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
-#include <map>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include "golden/file_text.h"
-#include "golden/safetensors.h"
+#include "golden/checkpoint_shards.h"
 #include "harness/contract/error.h"
-#include "harness/host/json_text.h"
 
 namespace assay {
 namespace {
 
-using nlohmann::json;
 namespace fs = std::filesystem;
-
-/// A checkpoint's tensors by name; only the files that are needed are opened.
-class Shards {
- public:
-  explicit Shards(const fs::path& folder) : folder_(folder) {
-    const auto index = folder / "model.safetensors.index.json";
-    if (fs::exists(index)) {
-      read_index(index);
-      return;
-    }
-    const auto single = folder / "model.safetensors";
-    if (!fs::exists(single))
-      throw InputError(
-          fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", folder.string()));
-    const auto& file = open("model.safetensors");
-    for (const auto& [name, unused] : file.tensors) file_of_[name] = "model.safetensors";
-  }
-
-  bool has(const std::string& name) const { return file_of_.contains(name); }
-  const std::map<std::string, std::string>& names() const { return file_of_; }
-
-  /// The bfloat16 tensor of that name and shape, and what keeps it alive.
-  std::pair<std::span<const std::byte>, std::shared_ptr<const void>> bf16(const std::string& name,
-                                                                          const Shape& shape) {
-    const auto where = file_of_.find(name);
-    if (where == file_of_.end())
-      throw InputError(fmt::format("{} has no tensor '{}'", folder_.string(), name));
-    const auto& file = open(where->second);
-    const auto found = file.tensors.find(name);
-    if (found == file.tensors.end())
-      throw InputError(
-          fmt::format("{}: the index places tensor '{}' here, and it is not", file.path.string(), name));
-    const auto& entry = found->second;
-    if (entry.dtype != "BF16")
-      throw InputError(fmt::format("{}: tensor '{}' is {}; only BF16 checkpoints are supported",
-                                   file.path.string(), name, entry.dtype));
-    if (entry.shape != shape)
-      throw InputError(
-          fmt::format("{}: tensor '{}': expected shape {}, found {}{}", file.path.string(), name,
-                      to_string(shape), to_string(entry.shape),
-                      transposed(entry.shape, shape) ? " (stored transposed, as Qwen3-VL-MoE does)" : ""));
-    return {entry.bytes, file.mapping};
-  }
-
- private:
-  static bool transposed(const Shape& found, const Shape& expected) {
-    return found.size() == 3 && expected.size() == 3 && found == Shape{expected[0], expected[2], expected[1]};
-  }
-
-  void read_index(const fs::path& path) {
-    constexpr std::size_t kLongest = 100'000'000;  // a checkpoint of 10^6 tensors
-    const auto index = parse_json(file_text(path, kLongest));
-    const auto map = index.is_object() ? index.find("weight_map") : index.end();
-    if (!index.is_object() || map == index.end() || !map->is_object())
-      throw InputError(fmt::format("{}: expected a JSON object with a weight_map", path.string()));
-    for (const auto& [name, file] : map->items()) {
-      // A plain file name: an index must not lead out of its folder.
-      if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>())
-        throw InputError(fmt::format("{}: tensor '{}' lies in {}, which is no file name", path.string(), name,
-                                     file.dump()));
-      file_of_[name] = file.get<std::string>();
-    }
-  }
-
-  const SafetensorsFile& open(const std::string& name) {
-    const auto known = files_.find(name);
-    return known != files_.end() ? known->second
-                                 : files_.emplace(name, open_safetensors(folder_ / name)).first->second;
-  }
-
-  fs::path folder_;
-  std::map<std::string, std::string> file_of_;
-  std::map<std::string, SafetensorsFile> files_;
-};
-
-/// A matrix, or one expert of a stack of matrices, as it lies in a mapped file.
-struct Piece {
-  std::span<const std::byte> bytes;
-  std::shared_ptr<const void> owner;
-};
 
 /// The pieces of every expert's two matrices: gate and up in one piece when fused, in two when not.
 struct ExpertPieces {
-  std::vector<std::vector<Piece>> gate_up;
-  std::vector<std::vector<Piece>> down;
+  std::vector<std::vector<WeightPiece>> gate_up;
+  std::vector<std::vector<WeightPiece>> down;
+
+  const std::vector<WeightPiece>& of(Field field, std::int64_t expert) const {
+    return (field == Field::gate_up_proj ? gate_up : down).at(static_cast<std::size_t>(expert));
+  }
 };
 
 std::string block_prefix(const Shards& shards, const fs::path& folder, std::int64_t layer) {
+  std::vector<std::string> found;
   for (const char* model : {"model.", "model.language_model.", "language_model.model.", ""}) {
-    const auto prefix = fmt::format("{}layers.{}.mlp.", model, layer);
-    if (shards.has(prefix + "gate.weight")) return prefix;
+    auto prefix = fmt::format("{}layers.{}.mlp.", model, layer);
+    if (shards.has(prefix + "gate.weight")) found.push_back(std::move(prefix));
   }
-  throw InputError(fmt::format("{} has no tensor 'model.layers.{}.mlp.gate.weight': layer {} has no router",
-                               folder.string(), layer, layer));
+  if (found.empty())
+    throw InputError(fmt::format("{} has no tensor 'model.layers.{}.mlp.gate.weight': layer {} has no router",
+                                 folder.string(), layer, layer));
+  if (found.size() > 1)
+    throw InputError(fmt::format("{} has layer {} twice, below '{}' and '{}'", folder.string(), layer,
+                                 found[0], found[1]));
+  return found.front();
 }
 
-std::vector<std::vector<Piece>> fused(Shards& shards, const std::string& name, const Shape& shape) {
-  const auto [bytes, owner] = shards.bf16(name, shape);
-  const auto count = bytes.size() / static_cast<std::size_t>(shape[0]);
-  std::vector<std::vector<Piece>> pieces;
-  for (std::size_t expert = 0; expert < static_cast<std::size_t>(shape[0]); ++expert)
-    pieces.push_back({{bytes.subspan(expert * count, count), owner}});
+std::vector<std::vector<WeightPiece>> fused(Shards& shards, const std::string& name, const Shape& shape) {
+  auto piece = shards.bf16(name, shape);
+  piece.size /= static_cast<std::uint64_t>(shape[0]);
+  std::vector<std::vector<WeightPiece>> pieces;
+  for (std::int64_t expert = 0; expert < shape[0]; ++expert) {
+    pieces.push_back({piece});
+    piece.begin += piece.size;
+  }
   return pieces;
+}
+
+/// The number of an expert in a name below the experts' prefix, or -1.
+std::int64_t expert_number(const std::string& name, const std::string& experts) {
+  std::int64_t expert = -1;
+  std::from_chars(name.data() + experts.size(), name.data() + name.size(), expert);
+  return expert;
 }
 
 /// Experts beyond the config's would mean that the two do not belong together.
 void refuse_extra_experts(const Shards& shards, const std::string& experts, std::int64_t num_experts) {
-  for (auto at = shards.names().lower_bound(experts);
-       at != shards.names().end() && at->first.starts_with(experts); ++at) {
-    std::int64_t expert = 0;
-    const char* begin = at->first.data() + experts.size();
-    const auto [end, error] = std::from_chars(begin, at->first.data() + at->first.size(), expert);
-    if (error == std::errc() && expert >= num_experts)
+  for (const auto& name : shards.below(experts))
+    if (expert_number(name, experts) >= num_experts)
       throw InputError(
-          fmt::format("the checkpoint has tensor '{}', config.json has {} experts", at->first, num_experts));
-  }
+          fmt::format("the checkpoint has tensor '{}', config.json has {} experts", name, num_experts));
 }
 
-ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeConfig& config) {
+ExpertPieces one_by_one(Shards& shards, const std::string& experts, const MoeConfig& config) {
   const auto H = config.hidden_size;
   const auto I = config.moe_intermediate_size;
-  const auto E = config.num_experts;
-  for (const char* suffix : {"", ".weight"}) {
-    if (shards.has(experts + "gate_up_proj" + suffix))
-      return {fused(shards, experts + "gate_up_proj" + suffix, {E, 2 * I, H}),
-              fused(shards, experts + "down_proj" + suffix, {E, H, I})};
-  }
-  refuse_extra_experts(shards, experts, E);
   ExpertPieces pieces;
   // Counting is the natural order: expert 10 follows 9.
-  for (std::int64_t expert = 0; expert < E; ++expert) {
+  for (std::int64_t expert = 0; expert < config.num_experts; ++expert) {
     const auto piece = [&](const char* projection, const Shape& shape) {
-      const auto [bytes, owner] =
-          shards.bf16(fmt::format("{}{}.{}.weight", experts, expert, projection), shape);
-      return Piece{bytes, owner};
+      return shards.bf16(fmt::format("{}{}.{}.weight", experts, expert, projection), shape);
     };
     pieces.gate_up.push_back({piece("gate_proj", {I, H}), piece("up_proj", {I, H})});
     pieces.down.push_back({piece("down_proj", {H, I})});
@@ -159,18 +80,60 @@ ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeC
   return pieces;
 }
 
-ExpertMatrix assemble(const std::vector<Piece>& pieces) {
-  const auto& first = pieces.front();
-  if (pieces.size() == 1 && reinterpret_cast<std::uintptr_t>(first.bytes.data()) % alignof(Bf16) == 0)
-    return {{reinterpret_cast<const Bf16*>(first.bytes.data()), first.bytes.size() / sizeof(Bf16)},
-            first.owner};
-  auto joined = std::make_shared<std::vector<Bf16>>();
-  for (const auto& piece : pieces) {
-    const auto at = joined->size();
-    joined->resize(at + piece.bytes.size() / sizeof(Bf16));
-    if (!piece.bytes.empty()) std::memcpy(joined->data() + at, piece.bytes.data(), piece.bytes.size());
+/// Throws InputError where two layouts of the same experts hold other bits.
+void require_same(const ExpertPieces& first, const ExpertPieces& second, const std::string& experts,
+                  std::int64_t num_experts) {
+  for (std::int64_t expert = 0; expert < num_experts; ++expert)
+    for (const Field field : {Field::gate_up_proj, Field::down_proj}) {
+      const auto one = read_pieces(first.of(field, expert));
+      const auto other = read_pieces(second.of(field, expert));
+      if (!std::ranges::equal(std::as_bytes(std::span(one)), std::as_bytes(std::span(other))))
+        throw InputError(
+            fmt::format("the checkpoint has its experts twice below '{}', fused and one by one, and {} of "
+                        "expert {} differs",
+                        experts, name(field), expert));
+    }
+}
+
+ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeConfig& config,
+                          std::vector<std::string>& remarks) {
+  const auto H = config.hidden_size;
+  const auto I = config.moe_intermediate_size;
+  const auto E = config.num_experts;
+  std::vector<ExpertPieces> layouts;
+  for (const char* suffix : {"", ".weight"})
+    if (shards.has(experts + "gate_up_proj" + suffix))
+      layouts.push_back({fused(shards, experts + "gate_up_proj" + suffix, {E, 2 * I, H}),
+                         fused(shards, experts + "down_proj" + suffix, {E, H, I})});
+  refuse_extra_experts(shards, experts, E);
+  const bool numbered = std::ranges::any_of(
+      shards.below(experts), [&](const std::string& name) { return expert_number(name, experts) >= 0; });
+  if (layouts.empty() || numbered) layouts.push_back(one_by_one(shards, experts, config));
+  for (std::size_t i = 1; i < layouts.size(); ++i) require_same(layouts[0], layouts[i], experts, E);
+  if (layouts.size() > 1)
+    remarks.push_back("the checkpoint has its experts in two layouts, bit for bit the same");
+  return layouts.front();
+}
+
+/// What stands below the block's prefix and was not read: refused where the layer would be another without
+/// it.
+void account_for_unused(const Shards& shards, const std::string& prefix, std::vector<std::string>& remarks) {
+  std::vector<std::string> shared, others;
+  for (const auto& name : shards.unused(prefix)) {
+    const auto rest = std::string_view(name).substr(prefix.size());
+    if (rest.starts_with("gate.") || rest.starts_with("experts.") ||
+        rest.find("bias") != std::string_view::npos || rest.find("scale") != std::string_view::npos)
+      throw InputError(fmt::format(
+          "the checkpoint has tensor '{}', which changes the layer and which Qwen3's has not", name));
+    (rest.starts_with("shared_expert") ? shared : others).push_back(name);
   }
-  return {*joined, joined};
+  if (!shared.empty())
+    remarks.push_back(fmt::format(
+        "{} tensors of a shared expert are not part of the routed layer judged here", shared.size()));
+  if (!others.empty())
+    remarks.push_back(fmt::format("{} tensor{} of the block {} not read: {}", others.size(),
+                                  others.size() == 1 ? "" : "s", others.size() == 1 ? "was" : "were",
+                                  fmt::join(others, ", ")));
 }
 
 }  // namespace
@@ -182,13 +145,16 @@ MoeWeights extract_hf_weights(const fs::path& folder, std::int64_t layer) {
   const auto& config = weights.config;
   Shards shards(folder);
   const auto prefix = block_prefix(shards, folder, layer);
-  const auto [gate, owner] = shards.bf16(prefix + "gate.weight", {config.num_experts, config.hidden_size});
+  const auto gate = shards.bf16(prefix + "gate.weight", {config.num_experts, config.hidden_size});
   weights.gate = Tensor(DType::BFloat16, {config.num_experts, config.hidden_size});
-  std::ranges::copy(gate, weights.gate.bytes().begin());
-  const auto pieces = std::make_shared<const ExpertPieces>(find_experts(shards, prefix + "experts.", config));
-  weights.experts = [pieces](Field field, std::int64_t expert) {
-    const auto& of_weight = field == Field::gate_up_proj ? pieces->gate_up : pieces->down;
-    return assemble(of_weight.at(static_cast<std::size_t>(expert)));
+  std::ranges::copy(read_pieces({gate}), weights.gate.as<Bf16>().begin());
+  const auto pieces = std::make_shared<const ExpertPieces>(
+      find_experts(shards, prefix + "experts.", config, weights.remarks));
+  account_for_unused(shards, prefix, weights.remarks);
+  shards.require_once(prefix);
+  weights.experts = [pieces](Field field, std::int64_t expert) -> ExpertMatrix {
+    const auto values = std::make_shared<const std::vector<Bf16>>(read_pieces(pieces->of(field, expert)));
+    return {*values, values};
   };
   return weights;
 }

@@ -10,7 +10,8 @@
 
 namespace assay {
 
-/// The weights of one MoE block. Experts are assembled from the mapped files when they are asked for.
+/// The weights of one MoE block. Experts are read when they are asked for; a file that was cut
+/// short meanwhile throws InputError then.
 struct MoeWeights {
   MoeConfig config;
   Tensor gate;  // [E, H]
@@ -26,7 +27,8 @@ MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer
 /// The weights of layer `layer` of a checkpoint: config.json, one or several safetensors files, experts one
 /// by one
 /// (`experts.7.gate_proj.weight`, transformers 4) or fused (`experts.gate_up_proj`, transformers 5). Throws
-/// InputError.
+/// InputError, also for what would make it another layer: a bias, a scale, two layouts that differ, a tensor
+/// in two files. What stands beside the layer and changes nothing is a remark.
 MoeWeights extract_hf_weights(const std::filesystem::path& folder, std::int64_t layer);
 
 /// A problem with those weights. `input` is bfloat16 [T, H] or [B, L, H]. Throws InputError when it is not.

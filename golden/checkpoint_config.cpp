@@ -1,5 +1,6 @@
 // config.json of a checkpoint folder (transformers, configuration_qwen3_moe.py).
 #include <algorithm>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@ using nlohmann::json;
 struct ConfigReader {
   std::string path;
   json object;
+  json whole;  // where a multimodal checkpoint says what concerns all its models
 
   [[noreturn]] void fail(const std::string& what) const {
     throw InputError(fmt::format("{}: {}", path, what));
@@ -36,7 +38,7 @@ struct ConfigReader {
 };
 
 ConfigReader open_config(const std::filesystem::path& folder) {
-  ConfigReader config{(folder / "config.json").string(), {}};
+  ConfigReader config{(folder / "config.json").string(), {}, {}};
   constexpr std::size_t kLongest = 1 << 24;
   std::string text;
   try {
@@ -46,8 +48,11 @@ ConfigReader open_config(const std::filesystem::path& folder) {
         fmt::format("expected a HuggingFace checkpoint in {}, found no config.json that can be read: {}",
                     folder.string(), error.what()));
   }
-  config.object = parse_json(text);
+  std::string twice;
+  config.object = parse_json(text, twice);
   if (!config.object.is_object()) config.fail("it is not a JSON object");
+  if (!twice.empty()) config.fail(fmt::format("'{}' occurs twice", twice));
+  config.whole = config.object;
   if (!config.object.contains("hidden_size") && config.object.contains("text_config")) {
     json text = config.object["text_config"];
     if (!text.is_object()) config.fail("'text_config' is not an object");
@@ -80,6 +85,58 @@ std::string name_in_checkpoint(const ConfigReader& config, std::string_view memb
   return std::string(member);
 }
 
+/// Names under which the same number goes in other models' configs.
+constexpr std::array<std::array<std::string_view, 2>, 4> kSynonyms = {
+    {{"num_experts", "num_local_experts"},
+     {"num_experts", "n_routed_experts"},
+     {"num_experts_per_tok", "num_experts_per_token"},
+     {"norm_topk_prob", "norm_top_k_prob"}}};
+
+/// Keys that make another layer of the same tensors, and the value under which they do not.
+struct LayerKey {
+  std::string_view key;
+  json neutral;
+};
+const std::array<LayerKey, 11>& layer_keys() {
+  static const std::array<LayerKey, 11> keys = {{{"routed_scaling_factor", 1.0},
+                                                 {"scoring_func", "softmax"},
+                                                 {"moe_router_activation_func", "softmax"},
+                                                 {"n_group", 1},
+                                                 {"topk_group", 1},
+                                                 {"use_expert_bias", false},
+                                                 {"moe_router_enable_expert_bias", false},
+                                                 {"mlp_bias", false},
+                                                 {"moe_apply_router_weight_on_input", false},
+                                                 {"swiglu_limit", 0},
+                                                 {"quantization_config", nullptr}}};
+  return keys;
+}
+
+void refuse_another_layer(const ConfigReader& config) {
+  for (const auto& [key, neutral] : layer_keys())
+    for (const json* object : {&config.object, &config.whole}) {
+      const auto found = object->find(key);
+      if (found == object->end() || found->is_null() || *found == neutral) continue;
+      config.fail(neutral.is_null()
+                      ? fmt::format("found {}: only BF16 checkpoints that are not quantised are read", key)
+                      : fmt::format("found {} {}, which makes another layer; Qwen3's has {}", key,
+                                    json_text(*found), json_text(neutral)));
+    }
+  for (const auto& [one, other] : kSynonyms) {
+    const auto *first = config.find(std::string(one)), *second = config.find(std::string(other));
+    if (first != nullptr && second != nullptr && *first != *second)
+      config.fail(fmt::format("{} is {} and {} is {}", one, json_text(*first), other, json_text(*second)));
+  }
+}
+
+void name_the_model(const ConfigReader& config, std::vector<std::string>& remarks) {
+  const auto* type = config.find("model_type");
+  if (type == nullptr || (type->is_string() && type->get<std::string>().starts_with("qwen3"))) return;
+  remarks.push_back(
+      fmt::format("config.json has model_type {}, which is not Qwen3's: the layer is judged as Qwen3's",
+                  json_text(*type)));
+}
+
 bool flag(const ConfigReader& config, const std::string& name, std::vector<std::string>& remarks) {
   const auto* value = config.find(name);
   if (value != nullptr && !value->is_boolean()) config.fail(fmt::format("'{}' is not a boolean", name));
@@ -102,9 +159,11 @@ MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer
       member = config.integer(name_in_checkpoint(config, name));
   });
   if (const auto reason = invalid(moe)) config.fail(*reason);
+  refuse_another_layer(config);
+  name_the_model(config, remarks);
   require_moe_layer(config, layer);
   if (const auto* act = config.find("hidden_act"); act != nullptr && *act != "silu")
-    config.fail(fmt::format("expected hidden_act \"silu\", found {}", act->dump()));
+    config.fail(fmt::format("expected hidden_act \"silu\", found {}", json_text(*act)));
   if (config.find("shared_expert_intermediate_size") != nullptr &&
       config.integer("shared_expert_intermediate_size") > 0)
     remarks.push_back(

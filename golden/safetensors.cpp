@@ -1,9 +1,9 @@
 #include "golden/safetensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
-#include <set>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
@@ -39,21 +39,20 @@ struct Checker {
     throw InputError(fmt::format("{} is not a valid safetensors file: {}", path.string(), what));
   }
 
+  void read(const OpenedFile& file, std::uint64_t at, std::span<std::byte> bytes) const {
+    try {
+      file.read(at, bytes);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{} {}", path.string(), error.what()));
+    }
+  }
+
   json parse(std::string_view header) const {
-    std::vector<std::set<std::string>> keys;  // of the objects that are open
-    std::string duplicate;
-    const auto watch = [&](int, json::parse_event_t event, json& value) {
-      if (event == json::parse_event_t::object_start) keys.emplace_back();
-      if (event == json::parse_event_t::object_end) keys.pop_back();
-      if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second &&
-          duplicate.empty())
-        duplicate = value.get<std::string>();
-      return true;
-    };
     // A byte-order mark or leading space would be skipped by the parser; the format forbids both.
     if (!header.starts_with('{')) fail("its header does not start with '{'");
     if (json_is_too_deep(header)) fail(fmt::format("its header nests deeper than {}", kDeepestJson));
-    auto parsed = json::parse(header, watch, false);
+    std::string duplicate;
+    auto parsed = parse_json(header, duplicate);
     if (parsed.is_discarded() || !parsed.is_object()) fail("its header is not JSON");
     if (!duplicate.empty()) fail(fmt::format("the name '{}' occurs twice", duplicate));
     return parsed;
@@ -85,8 +84,9 @@ struct Checker {
     return bits / 8;
   }
 
-  SafetensorsEntry entry(const std::string& tensor, const json& value,
-                         std::span<const std::byte> buffer) const {
+  /// The data begin at byte `first` of the file and are `bytes` long.
+  SafetensorsEntry entry(const std::string& tensor, const json& value, std::uint64_t first,
+                         std::uint64_t bytes) const {
     if (!value.is_object()) fail(fmt::format("tensor '{}' is not described by an object", tensor));
     for (const auto& [key, unused] : value.items())
       if (key != "dtype" && key != "shape" && key != "data_offsets")
@@ -102,38 +102,36 @@ struct Checker {
       result.shape.push_back(static_cast<std::int64_t>(natural(extent, tensor, "shape")));
     const auto begin = natural(offsets[0], tensor, "data_offsets");
     const auto end = natural(offsets[1], tensor, "data_offsets");
-    if (begin > end || end > buffer.size())
-      fail(fmt::format("tensor '{}' lies at bytes {} to {} of {}", tensor, begin, end, buffer.size()));
+    if (begin > end || end > bytes)
+      fail(fmt::format("tensor '{}' lies at bytes {} to {} of {}", tensor, begin, end, bytes));
     if (const auto size = size_of(result, tensor); size != end - begin)
       fail(fmt::format("tensor '{}' of {} {} needs {} bytes, found {}", tensor, result.dtype,
                        to_string(result.shape), size, end - begin));
-    result.bytes = buffer.subspan(begin, end - begin);
+    result.begin = first + begin;
+    result.size = end - begin;
     return result;
   }
 
   /// The tensors cover the buffer once: no holes, no overlaps.
-  void check_cover(const SafetensorsFile& file, std::span<const std::byte> buffer) const {
+  void check_cover(const SafetensorsFile& file, std::uint64_t first, std::uint64_t bytes) const {
     struct Extent {
-      std::size_t begin, end;
+      std::uint64_t begin, end;
       const std::string* name;
     };
     std::vector<Extent> extents;
-    for (const auto& [name, tensor] : file.tensors) {
-      const auto begin = static_cast<std::size_t>(tensor.bytes.data() - buffer.data());
-      extents.push_back({begin, begin + tensor.bytes.size(), &name});
-    }
+    for (const auto& [name, tensor] : file.tensors)
+      extents.push_back({tensor.begin - first, tensor.begin - first + tensor.size, &name});
     std::ranges::sort(extents, [](const Extent& a, const Extent& b) {
       return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
     });
-    std::size_t covered = 0;
+    std::uint64_t covered = 0;
     for (const auto& [begin, end, name] : extents) {
       if (begin < covered) fail(fmt::format("tensor '{}' overlaps another at byte {}", *name, begin));
       if (begin > covered)
         fail(fmt::format("bytes {} to {} before tensor '{}' belong to no tensor", covered, begin, *name));
       covered = end;
     }
-    if (covered != buffer.size())
-      fail(fmt::format("the last {} bytes belong to no tensor", buffer.size() - covered));
+    if (covered != bytes) fail(fmt::format("the last {} bytes belong to no tensor", bytes - covered));
   }
 };
 
@@ -141,29 +139,30 @@ struct Checker {
 
 SafetensorsFile open_safetensors(const std::filesystem::path& path) {
   const Checker check{path};
-  SafetensorsFile file{path, std::make_shared<const MappedFile>(path), {}};
-  const auto bytes = file.mapping->bytes();
-  if (bytes.size() < kLengthBytes)
-    check.fail(fmt::format("it has {} bytes, too few for the header's length", bytes.size()));
+  SafetensorsFile file{path, std::make_shared<const OpenedFile>(path), {}};
+  const auto size = file.source->size();
+  if (size < kLengthBytes) check.fail(fmt::format("it has {} bytes, too few for the header's length", size));
   std::uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), kLengthBytes);
+  check.read(*file.source, 0, std::as_writable_bytes(std::span(&length, 1)));
   if (length > kLongestHeader)
     check.fail(fmt::format("its header claims {} bytes, more than the {} allowed", length, kLongestHeader));
-  if (length > bytes.size() - kLengthBytes)
+  if (length > size - kLengthBytes)
     check.fail(fmt::format("its header claims {} bytes, the file has {} after the length", length,
-                           bytes.size() - kLengthBytes));
+                           size - kLengthBytes));
 
-  const auto parsed = check.parse({reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length});
-  const auto buffer = bytes.subspan(kLengthBytes + length);
+  std::string header(length, '\0');
+  check.read(*file.source, kLengthBytes, std::as_writable_bytes(std::span(header)));
+  const auto parsed = check.parse(header);
+  const auto first = kLengthBytes + length;
   for (const auto& [name, value] : parsed.items()) {
     if (name != "__metadata__") {
-      file.tensors.emplace(name, check.entry(name, value, buffer));
+      file.tensors.emplace(name, check.entry(name, value, first, size - first));
       continue;
     }
     if (!value.is_object() || !std::ranges::all_of(value, [](const json& text) { return text.is_string(); }))
       check.fail("__metadata__ is not an object of texts");
   }
-  check.check_cover(file, buffer);
+  check.check_cover(file, first, size - first);
   return file;
 }
 

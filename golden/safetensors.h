@@ -1,28 +1,30 @@
-// safetensors files: memory-mapped, validated strictly before any byte is used.
+// safetensors files, validated strictly before any byte is used. Tensors are read when they are asked for,
+// never mapped: a file that is cut short meanwhile is an error, not a signal.
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <span>
 #include <string>
+#include <vector>
 
-#include "golden/mapped_file.h"
+#include "golden/opened_file.h"
 #include "harness/contract/tensor.h"
 
 namespace assay {
 
-/// One tensor of a file. Its bytes are row-major and little-endian; their alignment is not promised.
+/// One tensor of a file: row-major and little-endian, from byte `begin` of the file on.
 struct SafetensorsEntry {
   std::string dtype;  // "BF16", "F32", ...
   Shape shape;
-  std::span<const std::byte> bytes;
+  std::uint64_t begin = 0;
+  std::uint64_t size = 0;  // bytes
 };
 
-/// An opened file; `mapping` keeps the bytes alive.
+/// An opened file and where its tensors lie.
 struct SafetensorsFile {
   std::filesystem::path path;
-  std::shared_ptr<const MappedFile> mapping;
+  std::shared_ptr<const OpenedFile> source;
   std::map<std::string, SafetensorsEntry> tensors;
 };
 
