@@ -120,9 +120,12 @@ void members(Value& value, Visit&& visit) {
   visit("verdict", value.verdict);
   visit("elements", value.elements);
   visit("rejected", value.rejected);
+  visit("tokens", value.tokens, added);
+  visit("rejected_tokens", value.rejected_tokens, added);
   visit("non_finite", value.non_finite);
   visit("mismatched", value.mismatched);
   visit("max_ratio", value.max_ratio);
+  visit("where", value.where, may_lack);
   visit("worst", value.worst, may_lack);
   visit("worst_by_expert", value.worst_by_expert, may_lack);
   visit("rejected_by_expert", value.rejected_by_expert, added);
@@ -229,7 +232,7 @@ inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Predi
                                    ErrorPattern& o, KBlock& p) {
   [[maybe_unused]] auto& [a1, a2, a3, a4, a5] = a;
   [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13] = b;
-  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13] = c;
+  [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
   [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;

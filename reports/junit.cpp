@@ -25,9 +25,11 @@ void count(Verdict verdict, Counts& counts) {
 
 std::string judgement_line(const FieldResult& result, const Judgement& judgement, std::string_view way) {
   if (!compared(judgement.verdict)) return "";
-  std::string line = fmt::format("{}: {}, {} of {} elements rejected, {} differ from the rounded reference",
-                                 way, words(judgement.verdict), grouped_digits(judgement.rejected),
-                                 grouped_digits(judgement.elements), grouped_digits(judgement.mismatched));
+  std::string line =
+      fmt::format("{}: {}, {} {}rejected, {} differ from the rounded reference", way,
+                  words(judgement.verdict), rejected_in_words(judgement),
+                  judgement.tokens > 0 ? "" : "elements ", grouped_digits(judgement.mismatched));
+  if (!judgement.where.empty()) line += ", " + judgement.where;
   if (has_ratio(result.field)) line += fmt::format(", worst ratio {}", ratio_text(judgement.max_ratio));
   if (judgement.worst) {
     const Element& e = *judgement.worst;
@@ -60,8 +62,7 @@ std::string field_message(const FieldResult& result) {
   const Judgement& shown =
       failed(result.isolated.verdict) || !failed(result.chained.verdict) ? result.isolated : result.chained;
   if (shown.rejected > 0)
-    message += fmt::format(": {} of {} elements rejected", grouped_digits(shown.rejected),
-                           grouped_digits(shown.elements));
+    message += fmt::format(": {} {}rejected", rejected_in_words(shown), shown.tokens > 0 ? "" : "elements ");
   else if (!result.notes.empty())
     message += ": " + result.notes.front();
   return message;

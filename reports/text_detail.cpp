@@ -61,15 +61,16 @@ std::string judgement_text(const FieldResult& result, const Judgement& judgement
   const Mark kind = mark(judgement.verdict);
   std::string sentence = fmt::format("{} {}", way, words(judgement.verdict));
   if (judgement.elements > 0) {
-    sentence +=
-        fmt::format(": {} of {} {}", grouped_digits(judgement.rejected), grouped_digits(judgement.elements),
-                    has_ratio(result.field) ? "outside the interval" : "wrong");
+    sentence += fmt::format(": {} {}", rejected_in_words(judgement),
+                            has_ratio(result.field) ? "outside the interval" : "wrong");
     if (judgement.non_finite > 0)
       sentence += fmt::format(", {} not finite", grouped_digits(judgement.non_finite));
     if (has_ratio(result.field)) sentence += fmt::format(", worst ratio {}", ratio_text(judgement.max_ratio));
   }
   std::string out =
       wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
+  if (!judgement.where.empty())
+    out += wrapped(judgement.where, "      where      ", static_cast<std::size_t>(options.width));
   if (judgement.worst)
     out += element_text(result.field, *judgement.worst, static_cast<std::size_t>(options.width));
   if (judgement.worst && has_ratio(result.field) && std::isfinite(judgement.worst->out) &&

@@ -31,9 +31,14 @@ std::string tests_table(const Statistics& statistics, bool all, bool colour) {
 std::string causes_text(const FieldResult& result, const TextOptions& options) {
   constexpr std::size_t kShown = 3;
   std::string out;
-  for (std::size_t i = 0; i < result.causes.size() && (i < kShown || options.verbose); ++i)
-    out += wrapped(printable(cause_text(result.causes[i])),
-                   i == 0 ? "    cause: " : "    or:    ", static_cast<std::size_t>(options.width));
+  const Cause* named = named_cause(result.causes);
+  for (std::size_t i = 0; i < result.causes.size() && (i < kShown || options.verbose); ++i) {
+    const Cause& cause = result.causes[i];
+    const char* what = !names_the_error(cause) ? "    similar to: "
+                       : &cause == named       ? "    cause: "
+                                               : "    or:    ";
+    out += wrapped(printable(in_words(cause)), what, static_cast<std::size_t>(options.width));
+  }
   return out;
 }
 

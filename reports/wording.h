@@ -74,9 +74,6 @@ std::string distance_text(const CaseResult& result);
 /// account was taken.
 std::vector<std::pair<std::string, std::string>> bound_rows(const Judgement& judgement);
 
-/// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
-std::string cause_text(const Cause& cause);
-
 /// What a test observed or expects per element: "0.0312 %"; of a bias "-0.49 ulp".
 std::string amount_text(const StatisticalTest& test, double amount);
 

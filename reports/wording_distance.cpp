@@ -15,9 +15,9 @@ std::string_view are_wrong(bool one, bool has_interval) {
 
 std::string of_judgement(const FieldResult& field, const Judgement& judgement, std::string_view against) {
   const bool ratio = has_ratio(field.field);
-  std::string text = fmt::format("{} of {} elements of {} {}", grouped_digits(judgement.rejected),
-                                 grouped_digits(judgement.elements), name(field.field),
-                                 are_wrong(judgement.rejected == 1, ratio));
+  std::string text =
+      fmt::format("{} {}of {} {}", rejected_in_words(judgement), judgement.tokens > 0 ? "" : "elements ",
+                  name(field.field), are_wrong(judgement.rejected == 1, ratio));
   if (!judgement.worst) return text + ".";
   const Element& e = *judgement.worst;
   text += fmt::format("; the {}, at {}, is {}", ratio ? "worst" : "first", place_text(e), value_text(e.out));

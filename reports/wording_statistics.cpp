@@ -25,11 +25,6 @@ std::string_view words(RoutingTier tier) {
   return all[static_cast<std::size_t>(tier)];
 }
 
-std::string cause_text(const Cause& cause) {
-  if (cause.every_bit) return cause.sentence + " (explains every bit)";
-  return fmt::format("{} (explains {:.3g} % of the error)", cause.sentence, 100.0 * cause.explained);
-}
-
 std::string amount_text(const StatisticalTest& test, double amount) {
   if (amount == 0.0) return "0";
   return test.measure == "bias" ? fmt::format("{:.3g} ulp", amount) : fmt::format("{:.3g} %", 100.0 * amount);

@@ -85,10 +85,12 @@ inline constexpr std::size_t kWorstRejected = 10;
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
   std::int64_t elements = 0;
-  std::int64_t rejected = 0;  // outside the accepted interval
+  std::int64_t rejected = 0;                     // outside the accepted interval
+  std::int64_t tokens = 0, rejected_tokens = 0;  // of a selection, whose elements are ids
   std::int64_t non_finite = 0;
   std::int64_t mismatched = 0;  // bits differ from the rounded reference: information, not a verdict
   double max_ratio = 0.0;
+  std::string where;             // the rejected elements, from the data alone: "all in expert 3"
   std::optional<Element> worst;  // largest ratio, or the first rejected exact element
   std::vector<std::pair<std::int64_t, double>>
       worst_by_expert;  // expert, max ratio; fields with rows of experts only
@@ -127,6 +129,9 @@ struct VacuityCheck {
   std::string reason;    // "interval", "predicted bits", "equals the reference", ...
   bool chained = false;  // of the chained checks: information, not a verdict
 };
+
+/// "7,986 of 262,144", of a selection "1 of 1 tokens, 4 of 4 ids".
+std::string rejected_in_words(const Judgement& judgement);
 
 struct FieldResult {
   Field field{};

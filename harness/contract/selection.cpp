@@ -70,6 +70,25 @@ bool breaks_index_rule(std::span<const Interval> logits, std::span<const std::in
   return false;
 }
 
+/// Whether the id in a slot is not the one that belongs there: named before, or of a logit that is told apart
+/// from the one whose place this is. `order`: the experts by falling logit.
+bool wrong_there(std::span<const Ends> ends, std::span<const std::int32_t> chosen,
+                 std::span<const std::int32_t> order, std::size_t slot) {
+  const std::int32_t is = chosen[slot], due = order[slot];
+  if (std::ranges::find(chosen.first(slot), is) != chosen.begin() + static_cast<std::ptrdiff_t>(slot))
+    return true;
+  const Ends &a = ends[static_cast<std::size_t>(is)], &b = ends[static_cast<std::size_t>(due)];
+  return is != due && !(a.low <= b.high && b.low <= a.high);
+}
+
+/// Of a token that breaks the rule: at least one.
+std::int64_t wrong_ids(std::span<const Ends> ends, std::span<const std::int32_t> chosen,
+                       std::span<const std::int32_t> order) {
+  std::int64_t wrong = 0;
+  for (std::size_t slot = 0; slot < chosen.size(); ++slot) wrong += wrong_there(ends, chosen, order, slot);
+  return std::max<std::int64_t>(1, wrong);
+}
+
 /// One token's logits in the three strengths of explanation.
 struct TokenLogits {
   std::span<const Interval> bound;
@@ -106,6 +125,7 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
   const auto top_k = static_cast<std::size_t>(config.top_k);
   const std::size_t tokens = selected.size() / top_k;
   check.judgement.elements = static_cast<std::int64_t>(selected.size());
+  check.judgement.tokens = static_cast<std::int64_t>(tokens);
   check.judgement.verdict = Verdict::Passed;
   for (std::size_t t = 0; t < tokens; ++t) {
     const TokenLogits token(logits, t, experts);
@@ -157,14 +177,17 @@ SelectionCheck check_selection(const MoeConfig& config, const PrecisionContract&
       check.flips.push_back(flip);
     }
     if (!bad) continue;
-    ++check.judgement.rejected;
+    ++check.judgement.rejected_tokens;
+    check.judgement.rejected += wrong_ids(ends, chosen, order);
     check.judgement.verdict = Verdict::Failed;
     check.judgement.max_ratio = std::numeric_limits<double>::infinity();
     if (check.judgement.worst) continue;
+    std::size_t slot = 0;
+    while (slot + 1 < top_k && !wrong_there(ends, chosen, order, slot)) ++slot;
     Element e;
-    e.at = {{"token", static_cast<std::int64_t>(t)}};
-    e.out = chosen.empty() ? -1 : chosen.back();
-    e.ref = order[top_k - 1];
+    e.at = {{"token", static_cast<std::int64_t>(t)}, {"slot", static_cast<std::int64_t>(slot)}};
+    e.out = chosen[slot];
+    e.ref = order[slot];
     e.low = e.high = e.ref;
     e.delta = beyond;
     e.ratio = std::numeric_limits<double>::infinity();

@@ -25,7 +25,7 @@ LogitModel exact_logits(std::span<const Bf16> own);
 LogitModel values_alone(const LogitModel& logits);
 
 struct SelectionCheck {
-  Judgement judgement;  // one rejection per token
+  Judgement judgement;  // tokens that break the rule, and in them the ids that are out of place
   std::vector<RoutingFlip>
       flips;  // tokens whose set differs from the K largest reference logits (lowest index first)
 };

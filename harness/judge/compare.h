@@ -38,6 +38,7 @@ class RoundedComparison {
            const std::optional<FieldCells>& by_engine = {});
   /// Of all rows so far.
   Judgement judgement() const;
+  std::int64_t rejected() const { return sums_.rejected; }
   /// Where the flat field holds the judgement's worst element, which there is, and what accepts it.
   std::int64_t worst_index() const { return worst_index_; }
   const Interval& worst_reference() const { return worst_reference_; }

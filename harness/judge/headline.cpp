@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/digits.h"
 #include "harness/contract/layer.h"
 
 namespace assay {
@@ -21,38 +22,39 @@ bool own_suspicion(const FieldResult& field) {
          (field.isolated_bits.binding && field.isolated_bits.differing > 0);
 }
 
-/// "the last 64 of K are missing for expert 17 (explains 99.8 % of the error)"
-std::string in_words(const Cause& cause) {
-  if (cause.every_bit) {
-    const auto prefix = cause.unwritten ? in_unwritten(*cause.unwritten).size() : 0;
-    return fmt::format("{} (explains every bit)", std::string_view(cause.sentence).substr(prefix));
-  }
-  // Rounded down: "100 %" is said of every bit only.
-  const double percent = std::floor(cause.explained * 1000.0) / 10.0;
-  return fmt::format("{} (explains {:.1f} % of the error)", cause.sentence, std::min(percent, 99.9));
+/// Where the accusation names the unwritten field already, the sentence does not repeat it.
+std::string said_after_accusation(const Cause& cause) {
+  const auto prefix = cause.every_bit && cause.unwritten ? in_unwritten(*cause.unwritten).size() : 0;
+  return in_words(cause).substr(prefix);
 }
 
 std::string in_words(const FieldResult& field) {
   if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
     return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
-  if (!field.causes.empty()) return in_words(field.causes.front());
-  if (row(field.field).dtype == DType::Int32 && !field.notes.empty()) return field.notes.front();
   const Judgement& own = field.isolated;
+  const Cause* cause = named_cause(field.causes);
+  if (cause != nullptr && own.rejected > 0 && row(field.field).dtype == DType::Int32)
+    return fmt::format("{} wrong: {}", rejected_in_words(own), in_words(*cause));
+  if (cause != nullptr) return said_after_accusation(*cause);
+  if (row(field.field).dtype == DType::Int32 && !field.notes.empty()) return field.notes.front();
   if (own.rejected > 0) {
     std::string where;
+    if (!own.where.empty()) where = fmt::format("; {}", own.where);
     if (own.worst) {
+      std::string at;
       for (const auto& [axis, index] : own.worst->at)
-        where += fmt::format("{}{} {}", where.empty() ? "" : ", ", axis, index);
-      where = fmt::format("; worst at {}", where);
+        at += fmt::format("{}{} {}", at.empty() ? "" : ", ", axis, index);
+      where += fmt::format("; {} at {}", row(field.field).dtype == DType::Int32 ? "first" : "worst", at);
     }
-    return fmt::format("{} of {} elements outside the accepted interval{}", own.rejected, own.elements,
-                       where);
+    if (row(field.field).dtype == DType::Int32)
+      return fmt::format("{} wrong{}", rejected_in_words(own), where);
+    return fmt::format("{} elements outside the accepted interval{}", rejected_in_words(own), where);
   }
   const Prediction& bits = field.isolated_bits;
   if (!(bits.binding && bits.differing > 0) && !own.statistics.suspicion.empty())
     return own.statistics.suspicion;
-  return fmt::format("{} of {} bits not as predicted{}", bits.differing, bits.elements,
-                     bits.cause.empty() ? "" : " (" + bits.cause + ")");
+  return fmt::format("{} of {} bits not as predicted{}", grouped_digits(bits.differing),
+                     grouped_digits(bits.elements), bits.cause.empty() ? "" : " (" + bits.cause + ")");
 }
 
 const FieldResult* find_field(const CaseResult& result, Field field) {
@@ -162,8 +164,8 @@ std::string headline(const CaseResult& result) {
     const auto totals = predicted_totals(result, true);
     std::string sentence = fmt::format("all {} fields pass", compared_fields.size());
     if (totals.elements > 0)
-      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}", totals.as_predicted,
-                              totals.elements);
+      sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}",
+                              grouped_digits(totals.as_predicted), grouped_digits(totals.elements));
     const auto unsupported = std::ranges::count(result.fields, Verdict::Unsupported, &FieldResult::verdict);
     if (unsupported > 0)
       sentence += fmt::format("; {} field{} held by hashes and not compared", unsupported,

@@ -13,6 +13,7 @@
 #include "harness/judge/compare.h"
 #include "harness/judge/dependence.h"
 #include "harness/judge/headline.h"
+#include "harness/judge/index_findings.h"
 #include "harness/judge/intake.h"
 #include "harness/judge/invalid_ids.h"
 #include "harness/judge/judged_fields.h"
@@ -78,6 +79,8 @@ class Judge {
       case_.expert_load.assign(counts.begin(), counts.end());
       case_.confirmed_values = reference_->confirmed().values;
       case_.reference_values = reference_->confirmed().of;
+      if (options_.causes)
+        find_index_causes(problem_, candidate_, contract_, intake_.upstream, *reference_, case_.fields);
     }
     for (const auto& result : case_.fields) case_.verdict = worst(case_.verdict, result.verdict);
     case_.first_own_error = first_own_error(case_);

@@ -3,6 +3,7 @@
 #include "harness/host/phase_timer.h"
 #include "harness/judge/bounds_used.h"
 #include "harness/judge/cells_by_engine.h"
+#include "harness/judge/rejected_places.h"
 #include "harness/judge/statistics_sums.h"
 #include "harness/judge/vacuity.h"
 
@@ -38,6 +39,8 @@ RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out
   RoundedComparison comparison;
   SampledBounds bounds(compare);
   FieldSums sums;
+  RejectedPlaces rejected(compare);
+  std::int64_t rejected_so_far = 0;
   for (const RowRange block : blocks) {
     const auto intervals = reference.bounded(field, mode, block);
     const auto predicted = reference.predicted(field, mode, block);
@@ -47,6 +50,10 @@ RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out
       const auto its_intervals = some_rows(std::span<const Interval>(intervals), width, block.begin, rows);
       const auto by_engine = cells_by_engine(engine, context, its_out, its_intervals);
       comparison.add(compare, its_out, its_intervals, by_engine);
+      if (const auto now = comparison.rejected(); now > rejected_so_far) {
+        rejected.add(rows.begin, its_out, its_intervals);
+        rejected_so_far = now;
+      }
       bounds.add(rows.begin, its_intervals);
       if (!its_out.empty()) {
         const PhaseTimer timer("statistics");
@@ -67,6 +74,7 @@ RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out
   }
   checks.judgement = comparison.judgement();
   checks.pattern = comparison.pattern();
+  checks.judgement.where = rejected.in_words();
   bounds.account(reference, mode, comparison, checks.judgement);
   const PhaseTimer timer("statistics");
   checks.judgement.statistics = statistics_of(context, sums);

@@ -50,14 +50,14 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
   std::string out = fmt::format("<section class=\"way\"><h4>{} <small>{}</small></h4><p>{} ", way, meaning,
                                 verdict_badge(judgement.verdict));
   if (judgement.elements > 0) {
-    out += fmt::format("{} of {} elements {}", grouped_digits(judgement.rejected),
-                       grouped_digits(judgement.elements),
+    out += fmt::format("{} {}{}", rejected_in_words(judgement), judgement.tokens > 0 ? "" : "elements ",
                        has_ratio(result.field) ? "outside the accepted interval" : "wrong");
     if (has_ratio(result.field))
       out += fmt::format("; {} with other bits than the rounded reference",
                          grouped_digits(judgement.mismatched));
   }
   if (judgement.non_finite > 0) out += fmt::format("; {} not finite", grouped_digits(judgement.non_finite));
+  if (!judgement.where.empty()) out += "; " + escaped(judgement.where);
   out += "</p>";
   if (judgement.worst) {
     if (has_ratio(result.field))

@@ -67,12 +67,12 @@ std::string statistics_part(const Judgement& judgement) {
 
 std::string causes_part(const FieldResult& result) {
   if (result.causes.empty()) return "";
-  std::string out = "<p>Likely cause:</p><ol class=\"causes\">";
+  std::string out = fmt::format("<p>{}:</p><ol class=\"causes\">",
+                                named_cause(result.causes) != nullptr ? "Likely cause" : "No cause is known");
   for (const Cause& cause : result.causes)
-    out += fmt::format(
-        "<li>{}{} <small>{}</small></li>", svg::share_meter(cause.explained), escaped(cause.sentence),
-        cause.every_bit ? "explains every bit"
-                        : fmt::format("explains {:.3g} % of the error", 100.0 * cause.explained));
+    out += fmt::format("<li>{}{}{} <small>{}</small></li>", svg::share_meter(cause.explained),
+                       names_the_error(cause) ? "" : "similar to: ", escaped(cause.sentence),
+                       explained_in_words(cause));
   return out + "</ol>";
 }
 
