@@ -165,7 +165,9 @@ class ReferenceRun final : public Reference {
     if (upstream_.fields->at(field).size() > kExplainedElements) return {};
     Evidence own = evidence(field);
     auto causes = find_causes(own);
-    const auto unwritten = unwritten_before(field);
+    auto unwritten = unwritten_before(field);
+    const bool chooses = std::ranges::find(unwritten, Field::router_logits) != unwritten.end();
+    if (chooses && !upstream_.has(Field::selected_experts)) unwritten.push_back(Field::selected_experts);
     if (unwritten.empty() || (!causes.empty() && causes.front().every_bit)) return causes;
     for (auto& cause : causes_in(unwritten, own)) {
       // Of two that explain equally much, the one in the field itself supposes less.
@@ -248,7 +250,8 @@ class ReferenceRun final : public Reference {
     const UnwrittenTrials trials{
         [&](const Fault& fault) { return run(fault).predicted_.isolated.evaluate(field); },
         std::ssize(part.tokens) < sizes.tokens};
-    return find_causes(right.evidence(field), trials, unwritten);
+    Evidence beside = right.evidence(field);
+    return find_causes(beside, trials, unwritten);
   }
 
   void confirm(Field field, Mode mode, RowRange rows, const Values<Bounded>& values) {

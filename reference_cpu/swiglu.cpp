@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <numeric>
+
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/expf_sm90.h"
 #include "reference_cpu/planted/planted.h"
@@ -128,7 +131,10 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   const auto planted = [&](FaultKind kind) { return layer.fault.hits(kind, Field::intermediate); };
   const bool swapped = planted(FaultKind::SwapGateUp), next_row = planted(FaultKind::UpOfNextRow),
              ignored = planted(FaultKind::UpIgnored);
-  const std::int64_t step = planted(FaultKind::InterleavedGateUp) ? 2 : 1;
+  // Gate and up in alternating blocks of so many columns, which divide them; 0: in halves.
+  const std::int64_t block = planted(FaultKind::InterleavedGateUp)
+                                 ? std::gcd(std::max<std::int64_t>(1, layer.fault.amount), width)
+                                 : 0;
   const PrecisionContract& contract = *layer.contract;
   Values<A> out(static_cast<std::size_t>(rows * width));
 #pragma omp parallel for schedule(static) if (worth_threads(32 * rows * width))
@@ -136,11 +142,12 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
     const auto* row = first_gemm.data() + r * 2 * width;
     const auto* other = first_gemm.data() + (next_row ? (r + 1) % rows : r) * 2 * width;
     const auto* gate = swapped ? row + width : row;
-    const auto* up = swapped ? row : step == 2 ? row + 1 : other + width;
+    const auto* up = swapped ? row : block > 0 ? row + block : other + width;
     for (std::int64_t i = 0; i < width; ++i) {
-      const auto activated = silu(gate[i * step], layer);
+      const std::int64_t at = block > 0 ? i / block * 2 * block + i % block : i;
+      const auto activated = silu(gate[at], layer);
       out[static_cast<std::size_t>(r * width + i)] =
-          ignored ? activated : multiply(activated, up[i * step], contract.unit_roundoff);
+          ignored ? activated : multiply(activated, up[at], contract.unit_roundoff);
     }
   }
   return out;

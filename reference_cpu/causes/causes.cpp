@@ -94,7 +94,10 @@ std::size_t rank_of(std::string_view id) {
 }
 
 /// What is seen directly (a row of zeros) needs no odds: it describes, it does not infer.
-bool observation(std::string_view id) { return id == "zeros" || id == "not_written" || id == "bit_flip"; }
+bool observation(std::string_view id) {
+  return id == "zeros" || id == "not_written" || id == "bit_flip" || id == "nan_swallowed" ||
+         id == "nan_spread";
+}
 
 /// The simplest of those that leave hardly more unexplained than the best, then likewise among the rest.
 std::vector<Tried> ranked(std::vector<Tried> tried) {
@@ -172,6 +175,9 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
     Mechanism propose;
   } kMechanisms[] = {
       {hypothesis_fields::kAll, propose_observations},
+      {hypothesis_fields::kAll, propose_not_finite},
+      {hypothesis_fields::kAll, propose_columns},
+      {fields_of(Field::router_logits), propose_logits},
       {hypothesis_fields::kComputed, propose_storing},
       {hypothesis_fields::kWeightProducts, propose_orders},
       {hypothesis_fields::kWeightProducts, propose_k_blocks},

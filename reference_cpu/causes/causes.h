@@ -65,6 +65,12 @@ std::vector<Proposal> propose_observations(const Evidence&,
                                            const ErrorPlace&);  // causes_rows.cpp: zeros, moved rows, shifts
 std::vector<Proposal> propose_scattered(const Evidence&,
                                         const ErrorPlace&);  // causes_rows.cpp: single elements
+std::vector<Proposal> propose_columns(const Evidence&,
+                                      const ErrorPlace&);  // causes_columns.cpp: columns in another order
+std::vector<Proposal> propose_not_finite(
+    const Evidence&,
+    const ErrorPlace&);  // causes_not_finite.cpp: NaN and Inf swallowed or spread
+std::vector<Proposal> propose_logits(const Evidence&, const ErrorPlace&);  // causes_logits.cpp
 std::vector<Proposal> propose_storing(const Evidence&,
                                       const ErrorPlace&);  // causes_store.cpp: truncation, scale, flushing
 std::vector<Proposal> propose_orders(const Evidence&,
@@ -88,6 +94,30 @@ struct UnwrittenTrials {
 /// causes_unwritten.cpp: hypotheses about one such field, simplest first.
 std::vector<Proposal> propose_unwritten(const Evidence&, const ErrorPlace&, const UnwrittenTrials&,
                                         Field unwritten);
+
+/// Values of a window as `value(row, column)` gives them.
+template <class Value>
+Synthesis by_element(Value value) {
+  return [value](const Window& window) {
+    std::vector<Bf16> bits;
+    bits.reserve(window.size());
+    for (const auto r : window.rows)
+      for (const auto c : window.columns) bits.push_back(value(r, c));
+    return bits;
+  };
+}
+
+/// Where an element lies in the flat field.
+inline std::size_t index(const Evidence& evidence, std::int64_t r, std::int64_t c) {
+  return static_cast<std::size_t>(r * evidence.width + c);
+}
+
+/// "token", "slot", "expert" or "row", as the field's rows are; and "7", or "2 of expert 1" where rows are an
+/// expert's.
+std::string_view row_word(Field field);
+std::string row_number(const Evidence& evidence, std::int64_t r);
+/// "row 3", "tokens 5 to 7".
+std::string rows_listed(const Evidence& evidence, const std::vector<std::int64_t>& rows);
 
 /// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the
 /// caller's to fill. An element is significant if its interval rejects it; if none is, where any bit differs.

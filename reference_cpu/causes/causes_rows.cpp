@@ -8,49 +8,16 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/where.h"
 #include "reference_cpu/causes/causes.h"
 #include "reference_cpu/causes/hypotheses.h"
 
 namespace assay {
 namespace {
 
-std::string_view row_word(Field field) {
-  switch (row(field).rows) {
-    case RowsAre::Tokens: return "token";
-    case RowsAre::Slots: return "slot";
-    case RowsAre::Experts: return "expert";
-    case RowsAre::ExpertOrder:
-    case RowsAre::ExpertMatrix: break;
-  }
-  return "row";
-}
-
-/// "7", or "2 of expert 1" where rows are an expert's.
-std::string row_number(const Evidence& evidence, std::int64_t r) {
-  if (row(evidence.field).rows != RowsAre::ExpertMatrix) return fmt::format("{}", r);
-  const std::int64_t matrix = matrix_rows_of(evidence.field, evidence.layer->problem->sizes());
-  return fmt::format("{} of expert {}", r % matrix, r / matrix);
-}
-
 constexpr std::int64_t kFewElements = 8;  // at most so many flipped bits are a flip, not noise
 constexpr std::size_t kSoughtRows = 256;  // wrong rows whose origin is looked for
 constexpr std::int64_t kShifts[] = {1, 2, 4, 8, 16, 32, 64, 128};
-
-std::size_t index(const Evidence& evidence, std::int64_t r, std::int64_t c) {
-  return static_cast<std::size_t>(r * evidence.width + c);
-}
-
-/// Values of a window as `value(row, column)` gives them.
-template <class Value>
-Synthesis by_element(Value value) {
-  return [value](const Window& window) {
-    std::vector<Bf16> bits;
-    bits.reserve(window.size());
-    for (const auto r : window.rows)
-      for (const auto c : window.columns) bits.push_back(value(r, c));
-    return bits;
-  };
-}
 
 /// All of the place holds zeros, or NaN, or one value.
 void propose_constant(const Evidence& evidence, const ErrorPlace& place, std::vector<Proposal>& all) {
@@ -83,7 +50,7 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
   bool same_bit = true;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
     const auto differs = static_cast<unsigned>(evidence.out[i].bits ^ evidence.reference[i].bits);
-    if (differs == 0 || (!flipped.empty() && !evidence.significant[i])) continue;
+    if (differs == 0 || !evidence.significant[i]) continue;
     if (!std::has_single_bit(differs) || static_cast<std::int64_t>(flipped.size()) == kFewElements) return;
     const int which = std::countr_zero(differs);
     same_bit = same_bit && (flipped.empty() || which == bit);
@@ -103,6 +70,8 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
                  }),
                  true});
 }
+
+bool is_nan_value(Bf16 x) { return is_nan(x); }
 
 std::uint64_t hash_row(std::span<const Bf16> bits) {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
@@ -142,8 +111,19 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     return best;
   };
   std::map<std::int64_t, std::int64_t> origin;
+  std::vector<std::int64_t> zero, nan;
   std::size_t sought = 0;
   for (const auto r : rows) {
+    const auto own = of(evidence.out, r);
+    const bool due = std::ranges::any_of(of(evidence.reference, r), [](Bf16 x) { return ordinal(x) != 0; });
+    if (due && std::ranges::all_of(own, [](Bf16 x) { return ordinal(x) == 0; })) {
+      zero.push_back(r);
+      continue;
+    }
+    if (std::ranges::all_of(own, is_nan_value)) {
+      nan.push_back(r);
+      continue;
+    }
     const auto found = home.find(hash_row(of(evidence.out, r)));
     std::int64_t from = found == home.end() ? -1 : found->second;
     if (from < 0 && sought++ < kSoughtRows) from = nearest(r);
@@ -157,7 +137,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     };
     std::erase_if(origin, [&](const auto& move) { return token(move.first) == token(move.second); });
   }
-  if (origin.empty() || origin.size() * 2 < rows.size()) return;
+  if (origin.empty() || (origin.size() + zero.size() + nan.size()) * 2 < rows.size()) return;
   const auto [first, its] = *origin.begin();
   const bool offset =
       std::ranges::all_of(origin, [&](const auto& move) { return move.second - move.first == its - first; });
@@ -175,9 +155,22 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   else
     sentence = fmt::format("{} {}s hold the results of others ({} {} that of {} {})", origin.size(), word,
                            word, row_number(evidence, first), word, row_number(evidence, its));
+  std::vector<std::int64_t> to, from;
+  for (const auto& [r, other] : origin) to.push_back(r), from.push_back(other);
+  std::ranges::sort(from);
+  const bool each_once = std::ranges::adjacent_find(from) == from.end();
+  if (offset && each_once && origin.size() > 1 && !zero.empty() && std::ranges::equal(from, zero))
+    sentence = fmt::format("{} hold those of {}, which are zero", rows_listed(evidence, to),
+                           rows_listed(evidence, from));
+  else if (!zero.empty())
+    sentence += fmt::format(", and {} {} zero", rows_listed(evidence, zero), zero.size() == 1 ? "is" : "are");
+  if (!nan.empty())
+    sentence += fmt::format(", and {} {} NaN", rows_listed(evidence, nan), nan.size() == 1 ? "is" : "are");
   const bool weights = evidence.field == Field::topk_weights;
   all.push_back({weights ? "weights_of_token" : "moved_rows", std::move(sentence),
-                 by_element([&evidence, origin](std::int64_t r, std::int64_t c) {
+                 by_element([&evidence, origin, zero, nan](std::int64_t r, std::int64_t c) {
+                   if (std::ranges::binary_search(zero, r)) return Bf16{};
+                   if (std::ranges::binary_search(nan, r)) return evidence.out[index(evidence, r, c)];
                    const auto move = origin.find(r);
                    return evidence.reference[index(evidence, move == origin.end() ? r : move->second, c)];
                  }),
@@ -199,6 +192,30 @@ void propose_shifts(const Evidence& evidence, std::vector<Proposal>& all) {
 }
 
 }  // namespace
+
+std::string_view row_word(Field field) {
+  switch (row(field).rows) {
+    case RowsAre::Tokens: return "token";
+    case RowsAre::Slots: return "slot";
+    case RowsAre::Experts: return "expert";
+    case RowsAre::ExpertOrder:
+    case RowsAre::ExpertMatrix: break;
+  }
+  return "row";
+}
+
+/// "7", or "2 of expert 1" where rows are an expert's.
+std::string row_number(const Evidence& evidence, std::int64_t r) {
+  if (row(evidence.field).rows != RowsAre::ExpertMatrix) return fmt::format("{}", r);
+  const std::int64_t matrix = matrix_rows_of(evidence.field, evidence.layer->problem->sizes());
+  return fmt::format("{} of expert {}", r % matrix, r / matrix);
+}
+
+std::string rows_listed(const Evidence& evidence, const std::vector<std::int64_t>& rows) {
+  if (rows.size() == 1)
+    return fmt::format("{} {}", row_word(evidence.field), row_number(evidence, rows.front()));
+  return listed(row_word(evidence.field), fmt::format("{}s", row_word(evidence.field)), rows, evidence.rows);
+}
 
 std::vector<Proposal> propose_scattered(const Evidence& evidence, const ErrorPlace&) {
   std::vector<Proposal> all;

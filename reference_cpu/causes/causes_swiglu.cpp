@@ -43,7 +43,9 @@ struct SwigluVariant {
   float (*activation)(float);
   Read read = Read::Halves;
   Up up = Up::Multiplied;
-  std::int64_t gate_row = 0, up_row = 0;  // offsets of the rows read
+  std::int64_t gate_row = 0, up_row = 0;    // offsets of the rows read
+  std::int64_t block = 1;                   // of interleaved columns
+  std::int64_t gate_away = 0, up_away = 0;  // columns further on, within the half
 };
 
 // clang-format off
@@ -87,8 +89,13 @@ GateAndUp operands(const Evidence& evidence, const SwigluVariant& variant, std::
   };
   std::int64_t gate = i, up = width + i;
   if (variant.read == Read::Swapped) std::swap(gate, up);
-  if (variant.read == Read::Interleaved) gate = 2 * i, up = 2 * i + 1;
-  if (variant.read == Read::InterleavedSwapped) gate = 2 * i + 1, up = 2 * i;
+  if (variant.gate_away != 0) gate = (i + variant.gate_away) % width;
+  if (variant.up_away != 0) up = width + (i + variant.up_away) % width;
+  if (variant.read == Read::Interleaved || variant.read == Read::InterleavedSwapped) {
+    gate = i / variant.block * 2 * variant.block + i % variant.block;
+    up = gate + variant.block;
+    if (variant.read == Read::InterleavedSwapped) std::swap(gate, up);
+  }
   return {at(r + variant.gate_row, gate), at(r + variant.up_row, up)};
 }
 
@@ -108,6 +115,45 @@ Synthesis swiglu(const Evidence& evidence, const SwigluVariant& variant, Store s
       }
     return bits;
   };
+}
+
+/// Columns of gate and up that are paired otherwise: alternating blocks of any size, or one half against the
+/// other, moved on. Only what the wrong elements' first ones agree with is offered.
+void propose_pairings(const Evidence& evidence, const ErrorPlace& place, Store store,
+                      std::vector<Proposal>& all) {
+  const std::int64_t width = evidence.width;
+  const auto try_variant = [&](std::string_view id, std::string sentence, const SwigluVariant& variant) {
+    constexpr std::size_t kTried = 64, kMostWrong = 8;
+    const auto &rows = place.sample.rows, &columns = place.sample.columns;
+    const std::size_t size = rows.size() * columns.size(),
+                      step = std::max<std::size_t>(1, size / kTried) | 1u;
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < size && wrong <= kMostWrong; i += step) {
+      const auto r = rows[i / columns.size()], c = columns[i % columns.size()];
+      const auto [gate, up] = operands(evidence, variant, r, c);
+      const float s = silu(gate), value = (store == Store::Bf16 ? to_bf16(s) : s) * up;
+      const Bf16 out = evidence.out[index(evidence, r, c)];
+      wrong += std::abs(ordinal(round_to_bf16(value)) - ordinal(out)) > 1;
+    }
+    if (wrong <= kMostWrong) all.push_back({id, std::move(sentence), swiglu(evidence, variant, store, silu)});
+  };
+  for (std::int64_t block = 2; block < width; ++block)
+    if (width % block == 0) {
+      try_variant("gate_up_interleaved",
+                  fmt::format("gate and up columns are read as alternating blocks of {}", block),
+                  {"", "", silu, Read::Interleaved, Up::Multiplied, 0, 0, block});
+      try_variant("gate_up_interleaved",
+                  fmt::format("up and gate columns are read as alternating blocks of {}", block),
+                  {"", "", silu, Read::InterleavedSwapped, Up::Multiplied, 0, 0, block});
+    }
+  for (std::int64_t away = 1; away < width; ++away) {
+    const auto how =
+        2 * away == width ? std::string("of the other half of them") : fmt::format("{} further on", away);
+    try_variant("gate_up_paired", fmt::format("gate columns meet the up columns {}", how),
+                {"", "", silu, Read::Halves, Up::Multiplied, 0, 0, 1, 0, away});
+    try_variant("gate_up_paired", fmt::format("up columns meet the gate columns {}", how),
+                {"", "", silu, Read::Halves, Up::Multiplied, 0, 0, 1, away, 0});
+  }
 }
 
 /// The gate value up to which silu came out zero, if it did so below and nowhere above.
@@ -151,6 +197,7 @@ std::vector<Proposal> propose_swiglu(const Evidence& evidence, const ErrorPlace&
   for (const auto& variant : kVariants)
     all.push_back(
         {variant.id, std::string(variant.sentence), swiglu(evidence, variant, declared, variant.activation)});
+  propose_pairings(evidence, place, declared, all);
   constexpr SwigluVariant kAsIs = {"", "", silu};
   if (declared == Store::Bf16)
     all.push_back({"silu_unrounded", "silu is not rounded to bf16 before the product",

@@ -1,6 +1,4 @@
 // Causes of errors in whole layers: orders of summation are told apart by their bits, and noise has no cause.
-#include "reference_cpu/causes/causes.h"
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -9,11 +7,8 @@
 
 #include <doctest/doctest.h>
 
-#include "harness/contract/upstream.h"
 #include "reference_cpu/causes/hypotheses.h"
-#include "reference_cpu/product/test_products.h"
-#include "reference_cpu/qwen3_moe.h"
-#include "reference_cpu/reference_run.h"
+#include "reference_cpu/causes/wrong_candidates.h"
 
 using namespace assay;
 
@@ -21,35 +16,6 @@ namespace {
 
 constexpr Field kComputed[] = {Field::router_logits, Field::topk_weights, Field::first_gemm,
                                Field::intermediate,  Field::second_gemm,  Field::hidden_states};
-
-Candidate predicted(const Problem& problem, const Accumulators& accumulators = every_product(kHopper)) {
-  return predict_forward(problem, find_contract("hf"), accumulators);
-}
-
-/// Of the candidate's field, beside a reference on the tensor core's accumulator.
-std::vector<Cause> causes_of(const Problem& problem, const Candidate& candidate, Field field) {
-  const auto upstream = usable_upstream(problem, candidate.fields);
-  return make_reference(problem, upstream, find_contract("hf"), every_product(kHopper), true)->causes(field);
-}
-
-std::string first_sentence(const std::vector<Cause>& causes) {
-  return causes.empty() ? "" : causes.front().sentence;
-}
-
-/// The candidate with `change(row, column, right values)` in the place of every element of the field.
-template <class Change>
-std::vector<Cause> causes_with(const Problem& problem, const Candidate& right, Field field, Change change) {
-  Candidate wrong = right;
-  const auto from = right.fields.at(field).as<Bf16>();
-  const auto to = wrong.fields.at(field).as<Bf16>();
-  const Sizes sizes = problem.sizes();
-  const MatrixView<Bf16> values{from, rows_of(field, sizes), width_of(field, sizes)};
-  for (std::int64_t r = 0; r < values.rows; ++r)
-    for (std::int64_t c = 0; c < values.cols; ++c)
-      to[static_cast<std::size_t>(r * values.cols + c)] = change(r, c, values);
-  CHECK_FALSE(std::ranges::equal(from, to));
-  return causes_of(problem, wrong, field);
-}
 
 /// Every element off by a random share of itself, `size` of it in the root mean square.
 std::vector<Cause> causes_with_noise(const Problem& problem, const Candidate& right, Field field, double size,

@@ -1,6 +1,7 @@
 // Hypotheses about fields that the candidate did not write, seen through the stages after them: every trial
 // runs those stages.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@ using W = Where;
 constexpr FieldMask kGrouped = fields_of(Field::first_gemm, Field::second_gemm);
 constexpr FieldMask kProducts = hypothesis_fields::kProducts, kSwiglu = hypothesis_fields::kSwiglu,
                     kWeights = hypothesis_fields::kWeights;
+constexpr FieldMask kSelection = fields_of(Field::selected_experts);
 constexpr FieldMask kWritten = kProducts | kSwiglu | kWeights;
 constexpr std::int64_t kAllRows = std::int64_t{1} << 40;
 
@@ -67,6 +69,8 @@ constexpr Guess kGuesses[] = {
     {kSwiglu,   "approximate_sigmoid",   "the sigmoid comes from a tanh of 11 bits",                        {.kind = K::TanhApprox}},
     {kSwiglu,   "silu_unrounded",        "silu is not rounded to bf16 before the product",                  {.kind = K::SiluUnrounded}},
     {kSwiglu,   "wrong_token",           "the up half is that of the row after",                            {.kind = K::UpOfNextRow}},
+    {kSelection, "other_expert",         "the first expert left out stands in the last slot",               {.kind = K::NextBest}},
+    {kSelection, "other_expert",         "the choice is made from probabilities rounded to bf16",           {.kind = K::SelectBf16}},
     {kWeights,  "not_renormalised",      "the weights are not divided by their sum",                        {.kind = K::NoRenormalisation}},
     {kWeights,  "renormalised",          "the weights are divided by their sum",                            {.kind = K::AlwaysRenormalised}},
     {kWeights,  "renormalised_twice",    "the weights are divided by their sum, and once more",             {.kind = K::RenormaliseTwice}},
@@ -91,6 +95,8 @@ class Search {
         continue;
       all.push_back(proposal(guess.id, guess.sentence, guess.fault));
     }
+    if (field_ == Field::selected_experts) return all;
+    if (field_ == Field::intermediate) propose_interleaved(all);
     propose_scales(all);
     if (terms_ > 0) propose_k_blocks(all);
     return all;
@@ -153,6 +159,17 @@ class Search {
     }
     if (square == 0.0 || energy == 0.0) return {};
     return {cross / square, cross * cross / (square * energy)};
+  }
+
+  /// Gate and up read in alternating blocks: of a power of two, or as a split of the columns leaves them.
+  void propose_interleaved(std::vector<Proposal>& all) const {
+    const std::int64_t width = evidence_.layer->config().moe_intermediate_size;
+    for (std::int64_t block = 2; block < width; ++block)
+      if (width % block == 0 &&
+          (std::has_single_bit(static_cast<std::uint64_t>(block)) || width / block <= 8))
+        all.push_back(proposal("gate_up_interleaved",
+                               fmt::format("gate and up columns are read as alternating blocks of {}", block),
+                               {.kind = K::InterleavedGateUp, .amount = block}));
   }
 
   /// A constant factor: what a small one does, times how much of it the error holds.
@@ -238,7 +255,7 @@ class Search {
 
 std::vector<Proposal> propose_unwritten(const Evidence& evidence, const ErrorPlace& place,
                                         const UnwrittenTrials& trials, Field field) {
-  if ((fields_of(field) & kWritten) == 0) return {};
+  if ((fields_of(field) & (kWritten | kSelection)) == 0) return {};
   return Search(evidence, place, trials, field).proposals();
 }
 

@@ -44,6 +44,8 @@ inline constexpr FieldMask kGradients = kRowGradients | kWeightGradients | kSlot
 inline constexpr FieldMask kWeightProducts = kProducts | kRowGradients;
 inline constexpr FieldMask kComputed = kProducts | kSwiglu | kWeights | kMerge | kGradients;
 inline constexpr FieldMask kAll = kComputed | kCopy;
+inline constexpr FieldMask kChoice = fields_of(Field::selected_experts);
+inline constexpr FieldMask kIndices = fields_of(Field::token_counts_by_expert, Field::gather_indices);
 }  // namespace hypothesis_fields
 
 /// Simplest first: of two that explain equally much, the earlier is named.
@@ -52,6 +54,8 @@ inline constexpr Hypothesis kHypotheses[] = {
   // What is there instead of a result.
   {"zeros",                 hypothesis_fields::kAll,      "rows, columns or elements are zero"},
   {"not_written",           hypothesis_fields::kAll,      "rows, columns or elements are NaN, or one value everywhere: never written"},
+  {"nan_swallowed",         hypothesis_fields::kAll,      "finite values where NaN or infinity is due"},
+  {"nan_spread",            hypothesis_fields::kAll,      "NaN or infinity in rows that have none, beside rows that do"},
   {"bit_flip",              hypothesis_fields::kAll,      "a few elements differ in one bit each"},
   {"moved_rows",            hypothesis_fields::kAll,      "rows hold the result of other rows: another token's, the neighbour's"},
   {"shifted_columns",       hypothesis_fields::kAll,      "columns are shifted"},
@@ -82,6 +86,8 @@ inline constexpr Hypothesis kHypotheses[] = {
   // SwiGLU.
   {"gate_up_swapped",       hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm, Field::d_permuted_hidden_states, Field::d_gate_up_proj), "gate and up halves are exchanged"},
   {"gate_up_interleaved",   hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
+  {"gate_up_paired",        hypothesis_fields::kSwiglu,   "gate columns meet other up columns than their own"},
+  {"columns_permuted",      hypothesis_fields::kAll,      "columns stand in another order"},
   {"silu_unrounded",        hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "silu is not rounded to bf16 before the product"},
   {"silu_rounded",          hypothesis_fields::kSwiglu,   "silu is rounded to bf16 before the product"},
   {"sigmoid_rounded",       hypothesis_fields::kSwiglu,   "the sigmoid is rounded to bf16 before it is multiplied"},
@@ -90,12 +96,14 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"up_not_multiplied",     hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "the product with the up half is missing"},
   {"wrong_activation",      hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "another activation: relu, gelu, sigmoid(1.702 a), sigmoid alone"},
   // Weights.
+  {"logits_softmaxed",      fields_of(Field::router_logits), "probabilities, or another function, in the place of logits"},
+  {"other_expert",          hypothesis_fields::kChoice, "another expert stands in a slot"},
   {"not_renormalised",      hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "the weights are not divided by their sum"},
   {"renormalised",          hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "the weights are divided by their sum, which norm_topk_prob switches off"},
   {"renormalised_twice",    hypothesis_fields::kWeights,  "the weights are divided by their sum, and once more"},
   {"softmax_over_selected", hypothesis_fields::kWeights,  "the softmax runs over the chosen experts only"},
-  {"probabilities_rounded", hypothesis_fields::kWeights,  "the probabilities are rounded to bf16 before they are divided by their sum"},
-  {"logits_unrounded",      hypothesis_fields::kWeights,  "the softmax runs on logits that are not rounded"},
+  {"probabilities_rounded", hypothesis_fields::kWeights | hypothesis_fields::kChoice,  "the probabilities are rounded to bf16 before they are divided by their sum"},
+  {"logits_unrounded",      hypothesis_fields::kWeights | hypothesis_fields::kChoice,  "the softmax runs on logits that are not rounded"},
   {"no_softmax",            hypothesis_fields::kWeights | hypothesis_fields::kRouterGradient,  "there is no softmax: logits, sigmoids or exponentials as weights"},
   {"softmax_over_tokens",   hypothesis_fields::kWeights,  "the softmax runs over the tokens"},
   // Merge.
@@ -111,8 +119,11 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"weights_permuted",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kRouterGradient, "the weights of two slots are exchanged, or their order is another"},
   {"weights_of_token",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients, "the weights are another token's"},
   {"slot_missing",          hypothesis_fields::kMerge | hypothesis_fields::kCombine | hypothesis_fields::kRouterGradient,    "a slot is left out of the sum"},
+  {"slots_missing",         hypothesis_fields::kMerge,    "several slots are left out: by number, by expert, by their place in the expert's rows"},
   {"slot_doubled",          hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "a slot is added twice"},
+  {"one_weight_for_all",    hypothesis_fields::kMerge | hypothesis_fields::kWeights, "all slots have one slot's weight"},
   {"slot_of_token",         hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "a slot's row is another one"},
+  {"bf16_merge_any_order",  hypothesis_fields::kMerge,    "slots are added in bf16, in no fixed order"},
   // Gradients.
   {"divided_by_weight",     hypothesis_fields::kDots, "the weight's gradient is a quotient by the weight"},
   {"d_silu_unrounded",      hypothesis_fields::kSwigluGradient, "silu's upstream gradient is not rounded"},
@@ -125,6 +136,38 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"router_doubled",        hypothesis_fields::kInputGradient, "the router's part is added twice"},
   {"router_unrounded",      hypothesis_fields::kInputGradient, "the router's part is not rounded before it is added"},
   {"experts_missing",       hypothesis_fields::kInputGradient, "the experts' part is not added"},
+  // Choices, counts and indices: looked for by the judge itself (harness/judge: selection_causes, index_causes).
+  {"counted_from_one",      hypothesis_fields::kChoice | hypothesis_fields::kIndices, "experts or slots are counted from 1"},
+  {"constant_ids",          hypothesis_fields::kChoice | hypothesis_fields::kIndices, "every entry, or every token, is the same"},
+  {"transposed_ids",        hypothesis_fields::kChoice, "the ids lie [K, T]"},
+  {"repeated_expert",       hypothesis_fields::kChoice, "a token names an expert twice"},
+  {"smallest_chosen",       hypothesis_fields::kChoice, "the smallest logits are chosen"},
+  {"ids_in_other_order",    hypothesis_fields::kChoice, "the right experts in another order"},
+  {"ids_of_token",          hypothesis_fields::kChoice, "the choice is another token's"},
+  {"by_magnitude",          hypothesis_fields::kChoice, "the logits of largest magnitude are chosen"},
+  {"other_ranks",           hypothesis_fields::kChoice, "the same other ranks in every token"},
+  {"ids_out_of_range",      hypothesis_fields::kChoice, "ids name no expert"},
+  {"inverse_permutation",   hypothesis_fields::kIndices, "every slot's row stands for every row's slot"},
+  {"token_numbers",         hypothesis_fields::kIndices, "token numbers stand for slots"},
+  {"choice_major",          hypothesis_fields::kIndices, "slots are counted, or sorted, by choice before token"},
+  {"slot_order",            hypothesis_fields::kIndices, "slots are not sorted by expert"},
+  {"next_row",              hypothesis_fields::kIndices, "rows have a neighbour's slot"},
+  {"shifted_slots",         hypothesis_fields::kIndices, "every index is one further"},
+  {"descending_slots",      hypothesis_fields::kIndices, "an expert's slots descend"},
+  {"experts_reversed",      hypothesis_fields::kIndices, "the experts descend"},
+  {"expert_numbers",        hypothesis_fields::kIndices, "expert numbers stand for slots"},
+  {"indices_out_of_range",  hypothesis_fields::kIndices, "indices name no slot"},
+  {"no_permutation",        hypothesis_fields::kIndices, "slots stand in several rows, others in none"},
+  {"exchanged_rows",        hypothesis_fields::kIndices, "the slots of two rows are exchanged"},
+  {"other_row_order",       hypothesis_fields::kIndices, "experts have their own slots, in another order"},
+  {"slots_of_other_experts", hypothesis_fields::kIndices, "a permutation across experts"},
+  {"offsets_for_counts",    hypothesis_fields::kIndices, "running offsets stand for counts"},
+  {"next_expert",           hypothesis_fields::kIndices, "counts are a neighbour's"},
+  {"equal_counts",          hypothesis_fields::kIndices, "all experts have the same count"},
+  {"first_choices",         hypothesis_fields::kIndices, "only first choices are counted"},
+  {"padded_counts",         hypothesis_fields::kIndices, "counts are padded"},
+  {"sorted_counts",         hypothesis_fields::kIndices, "the counts are sorted"},
+  {"miscounted",            hypothesis_fields::kIndices, "a few counts are wrong"},
 };
 // clang-format on
 

@@ -33,6 +33,7 @@ struct Options {
   std::vector<std::string> faults;
   std::vector<std::string> fixtures;
   std::vector<std::string> contracts = {"hf"};
+  std::vector<std::string> sums = {"recorded"};
   std::vector<std::filesystem::path> evidence;
   std::string json;
   std::string html;
@@ -61,8 +62,10 @@ struct Planting {
   FaultRow fault;
   std::string fixture;
   std::string contract;
+  SumsOf sums;
   bool same_ground(const Planting& other) const {
-    return fixture == other.fixture && contract == other.contract && fault.spoil == other.fault.spoil &&
+    return fixture == other.fixture && contract == other.contract && sums == other.sums &&
+           fault.spoil == other.fault.spoil &&
            strikes_backward(fault.fault) == strikes_backward(other.fault.fault);
   }
 };
@@ -77,7 +80,9 @@ std::vector<Planting> plantings(const Options& options) {
         (strikes_backward(fault.fault) || !reached_by_ordinary_values(fault, kFullWidthTokens)))
       continue;
     for (const auto& contract : options.contracts)
-      for (const auto& fixture : fixtures_of(fault, options)) all.push_back({fault, fixture, contract});
+      for (const auto& sums : options.sums)
+        for (const auto& fixture : fixtures_of(fault, options))
+          all.push_back({fault, fixture, contract, find_sums(sums)});
   }
   return all;
 }
@@ -91,9 +96,9 @@ std::vector<Mutation> plant_all(const std::vector<Planting>& all, const Options&
   std::exception_ptr error;
   for (std::size_t first = 0; first < all.size(); ++first) {
     if (planted[first]) continue;
-    const Ground ground =
-        make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0,
-                    options.full_width ? kFullWidthTokens : 0, strikes_backward(all[first].fault.fault));
+    const Ground ground = make_ground(all[first].fixture, all[first].contract, all[first].fault.spoil, 0,
+                                      options.full_width ? kFullWidthTokens : 0,
+                                      strikes_backward(all[first].fault.fault), all[first].sums);
     std::vector<std::size_t> here;
     for (std::size_t i = first; i < all.size(); ++i)
       if (all[i].same_ground(all[first])) here.push_back(i), planted[i] = true;
@@ -160,7 +165,7 @@ ExitCode write_dump(const Options& options) {
     throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
   const auto& fault = find_fault(options.faults.front());
   const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil, 0, 0,
-                                    strikes_backward(fault.fault));
+                                    strikes_backward(fault.fault), find_sums(options.sums.front()));
   Candidate candidate = faulty_candidate(fault.fault, ground);
   candidate.name = fault.id;
   candidate.compute_capability = "9.0";
@@ -178,6 +183,11 @@ void add_mutate(CLI::App& app, Program& program) {
   command->add_option("--fixture", options->fixtures, "on these problems, not on those of the table")
       ->type_name("NAME");
   command->add_option("--contract", options->contracts, "plant under these contracts (default: hf)")
+      ->type_name("NAME");
+  command
+      ->add_option("--sums", options->sums,
+                   "plant in candidates whose products are summed so: recorded (default), float64, pairwise, "
+                   "split_k; hints then come with nothing declared")
       ->type_name("NAME");
   command->add_flag("--quick", options->quick, "one problem per fault");
   command
@@ -227,6 +237,7 @@ void add_mutate(CLI::App& app, Program& program) {
     program.selected = [=, &program] {
       for (const auto& id : options->faults) find_fault(id);
       for (const auto& contract : options->contracts) find_contract(contract);
+      for (const auto& sums : options->sums) find_sums(sums);
       options->fixtures =
           options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
       for (const auto& id : options->families) find_fault_family(id);

@@ -63,8 +63,11 @@ nlohmann::ordered_json to_json(const Sentence& said) {
 }
 
 nlohmann::ordered_json to_json(const Mutation& m) {
-  nlohmann::ordered_json json{
-      {"fault", m.fault}, {"fixture", m.fixture}, {"contract", m.contract}, {"outcome", name(m.outcome)}};
+  nlohmann::ordered_json json{{"fault", m.fault},
+                              {"fixture", m.fixture},
+                              {"contract", m.contract},
+                              {"sums", name(m.sums)},
+                              {"outcome", name(m.outcome)}};
   json["expected_stage"] = name(m.expected);
   json["declared"] = to_json(m.declared);
   json["undeclared"] = to_json(m.open);
@@ -95,11 +98,16 @@ MutationScore score(std::span<const Mutation> mutations) {
 std::vector<ScopeScore> scores_by_contract(std::span<const Mutation> mutations, const std::string& problems) {
   std::vector<ScopeScore> all;
   for (const auto& m : mutations) {
-    if (std::ranges::find(all, m.contract, &ScopeScore::contract) != all.end()) continue;
+    const std::string its =
+        m.sums == SumsOf::Recorded ? problems : fmt::format("{}, sums {}", problems, name(m.sums));
+    if (std::ranges::any_of(
+            all, [&](const ScopeScore& one) { return one.contract == m.contract && one.problems == its; }))
+      continue;
     std::vector<Mutation> same;
-    std::ranges::copy_if(mutations, std::back_inserter(same),
-                         [&](const Mutation& other) { return other.contract == m.contract; });
-    all.push_back({m.contract, problems, score(same)});
+    std::ranges::copy_if(mutations, std::back_inserter(same), [&](const Mutation& other) {
+      return other.contract == m.contract && other.sums == m.sums;
+    });
+    all.push_back({m.contract, its, score(same)});
   }
   return all;
 }
@@ -138,8 +146,10 @@ ExitCode exit_code(const MutationScore& sum) {
 }
 
 std::string line(const Mutation& m) {
-  std::string out = fmt::format("{:<12} {:<32} on {:<18}", name(m.outcome), m.fault,
-                                fmt::format("{}{}", m.fixture, m.contract == "hf" ? "" : ", " + m.contract));
+  std::string out =
+      fmt::format("{:<12} {:<32} on {:<18}", name(m.outcome), m.fault,
+                  fmt::format("{}{}{}", m.fixture, m.contract == "hf" ? "" : ", " + m.contract,
+                              m.sums == SumsOf::Recorded ? "" : fmt::format(", {}", name(m.sums))));
   if (m.outcome == Outcome::Unreached)
     return out + " no bit of any field changes: this fixture does not reach it\n";
   if (m.outcome == Outcome::Equivalent && m.declared.verdict == Verdict::NotMaterialised)

@@ -33,7 +33,7 @@ struct ScopeScore {
 
 inline constexpr std::string_view kProblemsOfTable = "small ones";
 
-/// By contract, in the order met.
+/// By contract and sums, in the order met.
 std::vector<ScopeScore> scores_by_contract(std::span<const Mutation> mutations, const std::string& problems);
 
 /// {"command", "environment", "scores": [...]}, and what reads it. Throws InputError naming what is missing.

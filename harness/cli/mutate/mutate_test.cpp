@@ -4,6 +4,7 @@
 #include "fixtures/fixtures.h"
 #include "harness/cli/mutate/mutate_score.h"
 #include "harness/cli/mutate/mutation.h"
+#include "harness/contract/error.h"
 
 using namespace assay;
 using namespace assay::cli;
@@ -30,6 +31,20 @@ TEST_SUITE("mutate") {
     }
     CHECK(exit_code(score(mutations)) == ExitCode::Passed);
     CHECK(missed_by_usual_rules(mutations).size() >= 9);
+  }
+
+  TEST_CASE("right candidates pass whatever sums their products, and a fault is found beside them") {
+    for (const SumsOf sums : kSums) {
+      CAPTURE(name(sums));
+      CHECK(find_sums(name(sums)) == sums);
+      const Ground ground = make_ground("odd", "hf", Spoil::Nothing, 0, 0, false, sums);
+      CHECK(judge_open(ground, ground.right, Field::second_gemm).verdict == Verdict::Passed);
+      CHECK(same_bits(ground.right, make_ground("odd", "hf").right) == (sums == SumsOf::Recorded));
+      const Mutation mutation = plant(find_fault("down_drops_k"), ground, "odd");
+      CHECK(mutation.outcome == Outcome::Killed);
+      CHECK(mutation.hint_right);
+    }
+    CHECK_THROWS_AS(find_sums("float16"), UsageError);
   }
 
   TEST_CASE("a fault shows in the first field that the contract stores") {

@@ -87,9 +87,10 @@ Outcome outcome_of(const Sentence& declared) {
 std::string_view name(Outcome outcome) { return kOutcomes[static_cast<std::size_t>(outcome)]; }
 
 Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt, std::uint64_t seed,
-                   std::int64_t tokens, bool backward) {
+                   std::int64_t tokens, bool backward, SumsOf sums) {
   Ground ground;
   ground.backward = backward;
+  ground.sums = sums;
   Fixture row = find_fixture(fixture);
   if (seed != 0) row.seed = seed;
   if (tokens != 0) row.batch = 1, row.sequence = tokens;
@@ -107,6 +108,8 @@ bool strikes_backward(const Fault& fault) { return row(fault.field).group == Gro
 
 Candidate faulty_candidate(const Fault& fault, const Ground& ground) {
   const auto& contract = find_contract(ground.contract);
+  if (ground.sums != SumsOf::Recorded)
+    return summed_candidate(ground.problem, contract, ground.sums, fault, ground.backward);
   const auto accumulators = huggingface_accumulators(ground.problem, ground.contract);
   return ground.backward ? predict_both_passes(ground.problem, contract, accumulators, fault)
                          : predict_forward(ground.problem, contract, accumulators, fault);
@@ -129,11 +132,14 @@ Sentence judge_declared(const Ground& ground, const Candidate& candidate, Field 
   return said;
 }
 
-Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected) {
+Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected, CaseResult* whole) {
   Candidate unknown = candidate;
   unknown.accumulators = {};
   unknown.compute_capability = "";
-  return sentence(judged(ground, unknown, false), expected);
+  auto result = judged(ground, unknown, whole != nullptr);
+  const auto said = sentence(result, expected);
+  if (whole != nullptr) *whole = std::move(result);
+  return said;
 }
 
 Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fixture) {
@@ -141,6 +147,7 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
   mutation.fault = fault.id;
   mutation.fixture = fixture;
   mutation.contract = ground.contract;
+  mutation.sums = ground.sums;
   mutation.hint_expected = fault.hint;
   const Candidate candidate = faulty_candidate(fault.fault, ground);
   mutation.expected = expected_stage(fault.shows_in(), candidate);
@@ -150,8 +157,11 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
     return mutation;
   }
   CaseResult result;
-  mutation.declared = judge_declared(ground, candidate, mutation.expected, &result);
-  mutation.open = judge_open(ground, candidate, mutation.expected);
+  const bool recorded = ground.sums == SumsOf::Recorded;
+  mutation.open = judge_open(ground, candidate, mutation.expected, recorded ? nullptr : &result);
+  mutation.declared = ground.sums == SumsOf::Float64 ? mutation.open
+                                                     : judge_declared(ground, candidate, mutation.expected,
+                                                                      recorded ? &result : nullptr);
   for (const auto& field : result.fields)
     if (field.field == mutation.expected && !field.causes.empty())
       mutation.hint = field.causes.front().hypothesis;

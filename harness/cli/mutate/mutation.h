@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fixtures/faults.h"
+#include "harness/cli/mutate/other_sums.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
 #include "harness/contract/report.h"
@@ -17,8 +18,9 @@ namespace assay::cli {
 struct Ground {
   Problem problem;
   std::string contract;
-  bool backward = false;  // candidates hold both passes
-  Candidate right;        // the predicted run without a fault
+  bool backward = false;           // candidates hold both passes
+  SumsOf sums = SumsOf::Recorded;  // of candidates' products
+  Candidate right;                 // the predicted run without a fault
   Candidate
       reference;  // float64, rounded where the contract stores a field: what rules of thumb compare with
 };
@@ -29,7 +31,8 @@ bool strikes_backward(const Fault& fault);
 /// The fixture's problem, `seed` and the number of tokens replaced unless they are 0, spoilt as the fault
 /// needs it.
 Ground make_ground(std::string_view fixture, std::string_view contract, Spoil spoilt = Spoil::Nothing,
-                   std::uint64_t seed = 0, std::int64_t tokens = 0, bool backward = false);
+                   std::uint64_t seed = 0, std::int64_t tokens = 0, bool backward = false,
+                   SumsOf sums = SumsOf::Recorded);
 
 /// What found an error, each by itself.
 struct Detectors {
@@ -58,12 +61,15 @@ struct Mutation {
   std::string_view fault;
   std::string fixture;
   std::string contract;
-  Outcome outcome = Outcome::Survived;  // as a Hopper candidate that declares its accumulators
+  SumsOf sums = SumsOf::Recorded;
+  // As a Hopper candidate that declares its accumulators; of one that sums in float64, nothing declared.
+  Outcome outcome = Outcome::Survived;
   Field expected{};   // the stage that must show it: the planted one, or the first materialised after it
   Sentence declared;  // accumulators declared: predicted bits are binding
   Sentence open;      // nothing declared, no GPU named: intervals and statistics alone
   std::string hint_expected;  // "a|b", empty where no hint is expected
-  std::string hint;           // the best cause named for the expected field
+  // The best cause named for the expected field; of other sums than the recorded ones with nothing declared.
+  std::string hint;
   bool hint_right = false;
   std::vector<std::string_view> missed_by;  // rules of thumb that accept the output (rivals.h)
 };
@@ -75,7 +81,8 @@ Candidate faulty_candidate(const Fault& fault, const Ground& ground);
 /// is asked for.
 Sentence judge_declared(const Ground& ground, const Candidate& candidate, Field expected,
                         CaseResult* whole = nullptr);
-Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected);
+Sentence judge_open(const Ground& ground, const Candidate& candidate, Field expected,
+                    CaseResult* whole = nullptr);
 
 /// Whether two candidates hold the same bits in every field.
 bool same_bits(const Candidate& a, const Candidate& b);
