@@ -24,16 +24,19 @@ std::int64_t elements(const CaseResult& result) {
 
 }  // namespace
 
-CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate,
-                               const JudgeOptions& options) {
+ContractTrials try_contracts(const Problem& problem, const Candidate& candidate,
+                             const JudgeOptions& options) {
+  ContractTrials trials;
   std::vector<CaseResult> results;
   std::string tried;
   for (const auto& contract : kContracts) {
     if (contract.unit_roundoff != kFp32UnitRoundoff) continue;
     JudgeOptions under = options;
     under.contract = contract.name;
+    under.causes = false;  // of what is wrong under the best one alone
     results.push_back(judge(problem, candidate, under));
     const CaseResult& result = results.back();
+    if (result.verdict == Verdict::Passed) trials.passed.push_back(result.contract);
     tried += fmt::format("{}{}: {} of {} elements rejected", tried.empty() ? "" : ", ", contract.name,
                          misfit(result).second, elements(result));
   }
@@ -47,6 +50,7 @@ CaseResult judge_best_contract(const Problem& problem, const Candidate& candidat
     // fewest rejections.
     if (best->verdict > Verdict::Passed)
       best = std::ranges::find(results, fit.closest->name, &CaseResult::contract);
+    trials.fitted = fit.fitted;
     std::vector<std::string> named = {best->contract};
     if (candidate.contract != kContractAuto && candidate.contract != best->contract)
       named.push_back(candidate.contract);
@@ -55,9 +59,20 @@ CaseResult judge_best_contract(const Problem& problem, const Candidate& candidat
         remarks.push_back(
             fmt::format("the candidate differs from contract {}: {}", name, fmt::join(points, "; ")));
   }
+  if (options.causes && best->verdict > Verdict::Passed) {
+    JudgeOptions under = options;
+    under.contract = best->contract;
+    *best = judge(problem, candidate, under);
+  }
   best->remarks.push_back(fmt::format("contract auto: the data follow {} best ({})", best->contract, tried));
   best->remarks.insert(best->remarks.end(), remarks.begin(), remarks.end());
-  return std::move(*best);
+  trials.best = std::move(*best);
+  return trials;
+}
+
+CaseResult judge_best_contract(const Problem& problem, const Candidate& candidate,
+                               const JudgeOptions& options) {
+  return try_contracts(problem, candidate, options).best;
 }
 
 }  // namespace assay::cli

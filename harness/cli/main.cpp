@@ -32,6 +32,8 @@ constexpr const char* kAbout =
     "  assay verify --fixture tiny --pipeline plugin:./libmine.so    judge your layer in a library "
     "(harness/host/plugin.h)\n"
     "  assay regress --baseline before.h5 --candidate after.h5       what a kernel change changed\n"
+    "  assay diff one.h5 other.h5                                    where two candidates part, and who is "
+    "nearer to float64\n"
     "  assay golden make --predicted --fixture tiny                  the golden an H200 would give, without "
     "a GPU\n";
 
@@ -108,6 +110,7 @@ int run(int argc, char** argv) {
     program.command_line += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "assay" : argv[i]);
   assay::cli::add_verify(app, program);
   assay::cli::add_regress(app, program);
+  assay::cli::add_diff(app, program);
   assay::cli::add_golden(app, program);
   assay::cli::add_report(app, program);
   assay::cli::add_explain(app, program);

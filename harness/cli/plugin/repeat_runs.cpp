@@ -3,39 +3,12 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "harness/contract/digits.h"
+#include "harness/judge/matched_rows.h"
 
 namespace assay::cli {
 namespace {
-
-using RowNumbers = std::vector<std::int64_t>;
-
-/// The row of each slot in expert order, or nothing where the run does not say. Sorted stably by expert,
-/// unless gather_indices tells.
-std::optional<RowNumbers> row_of_slot(const FieldSet& run, const Sizes& sizes) {
-  const std::int64_t slots = sizes.slots(), experts = sizes.config.num_experts;
-  RowNumbers rows(static_cast<std::size_t>(slots), -1);
-  if (run.has(Field::gather_indices)) {
-    std::int64_t row = 0;
-    for (const std::int32_t slot : run.at(Field::gather_indices).as<std::int32_t>()) {
-      if (slot < 0 || slot >= slots || rows[static_cast<std::size_t>(slot)] >= 0) return std::nullopt;
-      rows[static_cast<std::size_t>(slot)] = row++;
-    }
-    return rows;
-  }
-  if (!run.has(Field::selected_experts)) return std::nullopt;
-  const auto selected = run.at(Field::selected_experts).as<std::int32_t>();
-  if (std::ranges::any_of(selected, [&](std::int32_t e) { return e < 0 || e >= experts; }))
-    return std::nullopt;
-  RowNumbers order(rows.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
-  std::ranges::stable_sort(order, {}, [&](std::int64_t s) { return selected[static_cast<std::size_t>(s)]; });
-  for (std::size_t r = 0; r < order.size(); ++r)
-    rows[static_cast<std::size_t>(order[r])] = static_cast<std::int64_t>(r);
-  return rows;
-}
 
 std::size_t width(const Tensor& tensor) { return row(tensor.dtype()).size; }
 
@@ -62,37 +35,23 @@ std::vector<FieldDifference> differences(const std::vector<Field>& fields, const
 
 ReversedDifferences reversed_differences(const std::vector<Field>& fields, const FieldSet& run,
                                          const FieldSet& reversed, const Sizes& sizes) {
-  const std::int64_t tokens = sizes.tokens, top_k = sizes.config.top_k;
-  const auto slot_there = [&](std::int64_t slot) {
-    return (tokens - 1 - slot / top_k) * top_k + slot % top_k;
-  };
-  const auto here = row_of_slot(run, sizes), there = row_of_slot(reversed, sizes);
+  RowNumbers tokens = same_tokens(sizes.tokens);
+  std::ranges::reverse(tokens);
+  const MatchedRows matched(run, sizes, reversed, sizes, std::move(tokens));
   ReversedDifferences all;
   for (const Field field : fields) {
-    const Tensor &a = run.at(field), &b = reversed.at(field);
-    const bool slot_order = field == Field::hidden_states_unpermute;
-    const bool expert_order = row(field).shape[0] == Dim::S && !slot_order;
-    if (expert_order && (!here || !there)) continue;
-    all.compared.push_back(field);
-    const std::int64_t rows = a.shape().empty() ? 0 : a.shape()[0];
-    const std::size_t bytes = rows == 0 ? 0 : a.bytes().size() / static_cast<std::size_t>(rows);
-    std::int64_t count = 0;
-    for (std::int64_t i = 0; i < rows; ++i) {
-      std::int64_t mine = i, its = i;  // token_counts_by_expert: no token in it
-      if (expert_order) {
-        mine = (*here)[static_cast<std::size_t>(i)];
-        its = (*there)[static_cast<std::size_t>(slot_there(i))];
-      } else if (slot_order) {
-        its = slot_there(i);
-      } else if (row(field).shape[0] == Dim::T) {
-        its = tokens - 1 - i;
-      }
-      // What gather_indices holds is slots, and the rows were matched by them.
-      if (field == Field::gather_indices) continue;
-      count += differing(a.bytes().data() + static_cast<std::size_t>(mine) * bytes,
-                         b.bytes().data() + static_cast<std::size_t>(its) * bytes, bytes, width(a));
+    // What gather_indices holds is slots, and rows are matched by them.
+    if (field == Field::gather_indices) {
+      if (matched.rows(Field::first_gemm)) all.compared.push_back(field);
+      continue;
     }
-    if (count > 0) all.differing.push_back({field, count, a.size()});
+    const auto rows = matched.rows(field);
+    if (!rows) continue;
+    all.compared.push_back(field);
+    std::int64_t count = 0;
+    visit_differences(run.at(field), reversed.at(field), *rows, matched_width(field, sizes),
+                      [&](std::int64_t, std::int64_t) { ++count; });
+    if (count > 0) all.differing.push_back({field, count, run.at(field).size()});
   }
   return all;
 }

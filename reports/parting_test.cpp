@@ -1,0 +1,73 @@
+#include "reports/parting_report.h"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+
+using namespace assay;
+
+namespace {
+
+Parting sample() {
+  Parting all;
+  all.a.name = "a.h5";
+  all.b.name = "<b>.h5";
+  all.a.legal_under = {"hf"};
+  all.b.legal_under = {"hf", "hf_eager"};
+  for (PartingSide* side : {&all.a, &all.b}) side->judged.verdict = Verdict::Passed;
+  FieldParting same{.field = Field::second_gemm, .in_a = true, .in_b = true, .elements = 1200};
+  FieldParting other{
+      .field = Field::hidden_states, .in_a = true, .in_b = true, .elements = 936, .differing = 3};
+  other.largest_ulps = 2;
+  other.first_at = {{"token", 4}, {"col", 7}};
+  other.first_a = 1.5;
+  other.first_b = std::nan("");
+  other.rms_a = 0.25;
+  other.rms_b = 0.5;
+  other.nearer_a = 2;
+  other.nearer_b = 1;
+  FieldParting absent{.field = Field::d_gate, .in_a = true};
+  all.fields = {same, other, absent};
+  all.first = Field::hidden_states;
+  all.routing = {.tokens = 13, .same_sets = 12, .same_order = 11, .same_weights = 11};
+  all.routing.partings = {{5, {3}, {7}, 0.0, 0.5}};
+  all.sentence = "A and B part first at hidden_states";
+  return all;
+}
+
+}  // namespace
+
+TEST_SUITE("parting") {
+  TEST_CASE("the terminal shows the sentence, a row per field and the routing") {
+    const std::string text = render_parting_text(sample(), {});
+    CHECK(text.starts_with("~ a.h5 and <b>.h5\n  A and B part first at hidden_states\n"));
+    CHECK(text.find("=  second_gemm       1,200            0") != std::string::npos);
+    CHECK(text.find("A (A 2, B 1 elements)") != std::string::npos);
+    CHECK(
+        text.find("12 of 13 tokens take the same experts, 11 in the same order, 11 with the same weights") !=
+        std::string::npos);
+    CHECK(text.find(
+              "token 5: A alone takes 3, B alone 7, gap 0 in A's logits (a tie), gap 0.5 in B's logits") !=
+          std::string::npos);
+  }
+
+  TEST_CASE("the JSON has every figure, and values that are no number as words") {
+    const auto json = nlohmann::json::parse(parting_json(sample(), {}));
+    CHECK(json.at("schema") == "assay-diff");
+    CHECK(json.at("first") == "hidden_states");
+    CHECK(json.at("fields")[1].at("first").at("at").at("token") == 4);
+    CHECK(json.at("fields")[1].at("first").at("b") == "NaN");
+    CHECK(json.at("fields")[0].at("rms_a").is_null());
+    CHECK(json.at("b").at("legal_under").size() == 2);
+    CHECK(json.at("routing").at("other_experts")[0].at("gap_a") == 0.0);
+  }
+
+  TEST_CASE("the page needs no script and takes no name for markup") {
+    const std::string page = render_parting_html(sample(), {});
+    CHECK(page.find("They part first at hidden_states") != std::string::npos);
+    CHECK(page.find("&lt;b&gt;.h5") != std::string::npos);
+    CHECK(page.find("<b>.h5") == std::string::npos);
+    CHECK(page.find("<script") == std::string::npos);
+  }
+}
