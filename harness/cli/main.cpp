@@ -111,6 +111,7 @@ int run(int argc, char** argv) {
   assay::cli::add_verify(app, program);
   assay::cli::add_regress(app, program);
   assay::cli::add_diff(app, program);
+  assay::cli::add_invariance(app, program);
   assay::cli::add_golden(app, program);
   assay::cli::add_report(app, program);
   assay::cli::add_explain(app, program);

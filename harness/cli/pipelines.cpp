@@ -102,6 +102,14 @@ std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& pr
   return runs;
 }
 
+Candidate run_once(std::string_view name, const Problem& problem, const PipelineOptions& options) {
+  if (!name.starts_with(kPlugin)) return run_pipeline(name, problem, options);
+  Candidate candidate =
+      run_plugin_once(std::string(name.substr(kPlugin.size())), problem, options.time_limit);
+  candidate.name = name;
+  return candidate;
+}
+
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
   if (name.starts_with(kPlugin)) return std::move(runs_of_pipeline(name, problem, options).front().candidate);
   if (name.starts_with(kDump)) {

@@ -46,6 +46,9 @@ Candidate run_pipeline(std::string_view name, const Problem& problem, const Pipe
 std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& problem,
                                         const PipelineOptions& options);
 
+/// One run alone: of a plugin in the process of its earlier runs.
+Candidate run_once(std::string_view name, const Problem& problem, const PipelineOptions& options);
+
 /// The accumulators of HuggingFace's layer on an H200: `hopper`, and the splits of K that cuBLAS was seen to
 /// make.
 Accumulators huggingface_accumulators(const Problem& problem, std::string_view contract);

@@ -115,6 +115,23 @@ std::vector<PluginRun> runs_of(const std::string& path, PluginProcess& process, 
   return all;
 }
 
+/// Runs `work` on the plug-in's process, and leaves that as it may be left.
+template <class Work>
+auto in_its_process(const std::string& path, Work work) {
+  PluginProcess& process = process_of(path);
+  try {
+    auto result = work(process);
+    process.rest();
+    return result;
+  } catch (const CandidateError&) {
+    process.end();  // whatever crossed a rule may have harmed its own process
+    throw;
+  } catch (const InputError&) {
+    process.rest();
+    throw;
+  }
+}
+
 }  // namespace
 
 void check_plugin(const std::string& path, double time_limit) {
@@ -126,18 +143,18 @@ void check_plugin(const std::string& path, double time_limit) {
 }
 
 std::vector<PluginRun> run_plugin(const std::string& path, const Problem& problem, double time_limit) {
-  PluginProcess& process = process_of(path);
-  try {
-    auto runs = runs_of(path, process, problem, time_limit);
-    process.rest();
-    return runs;
-  } catch (const CandidateError&) {
-    process.end();  // whatever crossed a rule may have harmed its own process
-    throw;
-  } catch (const InputError&) {
-    process.rest();
-    throw;
-  }
+  return in_its_process(path,
+                        [&](PluginProcess& process) { return runs_of(path, process, problem, time_limit); });
+}
+
+Candidate run_plugin_once(const std::string& path, const Problem& problem, double time_limit) {
+  return in_its_process(path, [&](PluginProcess& process) {
+    PluginRuns runs(path, process, problem, time_limit);
+    Candidate candidate = runs.row().candidate;
+    candidate.fields = runs.run(fmt::format("on {}", problem.name), problem.input.as<Bf16>());
+    runs.verify_inputs();
+    return candidate;
+  });
 }
 
 }  // namespace assay::cli

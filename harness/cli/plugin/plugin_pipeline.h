@@ -29,4 +29,8 @@ void check_plugin(const std::string& path, double time_limit);
 /// hangs; then the next call starts it anew.
 std::vector<PluginRun> run_plugin(const std::string& path, const Problem& problem, double time_limit);
 
+/// Runs the layer once, in the process of its earlier runs, so that state which it keeps shows. Throws like
+/// run_plugin.
+Candidate run_plugin_once(const std::string& path, const Problem& problem, double time_limit);
+
 }  // namespace assay::cli
