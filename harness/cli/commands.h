@@ -23,6 +23,7 @@ void add_verify(CLI::App& app, Program& program);
 void add_regress(CLI::App& app, Program& program);
 void add_diff(CLI::App& app, Program& program);
 void add_invariance(CLI::App& app, Program& program);
+void add_merge(CLI::App& app, Program& program);
 void add_golden(CLI::App& app, Program& program);
 void add_report(CLI::App& app, Program& program);
 void add_mutate(CLI::App& app, Program& program);

@@ -112,6 +112,7 @@ int run(int argc, char** argv) {
   assay::cli::add_regress(app, program);
   assay::cli::add_diff(app, program);
   assay::cli::add_invariance(app, program);
+  assay::cli::add_merge(app, program);
   assay::cli::add_golden(app, program);
   assay::cli::add_report(app, program);
   assay::cli::add_explain(app, program);

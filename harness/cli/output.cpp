@@ -14,6 +14,7 @@
 #include "reports/html/html.h"
 #include "reports/json.h"
 #include "reports/junit.h"
+#include "reports/markdown.h"
 #include "reports/text.h"
 
 namespace assay::cli {
@@ -46,6 +47,8 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
       ->type_name("FILE");
   command.add_option("--json", options.json, "write the report as JSON; '-' for stdout")->type_name("FILE");
   command.add_option("--junit", options.junit, "write JUnit XML")->type_name("FILE");
+  command.add_option("--markdown", options.markdown, "write Markdown, made for a pull request's comment")
+      ->type_name("FILE");
   command.add_option("--color", options.colour, "colours: auto, always or never")
       ->check(CLI::IsMember({"auto", "always", "never"}))
       ->type_name("WHEN");
@@ -85,6 +88,7 @@ void write_reports(const Report& report, const OutputOptions& options, const His
   };
   if (!options.json.empty()) write(options.json, to_json(report));
   if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
+  if (!options.markdown.empty()) write_file_atomically(options.markdown, render_markdown(report));
   if (!options.html.empty()) write(options.html, render_html(report, history));
   if (!options.quiet) return;  // why nothing could be judged is no mere text
   for (const auto& one : report.cases)

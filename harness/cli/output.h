@@ -16,7 +16,7 @@ class App;
 namespace assay::cli {
 
 struct OutputOptions {
-  std::string html, json, junit;
+  std::string html, json, junit, markdown;
   std::string colour = "auto";
   bool quiet = false;
   bool verbose = false;

@@ -13,6 +13,7 @@
 #include "harness/judge/judge.h"
 #include "harness/judge/regress.h"
 #include "reference_cpu/reference_run.h"
+#include "reports/markdown.h"
 
 namespace assay::cli {
 namespace {
@@ -68,7 +69,7 @@ void add_regress(CLI::App& app, Program& program) {
   struct Options {
     std::string baseline;
     std::string candidate;
-    std::string json;
+    std::string json, markdown;
   };
   auto options = std::make_shared<Options>();
   command->add_option("--baseline", options->baseline, "JSON report or HDF5 dump of before")
@@ -76,6 +77,8 @@ void add_regress(CLI::App& app, Program& program) {
       ->type_name("A");
   command->add_option("--candidate", options->candidate, "the same of after")->required()->type_name("B");
   command->add_option("--json", options->json, "write the findings as JSON; '-' for stdout")
+      ->type_name("FILE");
+  command->add_option("--markdown", options->markdown, "write Markdown, made for a pull request's comment")
       ->type_name("FILE");
   command->footer("Exit codes: 0 same, 4 legal change, 1 regression.");
   command->callback([options, &program] {
@@ -106,6 +109,7 @@ void add_regress(CLI::App& app, Program& program) {
           fmt::print("{:<10}  {}\n", name(finding.severity), printable(finding.sentence));
       if (!options->json.empty() && options->json != "-")
         write_file_atomically(options->json, to_json(findings));
+      if (!options->markdown.empty()) write_file_atomically(options->markdown, render_markdown(findings));
       return exit_code(worst(findings));
     };
   });

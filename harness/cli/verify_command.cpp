@@ -1,5 +1,6 @@
 // assay verify: judge goldens, pipelines and dumps.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 
 #include "golden/golden_file.h"
@@ -58,28 +59,32 @@ class Verification {
       : options_(options),
         judge_(judge_options(options)),
         engine_(make_engine(options.engine)),
-        report_(start_report("assay verify", command_line), options.output, options.cases) {
+        report_(head(options, command_line), options.output, shard_cases(options)) {
     if (!options.contract.empty() && options.contract != kContractAuto) require_contract(options.contract);
   }
 
   ExitCode run() {
-    for (const auto& path : small_files_first(options_.goldens)) golden(path);
-    for (const auto& name : small_fixtures_first(matching_fixtures(options_.fixtures)))
+    for (const auto& path : goldens_of(options_)) golden(path);
+    for (const auto& name : fixtures_of(options_)) {
+      const auto mine = my_pipelines();
+      if (mine.empty()) continue;
       judged_or_out_of_memory(name, [&] {
         report_.doing(name, "", "making the fixture");
         const Problem problem = [&] {
           const PhaseTimer timer("make the problem");
           return load_fixture(name);
         }();
-        pipelines(problem, "", fmt::format("--fixture {}", name));
+        pipelines(problem, mine, "", fmt::format("--fixture {}", name));
       });
-    if (!options_.checkpoint.empty()) {
+    }
+    if (const auto mine = options_.checkpoint.empty() ? Names() : my_pipelines(); !mine.empty()) {
       const auto from = options_.input.empty()
                             ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
                             : fmt::format("--input {}", options_.input);
       pipelines(load_checkpoint(options_.checkpoint, options_.layer, options_.input, options_.tokens,
                                 options_.seed),
-                "", fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
+                mine, "",
+                fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
     }
     if (options_.timings)
       for (const auto& [phase, seconds] : phase_seconds())
@@ -88,7 +93,52 @@ class Verification {
   }
 
  private:
+  using Names = std::vector<std::string>;
+
+  static Report head(const VerifyOptions& options, const std::string& command_line) {
+    Report report = start_report("assay verify", command_line);
+    if (!options.shard.whole()) report.environment.emplace_back(kShardFact, in_words(options.shard));
+    return report;
+  }
+
+  static std::size_t shard_cases(const VerifyOptions& options) {
+    std::size_t mine = 0;
+    for (std::size_t i = 0; i < options.cases; ++i) mine += options.shard.takes(i);
+    return mine;
+  }
+
+  /// Whether the next case is this shard's, and none before it ended the run.
+  bool mine() {
+    const bool taken = options_.shard.takes(next_++);
+    taken_ += taken;
+    return taken && !ended_;
+  }
+
+  /// The pipelines of the next problem that are to run here.
+  Names my_pipelines() {
+    begun_ = taken_;
+    Names all;
+    for (const auto& name : options_.pipelines)
+      if (mine()) all.push_back(name);
+    return all;
+  }
+
+  /// Prints and keeps a case. With --fail-fast the first that failed is the last.
+  void add(CaseResult result, const std::string& below = "") {
+    if (options_.fail_fast && failed(result.verdict) && !ended_) {
+      ended_ = true;
+      if (const auto all = shard_cases(options_); all > begun_)
+        result.remarks.push_back(fmt::format(
+            "--fail-fast: the run ended here; {} of its {} cases were not run", all - begun_, all));
+    }
+    report_.add(std::move(result), below);
+  }
+
   void golden(const std::string& path) {
+    const bool itself = options_.pipelines.empty();
+    const Names names = itself ? Names() : my_pipelines();
+    if (itself ? !mine() : names.empty()) return;
+    if (itself) begun_ = taken_;
     report_.doing(path, "", "reading");
     try {
       const GoldenFile file = load_file(path);
@@ -96,15 +146,15 @@ class Verification {
         throw InputError(fmt::format(
             "{} has no inputs and weights, or names none; judge it with --golden G --pipeline dump:{}", path,
             path));
-      if (options_.pipelines.empty()) {
+      if (itself) {
         judge_one(file.problem, file.candidate, fmt::format("--golden {}", path), &file.origins);
       } else {
-        pipelines(file.problem, file.candidate.contract, fmt::format("--golden {}", path));
+        pipelines(file.problem, names, file.candidate.contract, fmt::format("--golden {}", path));
       }
     } catch (const InputError& error) {
-      report_.add(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
+      add(could_not_judge(path, path, Verdict::MissingGolden, error.what()));
     } catch (const std::bad_alloc&) {
-      report_.add(could_not_judge(path, path, Verdict::NotJudged, kOutOfMemory));
+      add(could_not_judge(path, path, Verdict::NotJudged, kOutOfMemory));
     }
   }
 
@@ -114,12 +164,15 @@ class Verification {
     try {
       work();
     } catch (const std::bad_alloc&) {
-      report_.add(could_not_judge(problem, "", Verdict::NotJudged, kOutOfMemory));
+      add(could_not_judge(problem, "", Verdict::NotJudged, kOutOfMemory));
     }
   }
 
-  void pipelines(const Problem& problem, const std::string& contract, const std::string& source) {
-    for (const auto& name : options_.pipelines) {
+  void pipelines(const Problem& problem, const Names& names, const std::string& contract,
+                 const std::string& source) {
+    for (const auto& name : names) {
+      if (ended_) return;
+      ++begun_;
       report_.doing(problem.name, name, "running", true);
       const PipelineOptions pipeline{
           options_.contract.empty() || options_.contract == kContractAuto ? contract : options_.contract,
@@ -135,14 +188,14 @@ class Verification {
         const PhaseTimer timer(fmt::format("run {}", name));
         runs = runs_of_pipeline(name, problem, pipeline);
       } catch (const EndedError& error) {
-        report_.add(not_judged(problem, name, pipeline, error.verdict, error.what()));
+        add(not_judged(problem, name, pipeline, error.verdict, error.what()));
         continue;
       } catch (const CandidateError& error) {
-        report_.add(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
+        add(not_judged(problem, name, pipeline, Verdict::Failed, error.what()));
         continue;
       } catch (const InputError& error) {
         const auto verdict = name.starts_with(kDump) ? Verdict::MissingGolden : Verdict::Unsupported;
-        report_.add(not_judged(problem, name, pipeline, verdict, error.what()));
+        add(not_judged(problem, name, pipeline, verdict, error.what()));
         continue;
       }
       // A dump that cannot be written ends the command: it is what was asked for.
@@ -192,15 +245,19 @@ class Verification {
       result.replay += fmt::format(" --kernel-config {}", options_.kernel_config);
     if (!options_.accumulator.empty())
       result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
-    if (!options_.stage.empty()) result.replay += fmt::format(" --stage {}", options_.stage);
+    if (!options_.stages.empty())
+      result.replay += fmt::format(" --stage {}", fmt::join(options_.stages, " "));
     if (judge_.false_alarm != JudgeOptions{}.false_alarm)
       result.replay += fmt::format(" --false-alarm {}", judge_.false_alarm);
     result.explain = explain_line(result, replay);
     result.minimize = minimize_line(result, replay);
     for (auto& field : result.fields) {
       field.origin = candidate.fields.has(field.field) ? "computed" : "";
-      if (judge_.only && row(field.field).stage != *judge_.only && candidate.fields.has(field.field))
-        field.notes.insert(field.notes.begin(), fmt::format("not asked: --stage {}", options_.stage));
+      const bool asked =
+          judge_.only.empty() || std::ranges::find(judge_.only, row(field.field).stage) != judge_.only.end();
+      if (!asked && candidate.fields.has(field.field))
+        field.notes.insert(field.notes.begin(),
+                           fmt::format("not asked: --stage {}", fmt::join(options_.stages, " ")));
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
     mark_unstable(result, unstable);
@@ -208,7 +265,7 @@ class Verification {
         result.explain.empty() ? "" : fmt::format("  explain: {}\n\n", result.explain);
     failing_ += failed(result.verdict);
     judge_.fine_patterns = failing_ < kFinePatterns;
-    report_.add(std::move(result), explain);
+    add(std::move(result), explain);
   }
 
   /// The case as explain and minimize take it: a contract with a name, no checkpoint, and no other order of
@@ -243,6 +300,8 @@ class Verification {
   std::optional<Engine> engine_;
   int failing_ = 0;  // cases so far
   LiveReport report_;
+  std::size_t next_ = 0, taken_ = 0, begun_ = 0;  // cases met, this shard's of them, and begun
+  bool ended_ = false;                            // by --fail-fast
 };
 
 }  // namespace
@@ -250,79 +309,16 @@ class Verification {
 void add_verify(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand("verify", "judge goldens, pipelines and dumps, field by field");
   auto options = std::make_shared<VerifyOptions>();
-  command->add_option("--golden", options->goldens, "golden files; without --pipeline each is judged itself")
-      ->type_name("FILE...");
-  command->add_option("--fixture", options->fixtures, "named problems, * and ? match (assay list fixtures)")
-      ->type_name("GLOB...");
-  command->add_option("--checkpoint", options->checkpoint, "a HuggingFace model folder; needs --layer")
-      ->type_name("DIR");
-  command->add_option("--layer", options->layer, "layer of the checkpoint")->type_name("N");
-  command->add_option("--input", options->input, "file whose input_hidden_states feed the checkpoint's layer")
-      ->type_name("FILE");
-  command->add_option("--tokens", options->tokens, "tokens of the seeded input of a checkpoint")
-      ->check(CLI::Range(0, 1 << 24));
-  add_seed_option(*command, options->seed);
-  command
-      ->add_option("--pipeline", options->pipelines,
-                   "what to judge: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so")
-      ->type_name("P...");
-  command
-      ->add_option("--contract", options->contract,
-                   "precision contract (assay list contracts), or auto: the one the data follow; "
-                   "default: as the candidate declares")
-      ->type_name("C");
-  command
-      ->add_option("--accumulator", options->accumulator,
-                   "accumulator of all products: " + accumulator_forms())
-      ->type_name("A");
-  command->add_option("--stage", options->stage, "judge one stage only; or the stage of a field")
-      ->type_name("S");
-  command
-      ->add_option("--false-alarm", options->false_alarm,
-                   "chance that statistics suspect a legal run, all cases together (default 1e-6)")
-      ->type_name("P");
-  command
-      ->add_option("--permute-x", options->permute_x,
-                   "gpu_fused: gather rows inside the first product (default true)")
-      ->type_name("BOOL");
-  command
-      ->add_option("--permute-y", options->permute_y,
-                   "gpu_fused: the second product writes slot order (default false)")
-      ->type_name("BOOL");
-  command->add_flag("--backward", options->backward,
-                    "pipelines run the backward pass as well, where the problem has d_hidden_states; all "
-                    "experts' gradients are held, 2 bytes an element");
-  command
-      ->add_flag("--dx-only", options->dx_only,
-                 "of the backward pass no gradients of weights (GPU pipelines)")
-      ->needs("--backward");
-  command
-      ->add_flag("--dw-only", options->dw_only,
-                 "of the backward pass no gradient of the layer's input (GPU pipelines)")
-      ->needs("--backward")
-      ->excludes("--dx-only");
-  command
-      ->add_option("--kernel-config", options->kernel_config,
-                   "gpu_fused: key=value,... or autotune (default: chosen by size)")
-      ->type_name("C");
-  command->add_option("--dump", options->dump, "write the judged pipeline's fields in the schema")
-      ->type_name("FILE");
-  command
-      ->add_option("--engine", options->engine,
-                   "who computes the reference's products and compares fields: cpu, gpu, or auto (default): "
-                   "a GPU, if there is one, the large ones")
-      ->type_name("E")
-      ->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
-  add_time_limit_option(*command, options->time_limit);
-  command->add_flag("--timings", options->timings, "print where the time went, on stderr");
-  add_output_options(*command, options->output);
-  command->callback([options, &program] {
-    program.selected = [options, &program] {
+  auto shard = std::make_shared<std::string>();
+  add_verify_options(*command, *options, *shard);
+  command->callback([options, shard, &program] {
+    program.selected = [options, shard, &program] {
       check(*options);
       const auto judged =
-          options->pipelines.size() * (options->goldens.size() + matching_fixtures(options->fixtures).size() +
-                                       !options->checkpoint.empty());
-      options->cases = judged + (options->pipelines.empty() ? options->goldens.size() : 0);
+          options->pipelines.size() *
+          (goldens_of(*options).size() + fixtures_of(*options).size() + !options->checkpoint.empty());
+      options->cases = judged + (options->pipelines.empty() ? goldens_of(*options).size() : 0);
+      if (!shard->empty()) options->shard = parse_shard(*shard);
       if (!options->dump.empty() && judged != 1)
         throw UsageError("--dump needs exactly one problem and one pipeline");
       return Verification(*options, program.command_line).run();

@@ -1,18 +1,97 @@
 #include "harness/cli/verify_options.h"
 
+#include <fnmatch.h>
 #include <algorithm>
+#include <filesystem>
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "golden/sha256.h"
 #include "harness/cli/kernel_config.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/plugin/plugin_process.h"
+#include "harness/cli/problems.h"
+#include "harness/cli/source.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
 #include "reference_cpu/reference_run.h"
 
 namespace assay::cli {
+
+void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& shard) {
+  command.add_option("--golden", options.goldens, "golden files; without --pipeline each is judged itself")
+      ->type_name("FILE...");
+  command.add_option("--fixture", options.fixtures, "named problems, * and ? match (assay list fixtures)")
+      ->type_name("GLOB...");
+  command.add_option("--exclude", options.exclude, "leave out fixtures and golden files of these names")
+      ->type_name("GLOB...");
+  command.add_option("--checkpoint", options.checkpoint, "a HuggingFace model folder; needs --layer")
+      ->type_name("DIR");
+  command.add_option("--layer", options.layer, "layer of the checkpoint")->type_name("N");
+  command.add_option("--input", options.input, "file whose input_hidden_states feed the checkpoint's layer")
+      ->type_name("FILE");
+  command.add_option("--tokens", options.tokens, "tokens of the seeded input of a checkpoint")
+      ->check(CLI::Range(0, 1 << 24));
+  add_seed_option(command, options.seed);
+  command
+      .add_option("--pipeline", options.pipelines,
+                  "what to judge: a name (assay list pipelines), dump:FILE.h5 or plugin:PATH.so")
+      ->type_name("P...");
+  command
+      .add_option("--contract", options.contract,
+                  "precision contract (assay list contracts), or auto: the one the data follow; "
+                  "default: as the candidate declares")
+      ->type_name("C");
+  command
+      .add_option("--accumulator", options.accumulator, "accumulator of all products: " + accumulator_forms())
+      ->type_name("A");
+  command.add_option("--stage", options.stages, "judge these stages only; or the stages of fields")
+      ->type_name("S...");
+  command
+      .add_option("--false-alarm", options.false_alarm,
+                  "chance that statistics suspect a legal run, all cases together (default 1e-6)")
+      ->type_name("P");
+  command
+      .add_option("--permute-x", options.permute_x,
+                  "gpu_fused: gather rows inside the first product (default true)")
+      ->type_name("BOOL");
+  command
+      .add_option("--permute-y", options.permute_y,
+                  "gpu_fused: the second product writes slot order (default false)")
+      ->type_name("BOOL");
+  command.add_flag("--backward", options.backward,
+                   "pipelines run the backward pass as well, where the problem has d_hidden_states; all "
+                   "experts' gradients are held, 2 bytes an element");
+  command
+      .add_flag("--dx-only", options.dx_only, "of the backward pass no gradients of weights (GPU pipelines)")
+      ->needs("--backward");
+  command
+      .add_flag("--dw-only", options.dw_only,
+                "of the backward pass no gradient of the layer's input (GPU pipelines)")
+      ->needs("--backward")
+      ->excludes("--dx-only");
+  command
+      .add_option("--kernel-config", options.kernel_config,
+                  "gpu_fused: key=value,... or autotune (default: chosen by size)")
+      ->type_name("C");
+  command.add_option("--dump", options.dump, "write the judged pipeline's fields in the schema")
+      ->type_name("FILE");
+  command
+      .add_option("--engine", options.engine,
+                  "who computes the reference's products and compares fields: cpu, gpu, or auto (default): "
+                  "a GPU, if there is one, the large ones")
+      ->type_name("E")
+      ->check(CLI::IsMember({kEngineAuto, kEngineCpu, kEngineGpu}));
+  command
+      .add_option("--shard", shard,
+                  "judge every N-th case from the I-th on; auto: as the array job says (assay merge)")
+      ->type_name("I/N");
+  command.add_flag("--fail-fast", options.fail_fast, "end the run at the first case that failed");
+  add_time_limit_option(command, options.time_limit);
+  command.add_flag("--timings", options.timings, "print where the time went, on stderr");
+  add_output_options(command, options.output);
+}
 
 JudgeOptions judge_options(const VerifyOptions& options) {
   JudgeOptions judge;
@@ -24,23 +103,51 @@ JudgeOptions judge_options(const VerifyOptions& options) {
     const Accumulator all = parse_accumulator(options.accumulator);
     judge.accumulators = every_product(all);
   }
-  if (!options.stage.empty()) {
-    judge.only = find_stage(options.stage);
-    if (const auto field = find_field(options.stage); field) judge.only = row(*field).stage;
-    if (!judge.only) {
+  for (const auto& word : options.stages) {
+    auto stage = find_stage(word);
+    if (const auto field = find_field(word); field) stage = row(*field).stage;
+    if (!stage) {
       std::string valid;
       for (const auto& field : kFields)
         if (find_step(field.id) != nullptr && valid.find(name(field.stage)) == std::string::npos)
           valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name(field.stage));
-      throw UsageError(fmt::format("unknown stage '{}'; valid: {}, or a field of one", options.stage, valid));
+      throw UsageError(fmt::format("unknown stage '{}'; valid: {}, or a field of one", word, valid));
     }
+    judge.only.push_back(*stage);
   }
   return judge;
+}
+
+namespace {
+
+bool excluded(const VerifyOptions& options, const std::string& name) {
+  const auto file = std::filesystem::path(name).filename().string();
+  return std::ranges::any_of(options.exclude, [&](const std::string& pattern) {
+    return fnmatch(pattern.c_str(), name.c_str(), 0) == 0 || fnmatch(pattern.c_str(), file.c_str(), 0) == 0;
+  });
+}
+
+std::vector<std::string> without_excluded(const VerifyOptions& options, std::vector<std::string> names) {
+  std::erase_if(names, [&](const std::string& name) { return excluded(options, name); });
+  return names;
+}
+
+}  // namespace
+
+std::vector<std::string> goldens_of(const VerifyOptions& options) {
+  return small_files_first(without_excluded(options, options.goldens));
+}
+
+std::vector<std::string> fixtures_of(const VerifyOptions& options) {
+  return small_fixtures_first(without_excluded(options, matching_fixtures(options.fixtures)));
 }
 
 void check(const VerifyOptions& options) {
   if (options.goldens.empty() && options.fixtures.empty() && options.checkpoint.empty())
     throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");
+  if (!options.exclude.empty() && options.checkpoint.empty() && goldens_of(options).empty() &&
+      fixtures_of(options).empty())
+    throw UsageError("--exclude leaves no problem to judge");
   if (!(options.fixtures.empty() && options.checkpoint.empty()) && options.pipelines.empty())
     throw UsageError(
         "--fixture and --checkpoint need --pipeline: a name (assay list pipelines), dump:FILE.h5 or "

@@ -7,13 +7,18 @@
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/output.h"
 #include "harness/cli/plugin/plugin_pipeline.h"
+#include "harness/cli/shard.h"
 #include "harness/judge/judge.h"
+
+namespace CLI {
+class App;
+}
 
 namespace assay::cli {
 
 struct VerifyOptions {
-  std::vector<std::string> goldens, fixtures, pipelines;
-  std::string checkpoint, input, contract, accumulator, stage, dump, engine = std::string(kEngineAuto);
+  std::vector<std::string> goldens, fixtures, pipelines, exclude, stages;
+  std::string checkpoint, input, contract, accumulator, dump, engine = std::string(kEngineAuto);
   std::int64_t layer = -1, tokens = 16;
   std::uint64_t seed = 1;
   double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
@@ -21,12 +26,22 @@ struct VerifyOptions {
   std::string kernel_config;
   double time_limit = kTimeLimit;
   bool permute_x = true, permute_y = false, timings = false;
+  Shard shard;  // of the cases; statistics are shared out among all, whoever judges them
+  bool fail_fast = false;
   bool backward = false, dx_only = false, dw_only = false;
   OutputOptions output;
 };
 
+/// All its options; `shard` is read once they are parsed (parse_shard).
+void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& shard);
+
 /// How its cases are judged. Throws UsageError for a stage that is none.
 JudgeOptions judge_options(const VerifyOptions& options);
+
+/// The problems that are asked for and not excluded, each kind small ones first: golden files by name or
+/// path, fixtures by name.
+std::vector<std::string> goldens_of(const VerifyOptions& options);
+std::vector<std::string> fixtures_of(const VerifyOptions& options);
 
 /// Throws UsageError for options that contradict themselves or name what is not there.
 void check(const VerifyOptions& options);

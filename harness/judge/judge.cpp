@@ -126,7 +126,9 @@ class Judge {
     return FoundOrder{result.field, std::move(*gather)};
   }
 
-  bool selected(Field field) const { return !options_.only || row(field).stage == *options_.only; }
+  bool selected(Field field) const {
+    return options_.only.empty() || std::ranges::find(options_.only, row(field).stage) != options_.only.end();
+  }
 
   /// Its elements, or hashes of them, can be compared.
   bool judgeable(const FieldResult& result) const {

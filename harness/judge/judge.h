@@ -13,7 +13,7 @@ namespace assay {
 struct JudgeOptions {
   std::string contract;                      // overrides the candidate's; empty = as declared
   std::optional<Accumulators> accumulators;  // overrides the declared ones
-  std::optional<Stage> only;                 // judge this stage only
+  std::vector<Stage> only;                   // judge these stages only; empty: all
   double false_alarm = 1e-6;  // chance that statistics suspect a legal implementation of this case; in (0, 1)
   ReferenceFactory reference;
   const Engine* engine = nullptr;  // offered the reference's products and the comparisons; null for none

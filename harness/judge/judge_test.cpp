@@ -211,7 +211,7 @@ TEST_SUITE("judge") {
 
   TEST_CASE("one stage can be asked for alone") {
     AnsweredCase e;
-    e.options.only = Stage::GateUp;
+    e.options.only = {Stage::GateUp};
     e.answers.expect(Field::hidden_states, std::vector<double>(8, 0.0), 0.01);  // would fail
     const auto result = e.judged();
     CHECK(result.verdict == Verdict::Passed);

@@ -16,7 +16,7 @@ class Usage(ProgramTest):
         self.refuse_usage("verify", "--golden", golden("odd.eager"), "--pipeline", "mine.h5", says="unknown pipeline 'mine.h5'; a file is named dump:mine.h5; valid: reference_cpu")
 
     def test_an_unknown_or_missing_command_lists_the_valid_ones(self):
-        every = "verify, regress, diff, invariance, golden, report, explain, minimize, mutate, inspect, list, bench"
+        every = "verify, regress, diff, invariance, merge, golden, report, explain, minimize, mutate, inspect, list, bench"
         self.refuse_usage("nope", says=["unknown command 'nope'", every])
         self.refuse_usage(says=["expected a command after 'assay'", every])
         self.refuse_usage("golden", says=["expected a command after 'golden'", "make, check, list"])
@@ -62,6 +62,7 @@ class Usage(ProgramTest):
         self.refuse_usage("regress", "--baseline", golden("odd.eager"), says="--candidate")
         self.refuse_usage("regress", "--baseline", "a.json", "--candidate", "b.h5", says="two reports (.json) or two dumps (.h5), not one of each")
         self.refuse_usage("report", says="RESULT")
+        self.refuse_usage("merge", says="RESULT")
         self.refuse_usage("diff", golden("odd.eager"), says="B")
         self.refuse_usage("inspect", says="FILE")
 
@@ -77,7 +78,7 @@ class Usage(ProgramTest):
 
 class Help(ProgramTest):
     COMMANDS = (
-        (), ("verify",), ("regress",), ("diff",), ("invariance",), (("report",), ("explain",), ("minimize",), ("mutate",), ("inspect",),
+        (), ("verify",), ("regress",), ("diff",), ("invariance",), ("merge",), ("report",), ("explain",), ("minimize",), ("mutate",), ("inspect",),
         ("golden",), ("golden", "make"), ("golden", "check"), ("golden", "list"),
         ("list",), ("list", "fields"), ("list", "hashes"), ("bench",), ("bench", "product"), ("bench", "compare"),
     )  # fmt: skip
