@@ -34,7 +34,7 @@ TEST_SUITE("invariance_report") {
     const std::string text = invariance_table(sample(), {});
     CHECK(text.find("run to run       19  =") != std::string::npos);
     CHECK(text.find("a batch of 16     1  hidden_states") != std::string::npos);
-    CHECK(text.find("first_gemm                                =") != std::string::npos);
+    CHECK(text.find("first_gemm                                 =") != std::string::npos);
     CHECK(text.find("3 of 16") != std::string::npos);
     CHECK(invariance_table({"tiny", "x", {}}, {}).empty());
   }
