@@ -87,6 +87,9 @@ class Judge {
     case_.own_error_place = own_error_place(case_);
     patterns_.draw(case_, options_.fine_patterns);
     case_.headline = headline(case_);
+    tell_not_judged(case_, problem_, candidate_, without_gradient(candidate_, judged_));
+    if (nothing_but_nan(case_, candidate_))
+      case_.remarks.push_back("every value of every rounded field is NaN: they confirm nothing but NaN");
     case_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(case_);
   }

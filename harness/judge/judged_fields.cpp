@@ -29,21 +29,29 @@ FieldFlags judged_fields(const Problem& problem, const Candidate& candidate) {
   return judged;
 }
 
-void add_not_judged(const Candidate& candidate, const FieldFlags& judged, bool hashes,
-                    std::vector<std::string>& remarks) {
-  std::vector<std::string_view> without_gradient, by_hashes;
-  for (const FieldRow& field : kFields) {
-    if (!hashes && candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
+std::vector<Unjudged> without_gradient(const Candidate& candidate, const FieldFlags& judged) {
+  std::vector<Unjudged> found;
+  for (const FieldRow& field : kFields)
     if (find_step(field.id) != nullptr && candidate.holds(field.id) &&
         !judged[static_cast<std::size_t>(field.id)])
-      without_gradient.push_back(field.name);
-  }
+      found.push_back({std::string(field.name), "the problem has no d_hidden_states",
+                       candidate.fields.has(field.id) ? non_finite(candidate.fields.at(field.id)) : 0});
+  return found;
+}
+
+void add_not_judged(const Candidate& candidate, const FieldFlags& judged, bool hashes,
+                    std::vector<std::string>& remarks) {
+  std::vector<std::string_view> by_hashes, no_gradient;
+  for (const FieldRow& field : kFields)
+    if (!hashes && candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
+  const auto unjudged = without_gradient(candidate, judged);
+  for (const auto& one : unjudged) no_gradient.push_back(one.name);
   const auto remark = [&](const std::vector<std::string_view>& names, std::string_view reason) {
     if (!names.empty())
       remarks.push_back(fmt::format("not judged: {} field{} of the backward pass ({}), for {}", names.size(),
                                     names.size() == 1 ? "" : "s", fmt::join(names, ", "), reason));
   };
-  remark(without_gradient, "the problem has no d_hidden_states");
+  remark(no_gradient, "the problem has no d_hidden_states");
   remark(by_hashes, "the file holds hashes in place of elements");
 }
 

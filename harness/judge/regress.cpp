@@ -1,6 +1,7 @@
 #include "harness/judge/regress.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -66,11 +67,11 @@ void compare_judgements(const std::string& what, Field field, const Judgement& b
         {Severity::Regression, fmt::format("{}: {} elements wrong, {} before", what,
                                            grouped_digits(now.rejected), grouped_digits(before.rejected))});
   if (has_ratio && grew(before.max_ratio, now.max_ratio)) {
-    const bool both_fail = failed(before.verdict) && failed(now.verdict);
-    findings.push_back({both_fail ? Severity::Regression : Severity::Legal,
-                        fmt::format("{}: the largest error grew from {} to {} of what is allowed{}", what,
-                                    places(before.max_ratio), places(now.max_ratio),
-                                    failed(now.verdict) ? "" : ", and is still legal")});
+    const bool legal = now.verdict <= Verdict::Passed && now.max_ratio <= 1.0;
+    findings.push_back(
+        {legal ? Severity::Legal : Severity::Regression,
+         fmt::format("{}: the largest error grew from {} to {} of what is allowed{}", what,
+                     places(before.max_ratio), places(now.max_ratio), legal ? ", and is still legal" : "")});
   }
   if (before.elements == now.elements && before.mismatched != now.mismatched)
     findings.push_back(
@@ -121,6 +122,13 @@ const FieldResult* find(const CaseResult& result, Field field) {
   return found == result.fields.end() ? nullptr : &*found;
 }
 
+/// Whether a field fails by what it inherits alone, from the field that is named as the first of its own.
+bool follows(const FieldResult& field, const CaseResult& result) {
+  return result.first_own_error && *result.first_own_error != field.field && failed(field.verdict) &&
+         field.verdict == Verdict::Failed && !failed(field.isolated.verdict) &&
+         compared(field.isolated.verdict);
+}
+
 std::string sizes_text(const CaseResult& c) {
   return fmt::format("{} tokens, {}, seed {}", c.tokens, to_string(c.config), c.seed);
 }
@@ -158,13 +166,21 @@ void compare_cases(const std::string& where, const CaseResult& before, const Cas
     return;
   }
   const std::size_t first = findings.size();
+  std::vector<std::string_view> followers;
   for (const FieldResult& field : before.fields) {
-    if (const FieldResult* match = find(now, field.field))
+    const FieldResult* match = find(now, field.field);
+    if (match != nullptr && follows(*match, now) && !failed(field.verdict))
+      followers.push_back(name(field.field));
+    else if (match != nullptr)
       compare_fields(where, field, *match, findings);
     else if (compared(field.verdict))
       findings.push_back({Severity::Regression, fmt::format("{}{} is missing, {} before", where,
                                                             name(field.field), name(field.verdict))});
   }
+  if (!followers.empty())
+    findings.push_back(
+        {Severity::Regression, fmt::format("{}{} fail{} with {}", where, fmt::join(followers, ", "),
+                                           followers.size() == 1 ? "s" : "", name(*now.first_own_error))});
   for (const FieldResult& field : now.fields) {
     if (find(before, field.field) != nullptr || !compared(field.verdict)) continue;
     const Severity severity = failed(field.verdict) ? Severity::Regression : Severity::Legal;

@@ -135,6 +135,41 @@ TEST_SUITE("regress") {
     CHECK(growth(0.9, 0.1) == Severity::Same);
   }
 
+  TEST_CASE("growth is legal within the bound and with a passing verdict only") {
+    const auto finding = [](Verdict verdict, double ratio) {
+      Report now = report();
+      now.cases[0].fields[1].isolated.verdict = verdict;
+      now.cases[0].fields[1].isolated.max_ratio = ratio;
+      for (const Finding& one : regress(report(), now))
+        if (one.sentence.find("grew") != std::string::npos) return one;
+      return Finding{};
+    };
+    CHECK(finding(Verdict::Passed, 0.9).severity == Severity::Legal);
+    CHECK(finding(Verdict::Suspect, 0.9).severity == Severity::Regression);
+    CHECK(finding(Verdict::Passed, 1.2).severity == Severity::Regression);
+    const auto large = finding(Verdict::Failed, 1.61e40);
+    CHECK(large.severity == Severity::Regression);
+    CHECK(large.sentence.find("grew from 0.4 to 1.61e+40 of what is allowed") != std::string::npos);
+    CHECK(large.sentence.find("legal") == std::string::npos);
+  }
+
+  TEST_CASE("what fails with the first field that has an error of its own is one finding") {
+    Report now = report();
+    CaseResult& one = now.cases[0];
+    fail(one, 1, 7.0);
+    one.first_own_error = Field::second_gemm;
+    one.fields[2].verdict = one.fields[2].chained.verdict = Verdict::Failed;
+    one.fields[2].chained.max_ratio = 900.0;
+    auto findings = regress(report(), now);
+    CHECK(says(findings, Severity::Regression, "hidden_states fails with second_gemm"));
+    CHECK_FALSE(says(findings, Severity::Regression, "hidden_states (chained)"));
+    CHECK(says(findings, Severity::Regression, "second_gemm: Failed, Passed before: it fails now"));
+    // One with an error of its own follows nobody.
+    one.fields[2].isolated.verdict = Verdict::Failed;
+    findings = regress(report(), now);
+    CHECK(says(findings, Severity::Regression, "hidden_states: Failed, Passed before"));
+  }
+
   TEST_CASE("counts of bits that changed are legal changes with both counts") {
     Report now = report();
     now.cases[0].fields[2].isolated_bits.as_predicted = 96;
