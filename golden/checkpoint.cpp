@@ -159,7 +159,7 @@ MoeWeights extract_hf_weights(const fs::path& folder, std::int64_t layer) {
   return weights;
 }
 
-Problem from_hf(const fs::path& folder, std::int64_t layer, Tensor input) {
+LayerOfCheckpoint from_hf(const fs::path& folder, std::int64_t layer, Tensor input) {
   auto weights = extract_hf_weights(folder, layer);
   const auto& shape = input.shape();
   if (input.dtype() != DType::BFloat16 || (shape.size() != 2 && shape.size() != 3) ||
@@ -167,7 +167,8 @@ Problem from_hf(const fs::path& folder, std::int64_t layer, Tensor input) {
     throw InputError(fmt::format(
         "the input of layer {}: expected bfloat16 [T, {}] or [B, L, {}], found {} {}", layer,
         weights.config.hidden_size, weights.config.hidden_size, row(input.dtype()).name, to_string(shape)));
-  Problem problem;
+  LayerOfCheckpoint made;
+  Problem& problem = made.problem;
   problem.name =
       fmt::format("{} layer {}", fs::absolute(folder / "").parent_path().filename().string(), layer);
   problem.config = weights.config;
@@ -177,7 +178,8 @@ Problem from_hf(const fs::path& folder, std::int64_t layer, Tensor input) {
   problem.input = std::move(input);
   problem.gate = std::move(weights.gate);
   problem.experts = std::move(weights.experts);
-  return problem;
+  made.remarks = std::move(weights.remarks);
+  return made;
 }
 
 }  // namespace assay

@@ -31,8 +31,14 @@ MoeConfig read_hf_config(const std::filesystem::path& folder, std::int64_t layer
 /// in two files. What stands beside the layer and changes nothing is a remark.
 MoeWeights extract_hf_weights(const std::filesystem::path& folder, std::int64_t layer);
 
+/// A layer of a checkpoint on an input, and what a report must tell of it.
+struct LayerOfCheckpoint {
+  Problem problem;
+  std::vector<std::string> remarks;
+};
+
 /// A problem with those weights. `input` is bfloat16 [T, H] or [B, L, H]. Throws InputError when it is not.
-Problem from_hf(const std::filesystem::path& folder, std::int64_t layer, Tensor input);
+LayerOfCheckpoint from_hf(const std::filesystem::path& folder, std::int64_t layer, Tensor input);
 
 /// The first place where two sets of weights differ.
 struct WeightDifference {

@@ -170,13 +170,13 @@ TEST_SUITE("golden checkpoint") {
   TEST_CASE("from_hf makes a problem of a layer and an input") {
     const TemporaryFolder folder;
     write_single(folder, one_by_one(sample_weights()));
-    const auto problem = from_hf(folder.path(), 3, Tensor(DType::BFloat16, {2, 4, 6}));
+    const auto problem = from_hf(folder.path(), 3, Tensor(DType::BFloat16, {2, 4, 6})).problem;
     CHECK(problem.batch == 2);
     CHECK(problem.sequence == 4);
     CHECK(problem.input.shape() == Shape{8, 6});
     CHECK(problem.name == folder.path().filename().string() + " layer 3");
     CHECK(problem.experts(Field::gate_up_proj, 11).values.size() == 24);
-    CHECK(from_hf(folder.path(), 3, Tensor(DType::BFloat16, {0, 6})).sizes().tokens == 0);
+    CHECK(from_hf(folder.path(), 3, Tensor(DType::BFloat16, {0, 6})).problem.sizes().tokens == 0);
     CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::BFloat16, {8, 5})); }),
                    "found bfloat16 [8, 5]"));
     CHECK(contains(input_error([&] { from_hf(folder.path(), 3, Tensor(DType::Float64, {8, 6})); }),

@@ -22,9 +22,16 @@ struct Regenerators {
   std::function<ExpertMatrix(const Generator&, Field, std::int64_t expert)> expert;
 };
 
+/// A dataset that the schema does not know.
+struct UnknownDataset {
+  std::string path;             // "/forward/hidden_state"
+  std::int64_t non_finite = 0;  // NaN and infinite values, where it holds numbers
+};
+
 struct GoldenFile {
   Problem problem;
   Candidate candidate;
+  std::vector<UnknownDataset> unknown;
   bool has_inputs = false;               // problem.input, gate and experts are there
   std::map<Field, std::string> origins;  // "captured", "derived", "computed", where the file says so
   std::map<Field, std::vector<std::string>>

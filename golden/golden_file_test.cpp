@@ -17,7 +17,7 @@ GoldenFile round_trip(const TemporaryFolder& folder, const Sample& sample) {
 
 /// The file as it should read: the sample itself.
 GoldenFile expected_of(const Sample& sample, const GoldenFile& read) {
-  GoldenFile expected{sample.problem, sample.golden, true, read.origins, read.expert_hashes};
+  GoldenFile expected{sample.problem, sample.golden, {}, true, read.origins, read.expert_hashes};
   return expected;
 }
 

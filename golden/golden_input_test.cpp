@@ -175,6 +175,9 @@ TEST_SUITE("golden input") {
       CHECK(contains(
           complaint(make_sample(kTinyConfig, 1, 2), [&](Surgery& s) { s.remove_attribute("/", name); }),
           std::string("the root attribute '") + name + "' is missing"));
+    CHECK(contains(
+        complaint(make_sample(kTinyConfig, 1, 2), [&](Surgery& s) { s.remove_attribute("/", "schema"); }),
+        "assay_golden.Candidate (golden/python) writes one"));
   }
 
   TEST_CASE("a field that a golden lacks is named") {

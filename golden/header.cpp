@@ -58,8 +58,10 @@ void check_version(const std::string& version) {
     well_formed = rest.ec == std::errc() && rest.ptr == end && minor >= 0;
   }
   if (!well_formed || major != kSchemaMajor)
-    throw InputError(fmt::format("schema_version: this program reads major version {}, the file has '{}'",
-                                 kSchemaMajor, version));
+    throw InputError(
+        fmt::format("schema_version: this program reads major version {0} in the form {0}.N, the file "
+                    "has '{1}'",
+                    kSchemaMajor, version));
 }
 
 }  // namespace
@@ -67,6 +69,10 @@ void check_version(const std::string& version) {
 Header read_header(const hdf5::StoredObject& root, ContentHash& content) {
   RootReader read{root, content, {}};
   Header header;
+  if (!hdf5::read_string(root, "schema", kRoot))
+    throw InputError(
+        "the root attribute 'schema' is missing: this is no file of assay's; golden/SCHEMA.md says what one "
+        "holds, and assay_golden.Candidate (golden/python) writes one");
   const auto schema = read.required("schema");
   if (schema != kSchemaName)
     throw InputError(fmt::format("schema: expected '{}', found '{}'", kSchemaName, schema));

@@ -67,7 +67,7 @@ TEST_SUITE("golden held") {
     options.origins[Field::d_gate] = "captured";
     write_golden(folder / "g.h5", sample.problem, sample.golden, options);
     const auto read = read_golden(folder / "g.h5", test_regenerators());
-    CHECK(same_file(read, {sample.problem, sample.golden, true, read.origins, read.expert_hashes}));
+    CHECK(same_file(read, {sample.problem, sample.golden, {}, true, read.origins, read.expert_hashes}));
     CHECK(read.origins.at(Field::d_gate) == "captured");
     CHECK_FALSE(read.candidate.fields.has(Field::d_down_proj));
     REQUIRE(read.candidate.held_field(Field::d_down_proj) != nullptr);

@@ -48,6 +48,8 @@ ExitCode run(const ExplainOptions& options) {
   question.at = parse_place(options.at);
   question.mode = options.mode == "chained" ? Mode::Chained : Mode::Isolated;
   question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
+  if (!options.json.empty() && options.json != kStdout)
+    require_outputs_apart({{"--json", options.json}}, read_files(options.source));
   const Source source = load_source(options.source);
   question.declared = source.declared;
   const Derivation derivation = explain(source.problem, source.candidate, source.contract,

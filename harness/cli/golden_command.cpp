@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <new>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -95,7 +96,8 @@ ExitCode make(const MakeOptions& options) {
     for (const auto& name : names) make_predicted(load_fixture(name), implementation, options);
     if (!options.checkpoint.empty())
       make_predicted(
-          load_checkpoint(options.checkpoint, options.layer, options.input, options.tokens, options.seed),
+          load_checkpoint(options.checkpoint, options.layer, options.input, options.tokens, options.seed)
+              .problem,
           implementation, options);
   }
   return ExitCode::Passed;
@@ -105,6 +107,7 @@ ExitCode make(const MakeOptions& options) {
 ExitCode check(const std::vector<std::string>& paths, const OutputOptions& output,
                const std::string& command_line) {
   LiveReport report(start_report("assay golden check", command_line), output, paths.size());
+  require_outputs_apart(output_files(output), paths);
   for (const auto& path : paths) {
     report.doing(path, "", "checking");
     CaseResult result;
@@ -115,6 +118,7 @@ ExitCode check(const std::vector<std::string>& paths, const OutputOptions& outpu
       options.reference = make_reference;
       options.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
       result = judge(file.problem, file.candidate, options);
+      tell_unknown(result, file.problem, file.candidate, file.unknown);
       for (auto& field : result.fields)
         if (file.origins.contains(field.field)) field.origin = file.origins.at(field.field);
       for (const auto& key : {"torch", "transformers"})
@@ -130,6 +134,10 @@ ExitCode check(const std::vector<std::string>& paths, const OutputOptions& outpu
       result.problem = result.candidate = path;
       result.verdict = Verdict::MissingGolden;
       result.headline = error.what();
+    } catch (const std::bad_alloc&) {
+      result.problem = result.candidate = path;
+      result.verdict = Verdict::NotJudged;
+      result.headline = kOutOfMemory;
     }
     result.replay = fmt::format("assay golden check {}", path);
     report.add(std::move(result));

@@ -9,6 +9,7 @@
 #include "golden/golden_file.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
+#include "harness/cli/output.h"
 #include "harness/cli/place_words.h"
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
@@ -252,8 +253,12 @@ void add_minimize(CLI::App& app, Program& program) {
       "for each part; of a file (dump or golden) only tokens and unrelated experts can be cut.\n\n"
       "Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5\n"
       "Exit codes: 1 or 4 as the minimised problem fails, 0 nothing fails: there is nothing to minimise.");
-  command->callback(
-      [options, &program] { program.selected = [options] { return Minimizer(*options).run(); }; });
+  command->callback([options, &program] {
+    program.selected = [options] {
+      require_outputs_apart({{"--out", options->out}}, read_files(options->source));
+      return Minimizer(*options).run();
+    };
+  });
 }
 
 }  // namespace assay::cli

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
@@ -32,7 +33,46 @@ int terminal_width() {
   return 110;
 }
 
+namespace fs = std::filesystem;
+
+/// Whether both names are those of one regular file, or would be where the files do not exist yet.
+bool same_file(const fs::path& one, const fs::path& other) {
+  std::error_code none;
+  const bool there = fs::exists(one, none), other_there = fs::exists(other, none);
+  if (there != other_there) return false;
+  if (there) return fs::is_regular_file(one, none) && fs::equivalent(one, other, none);
+  return fs::weakly_canonical(one, none) == fs::weakly_canonical(other, none);
+}
+
+void require_apart(const OutputFile& output, const fs::path& input) {
+  if (same_file(output.path, input))
+    throw UsageError(fmt::format("{} {} would replace {}, which this command reads", output.option,
+                                 output.path, input.string()));
+}
+
 }  // namespace
+
+std::vector<OutputFile> output_files(const OutputOptions& options) {
+  std::vector<OutputFile> files;
+  for (const auto& [option, path] : {std::pair("--html", &options.html), std::pair("--json", &options.json),
+                                     std::pair("--junit", &options.junit)})
+    if (!path->empty() && *path != kStdout) files.push_back({option, *path});
+  return files;
+}
+
+void require_outputs_apart(const std::vector<OutputFile>& outputs, const std::vector<std::string>& inputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    for (const auto& input : inputs) {
+      std::error_code none;
+      require_apart(outputs[i], input);
+      for (const auto& entry : fs::directory_iterator(input, none)) require_apart(outputs[i], entry.path());
+    }
+    for (std::size_t j = 0; j < i; ++j)
+      if (same_file(outputs[j].path, outputs[i].path))
+        throw UsageError(fmt::format("{} {} and {} {} are one file", outputs[j].option, outputs[j].path,
+                                     outputs[i].option, outputs[i].path));
+  }
+}
 
 bool wants_colour(const std::string& choice, int stream) {
   if (choice != "auto") return choice == "always";

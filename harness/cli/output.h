@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "harness/contract/exit_code.h"
 #include "harness/contract/report.h"
@@ -31,10 +32,24 @@ void add_output_options(CLI::App& command, OutputOptions& options);
 /// Throws UsageError where two reports would go to stdout.
 void require_one_on_stdout(const OutputOptions& options);
 
+/// A file that an option asks for, and the option.
+struct OutputFile {
+  std::string option;
+  std::string path;
+};
+
+/// The files of --html, --json and --junit.
+std::vector<OutputFile> output_files(const OutputOptions& options);
+
+/// Throws UsageError where an output would replace a file that the command reads, under this or another name,
+/// or another output. `inputs` may hold folders: then none of their files.
+void require_outputs_apart(const std::vector<OutputFile>& outputs, const std::vector<std::string>& inputs);
+
 /// Title, command, date and environment of a new report.
 Report start_report(const std::string& title, const std::string& command_line);
 
 inline constexpr const char* kStdout = "-";
+inline constexpr const char* kOutOfMemory = "out of memory; fewer tokens or a smaller fixture would fit";
 
 TextOptions text_options(const OutputOptions& options);
 /// Where text goes: stderr where a report goes to stdout.

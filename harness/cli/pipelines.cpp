@@ -7,6 +7,7 @@
 #include "gpu/pipeline.h"
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/other_problem.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
@@ -77,6 +78,18 @@ Candidate run_fp64(const Problem& problem, const PipelineOptions& options) {
   return candidate;
 }
 
+/// The file behind `dump:`. Throws InputError where it was computed on another problem: no stage is to blame
+/// for that.
+GoldenFile dumped(std::string_view name, const Problem& problem) {
+  const std::string path(name.substr(kDump.size()));
+  GoldenFile file = load_file(path);
+  if (const auto difference = difference_of_problem(problem, file); !difference.empty())
+    throw InputError(
+        fmt::format("{} was computed on another problem than {}: {}", path, problem.name, difference));
+  file.candidate.name = name;
+  return file;
+}
+
 constexpr PipelineRow kPipelines[] = {
     {"reference_cpu", "the layer in plain Eigen, float64, rounded where the contract says: the root of trust",
      run_reference, TieRule::LowestIndex},
@@ -91,11 +104,21 @@ constexpr PipelineRow kPipelines[] = {
 
 }  // namespace
 
+std::string file_of_pipeline(std::string_view name) {
+  for (const auto kind : {kDump, kPlugin})
+    if (name.starts_with(kind)) return std::string(name.substr(kind.size()));
+  return "";
+}
+
 std::span<const PipelineRow> pipelines() { return kPipelines; }
 
 std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& problem,
                                         const PipelineOptions& options) {
-  if (!name.starts_with(kPlugin)) return {{run_pipeline(name, problem, options), {}}};
+  if (name.starts_with(kDump)) {
+    auto file = dumped(name, problem);
+    return {{std::move(file.candidate), {}, std::move(file.unknown)}};
+  }
+  if (!name.starts_with(kPlugin)) return {{run_pipeline(name, problem, options), {}, {}}};
   auto runs = run_plugin(std::string(name.substr(kPlugin.size())), problem, options.time_limit);
   for (auto& run : runs) run.candidate.name = name;
   if (runs.size() > 1) runs.back().candidate.name += ", first run";
@@ -112,18 +135,7 @@ Candidate run_once(std::string_view name, const Problem& problem, const Pipeline
 
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
   if (name.starts_with(kPlugin)) return std::move(runs_of_pipeline(name, problem, options).front().candidate);
-  if (name.starts_with(kDump)) {
-    const std::string path(name.substr(kDump.size()));
-    GoldenFile file = load_file(path);
-    if (file.problem.config != problem.config || file.problem.sizes().tokens != problem.sizes().tokens)
-      throw InputError(
-          fmt::format("{} holds another problem: expected the config and {} tokens of {}, found {} tokens, "
-                      "hidden size {}",
-                      path, problem.sizes().tokens, problem.name, file.problem.sizes().tokens,
-                      file.problem.config.hidden_size));
-    file.candidate.name = name;
-    return std::move(file.candidate);
-  }
+  if (name.starts_with(kDump)) return std::move(dumped(name, problem).candidate);
   std::string valid;
   for (const auto& row : kPipelines) {
     if (row.name != name) {

@@ -28,6 +28,9 @@ inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
 inline constexpr std::string_view kDump = "dump:";      // a file in the schema
 inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/host/plugin.h)
 
+/// The file that a pipeline's name names; empty for one of our own.
+std::string file_of_pipeline(std::string_view name);
+
 struct PipelineRow {
   std::string_view name;
   std::string_view sentence;

@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 
 #include "fixtures/fill.h"
 #include "fixtures/fixtures.h"
 #include "fixtures/models.h"
-#include "golden/checkpoint.h"
 #include "harness/contract/error.h"
 #include "harness/contract/printable.h"
+#include "harness/judge/not_judged.h"
 
 namespace assay::cli {
 namespace {
@@ -20,6 +22,7 @@ namespace {
 constexpr std::string_view kCheckpoint = "checkpoint";  // generator name (golden/SCHEMA.md)
 
 constexpr std::size_t kExpertCacheBytes = std::size_t{2} << 30;
+constexpr std::int64_t kMostNamed = 8;  // in one sentence
 
 }  // namespace
 
@@ -104,8 +107,9 @@ std::vector<std::string> small_fixtures_first(std::vector<std::string> names) {
   return names;
 }
 
-Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
-                        const std::filesystem::path& input, std::int64_t tokens, std::uint64_t seed) {
+LayerOfCheckpoint load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
+                                  const std::filesystem::path& input, std::int64_t tokens,
+                                  std::uint64_t seed) {
   const auto config = extract_hf_weights(directory, layer).config;
   Tensor hidden;
   std::optional<Generator> generator;
@@ -122,11 +126,45 @@ Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t lay
         1.0 / 37837.227};
     hidden = materialise(*generator);
   }
-  Problem problem = from_hf(directory, layer, std::move(hidden));
+  auto made = from_hf(directory, layer, std::move(hidden));
+  Problem& problem = made.problem;
   problem.seed = seed;
   problem.generators[static_cast<std::size_t>(Field::input_hidden_states)] = generator;
   problem.experts = cached_experts(problem.experts, kExpertCacheBytes);
-  return problem;
+  return made;
+}
+
+void tell_unknown(CaseResult& result, const Problem& problem, const Candidate& candidate,
+                  const std::vector<UnknownDataset>& unknown) {
+  std::vector<Unjudged> unjudged;
+  for (const auto& [path, strange] : unknown) {
+    const auto likely = likely_field(path);
+    // What is spelt right lies in another group than its own.
+    unjudged.push_back({printable(path),
+                        likely.empty() ? "it is not part of the schema"
+                                       : fmt::format("it is not part of the schema; is /{}/{} meant?",
+                                                     name(row(*find_field(likely)).group), likely),
+                        strange});
+  }
+  tell_not_judged(result, problem, candidate, unjudged);
+}
+
+std::string nan_in_weights(const Problem& problem, const std::vector<std::int64_t>& expert_load) {
+  const auto holds_nan = [](std::span<const Bf16> values) {
+    return std::ranges::any_of(values, [](Bf16 value) { return std::isnan(to_float(value)); });
+  };
+  std::vector<std::string> found;
+  if (holds_nan(problem.gate.as<Bf16>())) found.emplace_back("gate");
+  std::int64_t experts = 0;
+  for (std::size_t e = 0; e < expert_load.size(); ++e)
+    for (const Field field : {Field::gate_up_proj, Field::down_proj})
+      if (expert_load[e] > 0 && holds_nan(problem.experts(field, static_cast<std::int64_t>(e)).values) &&
+          ++experts <= kMostNamed)
+        found.push_back(fmt::format("{} of expert {}", name(field), e));
+  if (found.empty()) return "";
+  const auto more = std::max<std::int64_t>(experts - kMostNamed, 0);
+  return fmt::format("the weights hold NaN: {}{}", fmt::join(found, ", "),
+                     more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
 }  // namespace assay::cli

@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "golden/checkpoint.h"
 #include "golden/golden_file.h"
 #include "harness/contract/problem.h"
+#include "harness/contract/report.h"
 
 namespace CLI {
 class App;
@@ -38,7 +40,15 @@ std::vector<std::string> small_fixtures_first(std::vector<std::string> names);
 
 /// Layer `layer` of the checkpoint in `directory` on a seeded gaussian input of `tokens` tokens, or on the
 /// input_hidden_states of the file `input` if it is not empty.
-Problem load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
-                        const std::filesystem::path& input, std::int64_t tokens, std::uint64_t seed);
+LayerOfCheckpoint load_checkpoint(const std::filesystem::path& directory, std::int64_t layer,
+                                  const std::filesystem::path& input, std::int64_t tokens,
+                                  std::uint64_t seed);
+
+/// Counts in the headline what the file holds and the schema does not know (not_judged.h).
+void tell_unknown(CaseResult& result, const Problem& problem, const Candidate& candidate,
+                  const std::vector<UnknownDataset>& unknown);
+
+/// The weights that hold NaN, in a sentence; empty where none does. Of experts only those with rows.
+std::string nan_in_weights(const Problem& problem, const std::vector<std::int64_t>& expert_load);
 
 }  // namespace assay::cli

@@ -4,12 +4,14 @@
 #include <nlohmann/json.hpp>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/other_problem.h"
 #include "harness/cli/output.h"
 #include "harness/cli/problems.h"
 #include "harness/cli/saved_report.h"
 #include "harness/contract/error.h"
 #include "harness/contract/printable.h"
 #include "harness/host/atomic_file.h"
+#include "harness/host/json_text.h"
 #include "harness/judge/judge.h"
 #include "harness/judge/regress.h"
 #include "reference_cpu/reference_run.h"
@@ -24,24 +26,20 @@ struct Side {
   std::optional<GoldenFile> file;
 };
 
-Side load_side(const std::string& path, const Problem* problem_of_other) {
-  Side side;
-  if (path.ends_with(".json")) {
-    side.report = read_report(path);
-    return side;
-  }
-  side.file = load_file(path);
-  const Problem* problem = side.file->has_inputs ? &side.file->problem : problem_of_other;
-  if (problem == nullptr)
-    throw InputError(
-        fmt::format("{} has no inputs and weights: at least one of the two dumps must carry them, or name "
-                    "their generators",
-                    path));
+void judge_side(Side& side, const Problem& problem) {
   side.report = start_report("assay regress", "");
   JudgeOptions options;
   options.reference = make_reference;
-  side.report->cases.push_back(judge(*problem, side.file->candidate, options));
-  return side;
+  side.report->cases.push_back(judge(problem, side.file->candidate, options));
+  tell_unknown(side.report->cases.back(), problem, side.file->candidate, side.file->unknown);
+}
+
+/// Two dumps of different problems say nothing of each other.
+void require_one_problem(const GoldenFile& before, const GoldenFile& now) {
+  if (const auto difference = difference_of_problem(before.problem, now); !difference.empty())
+    throw InputError(
+        fmt::format("the two dumps are of different problems and cannot be compared; {} was computed with {}",
+                    now.candidate.name, difference));
 }
 
 std::string_view name(Severity severity) {
@@ -53,11 +51,11 @@ std::string to_json(const std::vector<Finding>& findings) {
   auto array = nlohmann::ordered_json::array();
   for (const auto& finding : findings)
     array.push_back({{"severity", name(finding.severity)}, {"sentence", finding.sentence}});
-  return nlohmann::ordered_json{{"schema", "assay-regress"},
-                                {"version", 1},
-                                {"severity", name(worst(findings))},
-                                {"findings", array}}
-             .dump(2) +
+  return json_text({{"schema", "assay-regress"},
+                    {"version", 1},
+                    {"severity", name(worst(findings))},
+                    {"findings", array}},
+                   2) +
          "\n";
 }
 
@@ -86,15 +84,25 @@ void add_regress(CLI::App& app, Program& program) {
       const bool reports = options->baseline.ends_with(".json");
       if (reports != options->candidate.ends_with(".json"))
         throw UsageError("regress compares two reports (.json) or two dumps (.h5), not one of each");
+      if (!options->json.empty() && options->json != kStdout)
+        require_outputs_apart({{"--json", options->json}}, {options->baseline, options->candidate});
       Side before;
       Side after;
       if (reports) {
-        before = load_side(options->baseline, nullptr);
-        after = load_side(options->candidate, nullptr);
+        before.report = read_report(options->baseline);
+        after.report = read_report(options->candidate);
       } else {
-        const GoldenFile other = load_file(options->candidate);
-        before = load_side(options->baseline, other.has_inputs ? &other.problem : nullptr);
-        after = load_side(options->candidate, before.file->has_inputs ? &before.file->problem : nullptr);
+        before.file = load_file(options->baseline);
+        after.file = load_file(options->candidate);
+        require_one_problem(*before.file, *after.file);
+        const Problem& problem = before.file->has_inputs ? before.file->problem : after.file->problem;
+        if (!before.file->has_inputs && !after.file->has_inputs)
+          throw InputError(fmt::format(
+              "{} has no inputs and weights: at least one of the two dumps must carry them, or name "
+              "their generators",
+              options->candidate));
+        judge_side(before, problem);
+        judge_side(after, problem);
         // Two names of one problem: the comparison pairs cases by problem and candidate.
         after.report->cases.front().problem = before.report->cases.front().problem;
         after.report->cases.front().candidate = before.report->cases.front().candidate;

@@ -1,11 +1,12 @@
 // assay report: render saved results again, several of them in one page.
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <iterator>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "golden/file_text.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/output.h"
 #include "harness/cli/saved_report.h"
@@ -16,11 +17,8 @@
 namespace assay::cli {
 
 Report read_report(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw InputError(fmt::format("{}: expected a JSON report, but the file cannot be opened", path));
-  std::ostringstream text;
-  text << in.rdbuf();
-  return report_from_json(text.str(), path);
+  constexpr std::size_t kLongest = std::size_t{1} << 30;
+  return report_from_json(file_text(path, kLongest), path);
 }
 
 void add_report(CLI::App& app, Program& program) {
@@ -41,6 +39,9 @@ void add_report(CLI::App& app, Program& program) {
   add_output_options(*command, options->output);
   command->callback([options, &program] {
     program.selected = [options] {
+      auto read = options->results;
+      if (!options->history.empty()) read.push_back(options->history);
+      require_outputs_apart(output_files(options->output), read);
       Report merged = read_report(options->results.front());
       for (std::size_t i = 1; i < options->results.size(); ++i) {
         Report next = read_report(options->results[i]);

@@ -54,6 +54,13 @@ void add_time_limit_option(CLI::App& command, double& seconds) {
       ->check(CLI::Range(kShortest, kLongest));
 }
 
+std::vector<std::string> read_files(const SourceOptions& options) {
+  std::vector<std::string> files;
+  for (auto file : {options.golden, file_of_pipeline(options.pipeline)})
+    if (!file.empty()) files.push_back(std::move(file));
+  return files;
+}
+
 Candidate run_again(const SourceOptions& options, const Problem& problem, const std::string& contract) {
   if (options.fault.empty()) {
     PipelineOptions pipeline{contract};

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "harness/cli/plugin/plugin_pipeline.h"
 #include "harness/contract/candidate.h"
@@ -40,6 +41,9 @@ struct Source {
   bool reruns = false;        // false: the candidate is a file's
   std::string words;          // "--golden G.h5 --pipeline dump:mine.h5": repeats this source in any command
 };
+
+/// The files that are read.
+std::vector<std::string> read_files(const SourceOptions& options);
 
 /// Throws UsageError for a wrong combination, InputError for a file that cannot be read.
 Source load_source(const SourceOptions& options);

@@ -51,8 +51,6 @@ CaseResult could_not_judge(const std::string& problem, const std::string& candid
 
 constexpr int kFinePatterns = 20;  // failing cases whose first own error is drawn finely: a report is mailed
 
-constexpr const char* kOutOfMemory = "out of memory; fewer tokens or a smaller fixture would fit";
-
 class Verification {
  public:
   Verification(const VerifyOptions& options, const std::string& command_line)
@@ -81,10 +79,13 @@ class Verification {
       const auto from = options_.input.empty()
                             ? fmt::format("--tokens {} --seed {}", options_.tokens, options_.seed)
                             : fmt::format("--input {}", options_.input);
-      pipelines(load_checkpoint(options_.checkpoint, options_.layer, options_.input, options_.tokens,
-                                options_.seed),
-                mine, "",
-                fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
+      judged_or_out_of_memory(options_.checkpoint, [&] {
+        auto made = load_checkpoint(options_.checkpoint, options_.layer, options_.input, options_.tokens,
+                                    options_.seed);
+        of_checkpoint_ = std::move(made.remarks);
+        pipelines(made.problem, mine, "",
+                  fmt::format("--checkpoint {} --layer {} {}", options_.checkpoint, options_.layer, from));
+      });
     }
     if (options_.timings)
       for (const auto& [phase, seconds] : phase_seconds())
@@ -141,13 +142,14 @@ class Verification {
     if (itself) begun_ = taken_;
     report_.doing(path, "", "reading");
     try {
-      const GoldenFile file = load_file(path);
+      GoldenFile file = load_file(path);
       if (!file.has_inputs)
         throw InputError(fmt::format(
             "{} has no inputs and weights, or names none; judge it with --golden G --pipeline dump:{}", path,
             path));
       if (itself) {
-        judge_one(file.problem, file.candidate, fmt::format("--golden {}", path), &file.origins);
+        judge_one(file.problem, {std::move(file.candidate), {}, std::move(file.unknown)},
+                  fmt::format("--golden {}", path), &file.origins);
       } else {
         pipelines(file.problem, names, file.candidate.contract, fmt::format("--golden {}", path));
       }
@@ -197,12 +199,18 @@ class Verification {
         const auto verdict = name.starts_with(kDump) ? Verdict::MissingGolden : Verdict::Unsupported;
         add(not_judged(problem, name, pipeline, verdict, error.what()));
         continue;
+      } catch (const std::bad_alloc&) {
+        add(not_judged(problem, name, pipeline, Verdict::NotJudged, kOutOfMemory));
+        continue;
       }
       // A dump that cannot be written ends the command: it is what was asked for.
       if (!options_.dump.empty()) write_golden(options_.dump, problem, runs.front().candidate);
-      for (const auto& run : runs)
-        judge_one(problem, run.candidate, fmt::format("{} --pipeline {}", source, name), nullptr,
-                  run.unstable);
+      try {
+        for (const auto& run : runs)
+          judge_one(problem, run, fmt::format("{} --pipeline {}", source, name), nullptr);
+      } catch (const std::bad_alloc&) {
+        add(not_judged(problem, name, pipeline, Verdict::NotJudged, kOutOfMemory));
+      }
     }
   }
 
@@ -216,9 +224,9 @@ class Verification {
     return result;
   }
 
-  void judge_one(const Problem& problem, const Candidate& candidate, const std::string& replay,
-                 const std::map<Field, std::string>* origins,
-                 const std::vector<FieldDifference>& unstable = {}) {
+  void judge_one(const Problem& problem, const PluginRun& run, const std::string& replay,
+                 const std::map<Field, std::string>* origins) {
+    const Candidate& candidate = run.candidate;
     report_.doing(problem.name, candidate.name, "judging");
     const PhaseTimer timer("judge");
     // What the GPU computed in float64 is not judged by the GPU, unless that is asked for.
@@ -229,6 +237,11 @@ class Verification {
     const bool fitted = (judge_.contract.empty() ? candidate.contract : judge_.contract) == kContractAuto;
     CaseResult result =
         fitted ? judge_best_contract(problem, candidate, judging) : judge(problem, candidate, judging);
+    if (of_checkpoint_) {
+      result.remarks.insert(result.remarks.end(), of_checkpoint_->begin(), of_checkpoint_->end());
+      if (auto told = nan_in_weights(problem, result.expert_load); !told.empty())
+        result.remarks.push_back(std::move(told));
+    }
     if (engine && engine->taken->products + engine->taken->comparisons > 0)
       result.remarks.push_back(
           fmt::format("{} products of the reference and {} comparisons ran on {}; sampled rows and cells of "
@@ -260,7 +273,8 @@ class Verification {
                            fmt::format("not asked: --stage {}", fmt::join(options_.stages, " ")));
       if (origins != nullptr && origins->contains(field.field)) field.origin = origins->at(field.field);
     }
-    mark_unstable(result, unstable);
+    tell_unknown(result, problem, candidate, run.unknown);
+    mark_unstable(result, run.unstable);
     const std::string explain =
         result.explain.empty() ? "" : fmt::format("  explain: {}\n\n", result.explain);
     failing_ += failed(result.verdict);
@@ -302,6 +316,7 @@ class Verification {
   LiveReport report_;
   std::size_t next_ = 0, taken_ = 0, begun_ = 0;  // cases met, this shard's of them, and begun
   bool ended_ = false;                            // by --fail-fast
+  std::optional<std::vector<std::string>> of_checkpoint_;  // what is to be told of it, once it is judged
 };
 
 }  // namespace
@@ -314,6 +329,7 @@ void add_verify(CLI::App& app, Program& program) {
   command->callback([options, shard, &program] {
     program.selected = [options, shard, &program] {
       check(*options);
+      require_outputs_apart(written_files(*options), read_files(*options));
       const auto judged =
           options->pipelines.size() *
           (goldens_of(*options).size() + fixtures_of(*options).size() + !options->checkpoint.empty());

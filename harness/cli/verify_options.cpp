@@ -142,6 +142,21 @@ std::vector<std::string> fixtures_of(const VerifyOptions& options) {
   return small_fixtures_first(without_excluded(options, matching_fixtures(options.fixtures)));
 }
 
+std::vector<std::string> read_files(const VerifyOptions& options) {
+  auto files = options.goldens;
+  for (const auto& name : options.pipelines)
+    if (auto file = file_of_pipeline(name); !file.empty()) files.push_back(std::move(file));
+  for (const auto& path : {options.checkpoint, options.input})
+    if (!path.empty()) files.push_back(path);
+  return files;
+}
+
+std::vector<OutputFile> written_files(const VerifyOptions& options) {
+  auto files = output_files(options.output);
+  if (!options.dump.empty()) files.push_back({"--dump", options.dump});
+  return files;
+}
+
 void check(const VerifyOptions& options) {
   if (options.goldens.empty() && options.fixtures.empty() && options.checkpoint.empty())
     throw UsageError("verify needs --golden FILE, --fixture GLOB or --checkpoint DIR --layer N");

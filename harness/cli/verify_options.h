@@ -43,6 +43,10 @@ JudgeOptions judge_options(const VerifyOptions& options);
 std::vector<std::string> goldens_of(const VerifyOptions& options);
 std::vector<std::string> fixtures_of(const VerifyOptions& options);
 
+/// The files and folders that are read, and the files that are written.
+std::vector<std::string> read_files(const VerifyOptions& options);
+std::vector<OutputFile> written_files(const VerifyOptions& options);
+
 /// Throws UsageError for options that contradict themselves or name what is not there.
 void check(const VerifyOptions& options);
 

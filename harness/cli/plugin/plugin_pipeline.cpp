@@ -96,7 +96,7 @@ std::vector<PluginRun> runs_of(const std::string& path, PluginProcess& process, 
   runs.verify_inputs();
   const auto& fields = runs.row().fields;
   const auto unstable = differences(fields, first, second);
-  std::vector<PluginRun> all(unstable.empty() ? 1 : 2, {runs.row().candidate, unstable});
+  std::vector<PluginRun> all(unstable.empty() ? 1 : 2, {runs.row().candidate, unstable, {}});
   all.front().candidate.fields = second;
   if (unstable.empty()) {
     all.front().candidate.remarks.push_back(fmt::format(

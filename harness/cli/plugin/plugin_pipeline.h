@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "golden/golden_file.h"
 #include "harness/cli/plugin/repeat_runs.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
@@ -16,6 +17,7 @@ inline constexpr double kTimeLimit = 120.0;  // seconds a call of a plug-in may 
 struct PluginRun {
   Candidate candidate;
   std::vector<FieldDifference> unstable;
+  std::vector<UnknownDataset> unknown;  // of a file
 };
 
 /// Throws InputError when the library cannot be loaded or is not a plugin of this interface. One that crashes

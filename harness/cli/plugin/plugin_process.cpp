@@ -81,7 +81,8 @@ const PluginRow& PluginProcess::row(double time_limit) {
 
 void PluginProcess::load(double time_limit) {
   if (!std::filesystem::is_regular_file(path_))
-    throw InputError(fmt::format("expected a shared library at {}, found no such file", path_));
+    throw InputError(fmt::format("expected a shared library at {}, found {}", path_,
+                                 std::filesystem::exists(path_) ? "a folder or device" : "no such file"));
   child_ = std::make_unique<ChildProgram>(std::vector<std::string>{std::string(kPluginChild), path_});
   wire::Reply reply = await(time_limit, "while it was loaded");
   if (reply.kind == wire::Kind::Loaded) reply = await(time_limit, "in assay_plugin()");

@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import unittest
 
-from program import COULD_NOT_JUDGE, FAILED, PASSED, ProgramTest, golden, limit_file_size, pack_safetensors, safetensors
+from program import COULD_NOT_JUDGE, FAILED, PASSED, USAGE, ProgramTest, golden, limit_file_size, pack_safetensors, safetensors
 
 ODD = ("verify", "--fixture", "odd", "--pipeline", "predicted", "-q")
 
@@ -66,7 +67,7 @@ class Goldens(ProgramTest):
 
     def test_a_file_of_another_kind_is_told_by_its_schema(self):
         """Texts lie in a heap without a checksum of HDF5's: the schema's name and version can be changed in place."""
-        self.refuse_file(self.write("later.h5", self.changed(b"1.1", b"9.0")), ["schema_version: this program reads major version 1, the file has '9.0'"])
+        self.refuse_file(self.write("later.h5", self.changed(b"1.1", b"9.0")), ["schema_version: this program reads major version 1 in the form 1.N, the file has '9.0'"])
         self.refuse_file(self.write("foreign.h5", self.changed(b"assay", b"essay")), ["schema", "'essay'"])
         self.refuse_file(self.write("contract.h5", self.changed(b"hf_eager", b"hf_eagle")), ["'hf_eagle'", "valid: hf, hf_eager, "])
         # Another device is a good text: only the hash of all content tells.
@@ -83,7 +84,16 @@ class Dumps(ProgramTest):
     def test_a_dump_of_another_problem_is_refused(self):
         self.dump("odd.h5")
         self.refuse(COULD_NOT_JUDGE, "verify", "--fixture", "tiny", "--pipeline", "dump:odd.h5", "-q",
-                    says="odd.h5 holds another problem: expected the config and 12 tokens of tiny, found 13 tokens, hidden size 72")  # fmt: skip
+                    says="odd.h5 was computed on another problem than tiny: tokens 13 (here 12), hidden_size 72 (here 64), ")  # fmt: skip
+
+    def test_a_dump_of_other_inputs_and_weights_names_them_and_accuses_no_stage(self):
+        """Two fixtures of one size: neither the router nor a product is to blame."""
+        self.dump("d.h5", fixture="one_sign")
+        done = self.refuse(COULD_NOT_JUDGE, "verify", "--fixture", "cancellation", "--pipeline", "dump:d.h5", "-q",
+                           says="d.h5 was computed on another problem than cancellation: another input_hidden_states")  # fmt: skip
+        self.assertIn("another down_proj (", done.stderr)
+        self.assertNotIn("second_gemm", done.stderr)
+        self.expect(PASSED, "verify", "--fixture", "one_sign", "--pipeline", "dump:d.h5", "-q")
 
 
 class Outputs(ProgramTest):
@@ -138,7 +148,65 @@ class Outputs(ProgramTest):
             self.expect(COULD_NOT_JUDGE, "list", "fields", stdout=None, preexec_fn=lambda: os.close(1), says="could not write to stdout")
 
 
+class OutputsOntoInputs(ProgramTest):
+    """What is read is never replaced, whatever it is called, and nothing is judged before that is seen."""
+
+    def setUp(self):
+        super().setUp()
+        shutil.copy(golden("tiny.eager"), self.folder / "g.h5")
+        (self.folder / "link.h5").symlink_to("g.h5")
+        os.link(self.folder / "g.h5", self.folder / "hard.h5")
+
+    def test_a_golden_or_dump(self):
+        for option in ("--html", "--json", "--junit"):
+            for name in ("g.h5", "./g.h5", "link.h5", "hard.h5"):
+                self.refuse(USAGE, "verify", "--golden", "g.h5", option, name, says=f"{option} {name} would replace g.h5, which this command reads")
+        beside = ("verify", "--golden", golden("tiny.eager"), "--pipeline", "dump:g.h5")
+        self.refuse(USAGE, *beside, "--dump", "link.h5", says="--dump link.h5 would replace g.h5")
+        self.refuse(USAGE, "golden", "check", "g.h5", "--json", "g.h5", says="would replace")
+        self.refuse(USAGE, "explain", "--golden", "g.h5", "--field", "first_gemm", "--at", "row=0,col=0", "--json", "g.h5", says="would replace")
+        self.refuse(USAGE, "minimize", "--golden", "g.h5", "--out", "g.h5", says="would replace")
+        self.refuse(USAGE, "regress", "--baseline", "g.h5", "--candidate", "g.h5", "--json", "hard.h5", says="would replace")
+
+    def test_a_report_or_one_of_its_history(self):
+        self.expect(PASSED, "verify", "--golden", "g.h5", "-q", "--json", "r.json")
+        self.refuse(USAGE, "report", "r.json", "--html", "r.json", says="would replace r.json")
+        (self.folder / "earlier").mkdir()
+        shutil.copy(self.folder / "r.json", self.folder / "earlier" / "a.json")
+        self.refuse(USAGE, "report", "r.json", "--history", "earlier", "--html", "earlier/a.json", says="would replace earlier/a.json")
+        self.expect(PASSED, "report", "r.json", "--history", "earlier", "--html", "earlier/new.html", "-q")
+
+    def test_two_outputs_of_one_name(self):
+        self.refuse(USAGE, "verify", "--golden", "g.h5", "--html", "x", "--json", "./x", says="--html x and --json ./x are one file")
+
+    def test_a_fifo_that_nobody_reads(self):
+        os.mkfifo(self.folder / "fifo")
+        self.expect(COULD_NOT_JUDGE, "verify", "--golden", "g.h5", "-q", "--html", "fifo", says="expected to write fifo, found that it cannot be written: it is a FIFO that nobody reads")
+
+
 class Reports(ProgramTest):
+    def test_a_folder_or_fifo_or_device_is_one_sentence_at_once(self):
+        (self.folder / "r.json").mkdir()
+        os.mkfifo(self.folder / "f.json")
+        (self.folder / "z.json").symlink_to("/dev/zero")
+        for name, says in (("r.json", "it is a folder"), ("f.json", "it is not a regular file"), ("z.json", "it is not a regular file")):
+            self.expect(COULD_NOT_JUDGE, "report", name, says=f"cannot read {name}: {says}")
+            self.expect(COULD_NOT_JUDGE, "regress", "--baseline", name, "--candidate", name, says=f"cannot read {name}: {says}")
+
+    def test_what_steers_a_terminal_leaves_a_report_written_out(self):
+        self.expect(PASSED, "verify", "--golden", golden("tiny.eager"), "-q", "--json", "r.json")
+        report = json.loads((self.folder / "r.json").read_text(encoding="utf-8"))
+        steering = "a\x1b[2J\x9b1m\x7f\u202e\x85"
+        report["title"] = report["cases"][0]["problem"] = report["cases"][0]["headline"] = steering
+        self.write("s.json", json.dumps(report, ensure_ascii=False))
+        for words in (("report", "s.json"), ("report", "s.json", "--json", "-"), ("report", "s.json", "--html", "-"),
+                      ("regress", "--baseline", "r.json", "--candidate", "s.json"), ("regress", "--baseline", "r.json", "--candidate", "s.json", "--json", "-")):  # fmt: skip
+            done = self.run_assay(*words)
+            for text in (done.stdout, done.stderr):
+                self.assertFalse(set(text) & set("\x1b\x9b\x7f\u202e\x85"), words)
+        again = json.loads(self.expect(PASSED, "report", "s.json", "--json", "-").stdout)
+        self.assertEqual((again["title"], again["cases"][0]["headline"]), (steering, steering))
+
     def test_a_foreign_json_is_refused_with_the_place(self):
         self.write("text.json", "no JSON")
         self.write("cut.json", '{"schema": "assay-report",\n "version": 1, "cases": [')
@@ -151,7 +219,7 @@ class Reports(ProgramTest):
             ("other.json", 'expected a document with "schema": "assay-report", found "something else"'),
             ("later.json", "expected version 1 of the schema, found 2"),
             ("empty.json", "found an empty text"),
-            ("no.json", "cannot be opened"),
+            ("no.json", "No such file or directory"),
         ):
             self.refuse(COULD_NOT_JUDGE, "report", name, says=[name, says])
             self.refuse(COULD_NOT_JUDGE, "regress", "--baseline", name, "--candidate", name, says=[name, says])
