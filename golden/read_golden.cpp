@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <new>
 #include <span>
@@ -48,7 +47,7 @@ class Reader {
       if (!group.refusal.empty()) throw InputError(fmt::format("{} {}", path, group.refusal));
       if (group.kind != hdf5::ObjectKind::Group) {
         remark(fmt::format("{} is not part of the schema", path));
-        file_.unknown.push_back({path, strange_values(hdf5::as_dataset(source_, group, path))});
+        file_.unknown.push_back({path, non_finite_values(hdf5::as_dataset(source_, group, path))});
         continue;
       }
       for (const auto& child : group.children)
@@ -83,7 +82,8 @@ class Reader {
     const bool oracle = group == kOracleGroup;
     if (!field || (!oracle && group != name(row(*field).group))) {
       remark(fmt::format("{} is not part of the schema", path));
-      file_.unknown.push_back({path, is_group ? 0 : strange_values(hdf5::as_dataset(source_, object, path))});
+      file_.unknown.push_back(
+          {path, is_group ? 0 : non_finite_values(hdf5::as_dataset(source_, object, path))});
       const auto hash = is_group ? stated_content_hash(source_, object, path)
                                  : hdf5::as_dataset(source_, object, path).sha256;
       if (hash) content_.add(path, *hash);
@@ -108,24 +108,6 @@ class Reader {
         throw InputError(fmt::format("{}: {}", path, error.what()));
       misstored(*field, Verdict::WrongDtype, error.what(), dataset);
     }
-  }
-
-  /// NaN and infinite values of a dataset that the schema does not know; 0 where it holds no numbers, or more
-  /// than any field may.
-  std::int64_t strange_values(const hdf5::Dataset& dataset) const {
-    constexpr std::int64_t kMostElements = std::int64_t{1} << 25;
-    if (element_count(dataset.shape) > kMostElements) return 0;
-    std::vector<std::string> remarks;
-    try {
-      const auto tensor = read_tensor(dataset, std::nullopt, WideIntegers::Saturate, remarks).tensor;
-      const auto strange = [](double x) { return !std::isfinite(x); };
-      if (tensor.dtype() == DType::Float64) return std::ranges::count_if(tensor.as<double>(), strange);
-      if (tensor.dtype() == DType::BFloat16)
-        return std::ranges::count_if(tensor.as<Bf16>(), [&](Bf16 x) { return strange(to_float(x)); });
-    } catch (const StorageError&) {
-      // Texts, compounds: nothing that could be NaN.
-    }
-    return 0;
   }
 
   void read_field(Field field, const hdf5::Dataset& dataset) {

@@ -205,4 +205,20 @@ StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, Wi
   return result;
 }
 
+std::int64_t non_finite_values(const hdf5::Dataset& dataset) {
+  constexpr std::int64_t kMostElements = std::int64_t{1} << 25;
+  if (element_count(dataset.shape) > kMostElements) return 0;
+  std::vector<std::string> remarks;
+  try {
+    const auto tensor = read_tensor(dataset, std::nullopt, WideIntegers::Saturate, remarks).tensor;
+    const auto strange = [](double x) { return !std::isfinite(x); };
+    if (tensor.dtype() == DType::Float64) return std::ranges::count_if(tensor.as<double>(), strange);
+    if (tensor.dtype() == DType::BFloat16)
+      return std::ranges::count_if(tensor.as<Bf16>(), [&](Bf16 x) { return strange(to_float(x)); });
+  } catch (const StorageError&) {
+    // Texts, compounds: nothing that could be NaN.
+  }
+  return 0;
+}
+
 }  // namespace assay

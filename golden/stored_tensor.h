@@ -44,4 +44,8 @@ StoredTensor read_tensor(const hdf5::Dataset& dataset, std::optional<DType> want
 /// Throws StorageError where read_tensor would, as far as the type alone tells. Reads nothing.
 DType dtype_of(const hdf5::Dataset& dataset, std::optional<DType> wanted);
 
+/// NaN and infinite values of a dataset that the schema does not know; 0 where it holds no numbers, or more
+/// than any field may.
+std::int64_t non_finite_values(const hdf5::Dataset& dataset);
+
 }  // namespace assay
