@@ -191,6 +191,10 @@ CaseResult failing_case() {
   for (FieldResult& f : c.fields) {
     f.origin = "computed";
     switch (f.field) {  // a sample of what a report can say, each of another field
+      case Field::token_counts_by_expert:
+        f.isolated.tokens = 16;
+        f.isolated.rejected_tokens = 3;
+        break;
       case Field::first_gemm:
         f = FieldResult{};
         f.field = Field::first_gemm;
@@ -210,6 +214,7 @@ CaseResult failing_case() {
         f.verdict = Verdict::Failed;
         f.isolated = judged(f.field, Verdict::Failed, 12.4, 5012, 90112);
         f.chained = judged(f.field, Verdict::Failed, 31.25, 9001, 120004);
+        f.isolated.where = "all in expert 33";
         f.isolated_bits = predicted(f.field, 0, 90112);
         f.isolated_bits.cause = "the last 16 elements of K are missing for expert 33";
         f.chained_bits.available = false;

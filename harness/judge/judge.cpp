@@ -94,8 +94,7 @@ class Judge {
     return std::move(case_);
   }
 
-  /// The order of rows that a field has by its values, which `run` found in place of a result: indices are
-  /// not written, and only the order within each expert is another one.
+  /// The order of an expert's rows, by a field's values, that `run` found in place of a result.
   const std::optional<FoundOrder>& order() const { return order_; }
 
  private:
@@ -119,25 +118,24 @@ class Judge {
 
   /// The order of its rows, where only their order within each expert is wrong and no indices say so.
   std::optional<FoundOrder> another_order(const FieldResult& result) {
-    if (row(result.field).rows != RowsAre::ExpertOrder || candidate_.holds(Field::gather_indices) ||
-        !failed(result.chained.verdict))
-      return std::nullopt;
+    const bool orders = row(result.field).rows == RowsAre::ExpertOrder && candidate_.fields.has(result.field);
+    if (!orders || candidate_.holds(Field::gather_indices) || !failed(result.chained.verdict)) return {};
     auto gather = align_rows(
         reference_->routing(), candidate_.fields.at(result.field).as<Bf16>(),
         reference_->bounded(result.field, Mode::Chained, all_rows(result.field, problem_.sizes())));
-    if (!gather) return std::nullopt;
+    if (!gather) return {};
     return FoundOrder{result.field, std::move(*gather)};
   }
 
   bool selected(Field field) const {
-    return options_.only.empty() || std::ranges::find(options_.only, row(field).stage) != options_.only.end();
+    const auto& only = options_.only;
+    return only.empty() || std::ranges::find(only, row(field).stage) != only.end();
   }
 
   /// Its elements, or hashes of them, can be compared.
   bool judgeable(const FieldResult& result) const {
-    if (failed(result.verdict)) return false;
-    return intake_.upstream.has(result.field) ||
-           (options_.hash && candidate_.held_field(result.field) != nullptr);
+    const bool hashes = options_.hash && candidate_.held_field(result.field) != nullptr;
+    return !failed(result.verdict) && (hashes || intake_.upstream.has(result.field));
   }
 
   void describe() {
@@ -156,9 +154,9 @@ class Judge {
     case_.seed = problem_.seed;
     case_.remarks = candidate_.remarks;
     add_not_judged(candidate_, judged_, options_.hash != nullptr, case_.remarks);
-    const auto& c = sizes.config;
-    case_.multiply_adds = sizes.tokens * c.hidden_size * c.num_experts +
-                          sizes.slots() * c.hidden_size * c.moe_intermediate_size * 3;
+    const auto& c = case_.config;
+    case_.multiply_adds =
+        c.hidden_size * (sizes.tokens * c.num_experts + sizes.slots() * c.moe_intermediate_size * 3);
   }
 
   void intake(Field field) {

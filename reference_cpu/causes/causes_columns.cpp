@@ -61,7 +61,8 @@ class ColumnSearch {
     all_.push_back({"columns_permuted", std::move(sentence),
                     by_element([&evidence = evidence_, from](std::int64_t r, std::int64_t c) {
                       return evidence.reference[index(evidence, r, from(c))];
-                    })});
+                    }),
+                    std::ssize(window_.rows) == evidence_.rows});  // columns that stay are part of the order
   }
 
   /// [A, B, b] stored as [B, A, b]: blocks of b columns dealt out, and gathered again.

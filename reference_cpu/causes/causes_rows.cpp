@@ -135,7 +135,12 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     const auto token = [&](std::int64_t r) {
       return evidence.layer->routing.gather[static_cast<std::size_t>(r)] / evidence.layer->config().top_k;
     };
-    std::erase_if(origin, [&](const auto& move) { return token(move.first) == token(move.second); });
+    const auto away = [](const auto& move) { return move.second - move.first; };
+    const bool one_offset =
+        std::ranges::all_of(origin, [&](const auto& move) { return away(move) == away(*origin.begin()); });
+    // Among rows that all moved equally far, some belong to one token by chance.
+    const auto same = [&](const auto& move) { return token(move.first) == token(move.second); };
+    if (!one_offset || std::ranges::all_of(origin, same)) std::erase_if(origin, same);
   }
   if (origin.empty() || (origin.size() + zero.size() + nan.size()) * 2 < rows.size()) return;
   const auto [first, its] = *origin.begin();

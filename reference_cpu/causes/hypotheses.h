@@ -53,9 +53,9 @@ inline constexpr FieldMask kIndices = fields_of(Field::token_counts_by_expert, F
 inline constexpr Hypothesis kHypotheses[] = {
   // What is there instead of a result.
   {"zeros",                 hypothesis_fields::kAll,      "rows, columns or elements are zero"},
-  {"not_written",           hypothesis_fields::kAll,      "rows, columns or elements are NaN, or one value everywhere: never written"},
   {"nan_swallowed",         hypothesis_fields::kAll,      "finite values where NaN or infinity is due"},
   {"nan_spread",            hypothesis_fields::kAll,      "NaN or infinity in rows that have none, beside rows that do"},
+  {"not_written",           hypothesis_fields::kAll,      "rows, columns or elements are NaN, or one value everywhere: never written"},
   {"bit_flip",              hypothesis_fields::kAll,      "a few elements differ in one bit each"},
   {"moved_rows",            hypothesis_fields::kAll,      "rows hold the result of other rows: another token's, the neighbour's"},
   {"shifted_columns",       hypothesis_fields::kAll,      "columns are shifted"},
