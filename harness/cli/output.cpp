@@ -41,7 +41,8 @@ bool same_file(const fs::path& one, const fs::path& other) {
   const bool there = fs::exists(one, none), other_there = fs::exists(other, none);
   if (there != other_there) return false;
   if (there) return fs::is_regular_file(one, none) && fs::equivalent(one, other, none);
-  return fs::weakly_canonical(one, none) == fs::weakly_canonical(other, none);
+  return fs::weakly_canonical(fs::absolute(one, none), none) ==
+         fs::weakly_canonical(fs::absolute(other, none), none);
 }
 
 void require_apart(const OutputFile& output, const fs::path& input) {

@@ -283,7 +283,6 @@ class Judge {
 
   double log_share() const { return log_share_of_field(options_.false_alarm, judged_); }
   RowRange all_logits() const { return all_rows(Field::router_logits, problem_.sizes()); }
-
   void judge_selection(FieldResult& result) {
     const auto selected = candidate_.fields.at(result.field).as<std::int32_t>();
     const auto& config = problem_.config;

@@ -217,7 +217,7 @@ class Dumps(ProgramTest):
                 self.assertEqual(case["first_own_error"], field)
 
     def test_a_golden_s_file_is_no_candidate_of_another_fixture(self):
-        self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "tiny", "--pipeline", "dump:" + golden("odd.eager"), says="holds another problem")
+        self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "tiny", "--pipeline", "dump:" + golden("odd.eager"), says="was computed on another problem than tiny")
 
 
 if __name__ == "__main__":
