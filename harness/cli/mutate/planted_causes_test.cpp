@@ -88,7 +88,7 @@ TEST_SUITE("planted causes") {
         {"gate_up_wrong_expert", "odd",
          "the next expert's weights are used in the last 2 rows of each expert"},
         {"gate_up_columns_unwritten", "tiny", "results are NaN in columns 56 to 63"},
-        {"gate_up_columns_shifted", "odd", "columns are shifted by 8 to the left"},
+        {"gate_up_columns_shifted", "odd", "the columns are rotated by 8 to the left"},
         {"gate_up_scaled", "odd", "results are 1.00391 times what they should be"},
         {"output_scaled", "tiny", "results are 1.0005 times what they should be"},
         {"slot_dropped", "odd", "slot 1 is left out of the sum"},
@@ -154,7 +154,9 @@ TEST_SUITE("planted causes") {
         REQUIRE(!field.causes.empty());
         CHECK(field.causes.front().sentence == sentence);
         CHECK(field.causes.front().every_bit);
-        CHECK(whole.headline.find(sentence) != std::string::npos);
+        const std::string prefix = in_unwritten(*field.causes.front().unwritten);
+        CHECK(whole.headline.find(std::string(sentence).substr(prefix.size())) != std::string::npos);
+        CHECK(whole.headline.starts_with(whole.own_error_place + ", which was not written"));
       }
     }
   }
