@@ -22,7 +22,9 @@ class Recorded(ProgramTest):
                 with self.subTest(problem=case["problem"], candidate=case["candidate"]):
                     self.assertEqual((case["verdict"], case["device"]), ("Passed", "NVIDIA H200"))
                     for field in case["fields"]:
-                        self.assertEqual((field["isolated_bits"]["differing"], field["chained_bits"]["differing"]), (0, 0), field["field"])
+                        for bits in (field["isolated_bits"], field["chained_bits"]):
+                            # Where no order of sums is declared (d_gate of 7 experts on cuBLAS), bits are information.
+                            self.assertEqual(bits["differing"] if bits["binding"] else 0, 0, field["field"])
 
     def test_the_recorded_dump_of_gpu_fused_passes(self):
         self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / 'gpu_fused.h5'}")
