@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <ranges>
 #include <vector>
 
 #include "reports/html/svg.h"
@@ -24,8 +23,8 @@ std::vector<UlpColumn> columns_of(const Statistics& statistics) {
   const std::map<std::int64_t, std::int64_t> inward(statistics.ulps_inward.begin(),
                                                     statistics.ulps_inward.end());
   if (!inward.empty())
-    for (const auto& [first, count] : std::views::reverse(statistics.ulp_histogram))
-      if (first > 0)
+    for (auto bucket = statistics.ulp_histogram.rbegin(); bucket != statistics.ulp_histogram.rend(); ++bucket)
+      if (const std::int64_t first = bucket->first; first > 0)
         columns.push_back(
             {"−" + std::to_string(first), "inward", inward.contains(first) ? inward.at(first) : 0});
   for (const auto& [first, count] : statistics.ulp_histogram) {
