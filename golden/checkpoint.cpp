@@ -118,7 +118,8 @@ ExpertPieces find_experts(Shards& shards, const std::string& experts, const MoeC
 /// What stands below the block's prefix and was not read: refused where the layer would be another without
 /// it.
 void account_for_unused(const Shards& shards, const std::string& prefix, std::vector<std::string>& remarks) {
-  std::vector<std::string> shared, others;
+  std::vector<std::string> shared;
+  std::vector<std::string> others;
   for (const auto& name : shards.unused(prefix)) {
     const auto rest = std::string_view(name).substr(prefix.size());
     if (rest.starts_with("gate.") || rest.starts_with("experts.") ||

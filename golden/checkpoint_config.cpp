@@ -123,7 +123,8 @@ void refuse_another_layer(const ConfigReader& config) {
                                     json_text(*found), json_text(neutral)));
     }
   for (const auto& [one, other] : kSynonyms) {
-    const auto *first = config.find(std::string(one)), *second = config.find(std::string(other));
+    const auto* first = config.find(std::string(one));
+    const auto* second = config.find(std::string(other));
     if (first != nullptr && second != nullptr && *first != *second)
       config.fail(fmt::format("{} is {} and {} is {}", one, json_text(*first), other, json_text(*second)));
   }

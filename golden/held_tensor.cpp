@@ -55,7 +55,8 @@ void require_sound(const HeldField& held, const std::string& where) {
   const auto parts = is_hashed_by_expert(held.field) ? static_cast<std::size_t>(held.shape[0]) : 1;
   if (held.sha256.size() != parts)
     throw InputError(fmt::format("{}: expected {} hashes, found {}", where, parts, held.sha256.size()));
-  std::int64_t end = 0, count = 0;
+  std::int64_t end = 0;
+  std::int64_t count = 0;
   for (const auto& range : held.stored) {
     if (range.first < end || range.count < 1 || range.first >= rows || range.count > rows - range.first)
       throw InputError(fmt::format("{}: first_rows must ascend within {} rows, found [{}, {}]", where, rows,
@@ -142,7 +143,8 @@ std::string write_held(const hdf5::Handle& parent, const HeldField& held, const 
   const std::string field(name(held.field)), dtype(row(held.dtype).name);
   require_sound(held, field);
   const auto group = hdf5::create_group(parent, field);
-  const auto hashes = hashes_json(held.sha256), ranges = rows_json(held.stored);
+  const auto hashes = hashes_json(held.sha256);
+  const auto ranges = rows_json(held.stored);
   const auto rows_hash = sha256_hex(held.rows.bytes());
   hdf5::write_string(group, "dtype", dtype);
   hdf5::write_shape(group, "shape", held.shape);

@@ -100,7 +100,8 @@ TEST_SUITE("golden held") {
     write_golden(path, sample.problem, sample.golden);
     const auto bytes = read_bytes(path);
     const auto intact = read_golden(path, test_regenerators());
-    int reported = 0, changed = 0;
+    int reported = 0;
+    int changed = 0;
     for (std::size_t at = 0; at < bytes.size(); ++at) {
       auto flipped = bytes;
       flipped[at] = static_cast<char>(flipped[at] ^ 1);

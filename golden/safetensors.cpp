@@ -115,7 +115,8 @@ struct Checker {
   /// The tensors cover the buffer once: no holes, no overlaps.
   void check_cover(const SafetensorsFile& file, std::uint64_t first, std::uint64_t bytes) const {
     struct Extent {
-      std::uint64_t begin, end;
+      std::uint64_t begin;
+      std::uint64_t end;
       const std::string* name;
     };
     std::vector<Extent> extents;

@@ -48,15 +48,19 @@ struct CublasBar {
   const bf16* a;
   const bf16* b;
   bf16* out;
-  std::int64_t n, k;
+  std::int64_t n;
+  std::int64_t k;
 };
 
 /// A product of one expert of as many rows as all others: a [m, k], b [n, k], out [m, n].
 struct BatchedBar {
   ProductId product;
-  Operand a, b;
+  Operand a;
+  Operand b;
   bf16* out;
-  std::int64_t m, n, k;
+  std::int64_t m;
+  std::int64_t n;
+  std::int64_t k;
 };
 
 /// Whether the device has room for so many more elements, and some to spare for cuBLAS itself.

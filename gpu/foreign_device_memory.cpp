@@ -32,7 +32,8 @@ class DeviceMemory final : public ForeignMemory {
     ASSAY_CUDA(cudaMemcpy(to, room, bytes, cudaMemcpyDeviceToHost));
   }
   void finish() override {
-    const cudaError_t launched = cudaGetLastError(), ran = cudaDeviceSynchronize();
+    const cudaError_t launched = cudaGetLastError();
+    const cudaError_t ran = cudaDeviceSynchronize();
     for (const cudaError_t status : {launched, ran})
       if (status != cudaSuccess)
         throw CandidateError(std::string("expected the device to have no error after the run, found \"") +

@@ -26,13 +26,19 @@ FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace
 
 /// What a launch depends on besides sizes of the kernel: experts that have rows.
 struct LaunchSizes {
-  double tokens, rows, hidden, inter, experts, experts_hit;
+  double tokens;
+  double rows;
+  double hidden;
+  double inter;
+  double experts;
+  double experts_hit;
 };
 
 /// Useful operations and least bytes: weights of the experts hit, rows once. No bytes where no limit is
 /// known.
 struct LaunchCost {
-  double flops = 0.0, bytes = 0.0;
+  double flops = 0.0;
+  double bytes = 0.0;
 };
 
 struct FusedLaunch {

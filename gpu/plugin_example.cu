@@ -17,11 +17,26 @@ namespace {
 using bf16 = __nv_bfloat16;
 
 struct ExampleLayer {
-  std::int64_t T, H, I, E, K;
+  std::int64_t T;
+  std::int64_t H;
+  std::int64_t I;
+  std::int64_t E;
+  std::int64_t K;
   bool renormalise;
-  const bf16 *x, *gate, *gate_up, *down;
-  bf16 *logits, *weights, *first, *middle, *second, *unpermuted, *out;
-  std::int32_t *selected, *counts, *gather;
+  const bf16* x;
+  const bf16* gate;
+  const bf16* gate_up;
+  const bf16* down;
+  bf16* logits;
+  bf16* weights;
+  bf16* first;
+  bf16* middle;
+  bf16* second;
+  bf16* unpermuted;
+  bf16* out;
+  std::int32_t* selected;
+  std::int32_t* counts;
+  std::int32_t* gather;
 };
 
 __device__ bf16 dot(const bf16* a, const bf16* b, std::int64_t k) {
@@ -43,7 +58,9 @@ __global__ void topk(ExampleLayer l) {
   if (t >= l.T) return;
   const bf16* logits = l.logits + t * l.E;
   std::int32_t* selected = l.selected + t * l.K;
-  float largest = __bfloat162float(logits[0]), sum = 0.0f, chosen = 0.0f;
+  float largest = __bfloat162float(logits[0]);
+  float sum = 0.0f;
+  float chosen = 0.0f;
   for (std::int64_t e = 1; e < l.E; ++e) largest = fmaxf(largest, __bfloat162float(logits[e]));
   for (std::int64_t e = 0; e < l.E; ++e) sum += expf(__bfloat162float(logits[e]) - largest);
   const auto share = [&](std::int64_t e) { return expf(__bfloat162float(logits[e]) - largest) / sum; };
@@ -64,9 +81,11 @@ __global__ void topk(ExampleLayer l) {
 
 // One thread per expert: its first row, then its slots in ascending order.
 __global__ void order(ExampleLayer l) {
-  const std::int64_t e = element(), slots = l.T * l.K;
+  const std::int64_t e = element();
+  const std::int64_t slots = l.T * l.K;
   if (e >= l.E) return;
-  std::int64_t row = 0, begin;
+  std::int64_t row = 0;
+  std::int64_t begin;
   for (std::int64_t s = 0; s < slots; ++s) row += l.selected[s] < e;
   begin = row;
   for (std::int64_t s = 0; s < slots; ++s)
@@ -75,14 +94,18 @@ __global__ void order(ExampleLayer l) {
 }
 
 __global__ void gate_up(ExampleLayer l) {
-  const std::int64_t i = element(), row = i / (2 * l.I), n = i % (2 * l.I);
+  const std::int64_t i = element();
+  const std::int64_t row = i / (2 * l.I);
+  const std::int64_t n = i % (2 * l.I);
   if (row >= l.T * l.K) return;
   const std::int64_t slot = l.gather[row];
   l.first[i] = dot(l.x + slot / l.K * l.H, l.gate_up + (l.selected[slot] * 2 * l.I + n) * l.H, l.H);
 }
 
 __global__ void swiglu(ExampleLayer l) {
-  const std::int64_t i = element(), row = i / l.I, n = i % l.I;
+  const std::int64_t i = element();
+  const std::int64_t row = i / l.I;
+  const std::int64_t n = i % l.I;
   if (row >= l.T * l.K) return;
   const float g = __bfloat162float(l.first[row * 2 * l.I + n]);
   l.middle[i] = __float2bfloat16_rn(rounded(g / (1.0f + expf(-g))) *
@@ -90,7 +113,9 @@ __global__ void swiglu(ExampleLayer l) {
 }
 
 __global__ void down(ExampleLayer l) {
-  const std::int64_t i = element(), row = i / l.H, n = i % l.H;
+  const std::int64_t i = element();
+  const std::int64_t row = i / l.H;
+  const std::int64_t n = i % l.H;
   if (row >= l.T * l.K) return;
   const std::int64_t slot = l.gather[row];
   l.second[i] = dot(l.middle + row * l.I, l.down + (l.selected[slot] * l.H + n) * l.I, l.I);
@@ -98,7 +123,9 @@ __global__ void down(ExampleLayer l) {
 }
 
 __global__ void merge(ExampleLayer l) {
-  const std::int64_t i = element(), t = i / l.H, n = i % l.H;
+  const std::int64_t i = element();
+  const std::int64_t t = i / l.H;
+  const std::int64_t n = i % l.H;
   if (t >= l.T) return;
   float sum = 0.0f;
   for (std::int64_t s = t * l.K; s < (t + 1) * l.K; ++s)

@@ -17,7 +17,9 @@ namespace {
 
 struct GradientCase {
   const char* name;
-  std::int64_t hidden, inter, top_k;
+  std::int64_t hidden;
+  std::int64_t inter;
+  std::int64_t top_k;
   std::vector<std::int32_t> counts;  // rows of each expert; their sum is a multiple of top_k
   int nan_expert = -1;               // whose rows are NaN
 };
@@ -63,7 +65,14 @@ bool is_nan(std::uint16_t bits) { return (bits & 0x7fff) > 0x7f80; }
 struct GradientProblem {
   Sizes sizes;
   RoutingBuffers routing;
-  Buffer<bf16> down_proj, gate_up_proj, x, permuted, d_second_gemm, first_gemm, intermediate, given;
+  Buffer<bf16> down_proj;
+  Buffer<bf16> gate_up_proj;
+  Buffer<bf16> x;
+  Buffer<bf16> permuted;
+  Buffer<bf16> d_second_gemm;
+  Buffer<bf16> first_gemm;
+  Buffer<bf16> intermediate;
+  Buffer<bf16> given;
 
   explicit GradientProblem(const GradientCase& one)
       : sizes(sizes_of(one)),
@@ -104,7 +113,12 @@ struct GradientProblem {
 };
 
 struct GradientResults {
-  Buffer<bf16> d_intermediate, d_first_gemm, d_rows, d_down_proj, d_gate_up_proj, d_gathered;
+  Buffer<bf16> d_intermediate;
+  Buffer<bf16> d_first_gemm;
+  Buffer<bf16> d_rows;
+  Buffer<bf16> d_down_proj;
+  Buffer<bf16> d_gate_up_proj;
+  Buffer<bf16> d_gathered;
   explicit GradientResults(const Sizes& sizes)
       : d_intermediate("d_intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
         d_first_gemm("d_first_gemm", sizes.slots() * 2 * sizes.config.moe_intermediate_size),

@@ -28,7 +28,8 @@ std::shared_ptr<const DeviceMatrix> uploaded(std::span<const Bf16> values, std::
 }  // namespace
 
 WeightCache::WeightCache() {
-  std::size_t free = 0, total = 0;
+  std::size_t free = 0;
+  std::size_t total = 0;
   ASSAY_CUDA(cudaMemGetInfo(&free, &total));
   budget_ = free / 4;
 }

@@ -35,7 +35,8 @@ class WeightCache {
   };
   std::mutex mutex_;
   std::map<const Bf16*, HeldMatrix> held_;
-  std::size_t bytes_ = 0, budget_ = 0;
+  std::size_t bytes_ = 0;
+  std::size_t budget_ = 0;
 };
 
 }  // namespace assay::gpu

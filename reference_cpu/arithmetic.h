@@ -50,8 +50,12 @@ inline PredictedValue stored(const PredictedValue& x, Store store) {
 inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
   const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
   const auto [low, high] = std::minmax(ends);
-  const double ref = a.ref * b.ref, na = a.noise, nb = b.noise, va = na * na, vb = nb * nb,
-               own = rounding_variance(ref, unit_roundoff);
+  const double ref = a.ref * b.ref;
+  const double na = a.noise;
+  const double nb = b.noise;
+  const double va = na * na;
+  const double vb = nb * nb;
+  const double own = rounding_variance(ref, unit_roundoff);
   const double noise = std::sqrt(va * b.ref * b.ref + vb * a.ref * a.ref + va * vb + own);
   const double mean = a.mean * std::fabs(b.ref) + b.mean * std::fabs(a.ref) +
                       static_cast<double>(a.mean) * b.mean + std::sqrt(own);
@@ -67,7 +71,10 @@ inline PredictedValue multiply(const PredictedValue& a, const PredictedValue& b,
 /// One fp32 addition, in the order written; two of float64 where that accumulates, the implementation's and
 /// ours. Errors that shrink (or grow) both terms add up where the terms have one sign.
 inline Interval add(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {
-  const double ref = a.ref + b.ref, na = a.noise, nb = b.noise, own = rounding_variance(ref, unit_roundoff);
+  const double ref = a.ref + b.ref;
+  const double na = a.noise;
+  const double nb = b.noise;
+  const double own = rounding_variance(ref, unit_roundoff);
   const double common = a.ref * b.ref > 0.0 ? 2.0 * a.mean * b.mean : 0.0;
   const double mean = static_cast<double>(a.mean) + b.mean + std::sqrt(own);
   const double noise = std::sqrt(na * na + nb * nb + common + own);

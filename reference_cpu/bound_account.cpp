@@ -19,7 +19,8 @@ std::vector<BoundPair> pairs_of_gradient(ProductId id, const Layer& layer, const
                                          const Values<Bounded>* right,
                                          std::span<const std::int64_t> elements) {
   const Sizes sizes = layer.problem->sizes();
-  const std::int64_t n = width_of(row(id).made, sizes), rows_of_matrix = width_of(row(id).left, sizes);
+  const std::int64_t n = width_of(row(id).made, sizes);
+  const std::int64_t rows_of_matrix = width_of(row(id).left, sizes);
   std::vector<BoundPair> pairs;
   std::int64_t at = -1;
   PreparedProduct<Bounded> prepared;

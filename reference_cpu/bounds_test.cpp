@@ -27,7 +27,9 @@ double running_by_definition(const ProductExample& e, std::int64_t row, std::int
            to_float(e.right[static_cast<std::size_t>(column * e.k + k)]);
   };
   const Summation order = summation(accumulator, e.k);
-  double bound = 0.0, total = 0.0, sum = 0.0;
+  double bound = 0.0;
+  double total = 0.0;
+  double sum = 0.0;
   if (order.rule == StepRule::RoundTree) {
     const std::function<double(std::int64_t, std::int64_t)> node = [&](std::int64_t begin,
                                                                        std::int64_t count) {
@@ -99,8 +101,8 @@ TEST_SUITE("bounds") {
       INFO(to_string(accumulator));
       for (std::int64_t r = 0; r < e.rows; ++r)
         for (std::int64_t c = 0; c < e.n; ++c) {
-          const double expected = running_by_definition(e, r, c, accumulator),
-                       found = width(out[static_cast<std::size_t>(r * e.n + c)]);
+          const double expected = running_by_definition(e, r, c, accumulator);
+          const double found = width(out[static_cast<std::size_t>(r * e.n + c)]);
           CHECK(found >= expected);
           CHECK(found <= expected * 1.001);
         }
@@ -153,7 +155,8 @@ TEST_SUITE("bounds") {
           const auto e = random_example(data, 40, k, 50, 8);
           const auto summed = multiply<PredictedValue>(e, accumulator);
           for (std::int64_t i = 0; i < e.rows * e.n; ++i) {
-            double exact = 0.0, magnitude = 0.0;
+            double exact = 0.0;
+            double magnitude = 0.0;
             for (std::int64_t j = 0; j < k; ++j) {
               const double term =
                   static_cast<double>(to_float(e.left[static_cast<std::size_t>(i / e.n * k + j)])) *
@@ -177,7 +180,8 @@ TEST_SUITE("bounds") {
       "accepts") {
     const auto e = random_example(Data::Gaussian, 16, 2048, 48, 9);
     auto faulty = e;
-    const auto declared = multiply<Interval>(e, kHopper), any_order = multiply<Interval>(e, {});
+    const auto declared = multiply<Interval>(e, kHopper);
+    const auto any_order = multiply<Interval>(e, {});
     // 16 of 2048 elements of K, each row's share of the sum too small by a thousandth: beyond bf16, so scaled
     // after the product.
     const auto right = multiply<PredictedValue>(e, kHopper);
@@ -185,7 +189,8 @@ TEST_SUITE("bounds") {
       for (std::int64_t k = 0; k < e.k; ++k)
         if (k < 512 || k >= 528) faulty.left[static_cast<std::size_t>(r * e.k + k)] = Bf16{};
     const auto block = multiply<PredictedValue>(faulty, kHopper);
-    std::int64_t rejected = 0, rejected_a_priori = 0;
+    std::int64_t rejected = 0;
+    std::int64_t rejected_a_priori = 0;
     double narrower = 0.0;
     for (std::size_t i = 0; i < declared.size(); ++i) {
       const double value = right[i].value - 0.001 * block[i].value;
@@ -262,8 +267,8 @@ TEST_SUITE("bounds") {
         make_reference(problem, upstream, find_contract("hf"), {kHopper, kHopper, kHopper}, true);
     const RowRange rows = all_rows(Field::first_gemm, problem.sizes());
     undeclared->predicted(Field::first_gemm, Mode::Isolated, rows);  // resolves the split
-    const auto wide = undeclared->bounded(Field::first_gemm, Mode::Isolated, rows),
-               narrow = declared->bounded(Field::first_gemm, Mode::Isolated, rows);
+    const auto wide = undeclared->bounded(Field::first_gemm, Mode::Isolated, rows);
+    const auto narrow = declared->bounded(Field::first_gemm, Mode::Isolated, rows);
     std::int64_t narrower = 0;
     for (std::size_t i = 0; i < wide.size(); ++i) narrower += width(narrow[i]) < 0.5 * width(wide[i]);
     CHECK(narrower > static_cast<std::int64_t>(wide.size()) / 2);

@@ -7,6 +7,7 @@
 
 #include <zlib.h>
 
+#include "data_dir.h"
 #include "harness/contract/error.h"
 
 // The table travels inside the binary; its provenance stands beside it (data/ex2_sm90.json).

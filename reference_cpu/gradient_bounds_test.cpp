@@ -64,7 +64,9 @@ TEST_SUITE("gradient_bounds") {
       CHECK(out[e].high < 0x1p-16);
     }
     // The chosen ones without the sum's part: g p of g = d / sum.
-    const double v3 = std::exp(1.75), v5 = std::exp(2.25), w3 = v3 / (v3 + v5);
+    const double v3 = std::exp(1.75);
+    const double v5 = std::exp(2.25);
+    const double w3 = v3 / (v3 + v5);
     CHECK(!(out[3].low <= 1.7 * w3 && 1.7 * w3 <= out[3].high));
     const double right = w3 * (1 - w3) * (1.7 + 1.6);
     CHECK((out[3].low <= right && right <= out[3].high));
@@ -93,14 +95,16 @@ TEST_SUITE("gradient_bounds") {
       return low + (high - low) * static_cast<double>(engine() >> 11) * 0x1p-53;
     };
     const auto wide = [&](double scale, double relative) {
-      const double x = uniform(-scale, scale), d = std::fabs(x) * relative;
+      const double x = uniform(-scale, scale);
+      const double d = std::fabs(x) * relative;
       return Interval(x, x - d, x + d);
     };
     const auto drawn = [&](const Interval& x) {
       const int end = static_cast<int>(engine() % 4);
       return static_cast<float>(end == 0 ? x.low : end == 1 ? x.high : uniform(x.low, x.high));
     };
-    std::int64_t outside = 0, draws = 0;
+    std::int64_t outside = 0;
+    std::int64_t draws = 0;
     const auto look = [&](const Interval& x, double value) {
       // What was drawn was rounded to float, which the interval of a real operand does not hold.
       const double slack = 0x1p-23 * std::max(std::fabs(x.low), std::fabs(x.high)) + 0x1p-126;
@@ -109,26 +113,30 @@ TEST_SUITE("gradient_bounds") {
     };
     for (int round = 0; round < 3000; ++round) {
       const bool renormalised = round % 2 == 0;
-      const std::int64_t experts = 2 + static_cast<std::int64_t>(engine() % 9),
-                         top_k =
-                             1 + static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(experts));
+      const std::int64_t experts = 2 + static_cast<std::int64_t>(engine() % 9);
+      const std::int64_t top_k =
+          1 + static_cast<std::int64_t>(engine() % static_cast<std::uint64_t>(experts));
       plain::PlainProblem p({1, 1, experts, top_k, renormalised}, 1);
       TinyBackward g(p, "hf");
       std::vector<std::int32_t> chosen(static_cast<std::size_t>(top_k));
       for (std::size_t j = 0; j < chosen.size(); ++j) chosen[j] = static_cast<std::int32_t>(j);
       g.layer.routing = get_token_counts_and_gather_indices(g.p.problem.config, chosen);
       const double relative = round % 3 == 0 ? 0.0 : 0x1p-9;
-      Values<Bounded> logits, d;
+      Values<Bounded> logits;
+      Values<Bounded> d;
       for (std::int64_t e = 0; e < experts; ++e) logits.push_back(wide(6.0, relative));
       for (std::int64_t j = 0; j < top_k; ++j) d.push_back(wide(2.0, relative));
       const auto accepted = router_grad<Bounded>(g.layer, d, logits);
       for (int draw = 0; draw < 8; ++draw) {
-        Values<Predicted> l, dw;
+        Values<Predicted> l;
+        Values<Predicted> dw;
         for (const auto& x : logits) l.push_back({drawn(x), false});
         for (const auto& x : d) dw.push_back({drawn(x), false});
         const auto torch = router_grad<Predicted>(g.layer, dw, l);
         // In one go, from the weights: w (d - sum w d).
-        float top = l[0].value, sum = 0.0f, mean = 0.0f;
+        float top = l[0].value;
+        float sum = 0.0f;
+        float mean = 0.0f;
         for (const auto& x : l) top = std::max(top, x.value);
         const auto members = renormalised ? dw.size() : l.size();
         for (std::size_t e = 0; e < members; ++e) sum += std::exp(l[e].value - top);
@@ -140,15 +148,20 @@ TEST_SUITE("gradient_bounds") {
         }
       }
       // SwiGLU: the gate half in two ways.
-      const Interval hidden = wide(3.0, relative), gate = wide(12.0, relative), up = wide(2.0, relative);
+      const Interval hidden = wide(3.0, relative);
+      const Interval gate = wide(12.0, relative);
+      const Interval up = wide(2.0, relative);
       g.use("fused_fp32");
       const auto first = act_and_mul_grad<Bounded>(g.layer, {hidden}, {gate, up});
       for (int draw = 0; draw < 8; ++draw) {
-        const float dh = drawn(hidden), a = drawn(gate), b = drawn(up);
+        const float dh = drawn(hidden);
+        const float a = drawn(gate);
+        const float b = drawn(up);
         const auto torch = act_and_mul_grad<Predicted>(g.layer, {{dh, false}}, {{a, false}, {b, false}});
         look(first[0], torch[0].value);
         look(first[1], torch[1].value);
-        const float s = 1.0f / (1.0f + std::exp(-a)), silu = a * s;
+        const float s = 1.0f / (1.0f + std::exp(-a));
+        const float silu = a * s;
         look(first[0], dh * b * (s + silu * (1.0f - s)));
         look(first[1], dh * silu);
       }
@@ -159,7 +172,8 @@ TEST_SUITE("gradient_bounds") {
 
   TEST_CASE("d_topk_weights: sums in random orders, of draws from the rows' intervals, stay inside") {
     std::mt19937_64 engine(11);
-    std::int64_t outside = 0, draws = 0;
+    std::int64_t outside = 0;
+    std::int64_t draws = 0;
     for (const std::string_view contract : {"hf", "fused_fp32"})
       for (const std::int64_t width : {1, 7, 64, 500}) {
         plain::PlainProblem p({width, 1, 1, 1, true}, 1);

@@ -12,12 +12,15 @@ using namespace assay;
 
 namespace {
 
-constexpr MoeConfig kRenormalised{5, 3, 4, 2, true}, kUnnormalised{5, 3, 4, 2, false},
-    kOneChoice{3, 2, 3, 1, true}, kAllExperts{3, 4, 3, 3, true};
+constexpr MoeConfig kRenormalised{5, 3, 4, 2, true};
+constexpr MoeConfig kUnnormalised{5, 3, 4, 2, false};
+constexpr MoeConfig kOneChoice{3, 2, 3, 1, true};
+constexpr MoeConfig kAllExperts{3, 4, 3, 3, true};
 
 /// A derivative and how far off it may be.
 struct CentralDifference {
-  double value, error;
+  double value;
+  double error;
 };
 
 /// Central differences over steps of 2^-6, 2^-7 and 2^-8, extrapolated twice: the error falls from h^2 to
@@ -28,7 +31,8 @@ CentralDifference central(const std::function<double(double)>& moved_by, double 
     const double h = std::ldexp(1.0, -6 - i);
     d[i] = (moved_by(h) - moved_by(-h)) / (2.0 * h);
   }
-  const double coarse = (4.0 * d[1] - d[0]) / 3.0, fine = (4.0 * d[2] - d[1]) / 3.0;
+  const double coarse = (4.0 * d[1] - d[0]) / 3.0;
+  const double fine = (4.0 * d[2] - d[1]) / 3.0;
   const double best = (16.0 * fine - coarse) / 15.0;
   return {best, std::fabs(best - fine) + 0x1p-40 * magnitude};
 }

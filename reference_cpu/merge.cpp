@@ -75,15 +75,17 @@ template <class A>
 Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>& weights) {
   using V = typename A::Value;
   const PrecisionContract& contract = *layer.contract;
-  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
+  const std::int64_t width = layer.config().hidden_size;
+  const std::int64_t top_k = layer.config().top_k;
   const Fault& fault = layer.fault;
   const auto planted = [&](FaultKind kind) { return fault.hits(kind, Field::hidden_states); };
-  const bool bf16_by_slot = planted(FaultKind::MergeBf16), ignored = planted(FaultKind::NoWeights),
-             twice = planted(FaultKind::WeightTwice);
+  const bool bf16_by_slot = planted(FaultKind::MergeBf16);
+  const bool ignored = planted(FaultKind::NoWeights);
+  const bool twice = planted(FaultKind::WeightTwice);
   const std::int64_t weighted_tokens =
       planted(FaultKind::WeightsModulo) ? std::min(fault.amount, layer.tokens()) : layer.tokens();
-  const std::int64_t dropped = planted(FaultKind::DropSlot) ? fault.amount : -1,
-                     repeated = planted(FaultKind::RepeatSlot) ? fault.amount : -1;
+  const std::int64_t dropped = planted(FaultKind::DropSlot) ? fault.amount : -1;
+  const std::int64_t repeated = planted(FaultKind::RepeatSlot) ? fault.amount : -1;
   const Store weighted = planted(FaultKind::WeightedUnrounded) ? Store::Unrounded : contract.weighted;
   const bool in_bf16 = bf16_by_slot || contract.combine == Combine::Bf16ByExpert;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
@@ -119,7 +121,8 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
 
 template <class A>
 Values<A> weighted_rows(const Layer& layer, const Values<A>& weights) {
-  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
+  const std::int64_t width = layer.config().hidden_size;
+  const std::int64_t top_k = layer.config().top_k;
   const std::span<const Bf16> d_output = output_gradient(layer);
   Values<A> out(layer.routing.gather.size() * static_cast<std::size_t>(width));
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
@@ -138,7 +141,8 @@ namespace {
 
 /// A row of H products among those that one kernel reduces.
 struct ReducedRow {
-  std::int64_t index = 0, rows = 0;
+  std::int64_t index = 0;
+  std::int64_t rows = 0;
 };
 
 /// Of every slot [S]: all rows at once, in expert order, or those of one expert where experts are computed

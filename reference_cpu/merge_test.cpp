@@ -9,8 +9,8 @@ TEST_SUITE("merge") {
       "hf rounds weight times value, sums in fp32 and rounds once; eager adds in bf16 by ascending expert") {
     // Slot 0 is expert 1, slot 1 is expert 0. 1 * 1 and 2^-9 * 1: their sum is a tie in bf16 and rounds to
     // even, 1.
-    const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}},
-                            weights = {{1.0f, false}, {1.0f, false}};
+    const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}};
+    const Values<Predicted> weights = {{1.0f, false}, {1.0f, false}};
     const SmallLayer hf("hf"), eager("hf_eager");
     CHECK(merge<Predicted>(hf.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);
     CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value ==
@@ -18,8 +18,8 @@ TEST_SUITE("merge") {
   }
 
   TEST_CASE("hf_fp32_merge keeps weight times value in fp32, which hf rounds") {
-    const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}},
-                            weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
+    const Values<Predicted> rows = {{1.0f + 0x1p-7f, false}, {0.0f, false}};
+    const Values<Predicted> weights = {{1.0f + 0x1p-7f, false}, {1.0f, false}};
     CHECK(merge<Predicted>(SmallLayer("hf").layer, rows, weights)[0].value == 1.0f + 0x1p-6f);
     CHECK(merge<Predicted>(SmallLayer("hf_fp32_merge").layer, rows, weights)[0].value ==
           1.0f + 0x1p-6f + 0x1p-14f);
@@ -41,8 +41,8 @@ TEST_SUITE("merge") {
   }
 
   TEST_CASE("eager's merge of exact rows has an interval without width") {
-    const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}},
-                          weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
+    const Values<Bounded> rows = {{1.5, 1.5, 1.5}, {0x1.8p-8, 0x1.8p-8, 0x1.8p-8}};
+    const Values<Bounded> weights = {{0.75, 0.75, 0.75}, {0.25, 0.25, 0.25}};
     const auto out = merge<Bounded>(SmallLayer("hf_eager").layer, rows, weights);
     CHECK(out[0].low == out[0].high);
     CHECK(out[0].ref == 1.125 + 0x1.8p-10);

@@ -21,8 +21,11 @@ namespace {
 
 /// Errors beside the noise modelled for them; an element without noise must be exact.
 struct Spread {
-  double normalised = 0.0, errors = 0.0, noises = 0.0;
-  std::int64_t count = 0, inexact = 0;
+  double normalised = 0.0;
+  double errors = 0.0;
+  double noises = 0.0;
+  std::int64_t count = 0;
+  std::int64_t inexact = 0;
   void add(double error, double noise) {
     inexact += !(noise > 0.0) && error != 0.0;
     if (!(noise > 0.0)) return;
@@ -151,7 +154,8 @@ TEST_SUITE("noise") {
       for (const auto& l : logits) exact_logits.push_back(Bounded::exact(l.value));
       const auto weights = topk_weights<Predicted>(layer, logits);
       const auto bounded_weights = topk_weights<Bounded>(layer, exact_logits);
-      Spread spread, activation;
+      Spread spread;
+      Spread activation;
       for (std::size_t i = 0; i < weights.size(); ++i)
         spread.add(weights[i].value - bounded_weights[i].ref, bounded_weights[i].noise);
       check(renormalised ? "topk_weights, renormalised" : "topk_weights, not renormalised", spread);
@@ -167,10 +171,10 @@ TEST_SUITE("noise") {
 
   TEST_CASE(
       "a layer's noise is above the rms error of every field on every accumulator, isolated and chained") {
-    const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7),
-               one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7),
-               tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7),
-               wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
+    const auto small = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7);
+    const auto one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7);
+    const auto tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7);
+    const auto wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
     for (const auto contract : kKernelContracts)
       for (const auto& [name, problem] :
            {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
@@ -182,9 +186,9 @@ TEST_SUITE("noise") {
   TEST_CASE("likewise of every gradient, all orders and data together") {
     // Isolated, few elements of some fields can be rounded in two ways: with fewer, chance decides.
     constexpr std::int64_t kEnough = 1000;
-    const auto gaussian = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7),
-               octave = random_layer(Data::Octave, {192, 96, 16, 4, false}, 48, 7),
-               tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, false}, 48, 7);
+    const auto gaussian = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7);
+    const auto octave = random_layer(Data::Octave, {192, 96, 16, 4, false}, 48, 7);
+    const auto tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, false}, 48, 7);
     for (const auto contract : kKernelContracts) {
       std::map<std::string, Spread> all;
       for (const Problem* problem : {&gaussian, &octave, &tail})

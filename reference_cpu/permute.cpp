@@ -62,7 +62,8 @@ PredictedValue sum_of_slots(std::span<const PredictedValue> terms, const Precisi
 template <class A>
 Values<A> combine_slots(const Layer& layer, const Values<A>& d_permuted) {
   using V = typename A::Value;
-  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
+  const std::int64_t width = layer.config().hidden_size;
+  const std::int64_t top_k = layer.config().top_k;
   const std::vector<std::int64_t> row_of_slot = rows_of_slots(layer);
   const bool in_fp32 = layer.contract->d_input_combine == Combine::Fp32Sum;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 
+#include "data_dir.h"
 #include "reference_cpu/product/test_products.h"
 
 using namespace assay;
@@ -45,7 +46,10 @@ Recorded read_recorded() {
   std::string line;
   while (std::getline(file, line)) {
     std::istringstream words(line);
-    std::string kind, data, k_text, word;
+    std::string kind;
+    std::string data;
+    std::string k_text;
+    std::string word;
     words >> kind;
     if (kind == "random") {
       std::int64_t k = 0;

@@ -56,11 +56,13 @@ TEST_SUITE("reference blocks") {
     for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj})
       for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
         CAPTURE(name(field));
-        const auto at_once = small.make(), by_expert = small.make();
+        const auto at_once = small.make();
+        const auto by_expert = small.make();
         const auto whole = at_once->bounded(field, mode, all_rows(field, sizes));
         const auto bits = at_once->predicted(field, mode, all_rows(field, sizes));
         REQUIRE(std::ssize(whole) == element_count(expected_shape(field, sizes)));
-        const std::int64_t matrix = matrix_rows_of(field, sizes), elements = matrix * width_of(field, sizes);
+        const std::int64_t matrix = matrix_rows_of(field, sizes);
+        const std::int64_t elements = matrix * width_of(field, sizes);
         for (std::int64_t e = 0; e < sizes.config.num_experts; ++e) {
           const auto block = by_expert->bounded(field, mode, {e * matrix, (e + 1) * matrix});
           const auto block_bits = by_expert->predicted(field, mode, {e * matrix, (e + 1) * matrix});
@@ -71,7 +73,8 @@ TEST_SUITE("reference blocks") {
                                                            static_cast<std::size_t>(elements)),
                                    {}, &PredictedBits::bits, &PredictedBits::bits));
         }
-        const ConfirmedValues a = at_once->confirmed(), b = by_expert->confirmed();
+        const ConfirmedValues a = at_once->confirmed();
+        const ConfirmedValues b = by_expert->confirmed();
         CHECK(a.of == std::ssize(whole));
         CHECK(a.values == a.of);
         CHECK(b.of == a.of);

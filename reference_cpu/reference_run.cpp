@@ -47,7 +47,8 @@ void keep_noise_above_underflow(Values<Bounded>& values) {
 /// The graph walked twice: from the candidate's own fields, and from the inputs.
 template <class A>
 struct Walks {
-  Evaluator<A> isolated, chained;
+  Evaluator<A> isolated;
+  Evaluator<A> chained;
 
   Walks(const Layer& isolated_layer, const Layer& layer, const Upstream& upstream)
       : isolated(isolated_layer, upstream, offered(upstream)), chained(layer, {}, offered(upstream)) {}

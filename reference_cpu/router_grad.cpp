@@ -30,8 +30,13 @@ double magnitude(const Interval& x) { return std::max(std::fabs(x.low), std::fab
 
 /// Sums over the experts k whose probabilities make the weights, of errors relative to e_k: what noise adds.
 struct LogitNoise {
-  double squares = 0.0, crossed = 0.0, fourth = 0.0;  // sum w^2 tau^2 (1, D, D^2)
-  double mean = 0.0, mean_crossed = 0.0;              // sum w mean (1, |D|)
+  // sum w^2 tau^2 (1, D, D^2)
+  double squares = 0.0;
+  double crossed = 0.0;
+  double fourth = 0.0;
+  // sum w mean (1, |D|)
+  double mean = 0.0;
+  double mean_crossed = 0.0;
 
   void take(double w, double tau, double mean_tau, double d) {
     const double square = w * w * tau * tau;
@@ -49,7 +54,8 @@ double relative_noise(double noise, const Interval& e) { return e.ref > 0.0 ? no
 /// where the infinite sum leaves each logit infinite or NaN.
 void infinite_gradients(std::span<const Interval> e, std::span<const Interval> d, bool renormalised,
                         Interval* out) {
-  double all = 0.0, sum = 0.0;
+  double all = 0.0;
+  double sum = 0.0;
   for (const Interval& one : e) all += one.ref;
   for (std::size_t i = 0; i < e.size(); ++i)
     if (d[i].ref != 0.0) sum += d[i].ref * (e[i].ref / all);
@@ -92,9 +98,11 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
     infinite_gradients(e, d, renormalised, out);
     return;
   }
-  Interval all, of_chosen;
+  Interval all;
+  Interval of_chosen;
   for (std::size_t i = 0; i < experts; ++i) {
-    const double noise = e[i].noise, mean = e[i].mean;
+    const double noise = e[i].noise;
+    const double mean = e[i].mean;
     e[i] = with_noise(widen(e[i], u), noise, mean);  // the softmax's division
     all = plus(all, e[i]);
     if (chosen[i]) of_chosen = plus(of_chosen, e[i]);
@@ -103,7 +111,11 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
   const auto weight = [&](std::size_t i) { return share(e[i], without(total, e[i])); };
   const Interval rest = renormalised ? Interval() : share(without(all, of_chosen), of_chosen);
 
-  double m = 0.0, largest = 0.0, product = 0.0, d_variance = 0.0, d_mean = 0.0;
+  double m = 0.0;
+  double largest = 0.0;
+  double product = 0.0;
+  double d_variance = 0.0;
+  double d_mean = 0.0;
   for (std::size_t i = 0; i < experts; ++i) {
     if (!chosen[i]) continue;
     const Interval w = weight(i);
@@ -131,10 +143,12 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
     }
   const double floor = 0x1p-126 * static_cast<double>(top_k + 3) * (1.0 + largest);
   for (std::size_t i = 0; i < experts; ++i) {
-    const double probability = share(e[i], without(all, e[i])).high, size = magnitude(d[i]);
+    const double probability = share(e[i], without(all, e[i])).high;
+    const double size = magnitude(d[i]);
     double delta = probability * residue;
     Interval value;
-    double variance = 0.0, mean = 0.0;
+    double variance = 0.0;
+    double mean = 0.0;
     if (chosen[i] || !renormalised) {
       const Interval w = weight(i);
       for (std::size_t j = 0; j < experts; ++j)
@@ -146,8 +160,10 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
       delta += w.high * (renormalised ? of_term(size) + 2.0 * u * (size + product)
                                       : gamma(layer.config().num_experts) * (size + 2.0 * product) +
                                             3.0 * u * size + (gamma(top_k) + 2.0 * u) * product);
-      const double from_mean = d[i].ref - m, tau = relative_noise(e[i].noise, e[i]), own = from_mean * tau,
-                   d_noise = d[i].noise;
+      const double from_mean = d[i].ref - m;
+      const double tau = relative_noise(e[i].noise, e[i]);
+      const double own = from_mean * tau;
+      const double d_noise = d[i].noise;
       variance = w.ref * w.ref *
                  (noise.squares * from_mean * from_mean + 2.0 * noise.crossed * from_mean + noise.fourth +
                   own * own + d_variance + d_noise * d_noise);
@@ -173,7 +189,8 @@ void token_logit_gradients(const Layer& layer, const Values<Predicted>& d_weight
   const auto p = probabilities(std::span(logits).subspan(token * experts, experts));
   const auto d = std::span(d_weights).subspan(token * selected.size(), selected.size());
   bool undetermined = false;
-  std::vector<float> v, g;
+  std::vector<float> v;
+  std::vector<float> g;
   for (std::size_t j = 0; j < selected.size(); ++j) {
     const PredictedValue& chosen = p[static_cast<std::size_t>(selected[j])];
     undetermined = undetermined || chosen.undetermined || d[j].undetermined;

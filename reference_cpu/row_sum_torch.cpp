@@ -19,7 +19,8 @@ std::int64_t power_of_two_up_to(std::int64_t n) {
 }
 
 struct Block {
-  std::int64_t width, height;
+  std::int64_t width;
+  std::int64_t height;
 };
 
 Block block_of(std::int64_t loads, std::int64_t rows) {
@@ -30,14 +31,17 @@ Block block_of(std::int64_t loads, std::int64_t rows) {
 
 /// Which thread adds element k, and into which of its partial sums.
 struct Adder {
-  std::int64_t thread, partial;
+  std::int64_t thread;
+  std::int64_t partial;
 };
 
 Adder adder_of(std::int64_t k, std::int64_t length, std::int64_t index, std::int64_t width) {
   if (length < kLeastVectorised) return {k % width, k / width % kPartials};
-  const std::int64_t shift = index * length % kVector, head = shift == 0 ? 0 : kVector - shift;
+  const std::int64_t shift = index * length % kVector;
+  const std::int64_t head = shift == 0 ? 0 : kVector - shift;
   if (k < head) return {k + shift, 0};
-  const std::int64_t at = k - head, whole = (length - head) / kVector * kVector;
+  const std::int64_t at = k - head;
+  const std::int64_t whole = (length - head) / kVector * kVector;
   if (at >= whole) return {at - whole, 0};
   return {at / kVector % width, at % kVector};
 }

@@ -7,7 +7,8 @@
 namespace assay {
 
 std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract) {
-  double top = -std::numeric_limits<double>::infinity(), largest = 0.0;
+  double top = -std::numeric_limits<double>::infinity();
+  double largest = 0.0;
   for (const auto& l : logits) {
     top = std::max(top, l.ref);
     if (!std::isinf(l.ref)) largest = std::max(largest, std::fabs(l.ref));
@@ -22,8 +23,9 @@ std::vector<Interval> exponentials(std::span<const Interval> logits, const Preci
   for (const auto& l : logits) {
     // A masked expert's logit is -Inf and its exponential 0, with no argument to round.
     const bool masked = std::isinf(l.ref);
-    const double away = masked ? 0.0 : std::fabs(l.ref - top), low = masked ? l.ref : l.low,
-                 high = masked ? l.ref : l.high;
+    const double away = masked ? 0.0 : std::fabs(l.ref - top);
+    const double low = masked ? l.ref : l.low;
+    const double high = masked ? l.ref : l.high;
     const double relative =
         ((contract.expf_ulps + 0.5) * 0x1p-23 + away * kFp32UnitRoundoff + narrowed) * (1 + 0x1p-10);
     const double floor = 0x1p-126 * (1.0 + total);

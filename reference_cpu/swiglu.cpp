@@ -21,8 +21,10 @@ struct FunctionValue {
   double own = 0.0;  // of the function, wherever its argument lies
 };
 FunctionValue silu(const Interval& a, const PrecisionContract& contract) {
-  constexpr double kMinimumAt = -1.2784645427610738, kMinimum = -0.27846454276107379;
-  double low = silu_exact(a.low), high = silu_exact(a.high);
+  constexpr double kMinimumAt = -1.2784645427610738;
+  constexpr double kMinimum = -0.27846454276107379;
+  double low = silu_exact(a.low);
+  double high = silu_exact(a.high);
   if (low > high) std::swap(low, high);
   if (a.low < kMinimumAt && a.high > kMinimumAt) {
     high = std::max(silu_exact(a.low), silu_exact(a.high));
@@ -36,9 +38,10 @@ FunctionValue silu(const Interval& a, const PrecisionContract& contract) {
   const double relative = ((1.0 - sigma) * e_exp + 2.0 * u) * (1.0 + 0x1p-10) + 4 * 0x1p-53;
   // Where the argument's interval reaches across, the reference is what fp32 makes of its own argument.
   const bool lost = single && std::exp(-a.ref) < 0x1p-25;
-  const double value = lost ? a.ref : silu_exact(a.ref), sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));
-  const double slope = std::fabs(sigma_ref * (1.0 + a.ref * (1.0 - sigma_ref))),
-               floor = single && a.low < -87.0 ? 2e-36 : 0.0;
+  const double value = lost ? a.ref : silu_exact(a.ref);
+  const double sigma_ref = 1.0 / (1.0 + std::exp(-a.ref));
+  const double slope = std::fabs(sigma_ref * (1.0 + a.ref * (1.0 - sigma_ref)));
+  const double floor = single && a.low < -87.0 ? 2e-36 : 0.0;
   const auto carried = [slope](double e) { return slope * e + 0.25 * e * e; };
   return {with_noise(widen({value, low, high}, relative, floor), carried(a.noise), carried(a.mean)),
           std::fabs(relative * value) + floor};
@@ -48,13 +51,15 @@ FunctionValue silu(const Interval& a, const PrecisionContract& contract) {
 /// value decides.
 Interval silu(const Interval& a, const Layer& layer) {
   const auto [x, own] = silu(a, *layer.contract);
-  const double noise = x.noise, own_noise = std::sqrt(uniform_variance(own));
+  const double noise = x.noise;
+  const double own_noise = std::sqrt(uniform_variance(own));
   if (layer.contract->silu == Store::Unrounded)
     return with_noise(x, std::sqrt(noise * noise + own_noise * own_noise), x.mean + own_noise);
   const Interval rounded = stored(x, layer.contract->silu);
   const RoundingCell cell = rounding_cell(x.ref, rounded.ref);
   if (cell.nearest() > own) return rounded;
-  const double recurring = recurring_noise_after_bf16(x.ref, own_noise, rounded.ref), other = rounded.noise;
+  const double recurring = recurring_noise_after_bf16(x.ref, own_noise, rounded.ref);
+  const double other = rounded.noise;
   return with_noise(rounded, std::sqrt(other * other + recurring * recurring),
                     rounded.mean + recurring * recurring / cell.gap);
 }
@@ -67,11 +72,13 @@ Interval silu(const Interval& a, const Layer& layer) {
 /// Noise: the argument's, |silu''| <= 1/2 and its derivative's at most 0.31; the function's own error is
 /// returned as its bound.
 FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract) {
-  constexpr double kMaximumAt = 2.399357280515467, kMaximum = 1.099839320128867;
+  constexpr double kMaximumAt = 2.399357280515467;
+  constexpr double kMaximum = 1.099839320128867;
   const auto sigma = [](double x) { return 1.0 / (1.0 + std::exp(-x)); };
   const auto factor = [&](double x) { return 1.0 + x * (1.0 - sigma(x)); };
   const auto slope = [&](double x) { return sigma(x) * factor(x); };
-  double low = std::min(slope(a.low), slope(a.high)), high = std::max(slope(a.low), slope(a.high));
+  double low = std::min(slope(a.low), slope(a.high));
+  double high = std::max(slope(a.low), slope(a.high));
   if (a.low < kMaximumAt && kMaximumAt < a.high) high = kMaximum;
   if (a.low < -kMaximumAt && -kMaximumAt < a.high) low = 1.0 - kMaximum;
   const bool single = contract.unit_roundoff == kFp32UnitRoundoff;
@@ -81,13 +88,16 @@ FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract
   const double e_exp = single ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
   if (single && std::exp(-a.low) * (1.0 + e_exp) < 0x1p-25)
     return {with_noise({ref, 1.0, std::max(1.0, high)}, high - 1.0)};
-  const double s = sigma(a.high), rest = 1.0 - sigma(a.low), e = rest * e_exp + 2.0 * u;
+  const double s = sigma(a.high);
+  const double rest = 1.0 - sigma(a.low);
+  const double e = rest * e_exp + 2.0 * u;
   const double largest = std::max(std::fabs(a.low), std::fabs(a.high));
   double f = std::max(std::fabs(factor(a.low)), std::fabs(factor(a.high)));
   if (a.low < a.high && a.high > 0.0) f = std::max(f, 1.2784645427610738);
   const double own = s * (largest * (s * e + 4.0 * u * rest) + f * (e + 3.0 * u)) * (1.0 + 0x1p-10) +
                      4 * 0x1p-53 * s * (1.0 + largest) + (single && a.low < -87.0 ? 2e-36 : 0.0);
-  const double s_ref = sigma(a.ref), curvature = s_ref * (1.0 - s_ref) * (2.0 + a.ref * (1.0 - 2.0 * s_ref));
+  const double s_ref = sigma(a.ref);
+  const double curvature = s_ref * (1.0 - s_ref) * (2.0 + a.ref * (1.0 - 2.0 * s_ref));
   const auto carried = [&](double noise) { return std::fabs(curvature) * noise + 0.155 * noise * noise; };
   return {with_noise({ref, low - own, high + own}, carried(a.noise), carried(a.mean)), own};
 }
@@ -96,7 +106,8 @@ FunctionValue slope_of_silu(const Interval& a, const PrecisionContract& contract
 Interval through_silu(const Interval& d_silu, const Interval& gate, const Layer& layer) {
   const PrecisionContract& contract = *layer.contract;
   auto [slope, own] = slope_of_silu(gate, contract);
-  const double noise = slope.noise, own_noise = std::sqrt(uniform_variance(own));
+  const double noise = slope.noise;
+  const double own_noise = std::sqrt(uniform_variance(own));
   slope = with_noise(slope, std::hypot(noise, own_noise), slope.mean + own_noise);
   const Interval d_gate = multiply(d_silu, slope, contract.unit_roundoff);
   const double largest = std::max(std::fabs(d_gate.low), std::fabs(d_gate.high));
@@ -117,7 +128,8 @@ PredictedValue silu(const PredictedValue& a, const Layer& layer) {
 
 /// As torch's silu_backward multiplies, left to right.
 PredictedValue through_silu(const PredictedValue& d_silu, const PredictedValue& gate, const Layer&) {
-  const float a = gate.value, s = 1.0f / (1.0f + expf_sm90(-a).value);
+  const float a = gate.value;
+  const float s = 1.0f / (1.0f + expf_sm90(-a).value);
   const float factor = 1.0f + a * (1.0f - s);
   return {d_silu.value * s * factor, d_silu.undetermined || gate.undetermined || !std::isfinite(a)};
 }
@@ -129,8 +141,9 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   const std::int64_t rows = static_cast<std::int64_t>(layer.routing.gather.size());
   const std::int64_t width = layer.config().moe_intermediate_size;
   const auto planted = [&](FaultKind kind) { return layer.fault.hits(kind, Field::intermediate); };
-  const bool swapped = planted(FaultKind::SwapGateUp), next_row = planted(FaultKind::UpOfNextRow),
-             ignored = planted(FaultKind::UpIgnored);
+  const bool swapped = planted(FaultKind::SwapGateUp);
+  const bool next_row = planted(FaultKind::UpOfNextRow);
+  const bool ignored = planted(FaultKind::UpIgnored);
   // Gate and up in alternating blocks of so many columns, which divide them; 0: in halves.
   const std::int64_t block = planted(FaultKind::InterleavedGateUp)
                                  ? std::gcd(std::max<std::int64_t>(1, layer.fault.amount), width)
@@ -161,9 +174,11 @@ Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, 
   Values<A> out(static_cast<std::size_t>(rows * 2 * width));
 #pragma omp parallel for schedule(static) if (worth_threads(32 * rows * width))
   for (std::int64_t r = 0; r < rows; ++r) {
-    const auto *gate = first_gemm.data() + r * 2 * width, *up = gate + width;
+    const auto* gate = first_gemm.data() + r * 2 * width;
+    const auto* up = gate + width;
     const auto* d_hidden = d_intermediate.data() + r * width;
-    auto *d_gate = out.data() + r * 2 * width, *d_up = d_gate + width;
+    auto* d_gate = out.data() + r * 2 * width;
+    auto* d_up = d_gate + width;
     for (std::int64_t i = 0; i < width; ++i) {
       const auto d_silu = stored(multiply(d_hidden[i], up[i], contract.unit_roundoff), contract.d_silu);
       d_gate[i] = through_silu(d_silu, gate[i], layer);

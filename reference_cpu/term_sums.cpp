@@ -9,8 +9,12 @@ namespace assay {
 Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy by,
                       const PrecisionContract& contract) {
   Interval sum;
-  double magnitude = 0.0, variance = 0.0, mean = 0.0, common = 0.0, squares = 0.0,
-         q = std::numeric_limits<double>::infinity();
+  double magnitude = 0.0;
+  double variance = 0.0;
+  double mean = 0.0;
+  double common = 0.0;
+  double squares = 0.0;
+  double q = std::numeric_limits<double>::infinity();
   for (const auto& term : terms) {
     q = std::min(q, term.low == term.high && term.low == term.ref ? granularity(term.ref) : 0.0);
     sum = {sum.ref + term.ref, sum.low + term.low, sum.high + term.high};
@@ -29,7 +33,8 @@ Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy 
     own = std::max(own, accumulation_variance(n, sum.ref, squares, contract.product_unit_roundoff()));
   // Terms that leave fp32's range leave nothing known on a side where Inf met -Inf.
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  double low = sum.low - delta, high = sum.high + delta;
+  double low = sum.low - delta;
+  double high = sum.high + delta;
   if (std::isfinite(sum.ref) && std::isnan(low)) low = -kInfinity;
   if (std::isfinite(sum.ref) && std::isnan(high)) high = kInfinity;
   return with_noise({sum.ref, low, high}, std::sqrt(variance + common * common + own), mean + std::sqrt(own));

@@ -46,9 +46,10 @@ void token_weights(const Layer& layer, const Values<Bounded>& all, std::size_t t
     const Interval w = widen(share(e[expert], others), relative, 0x1p-126);
     // Relative noise of w_i = e_i / sum e: (1 - w_i) tau_i and every other w_j tau_j (NUMERICS 8), each
     // noise_j / sum e.
-    const double total = e[expert].ref + others.ref, own = others.ref * e[expert].noise / total;
-    const double others_part = e[expert].ref * others.noise / total,
-                 last = std::sqrt(uniform_variance(relative * w.ref + 0x1p-126));
+    const double total = e[expert].ref + others.ref;
+    const double own = others.ref * e[expert].noise / total;
+    const double others_part = e[expert].ref * others.noise / total;
+    const double last = std::sqrt(uniform_variance(relative * w.ref + 0x1p-126));
     const double noise = std::sqrt((own * own + others_part * others_part) / (total * total) + last * last);
     const double mean = (others.ref * e[expert].mean + e[expert].ref * others.mean) / (total * total) + last;
     out[j] = with_noise(w, noise, mean);

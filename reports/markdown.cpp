@@ -64,7 +64,9 @@ std::string fields(const CaseResult& one) {
 
 std::string render_markdown(const Report& report) {
   std::string out = fmt::format("### {} assay: {}\n", sign(mark(report.verdict())), case_counts_text(report));
-  std::string good, others, details;
+  std::string good;
+  std::string others;
+  std::string details;
   for (const CaseResult& one : report.cases) {
     const bool passed = mark(one.verdict) == Mark::Good;
     (passed ? good : others) += case_row(one);
@@ -77,14 +79,16 @@ std::string render_markdown(const Report& report) {
 }
 
 std::string render_markdown(std::span<const Finding> findings) {
-  constexpr std::string_view signs[] = {"=", "~", "✘"}, what[] = {"same", "legal change", "regression"};
+  constexpr std::string_view signs[] = {"=", "~", "✘"};
+  constexpr std::string_view what[] = {"same", "legal change", "regression"};
   std::vector<const Finding*> sorted;
   for (const Finding& one : findings) sorted.push_back(&one);
   std::ranges::stable_sort(sorted,
                            [](const Finding* a, const Finding* b) { return a->severity > b->severity; });
   const auto worst = sorted.empty() ? 0 : static_cast<std::size_t>(sorted.front()->severity);
   std::string out = fmt::format("### {} assay regress: {}\n", signs[worst], what[worst]);
-  std::string changed, same;
+  std::string changed;
+  std::string same;
   for (const Finding* one : sorted) {
     const auto severity = static_cast<std::size_t>(one->severity);
     (one->severity == Severity::Same ? same : changed) +=

@@ -19,7 +19,15 @@ std::string render_parting_html(const Parting& parting, const Report& judged);
 
 /// What text and page say of a field: words of its columns.
 struct PartingCells {
-  std::string field, elements, differ, ulps, in_a, in_b, rms_a, rms_b, nearer;
+  std::string field;
+  std::string elements;
+  std::string differ;
+  std::string ulps;
+  std::string in_a;
+  std::string in_b;
+  std::string rms_a;
+  std::string rms_b;
+  std::string nearer;
 };
 PartingCells parting_cells(const FieldParting& one);
 

@@ -33,7 +33,9 @@ std::string bounds_text(const Judgement& judgement, std::size_t width) {
 std::string element_text(Field field, const Element& e, std::size_t width) {
   Columns lines;
   lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
-  const bool rounded = has_ratio(field), finite = std::isfinite(e.out), bf16 = stored_as_bf16(field, e);
+  const bool rounded = has_ratio(field);
+  const bool finite = std::isfinite(e.out);
+  const bool bf16 = stored_as_bf16(field, e);
   lines.rows.push_back({"found", value_text(e.out), bf16 ? bits_text(field, e.out_bits) : "",
                         rounded && finite && bf16 && !std::isnan(e.ref)
                             ? ulps_text(e.ulps) + " from the rounded reference"
@@ -101,7 +103,8 @@ std::string prediction_detail(const FieldResult& result, const Prediction& bits,
 }  // namespace
 
 std::string field_details(const CaseResult& result, const TextOptions& options) {
-  std::string out, from_upstream;
+  std::string out;
+  std::string from_upstream;
   for (const FieldResult& field : result.fields) {
     if (not_asked(field)) continue;
     if (inherited(result, field) && !options.verbose) {

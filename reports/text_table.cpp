@@ -67,7 +67,8 @@ std::string prediction_cell(const Prediction& prediction, const ColumnLayout& la
 
 /// One column: its two header lines and how a field fills it.
 struct Column {
-  std::string_view group, name;
+  std::string_view group;
+  std::string_view name;
   Align align;
   std::function<std::string(const FieldResult&)> cell;
 };

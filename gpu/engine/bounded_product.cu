@@ -11,14 +11,22 @@ namespace {
 constexpr int kTile = kBoundedTileRows;
 constexpr int kColumns = 32;
 constexpr int kStep = kStepProducts;
-constexpr int kEachRows = 4, kEachColumns = 2;  // of a thread
+// of a thread
+constexpr int kEachRows = 4;
+constexpr int kEachColumns = 2;
 constexpr int kThreads = (kTile / kEachRows) * (kColumns / kEachColumns);
 static_assert(kThreads == 256, "sixteen threads along each side");
 
 struct ElementSums {
-  double total = 0.0, sum = 0.0;  // of the parts that ended, of the part that runs
-  float spread = 0.0f, squares = 0.0f, running = 0.0f;
-  float before = 0.0f, top = 0.0f;  // |sum| before this step; the step's largest term
+  // of the parts that ended, of the part that runs
+  double total = 0.0;
+  double sum = 0.0;
+  float spread = 0.0f;
+  float squares = 0.0f;
+  float running = 0.0f;
+  // |sum| before this step; the step's largest term
+  float before = 0.0f;
+  float top = 0.0f;
 };
 
 __device__ float magnitude(double x) { return fabsf(static_cast<float>(x)); }
@@ -26,7 +34,8 @@ __device__ float magnitude(double x) { return fabsf(static_cast<float>(x)); }
 /// What a step may lose, in units of 2^-23: |s| for cutting the result, 4 times the largest addend for
 /// cutting 16 of them at 2^-25.
 __device__ void end_step(ElementSums& e, float terms_per_spread) {
-  const float after = magnitude(e.sum), term = e.top * terms_per_spread;
+  const float after = magnitude(e.sum);
+  const float term = e.top * terms_per_spread;
   e.running += after + 4.0f * (e.before > term ? e.before : term);
   e.before = after;
   e.top = 0.0f;
@@ -44,13 +53,16 @@ template <bool kRunning>
 __global__ void __launch_bounds__(kThreads, 2)
     bounded_product_kernel(DeviceOperands operands, const BoundedTerm* left, PartEnds parts,
                            float terms_per_spread, DeviceSums* out) {
-  __shared__ double a_ref[kStep][kTile], b_wide[kStep][kColumns];
-  __shared__ float a_spread[kStep][kTile], a_squares[kStep][kTile], b_magnitude[kStep][kColumns];
+  __shared__ double a_ref[kStep][kTile];
+  __shared__ double b_wide[kStep][kColumns];
+  __shared__ float a_spread[kStep][kTile];
+  __shared__ float a_squares[kStep][kTile];
+  __shared__ float b_magnitude[kStep][kColumns];
   const ProductTile tile = operands.tiles[blockIdx.y];
   const bf16* weights = operands.weights[tile.group];
   const std::int64_t first_column = std::int64_t{blockIdx.x} * kColumns;
-  const int row = threadIdx.x / (kColumns / kEachColumns) * kEachRows,
-            column = threadIdx.x % (kColumns / kEachColumns) * kEachColumns;
+  const int row = threadIdx.x / (kColumns / kEachColumns) * kEachRows;
+  const int column = threadIdx.x % (kColumns / kEachColumns) * kEachColumns;
   ElementSums elements[kEachRows][kEachColumns];
   int part = 0;
   const std::int64_t steps = (operands.k + kStep - 1) / kStep;
@@ -80,7 +92,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int j = 0; j < kEachColumns; ++j) {
         const double b = b_wide[k][column + j];
-        const float size = b_magnitude[k][column + j], square = size * size;
+        const float size = b_magnitude[k][column + j];
+        const float square = size * size;
 #pragma unroll
         for (int i = 0; i < kEachRows; ++i) {
           ElementSums& e = elements[i][j];
@@ -122,7 +135,8 @@ __global__ void column_granularity_kernel(const bf16* weights, std::int64_t k, s
   for (std::int64_t i = threadIdx.x % 32; i < k; i += 32) {
     const int bits = __bfloat16_as_ushort(weights[column * k + i]) & 0x7fff;
     if (bits == 0) continue;
-    const int biased = bits >> 7, fraction = bits & 0x7f;
+    const int biased = bits >> 7;
+    const int fraction = bits & 0x7f;
     if (biased == 0xff) least = kNotFinite;
     // The significand's last bit is worth 2^(e - 7), and the smallest normal exponent is that of subnormal
     // numbers too.
@@ -152,7 +166,8 @@ void bounded_product(const DeviceOperands& operands, const BoundedTerm* left, co
 
 void column_granularity(const bf16* weights, std::int64_t k, std::int64_t n, std::int32_t* lowest,
                         cudaStream_t stream) {
-  constexpr int kBlock = 256, kColumnsPerBlock = kBlock / 32;
+  constexpr int kBlock = 256;
+  constexpr int kColumnsPerBlock = kBlock / 32;
   column_granularity_kernel<<<static_cast<unsigned>((n + kColumnsPerBlock - 1) / kColumnsPerBlock), kBlock, 0,
                               stream>>>(weights, k, n, lowest);
   ASSAY_CUDA(cudaGetLastError());

@@ -12,14 +12,18 @@ inline constexpr std::int64_t kMostTasks = 65535;  // of a grid's second dimensi
 
 /// A reference value with its interval, laid out as harness's Interval.
 struct alignas(16) DeviceInterval {
-  double ref, low, high;
-  float noise, mean;
+  double ref;
+  double low;
+  double high;
+  float noise;
+  float mean;
 };
 
 struct DeviceField {
   const std::uint16_t* out;         // [rows, width] bf16 bits
   const DeviceInterval* reference;  // [rows, width]
-  std::int64_t rows, width;
+  std::int64_t rows;
+  std::int64_t width;
   bool carried;
   const std::uint16_t* classes;  // [rows, class_stride] bf16 bits, or null
   std::int64_t class_stride;
@@ -28,12 +32,23 @@ struct DeviceField {
 /// Laid out as harness's Cell and ClassSums.
 struct DeviceCell {
   double max_ratio;
-  std::int32_t rejected, non_finite, mismatched, unused;
-  double flips_expected, excess, excess_expected, z2, z2_of_rounding, max_contract_ulps;
-  unsigned long long flipped_low, flipped_high;
+  std::int32_t rejected;
+  std::int32_t non_finite;
+  std::int32_t mismatched;
+  std::int32_t unused;
+  double flips_expected;
+  double excess;
+  double excess_expected;
+  double z2;
+  double z2_of_rounding;
+  double max_contract_ulps;
+  unsigned long long flipped_low;
+  unsigned long long flipped_high;
 };
 struct DeviceClass {
-  unsigned long long flips_expected, excess_expected, elements;
+  unsigned long long flips_expected;
+  unsigned long long excess_expected;
+  unsigned long long elements;
 };
 
 /// cells [rows, tiles of the width], columns [tasks, width]; `classes` [65536] must hold zeros and is added

@@ -44,7 +44,9 @@ struct alignas(16) BoundedTerm {
 /// The sums of harness's ProductSums over one element's terms.
 struct DeviceSums {
   double ref;
-  float spread, squares, running;
+  float spread;
+  float squares;
+  float running;
   std::int32_t unused;
 };
 

@@ -68,8 +68,12 @@ __device__ double error_ratio(double out, std::uint32_t bits, const DeviceInterv
 /// Of one element; all zero where the interval judges alone.
 struct CellDeviation {
   bool flipped = false;
-  double flip_chance = 0.0, excess = 0.0, excess_expected = 0.0, z2 = 0.0, z2_of_rounding = 0.0,
-         contract_ulps = 0.0;
+  double flip_chance = 0.0;
+  double excess = 0.0;
+  double excess_expected = 0.0;
+  double z2 = 0.0;
+  double z2_of_rounding = 0.0;
+  double contract_ulps = 0.0;
 };
 
 /// Expectations where errors have nothing to do with the reference's place in its cell of rounding: a
@@ -78,13 +82,19 @@ struct CellDeviation {
 __device__ void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t rounded_ref,
                                          CellDeviation& to) {
   if (!(to.flip_chance > 0.0) || !(x.noise > 0.0f && isfinite(x.noise))) return;
-  const double magnitude = fabs(x.ref), value = value_of(rounded_ref), above = value_of(rounded_ref + 1);
+  const double magnitude = fabs(x.ref);
+  const double value = value_of(rounded_ref);
+  const double above = value_of(rounded_ref + 1);
   const double below = rounded_ref == 0 ? -above : value_of(rounded_ref - 1);
-  const double gap = above - value, up = 0.5 * (value + above) - magnitude,
-               down = magnitude - 0.5 * (value + below);
-  const double delta = half_width(x), noise = x.noise, mean = x.mean;
+  const double gap = above - value;
+  const double up = 0.5 * (value + above) - magnitude;
+  const double down = magnitude - 0.5 * (value + below);
+  const double delta = half_width(x);
+  const double noise = x.noise;
+  const double mean = x.mean;
   const double differs = least(1.0, 2.0 * (mean / noise) * (mean / noise));
-  const double within = least(up + down, 2.0 * delta), crosses = least(1.0, mean / within);
+  const double within = least(up + down, 2.0 * delta);
+  const double crosses = least(1.0, mean / within);
   const double excess = 1.0625 * noise * noise * gap / within;
   to.flip_chance = least(up, down) <= 0x1p-10 * mean ? largest(differs, crosses) : crosses;
   to.excess_expected = least(kExcessCap, excess / (gap * gap / 12.0 + noise * noise));
@@ -98,12 +108,17 @@ __device__ CellDeviation deviation(std::uint32_t bits, const DeviceInterval& x, 
   const std::uint32_t rounded_ref = rounded_bits(fabs(x.ref));
   if (!finite(bits) || !(fabs(x.ref) <= kLargest) || !finite(rounded_ref)) return to;
   const double out = signbit(x.ref) ? -value_of(bits) : value_of(bits);
-  const double magnitude = fabs(x.ref), rounded = value_of(rounded_ref), ulp = spacing(rounded_ref);
+  const double magnitude = fabs(x.ref);
+  const double rounded = value_of(rounded_ref);
+  const double ulp = spacing(rounded_ref);
   const bool power = (rounded_ref & 0x7f) == 0 && rounded > 0x1p-126;
   const double beyond = magnitude - rounded;
-  const double outer = 0.5 * ulp - beyond, inner = 0.5 * (power ? 0.5 * ulp : ulp) + beyond;
+  const double outer = 0.5 * ulp - beyond;
+  const double inner = 0.5 * (power ? 0.5 * ulp : ulp) + beyond;
   const double d = outer < inner ? outer : inner;
-  const double up = x.high - x.ref, down = x.ref - x.low, delta = up > down ? up : down;
+  const double up = x.high - x.ref;
+  const double down = x.ref - x.low;
+  const double delta = up > down ? up : down;
   const bool may_flip = delta > 0.0 && delta * (1.0 + 0x1p-40) + magnitude * 0x1p-50 >= d;
   const bool known = x.noise > 0.0 && x.noise < 0x1p500;
   const double noise = known ? x.noise : 0.0;
@@ -111,7 +126,9 @@ __device__ CellDeviation deviation(std::uint32_t bits, const DeviceInterval& x, 
   const double proven = (delta + ulp - d) * (delta + d) * 1.0625;
   const double modelled = 1.0625 * noise * noise + 2.0 * ulp * (noise > d ? noise : noise * noise / d);
   const double expected = (known && modelled < proven ? modelled : proven) / w;
-  const double error = out - magnitude, own = beyond * beyond, square = error * error;
+  const double error = out - magnitude;
+  const double own = beyond * beyond;
+  const double square = error * error;
   const double excess = (square - own) / w;
   to.flipped = out != rounded;
   if (may_flip) {
@@ -135,7 +152,8 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t tiles = (field.width + kDeviceCellColumns - 1) / kDeviceCellColumns;
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= field.rows * tiles) return;
-  const std::int64_t row = at / tiles, begin = at % tiles * kDeviceCellColumns;
+  const std::int64_t row = at / tiles;
+  const std::int64_t begin = at % tiles * kDeviceCellColumns;
   const int count = static_cast<int>(min(std::int64_t{kDeviceCellColumns}, field.width - begin));
   DeviceCell cell{};
   for (int i = 0; i < count; ++i) {
@@ -166,8 +184,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads) columns_kernel(DeviceField field, double* columns) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x,
-                     first = std::int64_t{blockIdx.y} * kDeviceTaskRows;
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t first = std::int64_t{blockIdx.y} * kDeviceTaskRows;
   if (column >= field.width) return;
   double sum = 0.0;
   for (std::int64_t row = first; row < min(field.rows, first + kDeviceTaskRows); ++row)
@@ -181,8 +199,8 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(DeviceField field, do
 
 void field_cells(const DeviceField& field, DeviceCell* cells, double* columns, DeviceClass* classes,
                  cudaStream_t stream) {
-  const std::int64_t count = field.rows * ((field.width + kDeviceCellColumns - 1) / kDeviceCellColumns),
-                     tasks = (field.rows + kDeviceTaskRows - 1) / kDeviceTaskRows;
+  const std::int64_t count = field.rows * ((field.width + kDeviceCellColumns - 1) / kDeviceCellColumns);
+  const std::int64_t tasks = (field.rows + kDeviceTaskRows - 1) / kDeviceTaskRows;
   ASSAY_CHECK(count > 0 && count < (std::int64_t{1} << 31) && tasks <= kMostTasks,
               "expected a field with elements, fewer than 2^31 cells and at most 65,535 tasks");
   cells_kernel<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream>>>(

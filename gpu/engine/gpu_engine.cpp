@@ -85,7 +85,8 @@ struct LeftTerms {
   BoundShape shape;
 
   explicit LeftTerms(const GroupedProduct<Interval>& product) : terms(product.left.size()) {
-    const std::int64_t k = product.k, rows = static_cast<std::int64_t>(product.left.size()) / k;
+    const std::int64_t k = product.k;
+    const std::int64_t rows = static_cast<std::int64_t>(product.left.size()) / k;
     granularity.resize(static_cast<std::size_t>(rows));
     exact.resize(granularity.size());
     std::int64_t exact_rows = 0;
@@ -138,11 +139,13 @@ class DeviceEngine {
     link_.receive(sums.data(), sums.bytes(), sizeof(DeviceSums), stream_,
                   [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
                     const auto* from = reinterpret_cast<const DeviceSums*>(bytes);
-                    const std::size_t first = at / sizeof(DeviceSums), elements = count / sizeof(DeviceSums),
-                                      n = static_cast<std::size_t>(product.n);
+                    const std::size_t first = at / sizeof(DeviceSums);
+                    const std::size_t elements = count / sizeof(DeviceSums);
+                    const std::size_t n = static_cast<std::size_t>(product.n);
 #pragma omp parallel for schedule(static)
                     for (std::size_t i = 0; i < elements; ++i) {
-                      const std::size_t row = (first + i) / n, column = (first + i) % n;
+                      const std::size_t row = (first + i) / n;
+                      const std::size_t column = (first + i) % n;
                       const auto source = static_cast<std::size_t>(product.source[row]);
                       // The running bound is about exact operands: a row with a width has none.
                       const float running =
@@ -187,8 +190,8 @@ class DeviceEngine {
 
   bool cells(const FieldRows& field, FieldCells& out) {
     if (field.tasks() > kMostTasks) return false;
-    const auto elements = static_cast<std::int64_t>(field.out.size()),
-               argument_count = static_cast<std::int64_t>(field.classes.size());
+    const auto elements = static_cast<std::int64_t>(field.out.size());
+    const auto argument_count = static_cast<std::int64_t>(field.classes.size());
     const std::scoped_lock lock(mutex_);
     const Buffer<std::uint16_t> values("values", elements), arguments("classes", argument_count);
     const Buffer<DeviceInterval> intervals("intervals", elements);

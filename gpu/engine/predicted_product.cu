@@ -22,7 +22,9 @@ constexpr int kThreads = kSide * kSide;
 constexpr int kBias = 128;        // exponents of finite operands become 2 to 255
 constexpr int kZero = -1000;      // exponent of a zero: far below that of any product
 constexpr int kNoProduct = -500;  // no product at or below this has two operands that are not zero
-constexpr int kLowest = -102, kHighest = 126;  // alignments outside were not measured
+// alignments outside were not measured
+constexpr int kLowest = -102;
+constexpr int kHighest = 126;
 constexpr int kSignBit = 14;
 constexpr int kSignificandBits = 7;
 
@@ -41,7 +43,8 @@ __device__ bool outside_measured(std::uint32_t bf16_bits) {
 
 __global__ void prepare_predicted_kernel(const DevicePrediction* left, std::int64_t k, PredictedLeft out) {
   const std::int64_t row = blockIdx.x;
-  bool outside = false, wide = false;
+  bool outside = false;
+  bool wide = false;
   for (std::int64_t i = threadIdx.x; i < k; i += blockDim.x) {
     const DevicePrediction x = left[row * k + i];
     const std::uint32_t bits = __float_as_uint(x.value);
@@ -50,7 +53,8 @@ __global__ void prepare_predicted_kernel(const DevicePrediction* left, std::int6
     wide = wide || (bits & 0xffff) != 0;
     out.words[row * k + i] = word_of(bits >> 16);
   }
-  const int any_outside = __syncthreads_or(outside), any_wide = __syncthreads_or(wide);
+  const int any_outside = __syncthreads_or(outside);
+  const int any_wide = __syncthreads_or(wide);
   if (threadIdx.x != 0) return;
   out.outside[row] = any_outside != 0;
   if (any_wide != 0) *out.not_bf16 = 1;
@@ -125,7 +129,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const ProductTile tile = operands.tiles[blockIdx.y];
   const bf16* weights = operands.weights[tile.group];
   const std::int64_t first_column = std::int64_t{blockIdx.x} * kColumns;
-  const int row = threadIdx.x / kSide, column = threadIdx.x % kSide;
+  const int row = threadIdx.x / kSide;
+  const int column = threadIdx.x % kSide;
   const std::uint32_t zero = word_of(0);
   if (threadIdx.x < kColumns) column_outside[threadIdx.x] = 0;
   RunningSum sums[2][2];
@@ -151,7 +156,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     __syncthreads();
     for (int begin = 0; begin < kChunk && k0 + begin < operands.k; begin += kStep) {
-      std::uint32_t a[2][kStep], b[2][kStep];
+      std::uint32_t a[2][kStep];
+      std::uint32_t b[2][kStep];
 #pragma unroll
       for (int i = 0; i < kStep; ++i)
 #pragma unroll
@@ -176,7 +182,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int i = 0; i < 2; ++i)
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const int r = row + i * kSide, c = column + j * kSide;
+      const int r = row + i * kSide;
+      const int c = column + j * kSide;
       if (r >= tile.rows || first_column + c >= operands.n) continue;
       const std::int64_t source = operands.source[tile.first + r];
       const bool open = sums[i][j].outside || column_outside[c] != 0 || prepared.outside[source] != 0;

@@ -35,7 +35,8 @@ __device__ inline __nv_bfloat16 swiglu(float gate, float up) {
 
 /// Gradients of the two halves, as memory keeps them.
 struct SwigluGrad {
-  __nv_bfloat16 gate, up;
+  __nv_bfloat16 gate;
+  __nv_bfloat16 up;
 };
 
 /// From `d`, the gradient of the intermediate, and the forward's halves as its contract left them. With

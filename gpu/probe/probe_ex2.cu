@@ -76,7 +76,8 @@ std::uint32_t correctly_rounded_bits(std::int64_t k) {
 
 // The recipe's k is the floor but for the rounding of t, which leaves arguments down to about -7.6e-6 to ex2.
 void print_negative() {
-  const auto bits = record(-kThreads, kThreads), beyond = record(-kThreads, kThreads, -0.5f);
+  const auto bits = record(-kThreads, kThreads);
+  const auto beyond = record(-kThreads, kThreads, -0.5f);
   int moved = 0;
   std::printf("ex2 at -1 .. -%d times 2^-24, minus the correctly rounded:", kThreads);
   for (int k = 1; k <= kThreads; ++k) {

@@ -16,7 +16,9 @@
 
 namespace {
 
-constexpr int kRows = 16, kColumns = 8, kStep = 16;
+constexpr int kRows = 16;
+constexpr int kColumns = 8;
+constexpr int kStep = 16;
 
 #define PROBE_CUDA(call)                                                                     \
   do {                                                                                       \
@@ -29,17 +31,22 @@ constexpr int kRows = 16, kColumns = 8, kStep = 16;
 
 // One warp. a [16, k] and b [8, k], k a multiple of 16; fragments as in the PTX ISA, section "mma.m16n8k16".
 __global__ void product_kernel(const std::uint16_t* a, const std::uint16_t* b, int k, float* out) {
-  const int group = threadIdx.x / 4, lane = threadIdx.x % 4;
+  const int group = threadIdx.x / 4;
+  const int lane = threadIdx.x % 4;
   float c[4] = {};
   const auto pair = [&](const std::uint16_t* from, int row, int at) {
     return static_cast<std::uint32_t>(from[row * k + at]) | static_cast<std::uint32_t>(from[row * k + at + 1])
                                                                 << 16;
   };
   for (int k0 = 0; k0 < k; k0 += kStep) {
-    const int low = k0 + 2 * lane, high = low + 8;
-    const std::uint32_t a0 = pair(a, group, low), a1 = pair(a, group + 8, low), a2 = pair(a, group, high),
-                        a3 = pair(a, group + 8, high);
-    const std::uint32_t b0 = pair(b, group, low), b1 = pair(b, group, high);
+    const int low = k0 + 2 * lane;
+    const int high = low + 8;
+    const std::uint32_t a0 = pair(a, group, low);
+    const std::uint32_t a1 = pair(a, group + 8, low);
+    const std::uint32_t a2 = pair(a, group, high);
+    const std::uint32_t a3 = pair(a, group + 8, high);
+    const std::uint32_t b0 = pair(b, group, low);
+    const std::uint32_t b1 = pair(b, group, high);
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
@@ -54,7 +61,8 @@ __global__ void product_kernel(const std::uint16_t* a, const std::uint16_t* b, i
 
 std::vector<std::uint32_t> product(const std::vector<std::uint16_t>& a, const std::vector<std::uint16_t>& b,
                                    int k) {
-  std::uint16_t *device_a = nullptr, *device_b = nullptr;
+  std::uint16_t* device_a = nullptr;
+  std::uint16_t* device_b = nullptr;
   float* device_out = nullptr;
   PROBE_CUDA(cudaMalloc(&device_a, a.size() * 2));
   PROBE_CUDA(cudaMalloc(&device_b, b.size() * 2));
@@ -97,7 +105,8 @@ std::uint16_t value(const std::string& data, std::uint64_t seed, std::uint64_t i
 }
 
 void record_crafted(std::FILE* out, const std::vector<float>& row, const std::vector<float>& column) {
-  const int k = static_cast<int>(row.size()), padded = (k + kStep - 1) / kStep * kStep;
+  const int k = static_cast<int>(row.size());
+  const int padded = (k + kStep - 1) / kStep * kStep;
   std::vector<std::uint16_t> a(kRows * padded), b(kColumns * padded);
   std::fprintf(out, "crafted %d:", k);
   for (int i = 0; i < k; ++i) std::fprintf(out, " %04x", a[i] = bf16(row[i]));
@@ -129,7 +138,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   cudaDeviceProp device{};
-  int driver = 0, runtime = 0;
+  int driver = 0;
+  int runtime = 0;
   PROBE_CUDA(cudaGetDeviceProperties(&device, 0));
   PROBE_CUDA(cudaDriverGetVersion(&driver));
   PROBE_CUDA(cudaRuntimeGetVersion(&runtime));

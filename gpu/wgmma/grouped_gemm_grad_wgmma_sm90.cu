@@ -13,7 +13,8 @@ struct RowsGrad {
   const bf16* rows;
   const bf16* weights;
   bf16* out;
-  std::int64_t depth, columns;
+  std::int64_t depth;
+  std::int64_t columns;
 };
 
 template <ProductId kProduct, TileLayout kLayout>

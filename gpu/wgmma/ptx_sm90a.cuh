@@ -138,7 +138,8 @@ __device__ inline std::uint32_t tile_place(std::uint32_t shared) {
 template <Lies kLies = Lies::AlongColumns>
 inline constexpr std::uint32_t kNextSixteen = kLies == Lies::AlongRows ? 16 * 128 >> 4 : 32 >> 4;
 __device__ inline std::uint64_t tile_descriptor(std::uint32_t place) {
-  constexpr std::uint32_t kSwizzle128 = 1u << 30, kRowGroups = 1024 >> 4;
+  constexpr std::uint32_t kSwizzle128 = 1u << 30;
+  constexpr std::uint32_t kRowGroups = 1024 >> 4;
   return static_cast<std::uint64_t>(kSwizzle128 | kRowGroups) << 32 | place;
 }
 

@@ -66,7 +66,8 @@ struct WeightGrad {
   const bf16* d_out;
   const bf16* rows;
   bf16* out;
-  std::int64_t height, width;
+  std::int64_t height;
+  std::int64_t width;
   bool gather;
 };
 

@@ -97,13 +97,20 @@ struct Arguments {
 
 /// The copy engine's views of the tensors: large and small boxes.
 struct Maps {
-  CUtensorMap rows, few_rows;         // of x
-  CUtensorMap weights, half_weights;  // all a tile has, and what blocks of a pair fetch for one another
-  CUtensorMap out, few_out;
+  // of x
+  CUtensorMap rows;
+  CUtensorMap few_rows;
+  // all a tile has, and what blocks of a pair fetch for one another
+  CUtensorMap weights;
+  CUtensorMap half_weights;
+  CUtensorMap out;
+  CUtensorMap few_out;
 };
 /// Where the first product stores first_gemm, too. Others do without: a launch takes longer with them.
 struct MapsWithHalves : Maps {
-  CUtensorMap halves, few_halves;  // of first_gemm
+  // of first_gemm
+  CUtensorMap halves;
+  CUtensorMap few_halves;
 };
 template <bool kHalves>
 using MapsFor = std::conditional_t<kHalves, MapsWithHalves, Maps>;

@@ -9,6 +9,7 @@
 #include <omp.h>
 #include <CLI/CLI.hpp>
 
+#include "build_facts.h"
 #include "fixtures/fill.h"
 #include "harness/cli/commands.h"
 #include "harness/contract/error.h"

@@ -65,7 +65,8 @@ TEST_SUITE("contract_auto") {
          "what the merge reads of second_gemm is not rounded to bf16, which hf does"},
         {&PrecisionContract::weighted, "weight times value is not rounded to bf16, which hf does"},
     };
-    const Problem odd = load_fixture("odd"), all_experts = load_fixture("all_experts");
+    const Problem odd = load_fixture("odd");
+    const Problem all_experts = load_fixture("all_experts");
     for (const auto& [member, sentence] : points) {
       // odd's 39 weights are too few to tell what the softmax read beyond chance.
       const Problem& problem = member == &PrecisionContract::logits ? all_experts : odd;

@@ -17,7 +17,8 @@ namespace assay::cli {
 namespace {
 
 struct DiffOptions {
-  std::string a, b;
+  std::string a;
+  std::string b;
   OutputOptions output;
 };
 
@@ -51,7 +52,8 @@ JudgedSide judged_side(const Problem& problem, const Candidate& candidate, const
 
 ExitCode run(const DiffOptions& options, const std::string& command_line) {
   require_one_on_stdout(options.output);
-  const GoldenFile a = load_file(options.a), b = load_file(options.b);
+  const GoldenFile a = load_file(options.a);
+  const GoldenFile b = load_file(options.b);
   const Problem& problem = common_problem(a, b, options);
   const Parting parting = diff(problem, judged_side(problem, a.candidate, options.a),
                                judged_side(problem, b.candidate, options.b), make_reference);

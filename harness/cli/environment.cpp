@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "build_facts.h"
 #include "reference_cpu/product/product_kernels.h"
 #include "revision.h"
 

@@ -86,7 +86,8 @@ TEST_SUITE("exact") {
       for (const Field field : kForward) {
         if (row(field).match != Match::Rounded) continue;
         for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
-          std::int64_t wide = 0, elements = 0;
+          std::int64_t wide = 0;
+          std::int64_t elements = 0;
           for (const auto& x : reference->bounded(field, mode, all_rows(field, problem.sizes()))) {
             ++elements;
             wide += round_to_bf16(x.low) != round_to_bf16(x.high);
@@ -109,7 +110,8 @@ TEST_SUITE("exact") {
         CHECK(to_float(weight) * static_cast<float>(problem.config.top_k) == 1.0f);
       const auto out = fields.at(Field::hidden_states).as<Bf16>();
       const std::int64_t width = problem.config.hidden_size;
-      std::int64_t same_token = 0, same_column = 0;
+      std::int64_t same_token = 0;
+      std::int64_t same_column = 0;
       for (std::int64_t i = 0; i < static_cast<std::int64_t>(out.size()); ++i) {
         same_token += out[static_cast<std::size_t>(i)] ==
                       out[static_cast<std::size_t>((i + width) % static_cast<std::int64_t>(out.size()))];

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "build_facts.h"
 #include "fixtures/fixtures.h"
 #include "harness/contract/error.h"
 #include "harness/host/atomic_file.h"

@@ -31,8 +31,13 @@ namespace {
 
 struct MakeOptions {
   std::vector<std::string> fixtures;
-  std::string implementation = "both", out = ".", checkpoint, prompt, input;
-  std::int64_t layer = -1, tokens = 16;
+  std::string implementation = "both";
+  std::string out = ".";
+  std::string checkpoint;
+  std::string prompt;
+  std::string input;
+  std::int64_t layer = -1;
+  std::int64_t tokens = 16;
   std::uint64_t seed = 1;
   bool predicted = false;
 };

@@ -19,7 +19,10 @@ constexpr const char* kSmall[] = {"tiny", "odd", "rows", "one_choice"};  // ever
 constexpr std::int64_t kGradients = 11;
 
 struct GradientTally {
-  std::int64_t elements = 0, differing = 0, undetermined = 0, outside = 0;
+  std::int64_t elements = 0;
+  std::int64_t differing = 0;
+  std::int64_t undetermined = 0;
+  std::int64_t outside = 0;
 
   void add(const GradientTally& other) {
     elements += other.elements;

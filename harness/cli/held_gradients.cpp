@@ -7,7 +7,8 @@ namespace {
 
 constexpr std::int64_t kLargestStored = std::int64_t{1}
                                         << 20;  // bytes of the experts' weights: stores_weights
-constexpr std::int64_t kRows = 32, kRowsOfEager = 8;
+constexpr std::int64_t kRows = 32;
+constexpr std::int64_t kRowsOfEager = 8;
 
 bool of_weights(Field field) {
   return row(field).rows == RowsAre::Experts || row(field).rows == RowsAre::ExpertMatrix;

@@ -24,7 +24,10 @@ namespace assay::cli {
 namespace {
 
 struct InvarianceOptions {
-  std::vector<std::string> goldens, fixtures, pipelines, promise;
+  std::vector<std::string> goldens;
+  std::vector<std::string> fixtures;
+  std::vector<std::string> pipelines;
+  std::vector<std::string> promise;
   std::vector<std::int64_t> batches{std::begin(kBatches), std::end(kBatches)};
   std::int64_t runs = 20;
   std::string contract;
@@ -198,7 +201,8 @@ void add_invariance(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand(
       "invariance", "whether a token's bits depend on the run, its batch, its place or its neighbours");
   auto options = std::make_shared<InvarianceOptions>();
-  constexpr std::int64_t kMostTokens = 1 << 24, kMostRuns = 1 << 20;
+  constexpr std::int64_t kMostTokens = 1 << 24;
+  constexpr std::int64_t kMostRuns = 1 << 20;
   command->add_option("--fixture", options->fixtures, "named problems, * and ? match (assay list fixtures)")
       ->type_name("GLOB...");
   command->add_option("--golden", options->goldens, "files whose inputs and weights are taken")

@@ -38,7 +38,8 @@ namespace fs = std::filesystem;
 /// Whether both names are those of one regular file, or would be where the files do not exist yet.
 bool same_file(const fs::path& one, const fs::path& other) {
   std::error_code none;
-  const bool there = fs::exists(one, none), other_there = fs::exists(other, none);
+  const bool there = fs::exists(one, none);
+  const bool other_there = fs::exists(other, none);
   if (there != other_there) return false;
   if (there) return fs::is_regular_file(one, none) && fs::equivalent(one, other, none);
   return fs::weakly_canonical(fs::absolute(one, none), none) ==

@@ -17,7 +17,10 @@ class App;
 namespace assay::cli {
 
 struct OutputOptions {
-  std::string html, json, junit, markdown;
+  std::string html;
+  std::string json;
+  std::string junit;
+  std::string markdown;
   std::string colour = "auto";
   bool quiet = false;
   bool verbose = false;

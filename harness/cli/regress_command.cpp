@@ -67,7 +67,8 @@ void add_regress(CLI::App& app, Program& program) {
   struct Options {
     std::string baseline;
     std::string candidate;
-    std::string json, markdown;
+    std::string json;
+    std::string markdown;
   };
   auto options = std::make_shared<Options>();
   command->add_option("--baseline", options->baseline, "JSON report or HDF5 dump of before")

@@ -29,7 +29,8 @@ std::optional<std::size_t> variable(const char* name) {
 std::optional<Shard> pair(std::string_view text, std::string_view between) {
   const auto at = text.find(between);
   if (at == std::string_view::npos) return std::nullopt;
-  const auto index = number(text.substr(0, at)), of = number(text.substr(at + between.size()));
+  const auto index = number(text.substr(0, at));
+  const auto of = number(text.substr(at + between.size()));
   if (!index || !of || *index < 1 || *index > *of) return std::nullopt;
   return Shard{*index, *of};
 }

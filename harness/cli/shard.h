@@ -12,7 +12,8 @@ namespace assay::cli {
 
 /// Share `index` of `of`, from 1: every of-th case. Which share a case is in depends on its number alone.
 struct Shard {
-  std::size_t index = 1, of = 1;
+  std::size_t index = 1;
+  std::size_t of = 1;
   bool takes(std::size_t number) const { return number % of == index - 1; }
   bool whole() const { return of == 1; }
 };

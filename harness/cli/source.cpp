@@ -48,7 +48,8 @@ void add_source_options(CLI::App& command, SourceOptions& options) {
 }
 
 void add_time_limit_option(CLI::App& command, double& seconds) {
-  constexpr double kShortest = 1e-3, kLongest = 1e6;
+  constexpr double kShortest = 1e-3;
+  constexpr double kLongest = 1e6;
   command.add_option("--time-limit", seconds, "seconds that a call of a plugin may take (default 120)")
       ->type_name("SECONDS")
       ->check(CLI::Range(kShortest, kLongest));

@@ -19,7 +19,12 @@ class App;
 namespace assay::cli {
 
 struct SourceOptions {
-  std::string golden, fixture, pipeline, fault, contract, accumulator;
+  std::string golden;
+  std::string fixture;
+  std::string pipeline;
+  std::string fault;
+  std::string contract;
+  std::string accumulator;
   double time_limit = kTimeLimit;
 };
 

@@ -24,7 +24,8 @@ RowNumbers every_other(std::int64_t parity, std::int64_t tokens) {
 
 /// The rows of [T, H] that the tokens name.
 Tensor rows_of(const Tensor& from, const RowNumbers& tokens) {
-  const std::int64_t hidden = from.shape()[1], known = from.shape()[0];
+  const std::int64_t hidden = from.shape()[1];
+  const std::int64_t known = from.shape()[0];
   Tensor all(from.dtype(), {static_cast<std::int64_t>(tokens.size()), hidden});
   const auto values = from.as<Bf16>();
   const auto rows = all.as<Bf16>();

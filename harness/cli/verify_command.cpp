@@ -314,7 +314,10 @@ class Verification {
   std::optional<Engine> engine_;
   int failing_ = 0;  // cases so far
   LiveReport report_;
-  std::size_t next_ = 0, taken_ = 0, begun_ = 0;           // cases met, this shard's of them, and begun
+  // cases met, this shard's of them, and begun
+  std::size_t next_ = 0;
+  std::size_t taken_ = 0;
+  std::size_t begun_ = 0;
   bool ended_ = false;                                     // by --fail-fast
   std::optional<std::vector<std::string>> of_checkpoint_;  // what is to be told of it, once it is judged
 };

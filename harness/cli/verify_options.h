@@ -17,18 +17,32 @@ class App;
 namespace assay::cli {
 
 struct VerifyOptions {
-  std::vector<std::string> goldens, fixtures, pipelines, exclude, stages;
-  std::string checkpoint, input, contract, accumulator, dump, engine = std::string(kEngineAuto);
-  std::int64_t layer = -1, tokens = 16;
+  std::vector<std::string> goldens;
+  std::vector<std::string> fixtures;
+  std::vector<std::string> pipelines;
+  std::vector<std::string> exclude;
+  std::vector<std::string> stages;
+  std::string checkpoint;
+  std::string input;
+  std::string contract;
+  std::string accumulator;
+  std::string dump;
+  std::string engine = std::string(kEngineAuto);
+  std::int64_t layer = -1;
+  std::int64_t tokens = 16;
   std::uint64_t seed = 1;
   double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
   std::size_t cases = 1;
   std::string kernel_config;
   double time_limit = kTimeLimit;
-  bool permute_x = true, permute_y = false, timings = false;
+  bool permute_x = true;
+  bool permute_y = false;
+  bool timings = false;
   Shard shard;  // of the cases; statistics are shared out among all, whoever judges them
   bool fail_fast = false;
-  bool backward = false, dx_only = false, dw_only = false;
+  bool backward = false;
+  bool dx_only = false;
+  bool dw_only = false;
   OutputOptions output;
 };
 

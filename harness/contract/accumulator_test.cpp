@@ -22,8 +22,8 @@ TEST_SUITE("accumulator") {
     const Accumulator split{AccumulatorKind::Hopper, {1408, 1408, 1280}};
     CHECK(to_string(split) == "hopper_split(1408, 1408, 1280)");
     CHECK(parse_accumulator(to_string(split)) == split);
-    const Accumulator descending{AccumulatorKind::HopperDescending, {}, 64},
-        dealt{AccumulatorKind::HopperInterleaved, {}, 64, 2};
+    const Accumulator descending{AccumulatorKind::HopperDescending, {}, 64};
+    const Accumulator dealt{AccumulatorKind::HopperInterleaved, {}, 64, 2};
     CHECK(to_string(descending) == "hopper_descending(64)");
     CHECK(to_string(dealt) == "hopper_interleaved(2, 64)");
     CHECK(parse_accumulator(to_string(descending)) == descending);

@@ -14,7 +14,8 @@ namespace assay {
 /// A stretch [begin, end) of a product's K, and how much of its contribution the error says is missing: 1 all
 /// of it, -1 added twice, 0 nothing.
 struct KBlock {
-  std::int64_t begin = 0, end = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
   double missing = 0.0;
   double deviation = 0.0;  // standard deviation of the fitted share
 };

@@ -23,7 +23,8 @@ inline constexpr double kFixedPoint = 0x1p32;   // of class sums: integers add u
 struct FieldRows {
   std::span<const Bf16> out;            // [rows, width]
   std::span<const Interval> reference;  // [rows, width]
-  std::int64_t rows = 0, width = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
   bool carried = false;  // expectations are those of errors carried on (deviation.h)
   std::span<const Bf16>
       classes;  // [rows, class_stride]: the class of element (r, c) is at (r, c); empty: no sums by class
@@ -51,8 +52,12 @@ struct CellTest {
 /// where only the cap bounds the expectation, as of an element without modelled noise, it caps what is
 /// observed too.
 struct CellSums {
-  double flips_expected = 0.0, excess = 0.0, excess_expected = 0.0;
-  double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
+  double flips_expected = 0.0;
+  double excess = 0.0;
+  double excess_expected = 0.0;
+  double z2 = 0.0;
+  double z2_of_rounding = 0.0;
+  double max_contract_ulps = 0.0;
   std::uint64_t flipped[2] = {};  // bit i: the element in column i of the cell
   bool operator==(const CellSums&) const = default;
 };
@@ -66,7 +71,9 @@ struct Cell {
 
 /// Expectations of all elements with one argument, each rounded up to 1 / kFixedPoint.
 struct ClassSums {
-  std::int64_t flips_expected = 0, excess_expected = 0, elements = 0;
+  std::int64_t flips_expected = 0;
+  std::int64_t excess_expected = 0;
+  std::int64_t elements = 0;
   bool operator==(const ClassSums&) const = default;
 };
 

@@ -22,9 +22,13 @@ char error_level(double ratio);
 /// the end of a band or of a row may have fewer. Where rows belong to experts, one after the other, each
 /// expert with rows is a band, and no bin has rows of two.
 struct ErrorMap {
-  std::int64_t first_row = 0, first_column = 0;
-  std::int64_t rows = 0, columns = 0;  // elements that are covered
-  std::int64_t bin_rows = 1, bin_columns = 1;
+  std::int64_t first_row = 0;
+  std::int64_t first_column = 0;
+  // elements that are covered
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t bin_rows = 1;
+  std::int64_t bin_columns = 1;
   std::vector<std::pair<std::int64_t, std::int64_t>> bands;  // expert, its first row; empty: one band
   std::vector<std::string> levels;  // per row of bins from the top, a character per bin
   /// Per row of bins: of each bin with an error, in order, where in it the worst element is (row by row from
@@ -36,7 +40,9 @@ struct ErrorMap {
 
 /// A row of bins: which rows of the field it covers, and whose they are (-1: not of one expert).
 struct BinRow {
-  std::int64_t first_row = 0, rows = 0, expert = -1;
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  std::int64_t expert = -1;
 };
 std::vector<BinRow> bin_rows(const ErrorMap& map);
 

@@ -28,7 +28,8 @@ struct ChangedField {
   Field field{};
   std::int64_t tokens = 0;            // compared, once per run they are in; 0 for fields of experts
   std::int64_t differing_tokens = 0;  // with any other bit
-  std::int64_t elements = 0, differing = 0;
+  std::int64_t elements = 0;
+  std::int64_t differing = 0;
 };
 
 /// A change of what is computed beside a token: "batch of 16", "reversed".
@@ -48,7 +49,8 @@ struct InvarianceChange {
 
 /// One implementation on one problem.
 struct InvarianceCase {
-  std::string problem, candidate;
+  std::string problem;
+  std::string candidate;
   std::vector<InvarianceChange> changes;
 };
 

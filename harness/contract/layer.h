@@ -188,7 +188,8 @@ constexpr bool graph_is_whole() {
   for (std::size_t i = 0; i < kProductCount; ++i) {
     const ProductRow& product = kProducts[i];
     if (product.id != static_cast<ProductId>(i)) return false;
-    bool left = false, right = false;
+    bool left = false;
+    bool right = false;
     for (const auto& read : find_step(product.made)->reads) {
       left = left || read == product.left;
       right = right || read == product.right;

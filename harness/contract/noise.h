@@ -21,7 +21,8 @@ inline double radius(const Interval& x) { return std::max({x.high - x.ref, x.ref
 /// interval is wide, so neither is their rms; that covers overflow and NaN of the model too, and makes an
 /// exact value's noise 0. No mean size is above the rms.
 inline Interval with_noise(Interval x, double noise, double mean) {
-  const double limit = radius(x), rms = noise < limit ? noise : limit;
+  const double limit = radius(x);
+  const double rms = noise < limit ? noise : limit;
   x.noise = static_cast<float>(rms);
   x.mean = static_cast<float>(mean < rms ? mean : rms);
   return x;
@@ -62,8 +63,8 @@ inline double accumulation_rate(std::int64_t n, double unit_roundoff) {
 
 inline double accumulation_variance(std::int64_t n, double s, double q_squared, double unit_roundoff) {
   const auto terms = static_cast<double>(n);
-  const double steps = std::max(1.0, std::ceil(terms / 16.0)),
-               mean_of_squares = 1.0 / 3.0 + 0.5 / steps + 1.0 / (6.0 * steps * steps);
+  const double steps = std::max(1.0, std::ceil(terms / 16.0));
+  const double mean_of_squares = 1.0 / 3.0 + 0.5 / steps + 1.0 / (6.0 * steps * steps);
   const double rounding = accumulation_rate(n, unit_roundoff) * (s * s * mean_of_squares + q_squared / 6.0);
   if (unit_roundoff < kFp32UnitRoundoff || !(q_squared > 0.0)) return rounding;
   const double aligned = 4.0 * unit_roundoff * steps * std::min(1.0, terms * 0x1p-12);
@@ -72,8 +73,10 @@ inline double accumulation_variance(std::int64_t n, double s, double q_squared, 
 
 /// Where a reference value lies between the boundaries at which rounding to bf16 changes.
 struct RoundingCell {
-  double gap;       // to the neighbour above in magnitude, the farther one
-  double up, down;  // distance of the reference to the boundaries, in magnitude
+  double gap;  // to the neighbour above in magnitude, the farther one
+  // distance of the reference to the boundaries, in magnitude
+  double up;
+  double down;
   double gap_below;
 
   double width() const { return up + down; }
@@ -81,7 +84,8 @@ struct RoundingCell {
 };
 
 inline RoundingCell rounding_cell(double ref, double rounded) {
-  const double magnitude = std::fabs(ref), value = std::fabs(rounded);
+  const double magnitude = std::fabs(ref);
+  const double value = std::fabs(rounded);
   const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
   const double above = std::bit_cast<float>(bits + 0x10000u);
   const double below = bits == 0 ? -above : std::bit_cast<float>(bits - 0x10000u);
@@ -96,7 +100,9 @@ inline RoundingCell rounding_cell(double ref, double rounded) {
 /// the other way, a share of about (E|e|)^2 / E e^2, and twice that is allowed, as errors are not all of one
 /// size.
 inline double crossing_chance(const RoundingCell& cell, const Interval& x) {
-  const double noise = x.noise, mean = x.mean, differs = std::min(1.0, 2.0 * (mean / noise) * (mean / noise));
+  const double noise = x.noise;
+  const double mean = x.mean;
+  const double differs = std::min(1.0, 2.0 * (mean / noise) * (mean / noise));
   const double crosses = std::min(1.0, mean / std::min(cell.width(), 2.0 * radius(x)));
   return cell.nearest() <= 0x1p-10 * mean ? std::max(differs, crosses) : crosses;
 }
@@ -110,9 +116,13 @@ inline double crossing_chance(const RoundingCell& cell, const Interval& x) {
 inline Interval noise_after_bf16(const Interval& x, const Interval& rounded) {
   if (!(x.noise > 0.0f)) return rounded;
   const RoundingCell cell = rounding_cell(x.ref, rounded.ref);
-  const double noise = x.noise, mean = x.mean, gap = cell.gap, chance = crossing_chance(cell, x),
-               sparse = gap * mean / noise;
-  const double step = gap * std::sqrt(chance), step_mean = gap * chance;
+  const double noise = x.noise;
+  const double mean = x.mean;
+  const double gap = cell.gap;
+  const double chance = crossing_chance(cell, x);
+  const double sparse = gap * mean / noise;
+  const double step = gap * std::sqrt(chance);
+  const double step_mean = gap * chance;
   if (2.0 * radius(x) < cell.width()) return with_noise(rounded, step, step_mean);
   const double moved =
       std::sqrt(noise * noise + std::min({gap * mean, 0.25 * gap * gap, sparse * sparse / 3.0}));
@@ -131,7 +141,8 @@ inline double recurring_noise_after_bf16(double ref, double noise, double rounde
   const auto side = [noise](double d, double gap) {
     return std::min(noise * std::max(1.0, gap / d), noise + std::max(0.0, gap - d));
   };
-  const double up = side(cell.up, cell.gap), down = side(cell.down, cell.gap_below);
+  const double up = side(cell.up, cell.gap);
+  const double down = side(cell.down, cell.gap_below);
   return std::sqrt(0.5 * (up * up + down * down));
 }
 

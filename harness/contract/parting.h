@@ -16,20 +16,28 @@ namespace assay {
 /// together.
 struct FieldParting {
   Field field{};
-  bool in_a = false, in_b = false;
+  bool in_a = false;
+  bool in_b = false;
   std::string incomparable = {};  // "expected float32 [3, 5] as in A, found ...": nothing was compared
   std::int64_t elements = 0;
   std::int64_t differing = 0;  // bits of matched elements
   std::int64_t unmatched = 0;  // elements of rows that the other has not: another expert was taken
-  std::int64_t hashes = 0, differing_hashes = 0;  // where both hold it by hashes alone
-  std::int64_t largest_ulps = 0;                  // bf16 neighbours, over elements finite on both sides
+  // where both hold it by hashes alone
+  std::int64_t hashes = 0;
+  std::int64_t differing_hashes = 0;
+  std::int64_t largest_ulps = 0;  // bf16 neighbours, over elements finite on both sides
   std::vector<std::pair<std::string, std::int64_t>> first_at = {};  // axis names of A, index
-  double first_a = 0.0, first_b = 0.0;
+  double first_a = 0.0;
+  double first_b = 0.0;
   // Root mean square distance of the differing elements from the layer in float64 on each one's own routing;
   // none for integers.
-  std::optional<double> rms_a = {}, rms_b = {};
-  std::int64_t nearer_a = 0, nearer_b = 0;  // differing elements of which A's, B's is the nearer
-  Verdict verdict_a = Verdict::NotMaterialised, verdict_b = Verdict::NotMaterialised;
+  std::optional<double> rms_a = {};
+  std::optional<double> rms_b = {};
+  // differing elements of which A's, B's is the nearer
+  std::int64_t nearer_a = 0;
+  std::int64_t nearer_b = 0;
+  Verdict verdict_a = Verdict::NotMaterialised;
+  Verdict verdict_b = Verdict::NotMaterialised;
 
   bool compared() const { return (in_a && in_b && incomparable.empty()) || hashes > 0; }
   bool parts() const {
@@ -40,13 +48,17 @@ struct FieldParting {
 /// A token for which the two took other experts.
 struct RoutingParting {
   std::int64_t token = 0;
-  std::vector<std::int64_t> only_a, only_b;
-  std::optional<double> gap_a, gap_b;  // of the logits exchanged, as each stored them: 0 is a tie
+  std::vector<std::int64_t> only_a;
+  std::vector<std::int64_t> only_b;
+  // of the logits exchanged, as each stored them: 0 is a tie
+  std::optional<double> gap_a;
+  std::optional<double> gap_b;
 };
 
 struct RoutingAgreement {
   std::int64_t tokens = 0;  // compared; 0 where either does not write selected_experts
-  std::int64_t same_sets = 0, same_order = 0;
+  std::int64_t same_sets = 0;
+  std::int64_t same_order = 0;
   std::optional<std::int64_t> same_weights = {};  // tokens whose weights have the same bits, expert by expert
   std::vector<RoutingParting> partings = {};
   // Of A's logits: tokens whose last expert taken ties with one left, and the smallest distance of others.
@@ -64,7 +76,8 @@ struct PartingSide {
 };
 
 struct Parting {
-  PartingSide a, b;
+  PartingSide a;
+  PartingSide b;
   std::vector<FieldParting> fields;     // those that either has, in the order of the table
   std::optional<Field> first;           // in order of evaluation
   std::vector<std::string> separating;  // rounding points in which A differs from B, a sentence each

@@ -38,7 +38,8 @@ TEST_SUITE("contract") {
   }
 
   TEST_CASE("backward adds slots and rows as seen of HuggingFace, and rounds where its forward pass does") {
-    const auto &hf = find_contract("hf"), &eager = find_contract("hf_eager");
+    const auto& hf = find_contract("hf");
+    const auto& eager = find_contract("hf_eager");
     CHECK(hf.d_input_combine == Combine::Bf16ByExpert);
     CHECK(hf.weight_gradient_rows == RowOrder::Ascending);
     CHECK(eager.d_input_combine == Combine::Bf16ByExpertDescending);

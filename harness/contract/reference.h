@@ -74,7 +74,8 @@ struct BoundPair {
 
 /// How a field's bounds are made, in words, and what they are of some elements.
 struct BoundAccount {
-  std::string a_priori, running;
+  std::string a_priori;
+  std::string running;
   std::vector<BoundPair> elements;  // empty for fields without a product
 };
 

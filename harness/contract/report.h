@@ -85,8 +85,10 @@ inline constexpr std::size_t kWorstRejected = 10;
 struct Judgement {
   Verdict verdict = Verdict::NotMaterialised;
   std::int64_t elements = 0;
-  std::int64_t rejected = 0;                     // outside the accepted interval
-  std::int64_t tokens = 0, rejected_tokens = 0;  // of a selection, whose elements are ids
+  std::int64_t rejected = 0;  // outside the accepted interval
+  // of a selection, whose elements are ids
+  std::int64_t tokens = 0;
+  std::int64_t rejected_tokens = 0;
   std::int64_t non_finite = 0;
   std::int64_t mismatched = 0;  // bits differ from the rounded reference: information, not a verdict
   double max_ratio = 0.0;

@@ -21,7 +21,8 @@ bool same_slots_per_expert(const Routing& routing, std::span<const std::int32_t>
   if (gather.size() != routing.gather.size()) return false;
   std::vector<std::int32_t> sorted(gather.begin(), gather.end()), expected = routing.gather;
   for (std::size_t e = 0; e + 1 < routing.offsets.size(); ++e) {
-    const auto begin = routing.offsets[e], end = routing.offsets[e + 1];
+    const auto begin = routing.offsets[e];
+    const auto end = routing.offsets[e + 1];
     std::sort(sorted.begin() + begin, sorted.begin() + end);
     std::sort(expected.begin() + begin, expected.begin() + end);
   }

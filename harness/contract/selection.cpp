@@ -74,10 +74,12 @@ bool breaks_index_rule(std::span<const Interval> logits, std::span<const std::in
 /// from the one whose place this is. `order`: the experts by falling logit.
 bool wrong_there(std::span<const Ends> ends, std::span<const std::int32_t> chosen,
                  std::span<const std::int32_t> order, std::size_t slot) {
-  const std::int32_t is = chosen[slot], due = order[slot];
+  const std::int32_t is = chosen[slot];
+  const std::int32_t due = order[slot];
   if (std::ranges::find(chosen.first(slot), is) != chosen.begin() + static_cast<std::ptrdiff_t>(slot))
     return true;
-  const Ends &a = ends[static_cast<std::size_t>(is)], &b = ends[static_cast<std::size_t>(due)];
+  const Ends& a = ends[static_cast<std::size_t>(is)];
+  const Ends& b = ends[static_cast<std::size_t>(due)];
   return is != due && !(a.low <= b.high && b.low <= a.high);
 }
 

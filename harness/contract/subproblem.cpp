@@ -85,8 +85,8 @@ bool cuts_columns(const Part& part, const MoeConfig& config) {
 
 /// Whether the field is a sum over what the part drops, so that no piece of it is the part's.
 bool sums_over_dropped(Field field, const Sizes& sizes, const Part& part) {
-  const bool fewer_tokens = std::ssize(part.tokens) != sizes.tokens,
-             fewer_experts = std::ssize(part.experts) != sizes.config.num_experts;
+  const bool fewer_tokens = std::ssize(part.tokens) != sizes.tokens;
+  const bool fewer_experts = std::ssize(part.experts) != sizes.config.num_experts;
   return std::ranges::any_of(kProducts, [&](const ProductRow& product) {
     const bool over_tokens = product.summed == Dim::T || product.summed == Dim::S;
     return product.made == field &&

@@ -33,7 +33,8 @@ std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes&
   const auto out_of_range = [&](std::int32_t v) { return v < 0 || v >= *limit; };
   const auto bad = std::ranges::find_if(values, out_of_range);
   if (bad == values.end()) return std::nullopt;
-  const std::int64_t count = std::ranges::count_if(values, out_of_range), at = bad - values.begin();
+  const std::int64_t count = std::ranges::count_if(values, out_of_range);
+  const std::int64_t at = bad - values.begin();
   const std::int64_t k = sizes.config.top_k;
   return Unusable{
       Verdict::Failed,

@@ -64,7 +64,8 @@ Interruption::Interruption(std::function<void(int signal)> last_words) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return;
   // The watcher takes no signal itself.
-  sigset_t all, mask;
+  sigset_t all;
+  sigset_t mask;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &mask);
   try {

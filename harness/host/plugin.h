@@ -30,7 +30,11 @@ enum {
 /* The problem. Everything is row-major; bf16 values are their 16 bits. T tokens, H hidden_size, I
    moe_intermediate_size, E num_experts, K top_k. T may be 0. Not to be written to. */
 typedef struct {
-  int64_t tokens, hidden_size, moe_intermediate_size, num_experts, top_k;
+  int64_t tokens;
+  int64_t hidden_size;
+  int64_t moe_intermediate_size;
+  int64_t num_experts;
+  int64_t top_k;
   int32_t norm_topk_prob;              /* whether the K weights of a token are divided by their sum */
   const uint16_t* input_hidden_states; /* [T, H] */
   const uint16_t* gate;                /* [E, H] */

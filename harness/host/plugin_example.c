@@ -36,7 +36,9 @@ static uint16_t dot(const uint16_t* a, const uint16_t* b, int64_t k) {
  * rounded once. */
 static void route(const assay_problem* p, const uint16_t* logits, float* share, int32_t* selected,
                   uint16_t* weights) {
-  float largest = from_bf16(logits[0]), sum = 0.0f, chosen = 0.0f;
+  float largest = from_bf16(logits[0]);
+  float sum = 0.0f;
+  float chosen = 0.0f;
   for (int64_t e = 1; e < p->num_experts; ++e) largest = fmaxf(largest, from_bf16(logits[e]));
   for (int64_t e = 0; e < p->num_experts; ++e) sum += share[e] = expf(from_bf16(logits[e]) - largest);
   for (int64_t e = 0; e < p->num_experts; ++e) share[e] /= sum;
@@ -67,7 +69,10 @@ static void order(const assay_problem* p, const assay_results* r) {
 }
 
 static int32_t forward(const assay_problem* p, const assay_results* r, char* why, int64_t why_size) {
-  const int64_t H = p->hidden_size, I = p->moe_intermediate_size, E = p->num_experts, K = p->top_k;
+  const int64_t H = p->hidden_size;
+  const int64_t I = p->moe_intermediate_size;
+  const int64_t E = p->num_experts;
+  const int64_t K = p->top_k;
   float* share = malloc((size_t)E * sizeof(float));
   if (share == NULL) {
     strncpy(why, "no memory for one token's probabilities", (size_t)why_size - 1);
@@ -81,9 +86,11 @@ static int32_t forward(const assay_problem* p, const assay_results* r, char* why
   free(share);
   order(p, r);
   for (int64_t row = 0; row < p->tokens * K; ++row) {
-    const int64_t slot = r->gather_indices[row], e = r->selected_experts[slot];
-    uint16_t *first = r->first_gemm + row * 2 * I, *middle = r->intermediate + row * I,
-             *second = r->second_gemm + row * H;
+    const int64_t slot = r->gather_indices[row];
+    const int64_t e = r->selected_experts[slot];
+    uint16_t* first = r->first_gemm + row * 2 * I;
+    uint16_t* middle = r->intermediate + row * I;
+    uint16_t* second = r->second_gemm + row * H;
     for (int64_t n = 0; n < 2 * I; ++n)
       first[n] = dot(p->input_hidden_states + slot / K * H, p->gate_up_proj + (e * 2 * I + n) * H, H);
     for (int64_t n = 0; n < I; ++n) {

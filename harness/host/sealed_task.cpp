@@ -31,7 +31,12 @@ struct CopyEnding {
 
 /// Pages of memory that count against RLIMIT_DATA now; a sanitizer's shadow is among them.
 std::uint64_t pages_held() {
-  unsigned long long total = 0, resident = 0, shared = 0, text = 0, library = 0, data = 0;
+  unsigned long long total = 0;
+  unsigned long long resident = 0;
+  unsigned long long shared = 0;
+  unsigned long long text = 0;
+  unsigned long long library = 0;
+  unsigned long long data = 0;
   std::FILE* file = std::fopen("/proc/self/statm", "re");
   if (file == nullptr) return 0;
   const int found =

@@ -8,13 +8,15 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kRows = 8,
-                       kColumns = 8;  // of the sample: enough for a median, and few experts' weights to load
+// of the sample: enough for a median, and few experts' weights to load
+constexpr std::int64_t kRows = 8;
+constexpr std::int64_t kColumns = 8;
 
 /// Flat indices, ascending, spread over rows and columns.
 std::vector<std::int64_t> sample(std::int64_t rows, std::int64_t width) {
   std::vector<std::int64_t> elements;
-  const std::int64_t some_rows = std::min(rows, kRows), some_columns = std::min(width, kColumns);
+  const std::int64_t some_rows = std::min(rows, kRows);
+  const std::int64_t some_columns = std::min(width, kColumns);
   for (std::int64_t r = 0; r < some_rows; ++r)
     for (std::int64_t c = 0; c < some_columns; ++c)
       elements.push_back((2 * r + 1) * rows / (2 * some_rows) * width +
@@ -30,7 +32,8 @@ SampledBounds::SampledBounds(const CompareContext& context)
       elements_(sample(rows_of(context.field, context.sizes), width_)) {}
 
 void SampledBounds::add(std::int64_t first_row, std::span<const Interval> reference) {
-  const std::int64_t begin = first_row * width_, end = begin + std::ssize(reference);
+  const std::int64_t begin = first_row * width_;
+  const std::int64_t end = begin + std::ssize(reference);
   for (std::size_t i = in_force_.size(); i < elements_.size() && elements_[i] < end; ++i)
     in_force_.push_back(radius(reference[static_cast<std::size_t>(elements_[i] - begin)]));
 }

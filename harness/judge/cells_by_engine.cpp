@@ -57,7 +57,8 @@ bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
     all.excess_expected += c.excess_expected;
     all.elements += c.elements;
   }
-  double flips = 0.0, excess = 0.0;
+  double flips = 0.0;
+  double excess = 0.0;
   for (const Cell& cell : cells.cells) {
     flips += cell.sums.flips_expected;
     excess += cell.sums.excess_expected;
@@ -72,7 +73,8 @@ bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
 }
 
 void verify(const FieldRows& field, const FieldCells& cells, std::string_view engine, std::string_view name) {
-  std::int64_t unsound = 0, wrong = 0;
+  std::int64_t unsound = 0;
+  std::int64_t wrong = 0;
 #pragma omp parallel for schedule(static) reduction(+ : unsound) if (worth_threads(field.rows * field.width))
   for (std::int64_t r = 0; r < field.rows; ++r)
     for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)

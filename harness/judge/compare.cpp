@@ -12,7 +12,8 @@ namespace assay {
 namespace {
 
 struct Accepted {
-  double low, high;
+  double low;
+  double high;
 };
 
 /// A stored field is bf16 whatever the contract keeps in registers, so both ends are rounded once.
@@ -132,12 +133,14 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
   const PhaseTimer timer("compare intervals");
   const auto elements = static_cast<std::int64_t>(out.size());
   const std::int64_t width = width_of(context.field, context.sizes);
-  const std::int64_t rows = width == 0 ? 0 : elements / width,
-                     tiles = (width + kCellColumns - 1) / kCellColumns;
+  const std::int64_t rows = width == 0 ? 0 : elements / width;
+  const std::int64_t tiles = (width + kCellColumns - 1) / kCellColumns;
   const bool by_expert = rows_have_experts(context);
   std::vector<double> row_ratio(static_cast<std::size_t>(rows), 0.0);
   std::vector<std::int64_t> row_rejected(row_ratio.size(), 0);
-  std::int64_t rejected = 0, non_finite = 0, mismatched = 0;
+  std::int64_t rejected = 0;
+  std::int64_t non_finite = 0;
+  std::int64_t mismatched = 0;
 #pragma omp parallel for schedule(static) \
     reduction(+ : rejected, non_finite, mismatched) if (worth_threads(8 * elements))
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -290,7 +293,9 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   Prediction result;
   result.available = true;
   result.elements = static_cast<std::int64_t>(out.size());
-  std::int64_t undetermined = 0, differing = 0, first = result.elements;
+  std::int64_t undetermined = 0;
+  std::int64_t differing = 0;
+  std::int64_t first = result.elements;
 #pragma omp parallel for schedule(static) reduction(+ : undetermined, differing) \
     reduction(min : first) if (worth_threads(result.elements))
   for (std::int64_t i = 0; i < result.elements; ++i) {
@@ -304,8 +309,8 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   result.differing = differing;
   result.as_predicted = result.elements - undetermined - differing;
   if (differing > 0) {
-    const Bf16 value = out[static_cast<std::size_t>(first)],
-               expected{static_cast<std::uint16_t>(predicted[static_cast<std::size_t>(first)].bits)};
+    const Bf16 value = out[static_cast<std::size_t>(first)];
+    const Bf16 expected{static_cast<std::uint16_t>(predicted[static_cast<std::size_t>(first)].bits)};
     Element e;
     e.at = locate(context, context.first_row * width_of(context.field, context.sizes) + first);
     e.out = to_float(value);

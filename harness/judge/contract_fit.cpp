@@ -37,7 +37,8 @@ constexpr RoundingPoint kPoints[] = {
 
 /// Elements that one prediction has right and another has not.
 struct Balance {
-  std::int64_t corrected = 0, spoilt = 0;
+  std::int64_t corrected = 0;
+  std::int64_t spoilt = 0;
   Balance& operator+=(const Balance& other) {
     corrected += other.corrected;
     spoilt += other.spoilt;

@@ -12,11 +12,16 @@ constexpr std::uint64_t kMagnitude = ~(std::uint64_t{1} << 63);
 constexpr std::uint64_t kExponent = std::uint64_t{0x7ff} << 52;
 constexpr int kDropped = 45;  // fraction bits of a double that bf16 does not have
 // Outside these, a bf16 neighbour is not one ulp of the exponent away.
-constexpr double kSmallest = 0x1p-117, kLargest = 0x1.fep127;
+constexpr double kSmallest = 0x1p-117;
+constexpr double kLargest = 0x1.fep127;
 
 /// A reference value and its surroundings, all as magnitudes: `out` is negated with the reference.
 struct Surroundings {
-  double magnitude, rounded, ulp, inward;  // inward: spacing towards zero, half an ulp below a power of two
+  // inward: spacing towards zero, half an ulp below a power of two
+  double magnitude;
+  double rounded;
+  double ulp;
+  double inward;
 };
 
 /// The upper bound of E[(out - ref)^2 - (rounded - ref)^2]. With the nearest boundary at d and spacing ulp,
@@ -34,10 +39,13 @@ inline double excess_bound(double noise, double delta, double d, double ulp, boo
 }
 
 inline void fill(double out, const Interval& x, const Surroundings& at, Deviation& to) {
-  const double half = 0.5 * at.ulp, beyond = at.magnitude - at.rounded;
-  const double outer = half - beyond, inner = 0.5 * at.inward + beyond;
+  const double half = 0.5 * at.ulp;
+  const double beyond = at.magnitude - at.rounded;
+  const double outer = half - beyond;
+  const double inner = 0.5 * at.inward + beyond;
   const double d = outer < inner ? outer : inner;
-  const double up = x.high - x.ref, down = x.ref - x.low;
+  const double up = x.high - x.ref;
+  const double down = x.ref - x.low;
   const double delta = up > down ? up : down;
   // The ends of the interval were rounded to double; the slack is far above that and far below any modelled
   // noise.
@@ -47,7 +55,9 @@ inline void fill(double out, const Interval& x, const Surroundings& at, Deviatio
   const double w = (at.ulp * at.ulp) / 12.0 + noise * noise;
   const double chance = !known || noise > d ? 1.0 : noise * noise / (d * d);
   const double expected = excess_bound(noise, delta, d, at.ulp, known) / w;
-  const double error = out - at.magnitude, own = beyond * beyond, square = error * error;
+  const double error = out - at.magnitude;
+  const double own = beyond * beyond;
+  const double square = error * error;
   const double excess = (square - own) / w;
   const double size = error < 0.0 ? -error : error;
   to.flipped = out != at.rounded ? 1.0 : 0.0;
@@ -94,7 +104,8 @@ double signed_shift(Bf16 out, const Interval& x) {
 __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(const Bf16* out,
                                                                              const Interval* reference,
                                                                              int count, Deviations& to) {
-  double value[kCellColumns], clear[kCellColumns];
+  double value[kCellColumns];
+  double clear[kCellColumns];
   for (int i = 0; i < count; ++i)
     value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
   for (int i = 0; i < count; ++i) {
@@ -144,7 +155,8 @@ void expect_of_carried_errors(const Interval* reference, int count, Deviations& 
     const Interval& x = reference[i];
     if (!(to.flip_chance[i] > 0.0) || !(x.noise > 0.0f && std::isfinite(x.noise))) continue;
     const RoundingCell cell = rounding_cell(x.ref, to_float(round_to_bf16(x.ref)));
-    const double delta = radius(x), noise = x.noise;
+    const double delta = radius(x);
+    const double noise = x.noise;
     // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as
     // one another.
     const double excess = 1.0625 * noise * noise * cell.gap / std::min(cell.width(), 2.0 * delta);

@@ -36,9 +36,13 @@ double signed_shift(Bf16 out, const Interval& reference);
 
 /// A stretch of one row, as arrays that vectorise; `count` is at most kCellColumns.
 struct Deviations {
-  double flipped[kCellColumns], flip_chance[kCellColumns], excess[kCellColumns],
-      excess_expected[kCellColumns];
-  double z2[kCellColumns], z2_of_rounding[kCellColumns], contract_ulps[kCellColumns];
+  double flipped[kCellColumns];
+  double flip_chance[kCellColumns];
+  double excess[kCellColumns];
+  double excess_expected[kCellColumns];
+  double z2[kCellColumns];
+  double z2_of_rounding[kCellColumns];
+  double contract_ulps[kCellColumns];
 };
 void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to);
 

@@ -47,7 +47,8 @@ TEST_SUITE("deviation") {
     // ulp(1) = 2^-7; 1.001 rounds to 1; the boundary above is 1 + 2^-8, at d = 0.00290625; the one below at
     // 0.001953125 + 0.001.
     const Interval x = around(1.001, 0.01, 0x1p-13);
-    const Deviation right = deviation(round_to_bf16(1.0), x), wrong = deviation(round_to_bf16(1.0078125), x);
+    const Deviation right = deviation(round_to_bf16(1.0), x);
+    const Deviation wrong = deviation(round_to_bf16(1.0078125), x);
     CHECK(right.flipped == 0.0);
     CHECK(right.excess == 0.0);
     CHECK(close(right.flip_chance, 0x1p-26 / (0.00290625 * 0.00290625)));
@@ -89,9 +90,9 @@ TEST_SUITE("deviation") {
     std::vector<Bf16> out(kCellColumns);
     std::vector<Interval> reference(kCellColumns);
     for (int i = 0; i < kCellColumns; ++i) {
-      const double scale = std::ldexp(1.0, static_cast<int>(engine() % 260) - 135),
-                   ref = normal(engine) * scale,
-                   noise = std::fabs(ref) * std::ldexp(1.0, -static_cast<int>(engine() % 20));
+      const double scale = std::ldexp(1.0, static_cast<int>(engine() % 260) - 135);
+      const double ref = normal(engine) * scale;
+      const double noise = std::fabs(ref) * std::ldexp(1.0, -static_cast<int>(engine() % 20));
       reference[static_cast<std::size_t>(i)] = around(i % 11 == 0  ? 0.0
                                                       : i % 7 == 0 ? scale
                                                                    : ref,
@@ -122,8 +123,9 @@ TEST_SUITE("deviation") {
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
     int wrong = 0;
     for (int i = 0; i < 200000; ++i) {
-      const double ref = 1.0 + 3.0 * uniform(engine), noise = std::exp2(-12.0 * uniform(engine)) * 0.05,
-                   t = noise * std::exp2(6.0 * uniform(engine));
+      const double ref = 1.0 + 3.0 * uniform(engine);
+      const double noise = std::exp2(-12.0 * uniform(engine)) * 0.05;
+      const double t = noise * std::exp2(6.0 * uniform(engine));
       const Interval x = around(ref, 64.0 * noise, noise);
       const double weight = noise * noise / (t * t);
       for (const double e : {t, -t}) {
@@ -143,10 +145,18 @@ TEST_SUITE("deviation") {
     for (const ErrorShape& shape : shapes())
       for (const double noise : {0.0003, 0.002, 0.008, 0.04, 1.0}) {  // an ulp is 0.0078
         constexpr int kDraws = 100000;
-        double flips = 0.0, excess = 0.0, flips_expected = 0.0, excess_expected = 0.0, size = 0.0,
-               square = 0.0, sizes = 0.0, squares = 0.0;
+        double flips = 0.0;
+        double excess = 0.0;
+        double flips_expected = 0.0;
+        double excess_expected = 0.0;
+        double size = 0.0;
+        double square = 0.0;
+        double sizes = 0.0;
+        double squares = 0.0;
         for (int i = 0; i < kDraws; ++i) {
-          const double ref = place(engine), e = noise * shape.draw(engine), wide = 64.0 * noise + 0.01;
+          const double ref = place(engine);
+          const double e = noise * shape.draw(engine);
+          const double wide = 64.0 * noise + 0.01;
           const Interval x{ref, ref - wide, ref + wide, noise, noise * shape.mean};
           const Bf16 out = round_to_bf16(ref + e);
           Deviations d;

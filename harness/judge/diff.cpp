@@ -113,8 +113,8 @@ void compare_bits(FieldParting& parting, const Tensor& a, const Tensor& b, const
   const auto compared = visit_differences(a, b, rows, width, [&](std::int64_t in_a, std::int64_t in_b) {
     differing.emplace_back(in_a, in_b);
     if (a.dtype() != DType::BFloat16) return;
-    const Bf16 x = a.as<Bf16>()[static_cast<std::size_t>(in_a)],
-               y = b.as<Bf16>()[static_cast<std::size_t>(in_b)];
+    const Bf16 x = a.as<Bf16>()[static_cast<std::size_t>(in_a)];
+    const Bf16 y = b.as<Bf16>()[static_cast<std::size_t>(in_b)];
     if (is_finite(x) && is_finite(y))
       parting.largest_ulps = std::max<std::int64_t>(parting.largest_ulps, std::abs(ordinal(x) - ordinal(y)));
   });
@@ -130,7 +130,8 @@ void compare_bits(FieldParting& parting, const Tensor& a, const Tensor& b, const
 
 /// Of fields that both hold by hashes, one per expert or one for all.
 void compare_hashes(FieldParting& parting, const Candidate& a, const Candidate& b) {
-  const HeldField *x = a.held_field(parting.field), *y = b.held_field(parting.field);
+  const HeldField* x = a.held_field(parting.field);
+  const HeldField* y = b.held_field(parting.field);
   if (x == nullptr || y == nullptr || x->dtype != y->dtype || x->shape != y->shape ||
       x->sha256.size() != y->sha256.size())
     return;
@@ -142,7 +143,8 @@ void compare_hashes(FieldParting& parting, const Candidate& a, const Candidate& 
 /// Elements that are not finite, or have no counterpart, are left out.
 void compare_distances(FieldParting& parting, const Tensor& a, const Tensor& b, const Pairs& differing,
                        const std::vector<double>& float64_a, const std::vector<double>& float64_b) {
-  double sum_a = 0.0, sum_b = 0.0;
+  double sum_a = 0.0;
+  double sum_b = 0.0;
   std::int64_t count = 0;
   for (const auto& [in_a, in_b] : differing) {
     const double off_a = std::fabs(value(a, in_a) - float64_a[static_cast<std::size_t>(in_a)]);
@@ -245,10 +247,12 @@ std::string sentence(const Parting& all) {
 
 Parting diff(const Problem& problem, JudgedSide a, JudgedSide b, const ReferenceFactory& reference) {
   const Sizes sizes = problem.sizes();
-  const FieldSet &of_a = a.candidate->fields, &of_b = b.candidate->fields;
+  const FieldSet& of_a = a.candidate->fields;
+  const FieldSet& of_b = b.candidate->fields;
   const MatchedRows matched(of_a, sizes, of_b, sizes, same_tokens(sizes.tokens));
   Parting all;
-  std::unique_ptr<InFloat64> float64_a, float64_b;
+  std::unique_ptr<InFloat64> float64_a;
+  std::unique_ptr<InFloat64> float64_b;
   for (const FieldRow& field : kFields) {
     if (given(field.id) || (!a.candidate->holds(field.id) && !b.candidate->holds(field.id))) continue;
     FieldParting one;
@@ -259,7 +263,8 @@ Parting diff(const Problem& problem, JudgedSide a, JudgedSide b, const Reference
     one.verdict_b = verdict_of(b.side.judged, field.id);
     compare_hashes(one, *a.candidate, *b.candidate);
     if (one.in_a && one.in_b) {
-      const Tensor &x = of_a.at(field.id), &y = of_b.at(field.id);
+      const Tensor& x = of_a.at(field.id);
+      const Tensor& y = of_b.at(field.id);
       one.incomparable = why_incomparable(field.id, x, y, sizes);
       Pairs differing;
       if (one.incomparable.empty()) compare_bits(one, x, y, matched, sizes, differing);
@@ -307,7 +312,8 @@ std::optional<std::string> other_problem(const Problem& a, const Problem& b) {
     const auto i = static_cast<std::size_t>(field);
     if (a.generators[i] && a.generators[i] == b.generators[i]) continue;
     for (std::int64_t expert = 0; expert < a.config.num_experts; ++expert) {
-      const auto x = a.experts(field, expert), y = b.experts(field, expert);
+      const auto x = a.experts(field, expert);
+      const auto y = b.experts(field, expert);
       if (!std::ranges::equal(x.values, y.values))
         return fmt::format("{} (expert {})", differs(field), expert);
     }

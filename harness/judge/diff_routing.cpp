@@ -33,7 +33,8 @@ double logit(const Logits& logits, std::int64_t token, std::int64_t expert, cons
 /// The smallest logit of those that A took alone less the largest of those that B did.
 std::optional<double> gap(const Logits& logits, const RoutingParting& one, const Sizes& sizes) {
   if (!logits) return std::nullopt;
-  double least = std::numeric_limits<double>::infinity(), most = -least;
+  double least = std::numeric_limits<double>::infinity();
+  double most = -least;
   for (const auto expert : one.only_a) least = std::min(least, logit(logits, one.token, expert, sizes));
   for (const auto expert : one.only_b) most = std::max(most, logit(logits, one.token, expert, sizes));
   return least - most;
@@ -42,7 +43,8 @@ std::optional<double> gap(const Logits& logits, const RoutingParting& one, const
 /// Between the last expert taken and the first one left; nothing where all are taken.
 std::optional<double> margin(const Logits& logits, std::int64_t token, Experts taken, const Sizes& sizes) {
   if (sizes.config.top_k == sizes.config.num_experts) return std::nullopt;
-  double least = std::numeric_limits<double>::infinity(), most = -least;
+  double least = std::numeric_limits<double>::infinity();
+  double most = -least;
   for (std::int32_t expert = 0; expert < sizes.config.num_experts; ++expert) {
     const double one = logit(logits, token, expert, sizes);
     if (std::ranges::find(taken, expert) != taken.end())
@@ -56,23 +58,24 @@ std::optional<double> margin(const Logits& logits, std::int64_t token, Experts t
 }  // namespace
 
 RoutingAgreement compare_routing(const FieldSet& a, const FieldSet& b, const Sizes& sizes) {
-  const auto selected_a = values<std::int32_t>(a, Field::selected_experts, sizes),
-             selected_b = values<std::int32_t>(b, Field::selected_experts, sizes);
+  const auto selected_a = values<std::int32_t>(a, Field::selected_experts, sizes);
+  const auto selected_b = values<std::int32_t>(b, Field::selected_experts, sizes);
   RoutingAgreement all;
   if (!selected_a || !selected_b) return all;
   const auto in_range = [&](std::int32_t e) { return e >= 0 && e < sizes.config.num_experts; };
   if (!std::ranges::all_of(*selected_a, in_range) || !std::ranges::all_of(*selected_b, in_range)) return all;
-  const Logits logits_a = values<Bf16>(a, Field::router_logits, sizes),
-               logits_b = values<Bf16>(b, Field::router_logits, sizes);
-  const auto weights_a = values<Bf16>(a, Field::topk_weights, sizes),
-             weights_b = values<Bf16>(b, Field::topk_weights, sizes);
+  const Logits logits_a = values<Bf16>(a, Field::router_logits, sizes);
+  const Logits logits_b = values<Bf16>(b, Field::router_logits, sizes);
+  const auto weights_a = values<Bf16>(a, Field::topk_weights, sizes);
+  const auto weights_b = values<Bf16>(b, Field::topk_weights, sizes);
   all.tokens = sizes.tokens;
   if (weights_a && weights_b) all.same_weights = 0;
   if (logits_a) all.ties = 0;
   const auto top_k = static_cast<std::size_t>(sizes.config.top_k);
   for (std::int64_t token = 0; token < sizes.tokens; ++token) {
     const std::size_t begin = static_cast<std::size_t>(token) * top_k;
-    const Experts of_a = selected_a->subspan(begin, top_k), of_b = selected_b->subspan(begin, top_k);
+    const Experts of_a = selected_a->subspan(begin, top_k);
+    const Experts of_b = selected_b->subspan(begin, top_k);
     all.same_order += std::ranges::equal(of_a, of_b);
     if (logits_a)
       if (const auto distance = margin(logits_a, token, of_a, sizes)) {
@@ -89,7 +92,8 @@ RoutingAgreement compare_routing(const FieldSet& a, const FieldSet& b, const Siz
     }
     ++all.same_sets;
     if (!all.same_weights) continue;
-    std::multiset<std::pair<std::int32_t, std::uint16_t>> pairs_a, pairs_b;
+    std::multiset<std::pair<std::int32_t, std::uint16_t>> pairs_a;
+    std::multiset<std::pair<std::int32_t, std::uint16_t>> pairs_b;
     for (std::size_t j = 0; j < top_k; ++j) {
       pairs_a.emplace(of_a[j], (*weights_a)[begin + j].bits);
       pairs_b.emplace(of_b[j], (*weights_b)[begin + j].bits);

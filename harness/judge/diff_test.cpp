@@ -128,7 +128,8 @@ TEST_SUITE("diff") {
   }
 
   TEST_CASE("what both hold by hashes is compared by hashes") {
-    Candidate a = candidate(), b = candidate();
+    Candidate a = candidate();
+    Candidate b = candidate();
     for (Candidate* one : {&a, &b})
       one->held.push_back(
           {Field::d_gate, DType::BFloat16, expected_shape(Field::d_gate, kSizes), {"ab", "cd"}, {}, {}});
@@ -143,7 +144,8 @@ TEST_SUITE("diff") {
   }
 
   TEST_CASE("two candidates without a field in common are compared in nothing") {
-    Candidate a, b;
+    Candidate a;
+    Candidate b;
     put<Bf16>(a.fields, Field::hidden_states, std::vector{1.0, 2.0, 3.0, 4.0});
     put<Bf16>(b.fields, Field::second_gemm, std::vector{1.0, 2.0, 3.0, 4.0});
     WrittenAnswers answers = float64();

@@ -53,8 +53,11 @@ std::pair<double, double> values(Bf16 out, const Interval& reference) {
 
 /// Rows that fall into one row of bins: no two such stretches share a bin.
 struct RowsOfBin {
-  std::int64_t begin = 0, end = 0;  // rows at hand
-  std::int64_t rejected = 0, before = 0;
+  // rows at hand
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t rejected = 0;
+  std::int64_t before = 0;
   std::vector<Rejected> worst = {};
   std::vector<std::pair<double, double>> sampled = {};
 };
@@ -106,7 +109,8 @@ ErrorMap ErrorGrid::map() const {
   ErrorMap map = shape_;
   const int digits = place_digits(map);
   for (std::size_t r = 0; r < rows_.size(); ++r) {
-    std::string levels, places;
+    std::string levels;
+    std::string places;
     for (std::int64_t c = 0; c < map.column_bins(); ++c) {
       const Worst& bin = bins_[r * static_cast<std::size_t>(map.column_bins()) + static_cast<std::size_t>(c)];
       levels += bin.row < 0 ? kNothingOutside : error_level(bin.ratio);
@@ -128,7 +132,8 @@ PatternGatherer::PatternGatherer(const CompareContext& context)
 void PatternGatherer::add(const CompareContext& context, std::span<const Bf16> out,
                           std::span<const Interval> reference,
                           std::span<const std::int64_t> rejected_in_row) {
-  const std::int64_t width = width_of(context.field, context.sizes), first = context.first_row;
+  const std::int64_t width = width_of(context.field, context.sizes);
+  const std::int64_t first = context.first_row;
   auto stretches = stretches_of(grid_, first, rejected_in_row);
   if (stretches.empty()) return;
   const std::int64_t seen = seen_ + stretches.back().before + stretches.back().rejected;
@@ -177,12 +182,13 @@ void PatternGatherer::add_detail(const CompareContext& context, std::span<const 
                                  std::span<const Interval> reference) {
   if (worst_.empty() || worst_.front().index == detail_around_) return;
   detail_around_ = worst_.front().index;
-  const std::int64_t width = width_of(context.field, context.sizes), rows = std::ssize(out) / width;
+  const std::int64_t width = width_of(context.field, context.sizes);
+  const std::int64_t rows = std::ssize(out) / width;
   const auto window = [](std::int64_t around, std::int64_t extent, std::int64_t most) {
     return std::clamp<std::int64_t>(around - most / 2, 0, std::max<std::int64_t>(0, extent - most));
   };
-  const std::int64_t top = window(detail_around_ / width - context.first_row, rows, kDetailRows),
-                     left = window(detail_around_ % width, width, kDetailColumns);
+  const std::int64_t top = window(detail_around_ / width - context.first_row, rows, kDetailRows);
+  const std::int64_t left = window(detail_around_ % width, width, kDetailColumns);
   ErrorMap detail;
   detail.first_row = context.first_row + top;
   detail.first_column = left;

@@ -18,7 +18,9 @@ class ErrorGrid {
 
   struct Worst {
     double ratio = 0.0;
-    std::int64_t row = -1, column = -1;  // of the field; -1: nothing rejected
+    // of the field; -1: nothing rejected
+    std::int64_t row = -1;
+    std::int64_t column = -1;
   };
   /// Row and column of the field. Of equal ratios the first stays.
   void add(std::int64_t row, std::int64_t column, double ratio);
@@ -64,7 +66,8 @@ class PatternGatherer {
   std::int64_t detail_around_ = -1;  // flat index of the element in its middle
   std::int64_t stride_ = 1;          // of rejected elements that are sampled
   std::int64_t seen_ = 0;            // rejected so far
-  Values sampled_, rejected_;
+  Values sampled_;
+  Values rejected_;
 };
 
 /// Those of a case's fields, until it is known which of them is the first with an error of its own.

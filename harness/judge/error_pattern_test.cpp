@@ -143,10 +143,12 @@ TEST_SUITE("error_pattern") {
     Painted d({77, 0, 300, 5}, 260);
     for (std::int64_t i = 0; i < 382 * 260; i += 37)
       d.wrong(i / 260, i % 260, 1.0 + 0.01 * static_cast<double>(i % 900));
-    const auto whole = d.judged(), cut = d.judged(100);
+    const auto whole = d.judged();
+    const auto cut = d.judged(100);
     CHECK(whole.pattern()->pattern(true).map.levels == cut.pattern()->pattern(true).map.levels);
     CHECK(whole.pattern()->pattern(true).map.places == cut.pattern()->pattern(true).map.places);
-    const auto a = whole.judgement().worst_rejected, b = cut.judgement().worst_rejected;
+    const auto a = whole.judgement().worst_rejected;
+    const auto b = cut.judgement().worst_rejected;
     REQUIRE(a.size() == kWorstRejected);
     REQUIRE(b.size() == kWorstRejected);
     for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i].at == b[i].at);

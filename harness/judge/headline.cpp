@@ -154,7 +154,8 @@ std::string own_error_place(const CaseResult& result) {
 }
 
 std::string headline(const CaseResult& result) {
-  std::vector<std::string_view> bad, compared_fields;
+  std::vector<std::string_view> bad;
+  std::vector<std::string_view> compared_fields;
   for (const auto& field : result.fields) {
     if (compared(field.verdict)) compared_fields.push_back(name(field.field));
     if (field.verdict > Verdict::Passed) bad.push_back(name(field.field));
@@ -178,7 +179,9 @@ std::string headline(const CaseResult& result) {
     return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
   }
   const FieldResult* own = find_field(result, *result.first_own_error);
-  std::vector<std::string_view> inherited, others, right;
+  std::vector<std::string_view> inherited;
+  std::vector<std::string_view> others;
+  std::vector<std::string_view> right;
   for (const auto& field : result.fields) {
     if (field.isolated.verdict == Verdict::NotJudged && field.verdict <= Verdict::Mistrusted)
       right.push_back(name(field.field));

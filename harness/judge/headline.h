@@ -18,7 +18,10 @@ std::string headline(const CaseResult& result);
 
 /// Bits as predicted over all fields of a case (isolated, chained): the report's line.
 struct PredictedTotals {
-  std::int64_t elements = 0, as_predicted = 0, undetermined = 0, differing = 0;
+  std::int64_t elements = 0;
+  std::int64_t as_predicted = 0;
+  std::int64_t undetermined = 0;
+  std::int64_t differing = 0;
 };
 PredictedTotals predicted_totals(const CaseResult& result, bool chained);
 

@@ -150,7 +150,8 @@ TEST_SUITE("headline") {
   }
 
   TEST_CASE("totals are of one mode, over all fields") {
-    auto one = passing(Field::router_logits), other = passing(Field::first_gemm);
+    auto one = passing(Field::router_logits);
+    auto other = passing(Field::first_gemm);
     one.chained_bits = bits_of(12, 11, 1);
     other.chained_bits = bits_of(8, 5, 1);
     other.isolated_bits = bits_of(8, 8, 0);

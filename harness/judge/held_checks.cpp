@@ -58,7 +58,8 @@ class HeldJudge {
   /// All hashes of a block.
   void add_hashes(const PredictedBlock& block) {
     if (rows_of_part_ == 0) return;
-    const std::int64_t first = block.rows.begin / rows_of_part_, end = block.rows.end / rows_of_part_;
+    const std::int64_t first = block.rows.begin / rows_of_part_;
+    const std::int64_t end = block.rows.end / rows_of_part_;
     std::vector<HashOutcome> parts(static_cast<std::size_t>(end - first));
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t p = first; p < end; ++p)
@@ -116,10 +117,12 @@ class HeldJudge {
   CompareContext context_;
   const HeldField& held_;
   const Hasher& hash_;
-  std::int64_t width_, rows_of_part_;
+  std::int64_t width_;
+  std::int64_t rows_of_part_;
   RoundedComparison comparison_;
   Prediction seen_;  // of the stored rows
-  std::vector<std::int64_t> undetermined_, differing_;
+  std::vector<std::int64_t> undetermined_;
+  std::vector<std::int64_t> differing_;
 };
 
 }  // namespace

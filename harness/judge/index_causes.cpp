@@ -51,7 +51,9 @@ Entries experts_descending(const Routing& right) {
 }
 
 std::vector<Convention> gather_conventions(const Sizes& sizes, const Routing& right) {
-  const std::int64_t slots = std::ssize(right.gather), top_k = sizes.config.top_k, tokens = sizes.tokens;
+  const std::int64_t slots = std::ssize(right.gather);
+  const std::int64_t top_k = sizes.config.top_k;
+  const std::int64_t tokens = sizes.tokens;
   const auto by_choice = [&](std::int64_t slot) { return slot % top_k * tokens + slot / top_k; };
   Entries row_of(static_cast<std::size_t>(slots));
   for (std::int64_t r = 0; r < slots; ++r) row_of[static_cast<std::size_t>(at(right.gather, r))] = r;
@@ -90,7 +92,8 @@ std::vector<Convention> gather_conventions(const Sizes& sizes, const Routing& ri
 }
 
 std::vector<Convention> count_conventions(const Sizes& sizes, const Routing& right) {
-  const std::int64_t experts = std::ssize(right.counts), slots = std::ssize(right.gather);
+  const std::int64_t experts = std::ssize(right.counts);
+  const std::int64_t slots = std::ssize(right.gather);
   const auto count = [&](std::int64_t e) { return at(right.counts, e); };
   const auto all = [&](std::string_view id, std::string sentence, auto entry) {
     return Convention{id, std::move(sentence), each(experts, entry)};
@@ -157,7 +160,10 @@ struct WrongIndices {
 void describe_gather(const Routing& right, const WrongIndices& wrong, std::vector<Cause>& causes) {
   const std::int64_t slots = std::ssize(right.gather);
   std::map<std::int64_t, std::vector<std::int64_t>> rows;  // of each slot named
-  std::int64_t out_of_range = 0, broken = 0, at_home = 0, first_outside = -1;
+  std::int64_t out_of_range = 0;
+  std::int64_t broken = 0;
+  std::int64_t at_home = 0;
+  std::int64_t first_outside = -1;
   for (std::int64_t r = 0; r < slots; ++r) {
     const std::int64_t slot = wrong.found[static_cast<std::size_t>(r)];
     if (slot < 0 || slot >= slots) {
@@ -185,7 +191,10 @@ void describe_gather(const Routing& right, const WrongIndices& wrong, std::vecto
                      out_of_range == 1 ? "index is" : "indices are", slots - 1, first_outside,
                      wrong.found[static_cast<std::size_t>(first_outside)]),
          out_of_range);
-  std::int64_t several = 0, first_several = -1, never = 0, first_never = -1;
+  std::int64_t several = 0;
+  std::int64_t first_several = -1;
+  std::int64_t never = 0;
+  std::int64_t first_never = -1;
   for (std::int64_t s = 0; s < slots; ++s) {
     const auto its = rows.find(s);
     if (its == rows.end() && never++ == 0) first_never = s;

@@ -14,7 +14,9 @@ TEST_SUITE("intake") {
     candidate.misstored[Field::router_logits] = {Verdict::WrongDtype, "expected bfloat16, found float16"};
     candidate.fields.set(Field::topk_weights, Tensor(DType::BFloat16, {3, 1}));
     Intake intake(problem, candidate);
-    FieldResult logits, weights, absent;
+    FieldResult logits;
+    FieldResult weights;
+    FieldResult absent;
     intake.check(Field::router_logits, logits);
     intake.check(Field::topk_weights, weights);
     intake.check(Field::first_gemm, absent);

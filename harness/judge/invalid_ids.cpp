@@ -70,8 +70,8 @@ class WithoutInvalidRows final : public Reference {
     const auto width = static_cast<std::size_t>(width_of(field, sizes_));
     for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       if (!left_out(field, r, sizes_, all_->routing(), invalid_)) continue;
-      const auto to = static_cast<std::size_t>(r - rows.begin) * width,
-                 from = static_cast<std::size_t>(r) * width;
+      const auto to = static_cast<std::size_t>(r - rows.begin) * width;
+      const auto from = static_cast<std::size_t>(r) * width;
       for (std::size_t c = 0; c < width; ++c) visit(to + c, out[from + c]);
     }
   }

@@ -59,7 +59,8 @@ bool add_run(InvarianceChange& change, const FieldSet& base, const Sizes& sizes,
   bool any = false;
   for (const FieldRow& field : kFields) {
     if (given(field.id) || !base.has(field.id) || !run.has(field.id)) continue;
-    const Tensor &a = base.at(field.id), &b = run.at(field.id);
+    const Tensor& a = base.at(field.id);
+    const Tensor& b = run.at(field.id);
     if (!comparable(a, sizes, b, run_sizes, field.id)) continue;
     const auto rows = matched.rows(field.id);
     if (!rows) continue;

@@ -49,8 +49,10 @@ InvarianceChange differing(Invariant of, std::string name) {
 
 TEST_SUITE("invariance") {
   TEST_CASE("the same values in another batch are the same bits, and one other bit is one token") {
-    const RowNumbers base = {0, 1, 2}, larger = {2, -1, 0, 1, 2};
-    const Sizes sizes = {kConfig, 3}, of_larger = {kConfig, 5};
+    const RowNumbers base = {0, 1, 2};
+    const RowNumbers larger = {2, -1, 0, 1, 2};
+    const Sizes sizes = {kConfig, 3};
+    const Sizes of_larger = {kConfig, 5};
     InvarianceChange change{.name = "a batch of 5", .of = Invariant::Batch};
     CHECK_FALSE(add_run(change, run_on(base), sizes, run_on(larger), of_larger, larger));
     CHECK(change.fields.size() == 3);

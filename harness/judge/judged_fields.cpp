@@ -41,7 +41,8 @@ std::vector<Unjudged> without_gradient(const Candidate& candidate, const FieldFl
 
 void add_not_judged(const Candidate& candidate, const FieldFlags& judged, bool hashes,
                     std::vector<std::string>& remarks) {
-  std::vector<std::string_view> by_hashes, no_gradient;
+  std::vector<std::string_view> by_hashes;
+  std::vector<std::string_view> no_gradient;
   for (const FieldRow& field : kFields)
     if (!hashes && candidate.held_field(field.id) != nullptr) by_hashes.push_back(field.name);
   const auto unjudged = without_gradient(candidate, judged);

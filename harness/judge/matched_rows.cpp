@@ -73,7 +73,8 @@ MatchedRows::MatchedRows(const FieldSet& a, const Sizes& sizes_a, const FieldSet
   same_tokens_ = sorted == same_tokens(sizes_a.tokens);
   same_places_ = tokens_ == same_tokens(sizes_a.tokens);
   const std::int64_t top_k = sizes_b.config.top_k;
-  const auto of_a = experts(a, sizes_a), of_b = experts(b, sizes_b);
+  const auto of_a = experts(a, sizes_a);
+  const auto of_b = experts(b, sizes_b);
   slots_.assign(at(sizes_b.slots()), -1);
   for (std::int64_t slot = 0; slot < sizes_b.slots(); ++slot) {
     const std::int64_t token = tokens_[at(slot / top_k)];
@@ -131,7 +132,8 @@ std::int64_t MatchedRows::token_of(Field field, std::int64_t r) const {
 std::int64_t visit_differences(const Tensor& a, const Tensor& b, std::span<const std::int64_t> rows,
                                std::int64_t width,
                                const std::function<void(std::int64_t, std::int64_t)>& visit) {
-  const std::size_t size = row(b.dtype()).size, bytes = size * at(width);
+  const std::size_t size = row(b.dtype()).size;
+  const std::size_t bytes = size * at(width);
   std::int64_t compared = 0;
   for (std::int64_t r = 0; r < static_cast<std::int64_t>(rows.size()); ++r) {
     if (rows[at(r)] < 0) continue;

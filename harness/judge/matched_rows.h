@@ -29,12 +29,14 @@ class MatchedRows {
   std::int64_t token_of(Field field, std::int64_t r) const;
 
  private:
-  Sizes sizes_a_, sizes_b_;
+  Sizes sizes_a_;
+  Sizes sizes_b_;
   RowNumbers tokens_;
   bool same_tokens_ = false;  // each of a's tokens once
   bool same_places_ = false;  // and each where it was
   RowNumbers slots_;          // per slot of b that of a
-  std::optional<RowNumbers> row_of_slot_a_, slot_of_row_b_;
+  std::optional<RowNumbers> row_of_slot_a_;
+  std::optional<RowNumbers> slot_of_row_b_;
 };
 
 /// Every token where it was.

@@ -22,7 +22,8 @@ FieldSet with_experts(const std::vector<std::int32_t>& selected) {
 
 TEST_SUITE("matched_rows") {
   TEST_CASE("slots of a token are matched by expert, whatever order it lists them in") {
-    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2}), b = with_experts({0, 2, 0, 1, 2, 1});
+    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2});
+    const FieldSet b = with_experts({0, 2, 0, 1, 2, 1});
     const MatchedRows matched(a, kSizes, b, kSizes, same_tokens(3));
     CHECK(*matched.rows(Field::hidden_states_unpermute) == RowNumbers{1, 0, 2, 3, 5, 4});
     CHECK(*matched.rows(Field::topk_weights) == RowNumbers{1, 0, 2, 3, 5, 4});
@@ -32,7 +33,8 @@ TEST_SUITE("matched_rows") {
   }
 
   TEST_CASE("a slot whose expert the other did not take has no row there") {
-    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2}), b = with_experts({2, 1, 0, 1, 1, 2});
+    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2});
+    const FieldSet b = with_experts({2, 1, 0, 1, 1, 2});
     const MatchedRows matched(a, kSizes, b, kSizes, same_tokens(3));
     CHECK(*matched.rows(Field::hidden_states_unpermute) == RowNumbers{0, -1, 2, 3, 4, 5});
     const auto rows = *matched.rows(Field::first_gemm);
@@ -40,7 +42,8 @@ TEST_SUITE("matched_rows") {
   }
 
   TEST_CASE("a run on other tokens is matched to those it repeats; sums over them are not") {
-    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2}), b = with_experts({1, 2, 0, 1, 2, 0});
+    const FieldSet a = with_experts({2, 0, 0, 1, 1, 2});
+    const FieldSet b = with_experts({1, 2, 0, 1, 2, 0});
     const MatchedRows matched(a, kSizes, b, kSizes, {2, 1, 0});
     CHECK(*matched.rows(Field::hidden_states) == RowNumbers{2, 1, 0});
     CHECK(*matched.rows(Field::hidden_states_unpermute) == RowNumbers{4, 5, 2, 3, 0, 1});
@@ -54,7 +57,8 @@ TEST_SUITE("matched_rows") {
   }
 
   TEST_CASE("rows in expert order follow gather_indices where it is written; broken ones tell nothing") {
-    FieldSet a = with_experts({2, 0, 0, 1, 1, 2}), b = a;
+    FieldSet a = with_experts({2, 0, 0, 1, 1, 2});
+    FieldSet b = a;
     const auto gather = [](FieldSet& fields, const std::vector<std::int32_t>& slots) {
       fields.set(Field::gather_indices, Tensor(DType::Int32, {6}));
       std::ranges::copy(slots, fields.at(Field::gather_indices).as<std::int32_t>().begin());

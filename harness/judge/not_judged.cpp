@@ -90,7 +90,8 @@ void tell_not_judged(CaseResult& result, const Problem& problem, const Candidate
   }
   for (auto& [why, names] : reasons) {
     constexpr std::size_t kMostNamed = 4;
-    const auto all = names.size(), more = all - std::min(all, kMostNamed);
+    const auto all = names.size();
+    const auto more = all - std::min(all, kMostNamed);
     names.resize(all - more);
     result.headline += fmt::format("; {} not judged ({}{}), for {}", all, fmt::join(names, ", "),
                                    more > 0 ? fmt::format(" and {} more", more) : "", why);

@@ -32,7 +32,8 @@ Difference difference(const Tensor& before, const Tensor& now) {
       found.newly_non_finite +=
           std::isfinite(before.as<double>()[element]) && !std::isfinite(now.as<double>()[element]);
     if (!bf16) continue;
-    const Bf16 a = before.as<Bf16>()[element], b = now.as<Bf16>()[element];
+    const Bf16 a = before.as<Bf16>()[element];
+    const Bf16 b = now.as<Bf16>()[element];
     if (is_finite(a) && is_finite(b))
       found.largest_ulps = std::max<std::int64_t>(found.largest_ulps, std::abs(ordinal(a) - ordinal(b)));
     found.newly_non_finite += is_finite(a) && !is_finite(b);
@@ -76,7 +77,8 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
   std::vector<Field> same;
   std::int64_t elements = 0;
   for (const FieldRow& field : kFields) {
-    const bool before = baseline.has(field.id), now = candidate.has(field.id);
+    const bool before = baseline.has(field.id);
+    const bool now = candidate.has(field.id);
     if (before && !now)
       findings.push_back({Severity::Regression, fmt::format("{} is no longer written", field.name)});
     if (!before && now) findings.push_back({Severity::Legal, fmt::format("{} is newly written", field.name)});

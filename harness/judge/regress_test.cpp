@@ -94,7 +94,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("a failing field that fails further off is a regression, the same failure is not") {
-    Report before = report(), now = report();
+    Report before = report();
+    Report now = report();
     fail(before.cases[0], 1, 2.0);
     fail(now.cases[0], 1, 2.0);
     CHECK(worst(regress(before, now)) == Severity::Same);
@@ -105,7 +106,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("fields that must match exactly are measured by wrong elements, not by ratios") {
-    Report before = report(), now = report();
+    Report before = report();
+    Report now = report();
     for (Report* r : {&before, &now}) {
       r->cases[0].fields[0].field = Field::gather_indices;
       fail(r->cases[0], 0, std::numeric_limits<double>::infinity());
@@ -122,7 +124,8 @@ TEST_SUITE("regress") {
 
   TEST_CASE("error ratios count as grown by 1.5 times and by 0.05, both") {
     const auto growth = [](double before_ratio, double now_ratio) {
-      Report before = report(), now = report();
+      Report before = report();
+      Report now = report();
       before.cases[0].fields[0].chained.max_ratio = before_ratio;
       now.cases[0].fields[0].chained.max_ratio = now_ratio;
       return worst(regress(before, now));
@@ -213,7 +216,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("a case that changes as a whole is said, though no field did") {
-    Report before = report(), now = report();
+    Report before = report();
+    Report now = report();
     now.cases[0].verdict = Verdict::NonFinite;
     CHECK(says(regress(before, now), Severity::Regression,
                "tiny, gpu_fused: the case: NonFinite, Passed before"));
@@ -230,7 +234,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("the time of a short run is noise and not mentioned") {
-    Report before = report(), now = report();
+    Report before = report();
+    Report now = report();
     for (auto& one : before.cases) one.seconds = 0.01;
     for (auto& one : now.cases) one.seconds = 0.04;
     CHECK_FALSE(says(regress(before, now), Severity::Same, "verification took"));
@@ -241,7 +246,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("runs under other names are paired by problem; other problems are not compared") {
-    Report before, now;
+    Report before;
+    Report now;
     before.cases = {case_result("tiny", "before.h5")};
     now.cases = {case_result("tiny", "after.h5")};
     CHECK(says(regress(before, now), Severity::Same, "after.h5 is compared with before.h5"));
@@ -278,7 +284,8 @@ TEST_SUITE("regress") {
   }
 
   TEST_CASE("-0 against +0 is a changed bit, at no distance") {
-    FieldSet before = fields(), now = fields();
+    FieldSet before = fields();
+    FieldSet now = fields();
     before.at(Field::second_gemm).as<Bf16>()[0].bits = 0x0000;
     now.at(Field::second_gemm).as<Bf16>()[0].bits = 0x8000;
     CHECK(says(regress(before, now), Severity::Legal, "1 of 48 elements changed"));

@@ -66,7 +66,8 @@ std::string RejectedPlaces::dense_in_words(const std::vector<std::int64_t>& rows
 
 std::string RejectedPlaces::in_words() const {
   if (total_ < 2 || routing_ == nullptr) return "";
-  const auto rows = with_at_least(by_row_, 0.0), columns = with_at_least(by_column_, 0.0);
+  const auto rows = with_at_least(by_row_, 0.0);
+  const auto columns = with_at_least(by_column_, 0.0);
   const auto cells = [](const auto& some, const auto& others) {
     return static_cast<double>(some.size()) * static_cast<double>(others.size());
   };
@@ -81,7 +82,8 @@ std::string RejectedPlaces::in_words() const {
     for (const auto i : lines) sum += counts[static_cast<std::size_t>(i)];
     return static_cast<double>(sum);
   };
-  const auto full_rows = with_at_least(by_row_, kDense), full_columns = with_at_least(by_column_, kDense);
+  const auto full_rows = with_at_least(by_row_, kDense);
+  const auto full_columns = with_at_least(by_column_, kDense);
   if (full_rows.size() < rows.size() && held(by_row_, full_rows) >= kNearlyAll * total &&
       total >= kDense * cells(full_rows, columns))
     return "nearly all in " + dense_in_words(full_rows, all_of(by_column_));

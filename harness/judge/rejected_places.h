@@ -32,7 +32,8 @@ class RejectedPlaces {
   Field field_;
   Sizes sizes_;
   const Routing* routing_;
-  std::vector<std::int64_t> by_row_, by_column_;
+  std::vector<std::int64_t> by_row_;
+  std::vector<std::int64_t> by_column_;
   std::int64_t total_ = 0;
 };
 

@@ -20,7 +20,9 @@ namespace {
 constexpr Field kField = Field::d_down_proj;  // [3, 300, 130]: a matrix is more than one task of rows, a row
                                               // more than one cell
 const Sizes kSizes{{300, 130, 3, 1, true}, 4};
-constexpr std::int64_t kMatrix = 300, kWidth = 130, kElements = 3 * kMatrix * kWidth;
+constexpr std::int64_t kMatrix = 300;
+constexpr std::int64_t kWidth = 130;
+constexpr std::int64_t kElements = 3 * kMatrix * kWidth;
 
 std::int64_t index_of(std::int64_t expert, std::int64_t row, std::int64_t col) {
   return (expert * kMatrix + row) * kWidth + col;
@@ -72,7 +74,8 @@ struct Drawn {
     std::normal_distribution<double> normal;
     for (std::int64_t i = 0; i < kElements; ++i) {
       const bool none = i / (kMatrix * kWidth) == 1;
-      const double ref = none ? 0.0 : normal(engine), noise = none ? 0.0 : 2e-4 * (0.3 + std::fabs(ref));
+      const double ref = none ? 0.0 : normal(engine);
+      const double noise = none ? 0.0 : 2e-4 * (0.3 + std::fabs(ref));
       reference.intervals.emplace_back(ref, ref - width * noise, ref + width * noise, noise);
       out.push_back(round_to_bf16(ref + noise * (none ? 0.0 : normal(engine))));
       reference.bits.push_back({out.back().bits, engine() % 1000 == 0});

@@ -32,7 +32,8 @@ std::optional<std::vector<std::int32_t>> align_rows(const Routing& routing, std:
     return reference.subspan(static_cast<std::size_t>(r) * width, width);
   };
   for (std::size_t e = 0; e + 1 < routing.offsets.size(); ++e) {
-    const std::int64_t begin = routing.offsets[e], end = routing.offsets[e + 1];
+    const std::int64_t begin = routing.offsets[e];
+    const std::int64_t end = routing.offsets[e + 1];
     if (end - begin > kMostRows) return std::nullopt;
     std::vector<bool> taken(static_cast<std::size_t>(end - begin));
     std::vector<std::int64_t> moved;
@@ -57,10 +58,11 @@ std::optional<std::vector<std::int32_t>> align_rows(const Routing& routing, std:
 
 std::string in_another_order(const Routing& ascending, std::span<const std::int32_t> gather,
                              ExpertRowOrder declared) {
-  std::int64_t count = 0, first = -1;
+  std::int64_t count = 0;
+  std::int64_t first = -1;
   for (std::size_t e = 0; e + 1 < ascending.offsets.size(); ++e) {
-    const auto begin = static_cast<std::size_t>(ascending.offsets[e]),
-               rows = static_cast<std::size_t>(ascending.offsets[e + 1]) - begin;
+    const auto begin = static_cast<std::size_t>(ascending.offsets[e]);
+    const auto rows = static_cast<std::size_t>(ascending.offsets[e + 1]) - begin;
     if (std::ranges::equal(std::span(ascending.gather).subspan(begin, rows), gather.subspan(begin, rows)))
       continue;
     if (count++ == 0) first = static_cast<std::int64_t>(e);
@@ -84,7 +86,8 @@ void tell_found_order(CaseResult& result, Field seen_in) {
   const auto of = [&](Field one) -> FieldResult& {
     return *std::ranges::find(result.fields, one, &FieldResult::field);
   };
-  FieldResult &indices = of(Field::gather_indices), &field = of(seen_in);
+  FieldResult& indices = of(Field::gather_indices);
+  FieldResult& field = of(seen_in);
   field.notes.push_back(indices.notes.front() + ", found by the rows' values");
   if (result.first_own_error == Field::gather_indices) {
     field.verdict = worst(field.verdict, Verdict::Suspect);

@@ -7,7 +7,9 @@ namespace {
 // vectorise.
 struct Chunk {
   float narrow[kCellColumns];
-  double low[kCellColumns], high[kCellColumns], ref[kCellColumns];
+  double low[kCellColumns];
+  double high[kCellColumns];
+  double ref[kCellColumns];
   double ratio[kCellColumns];
   double inside[kCellColumns];  // 1 or 0
 };
@@ -15,7 +17,8 @@ struct Chunk {
 constexpr std::int64_t kSign = std::int64_t{1} << 63;
 constexpr std::int64_t kExponent = std::int64_t{0x7ff} << 52;
 // Outside these, a neighbour's midpoint is not half an ulp of the exponent away.
-constexpr double kSmallest = 0x1p-117, kLargest = 0x1.fep127;
+constexpr double kSmallest = 0x1p-117;
+constexpr double kLargest = 0x1.fep127;
 
 }  // namespace
 
@@ -39,8 +42,10 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(co
     const double power = std::bit_cast<double>(bits & kExponent);
     const double half = power * 0x1p-8;
     const double inward = magnitude == power ? 0.5 * half : half;
-    const double lower = value - (value < 0.0 ? half : inward), upper = value + (value < 0.0 ? inward : half);
-    const double up = c.high[i] - c.ref[i], down = c.ref[i] - c.low[i];
+    const double lower = value - (value < 0.0 ? half : inward);
+    const double upper = value + (value < 0.0 ? inward : half);
+    const double up = c.high[i] - c.ref[i];
+    const double down = c.ref[i] - c.low[i];
     const double delta = up > down ? up : down;
     const double error = std::bit_cast<double>(std::bit_cast<std::int64_t>(value - c.ref[i]) & ~kSign);
     double inside = magnitude >= kSmallest ? 1.0 : 0.0;
@@ -52,7 +57,8 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(co
     c.inside[i] = inside;
     c.ratio[i] = inside > 0.0 ? error / (delta + half) : 0.0;
   }
-  std::int64_t top = 0, clear = 0;
+  std::int64_t top = 0;
+  std::int64_t clear = 0;
   for (int i = 0; i < count; ++i) {
     // Bits of non-negative doubles are ordered like the numbers; those of 1.0 have bit 52.
     const auto ratio = std::bit_cast<std::int64_t>(c.ratio[i]);

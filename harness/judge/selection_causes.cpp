@@ -35,7 +35,8 @@ class SelectionSearch {
   std::int64_t wrong_ids() const {
     std::int64_t wrong = 0;
     for (const auto t : rejected_) {
-      const Ids own = ids(t), order = by_rank(t);
+      const Ids own = ids(t);
+      const Ids order = by_rank(t);
       if (in_range(own)) {
         wrong += check(logits(t), own).rejected;
         continue;
@@ -265,7 +266,8 @@ class SelectionSearch {
   /// Logarithms of the softmax rounded to bf16: what is equal there is equal here.
   std::vector<Interval> rounded_probabilities(std::int64_t t) const {
     auto own = logits(t);
-    double most = -INFINITY, sum = 0.0;
+    double most = -INFINITY;
+    double sum = 0.0;
     for (const auto& l : own) most = std::max(most, l.ref);
     for (const auto& l : own) sum += std::exp(l.ref - most);
     for (auto& l : own) {
@@ -301,7 +303,9 @@ class SelectionSearch {
   }
 
   const WrongSelection& wrong_;
-  std::int64_t experts_, top_k_, tokens_;
+  std::int64_t experts_;
+  std::int64_t top_k_;
+  std::int64_t tokens_;
   std::vector<std::int64_t> rejected_;
   std::vector<Cause> found_;
 };

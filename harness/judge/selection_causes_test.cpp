@@ -9,7 +9,9 @@ using namespace assay;
 
 namespace {
 
-constexpr std::int64_t kTokens = 4, kExperts = 6, kTopK = 3;
+constexpr std::int64_t kTokens = 4;
+constexpr std::int64_t kExperts = 6;
+constexpr std::int64_t kTopK = 3;
 const MoeConfig kConfig{8, 4, kExperts, kTopK, true};
 
 // Every token has its own order of experts; none is the reverse or the neighbour of another.

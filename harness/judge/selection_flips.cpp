@@ -35,7 +35,8 @@ double noise_after(const Interval& x, Store store) {
 
 /// What a token's flip may be blamed on.
 struct Chances {
-  double any = 0.0, suspicious = 0.0;
+  double any = 0.0;
+  double suspicious = 0.0;
 };
 
 Chances chances_of(std::span<const Interval> bound, std::span<const Interval> probable, std::size_t top_k) {
@@ -45,7 +46,8 @@ Chances chances_of(std::span<const Interval> bound, std::span<const Interval> pr
   Chances chances;
   for (std::size_t i = 0; i < top_k; ++i)
     for (std::size_t j = top_k; j < order.size(); ++j) {
-      const Interval &in = bound[order[i]], &out = bound[order[j]];
+      const Interval& in = bound[order[i]];
+      const Interval& out = bound[order[j]];
       const double gap = in.ref - out.ref;
       if (gap == 0.0 || !(in.low <= out.high)) continue;  // a tie, or proven not to happen
       const double noise = in.noise + out.noise;
@@ -61,7 +63,8 @@ Chances chances_of(std::span<const Interval> bound, std::span<const Interval> pr
 LogitModel model_logits(std::span<const Interval> reference, Store store) {
   LogitModel model;
   for (const auto& x : reference) {
-    Interval bound = stored(x, store), probable = bound;
+    Interval bound = stored(x, store);
+    Interval probable = bound;
     bound.noise = noise_after(x, store);
     if (std::isfinite(bound.noise)) {
       const double reach = kProbable * x.noise;
@@ -77,8 +80,8 @@ LogitModel model_logits(std::span<const Interval> reference, Store store) {
 Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
                            std::span<const RoutingFlip> flips, double log_share) {
   Statistics result;
-  const auto experts = static_cast<std::size_t>(config.num_experts),
-             top_k = static_cast<std::size_t>(config.top_k);
+  const auto experts = static_cast<std::size_t>(config.num_experts);
+  const auto top_k = static_cast<std::size_t>(config.top_k);
   const std::size_t tokens = logits.bound.size() / experts;
   Chances expected;
   std::set<std::vector<double>> seen;
@@ -94,7 +97,8 @@ Statistics flip_statistics(const MoeConfig& config, const LogitModel& logits,
     for (const auto& l : bound) values.push_back(l.ref);
     repeats[t] = !seen.insert(std::move(values)).second;
   }
-  std::int64_t counted = 0, suspicious = 0;
+  std::int64_t counted = 0;
+  std::int64_t suspicious = 0;
   for (const RoutingFlip& flip : flips) {
     if (flip.tier == RoutingTier::ExactTie || repeats[static_cast<std::size_t>(flip.token)]) continue;
     ++counted;

@@ -64,7 +64,8 @@ TEST_SUITE("selection") {
       }
       return flip_statistics(kConfig, model, flips, std::log(1e-6));
     };
-    const auto few = flipped(41), many = flipped(200);
+    const auto few = flipped(41);
+    const auto many = flipped(200);
     CHECK(std::fabs(few.tests[0].expected - 0.04) < 1e-4);
     CHECK(few.suspicion.empty());
     CHECK(many.tests[0].beyond);

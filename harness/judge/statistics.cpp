@@ -78,8 +78,8 @@ void add_worst(std::vector<StatisticalTest>& tests, const Measure& measure,
     worst_chance = chance;
   }
   if (worst == nullptr || worst->tally.elements == 0) return;
-  const double share = log_share - std::log(static_cast<double>(parts.size())),
-               n = static_cast<double>(worst->tally.elements);
+  const double share = log_share - std::log(static_cast<double>(parts.size()));
+  const double n = static_cast<double>(worst->tally.elements);
   StatisticalTest test{std::string(measure.name), worst->over, static_cast<std::int64_t>(parts.size())};
   test.observed = worst->tally.*measure.observed / n;
   test.expected = worst->tally.*measure.expected / n;
@@ -191,7 +191,8 @@ std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, st
       counted += pairs.back().expected > 0.0;
     }
     if (sum.elements == 0) continue;
-    const double n = static_cast<double>(sum.elements), expected = margin * sum.*measure.expected / n;
+    const double n = static_cast<double>(sum.elements);
+    const double expected = margin * sum.*measure.expected / n;
     StatisticalTest test{std::string(measure.name), std::string(kWholeField), 1, sum.*measure.observed / n,
                          expected};
     test.limit = counted == 0 ? 0.0 : expected * limit_of_units(counted, share);
@@ -208,7 +209,8 @@ std::vector<Tally> token_units(const CompareContext& c, const FieldSums& sums) {
   };
   std::vector<Token> tokens(static_cast<std::size_t>(c.sizes.tokens));
   for (std::int64_t r = 0; r < sums.rows; ++r) {
-    const std::int64_t slot = slot_of_row(c, r), token = slot < 0 ? r : slot / c.sizes.config.top_k;
+    const std::int64_t slot = slot_of_row(c, r);
+    const std::int64_t token = slot < 0 ? r : slot / c.sizes.config.top_k;
     auto& unit = tokens[static_cast<std::size_t>(token)];
     unit.key += sums.row_keys[static_cast<std::size_t>(r)];
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)
@@ -234,7 +236,8 @@ std::vector<Tally> one_unit(const FieldSums& sums) {
 std::vector<Tally> class_units(const StatisticsContext& context, const FieldSums& sums) {
   std::vector<Tally> units = sums.classes;
   for (const Flip& flip : sums.flips) {
-    const std::int64_t r = flip.index / sums.width, c = flip.index % sums.width;
+    const std::int64_t r = flip.index / sums.width;
+    const std::int64_t c = flip.index % sums.width;
     Tally& unit = units[context.classes[static_cast<std::size_t>(r * context.class_stride + c)].bits];
     unit.flips += 1.0;
     unit.excess += flip.excess;

@@ -30,15 +30,19 @@ std::uint64_t row_key(const Interval* row, std::int64_t width) {
 /// What one task gathers beside its rows' cells.
 struct TaskSums {
   std::vector<Flip> flips;
-  std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets), ulps_inward = ulps;
-  double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
+  std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets);
+  std::vector<std::int64_t> ulps_inward = ulps;
+  double z2 = 0.0;
+  double z2_of_rounding = 0.0;
+  double max_contract_ulps = 0.0;
   std::int64_t max_cell = -1;
 };
 
 /// Where in its cell the element that is `top` contract ulps off stands.
 std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top) {
-  const std::int64_t row = cell / field.tile_columns(), tile = cell % field.tile_columns(),
-                     at = row * field.width + tile * kCellColumns;
+  const std::int64_t row = cell / field.tile_columns();
+  const std::int64_t tile = cell % field.tile_columns();
+  const std::int64_t at = row * field.width + tile * kCellColumns;
   Deviations d;
   deviations(field.out.data() + at, field.reference.data() + at, field.cell_width(tile), d);
   const double* end = d.contract_ulps + field.cell_width(tile);

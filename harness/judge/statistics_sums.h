@@ -20,8 +20,10 @@ struct Flip {
 
 /// Flips and excess energy, observed and at most expected.
 struct Tally {
-  double flips = 0.0, flips_expected = 0.0;
-  double excess = 0.0, excess_expected = 0.0;
+  double flips = 0.0;
+  double flips_expected = 0.0;
+  double excess = 0.0;
+  double excess_expected = 0.0;
   std::int64_t elements = 0;
 
   void add(const Tally& other) {
@@ -35,7 +37,9 @@ struct Tally {
 
 /// Of all rows added so far.
 struct FieldSums {
-  std::int64_t rows = 0, width = 0, tile_columns = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+  std::int64_t tile_columns = 0;
   std::vector<Tally> cells;                   // [rows, tile_columns]: one row by kCellColumns columns
   std::vector<double> column_flips_expected;  // [width]
   std::vector<std::uint64_t> row_keys;        // [rows]: equal where rows repeat one another
@@ -43,7 +47,9 @@ struct FieldSums {
   std::vector<Flip> flips;  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
   std::vector<std::int64_t> ulps;         // [buckets of ulp_bucket]
   std::vector<std::int64_t> ulps_inward;  // [buckets], of those the ones towards zero or across it
-  double z2 = 0.0, z2_of_rounding = 0.0, max_contract_ulps = 0.0;
+  double z2 = 0.0;
+  double z2_of_rounding = 0.0;
+  double max_contract_ulps = 0.0;
   std::int64_t max_contract_ulps_at = -1;
 };
 

@@ -45,7 +45,8 @@ DrawnField draw(const TwoExpertLayer& layer, std::mt19937_64& engine, double rel
   std::normal_distribution<double> normal;
   DrawnField d;
   for (std::size_t i = 0; i < layer.size(); ++i) {
-    const double ref = normal(engine), noise = relative_noise * (0.3 + std::fabs(ref));
+    const double ref = normal(engine);
+    const double noise = relative_noise * (0.3 + std::fabs(ref));
     d.reference.push_back({ref, ref - 1e4 * noise, ref + 1e4 * noise, noise, mean * noise});
     d.out.push_back(round_to_bf16(ref + noise * error(engine, i)));
   }
@@ -263,7 +264,8 @@ TEST_SUITE("statistics") {
     const TwoExpertLayer layer;
     std::mt19937_64 engine(10);
     const auto d = draw(layer, engine, 1e-3, gaussian);
-    const auto a = of(layer, d), b = of(layer, d);
+    const auto a = of(layer, d);
+    const auto b = of(layer, d);
     for (std::size_t i = 0; i < a.tests.size(); ++i)
       CHECK(a.tests[i].log10_chance == b.tests[i].log10_chance);
   }

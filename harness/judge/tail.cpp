@@ -23,14 +23,16 @@ double log_average_of_bets(std::span<const double> logs) {
 double log_chance_of_sum(double sum, double expected, double largest) {
   if (!(sum > expected)) return 0.0;
   if (!(expected > 0.0)) return -kInfinity;
-  const double x = sum / largest, m = expected / largest;
+  const double x = sum / largest;
+  const double m = expected / largest;
   return -(x * std::log(x / m) - x + m);
 }
 
 double limit_of_sum(double expected, double log_share, double largest) {
   if (!(expected > 0.0)) return 0.0;
   if (!std::isfinite(expected)) return kInfinity;
-  double low = expected, high = expected + largest;
+  double low = expected;
+  double high = expected + largest;
   while (log_chance_of_sum(high, expected, largest) > log_share) high = expected + 2.0 * (high - expected);
   for (int i = 0; i < 60; ++i) {
     const double middle = 0.5 * (low + high);

@@ -25,7 +25,8 @@ TEST_SUITE("tail") {
   TEST_CASE("the bound is above the binomial tail") {
     // 20 coins of chance 0.1: the exact tail by summing.
     for (int at = 3; at <= 20; ++at) {
-      double tail = 0.0, term = std::pow(0.9, 20);
+      double tail = 0.0;
+      double term = std::pow(0.9, 20);
       for (int k = 0; k <= 20; ++k) {
         if (k >= at) tail += term;
         term *= (20.0 - k) / (k + 1.0) * (0.1 / 0.9);

@@ -88,8 +88,8 @@ std::vector<VacuityCheck> vacuity_of_integers(const CompareContext& context,
                                               std::span<const std::int32_t> expected) {
   std::vector<VacuityCheck> checks;
   if (expected.empty()) return checks;
-  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(expected.size(), 0)},
-      rotated{"rotated by one", {expected.begin(), expected.end()}};
+  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(expected.size(), 0)};
+  IntegerCopy rotated{"rotated by one", {expected.begin(), expected.end()}};
   std::ranges::rotate(rotated.values, rotated.values.begin() + 1);
   for (const auto& [name, values] : {zeros, rotated}) {
     const bool same = std::ranges::equal(values, expected);
@@ -109,8 +109,9 @@ std::vector<VacuityCheck> vacuity_of_selection(const MoeConfig& config, const Pr
   std::vector<VacuityCheck> checks;
   if (right.empty()) return checks;
   const std::vector<std::int32_t> same(right.begin(), right.end());
-  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(right.size(), 0)},
-      rotated{"tokens rotated by one", same}, shifted{"experts shifted by one", same};
+  IntegerCopy zeros{"zeros", std::vector<std::int32_t>(right.size(), 0)};
+  IntegerCopy rotated{"tokens rotated by one", same};
+  IntegerCopy shifted{"experts shifted by one", same};
   std::ranges::rotate(rotated.values, rotated.values.begin() + static_cast<std::ptrdiff_t>(config.top_k));
   for (auto& expert : shifted.values) expert = static_cast<std::int32_t>((expert + 1) % config.num_experts);
   const LogitModel alone = values_alone(logits);

@@ -27,7 +27,8 @@ struct Score {
 /// just the `differing` ones, and of each the value among 2 d, where d is the error in bf16 neighbours:
 /// without merit it might as well lie anywhere as far away on either side.
 double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_values) {
-  const auto all = static_cast<double>(n), some = static_cast<double>(differing);
+  const auto all = static_cast<double>(n);
+  const auto some = static_cast<double>(differing);
   return -(std::lgamma(all + 1) - std::lgamma(some + 1) - std::lgamma(all - some + 1) + log_values);
 }
 
@@ -47,14 +48,24 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
       if (is_finite(x)) size = std::max(size, std::fabs(static_cast<double>(to_float(x))));
     }
   if (size == 0.0) size = 1.0;  // nothing but zeros, NaN and Inf was expected
-  double error = 0.0, left = 0.0, output = 0.0, log_values = 0.0;
-  std::int64_t closer = 0, farther = 0, differing = 0, remaining = 0, determined = 0;
+  double error = 0.0;
+  double left = 0.0;
+  double output = 0.0;
+  double log_values = 0.0;
+  std::int64_t closer = 0;
+  std::int64_t farther = 0;
+  std::int64_t differing = 0;
+  std::int64_t remaining = 0;
+  std::int64_t determined = 0;
   std::size_t i = 0;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const auto at = static_cast<std::size_t>(r * evidence.width + c);
-      const Bf16 out = evidence.out[at], hypothesis = synthesised[i++], reference = evidence.reference[at];
-      const double e = residual(out, reference, size), d = residual(out, hypothesis, size);
+      const Bf16 out = evidence.out[at];
+      const Bf16 hypothesis = synthesised[i++];
+      const Bf16 reference = evidence.reference[at];
+      const double e = residual(out, reference, size);
+      const double d = residual(out, hypothesis, size);
       error += e * e;
       left += d * d;
       if (is_finite(out)) output += static_cast<double>(to_float(out)) * to_float(out);
@@ -119,7 +130,8 @@ std::vector<Tried> ranked(std::vector<Tried> tried) {
 }
 
 bool accepted(Bf16 out, Bf16 reference, const Interval& bound) {
-  const Bf16 low = round_to_bf16(bound.low), high = round_to_bf16(bound.high);
+  const Bf16 low = round_to_bf16(bound.low);
+  const Bf16 high = round_to_bf16(bound.high);
   return is_nan(out) ? is_nan(reference) : ordinal(low) <= ordinal(out) && ordinal(out) <= ordinal(high);
 }
 

@@ -25,14 +25,16 @@ struct Evidence {
   Values<Predicted> plain;                              // the same field predicted, before storing
   std::vector<Bf16> reference;                          // and stored
   std::vector<bool> significant;                        // defines where the error is
-  std::int64_t rows = 0, width = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
 
   const Values<Predicted>& input(Field from) const { return *inputs[static_cast<std::size_t>(from)]; }
 };
 
 /// Elements that hypotheses are evaluated on: rows and columns of the field, ascending.
 struct Window {
-  std::vector<std::int64_t> rows, columns;
+  std::vector<std::int64_t> rows;
+  std::vector<std::int64_t> columns;
   std::size_t size() const { return rows.size() * columns.size(); }
 };
 

@@ -76,7 +76,9 @@ class ColumnSearch {
         const auto what = parts == 2 ? std::string("the two halves of the columns alternate")
                                      : fmt::format("the {} parts of the columns take turns", parts);
         offer(fmt::format("{} in blocks of {}", what, block), [=](std::int64_t c) {
-          const std::int64_t i = c % block, part = c / block % parts, j = c / block / parts;
+          const std::int64_t i = c % block;
+          const std::int64_t part = c / block % parts;
+          const std::int64_t j = c / block / parts;
           return part * length + j * block + i;
         });
       }
@@ -110,7 +112,8 @@ class ColumnSearch {
     std::unordered_map<std::uint64_t, std::int64_t> home;
     for (std::int64_t c = n; c-- > 0;) home[hash(std::span<const Bf16>(evidence_.reference), c)] = c;
     auto map = std::make_shared<std::vector<std::int64_t>>(static_cast<std::size_t>(n));
-    std::int64_t moved = 0, first = -1;
+    std::int64_t moved = 0;
+    std::int64_t first = -1;
     for (std::int64_t c = 0; c < n; ++c) {
       const auto found = home.find(hash(evidence_.out, c));
       (*map)[static_cast<std::size_t>(c)] = found == home.end() ? c : found->second;
@@ -124,7 +127,8 @@ class ColumnSearch {
   }
 
   struct Probe {
-    std::int64_t row, column;
+    std::int64_t row;
+    std::int64_t column;
   };
   const Evidence& evidence_;
   const Window& window_;

@@ -33,7 +33,11 @@ Proposal scaled_stretches(std::string_view id, std::string sentence, const Opera
 /// Which operand a stale stretch may hold instead of its own: offsets from where it should be read.
 struct Stale {
   std::string_view what;
-  std::int64_t left_k = 0, left_row = 0, weight_k = 0, weight_column = 0, expert = 0;
+  std::int64_t left_k = 0;
+  std::int64_t left_row = 0;
+  std::int64_t weight_k = 0;
+  std::int64_t weight_column = 0;
+  std::int64_t expert = 0;
 };
 
 std::vector<Stale> stale_operands(const ProductOperands& operands, std::int64_t length) {
@@ -156,7 +160,8 @@ void propose_stale(const Operands& operands, const Samples& samples, const KStre
 
 void propose_runs(const Operands& operands, const Samples& samples, const std::vector<KStretch>& runs,
                   std::vector<Proposal>& all) {
-  std::vector<KStretch> dropped, doubled;
+  std::vector<KStretch> dropped;
+  std::vector<KStretch> doubled;
   for (const auto& run : runs) {
     if (nearly(run.missing, 1.0)) dropped.push_back(run);
     if (nearly(run.missing, -1.0)) doubled.push_back(run);

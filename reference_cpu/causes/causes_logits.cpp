@@ -8,7 +8,8 @@ namespace assay {
 namespace {
 
 struct LogitForm {
-  std::string_view id, sentence;
+  std::string_view id;
+  std::string_view sentence;
   double (*of)(double logit, double log_sum);
 };
 
@@ -22,7 +23,8 @@ constexpr LogitForm kForms[] = {
 
 /// log sum exp of a row, of logits before they are stored or as they are.
 double log_sum(const Evidence& evidence, std::int64_t r, bool stored) {
-  double most = -INFINITY, sum = 0.0;
+  double most = -INFINITY;
+  double sum = 0.0;
   const auto logit = [&](std::int64_t c) -> double {
     const auto at = index(evidence, r, c);
     return stored ? to_float(evidence.reference[at]) : evidence.plain[at].value;

@@ -122,7 +122,8 @@ TEST_SUITE("causes_lost") {
     for (std::size_t r = 30; r < 96 && beside < 8; ++r)
       for (std::size_t c = 0; c < 64; ++c) {
         const std::size_t at = r * 64 + c;
-        const Bf16 high = round_to_bf16(intervals[at].high), low = round_to_bf16(intervals[at].low);
+        const Bf16 high = round_to_bf16(intervals[at].high);
+        const Bf16 low = round_to_bf16(intervals[at].low);
         if (std::abs(ordinal(high) - ordinal(out[at])) < 2 && std::abs(ordinal(low) - ordinal(out[at])) < 2)
           continue;
         out[at] = std::abs(ordinal(high) - ordinal(out[at])) < 2 ? low : high;

@@ -18,7 +18,8 @@ void propose_sums(const Merging& merging, std::vector<Proposal>& all) {
                                       ? "weight times value is rounded to bf16 before the sum"
                                       : "weight times value is not rounded to bf16 before the sum";
   const struct {
-    std::string_view id, sentence;
+    std::string_view id;
+    std::string_view sentence;
     MergeSum sum;
   } sums[] = {
       {"slots_ascending", "slots are summed in fp32 one by one, ascending", MergeSum::Ascending},
@@ -47,7 +48,8 @@ std::int64_t weights_used(const Evidence& evidence, const Merging& merging, std:
   double least = INFINITY;
   for (std::int64_t other = 0; other < evidence.rows; ++other) {
     const Slots slots = merging.slots(other);
-    double left = 0.0, energy = 0.0;
+    double left = 0.0;
+    double energy = 0.0;
     for (std::int64_t c = 0; c < evidence.width; c += step) {
       const double out = to_float(evidence.out[static_cast<std::size_t>(t * evidence.width + c)]);
       double sum = 0.0;
@@ -76,7 +78,8 @@ void propose_weights_of_others(const Evidence& evidence, const ErrorPlace& place
   }
   if (found.empty()) return;
   const auto [first, its] = found.front();
-  const std::int64_t tokens = evidence.rows, away = its - first;
+  const std::int64_t tokens = evidence.rows;
+  const std::int64_t away = its - first;
   std::function<std::int64_t(std::int64_t)> from;
   std::string sentence;
   if (std::ranges::all_of(found, [&](const auto& one) { return one.second == its; })) {
@@ -97,7 +100,8 @@ void propose_weights_of_others(const Evidence& evidence, const ErrorPlace& place
 
 void propose_wrong_weights(const Evidence& evidence, const Merging& merging, std::vector<Proposal>& all) {
   const Merge declared = merging.declared();
-  Merge twice = declared, none = declared;
+  Merge twice = declared;
+  Merge none = declared;
   twice.weight_twice = true;
   none.weight_applied = false;
   all.push_back(merging.propose("weight_twice", "the weight is applied twice", twice));

@@ -34,7 +34,8 @@ struct Merge {
 
 inline float add_slots(std::span<const float> terms, std::span<const std::int32_t> by_expert, MergeSum how) {
   const std::size_t n = terms.size();
-  float sum = 0.0f, lanes[4] = {};
+  float sum = 0.0f;
+  float lanes[4] = {};
   switch (how) {
     case MergeSum::Interleaved:
       for (std::size_t j = 0; j < n; ++j) lanes[j % 4] += terms[j];

@@ -34,7 +34,8 @@ std::vector<T> spread(const std::vector<T>& from, std::size_t count) {
 double unexplained(const Evidence& evidence, const ProductOperands& operands, std::int64_t row,
                    std::int64_t left_row, std::span<const Bf16> weights,
                    const std::vector<std::int64_t>& columns) {
-  double left_over = 0.0, energy = 0.0;
+  double left_over = 0.0;
+  double energy = 0.0;
   const auto left =
       std::span(operands.left)
           .subspan(static_cast<std::size_t>(left_row * operands.k), static_cast<std::size_t>(operands.k));
@@ -98,8 +99,10 @@ void propose_experts(const Evidence& evidence, const Operands& operands, const W
     }
   }
   if (found.empty()) return;
-  const std::int64_t n = operands->experts, first = found.begin()->first, its = found.begin()->second,
-                     away = wrapped(its - first, n);
+  const std::int64_t n = operands->experts;
+  const std::int64_t first = found.begin()->first;
+  const std::int64_t its = found.begin()->second;
+  const std::int64_t away = wrapped(its - first, n);
   if (found.size() == 1) {
     all.push_back(
         other_experts(fmt::format("expert {}'s weights are used instead of expert {}'s", its, first),
@@ -231,20 +234,22 @@ std::vector<Proposal> propose_operands(const Evidence& evidence, const ErrorPlac
   propose_columns(evidence, all);
   propose_experts(evidence, operands, place.sample, all);
   propose_inputs(evidence, operands, place.sample, all);
-  all.push_back(
-      {"transposed_weight", "the weight is read transposed", [operands](const Window& window) {
-         ProductChange change;
-         const bool turned = row(*product_of(operands->evidence->field)).right_lies == Lies::AlongRows;
-         change.weight = [&, turned](std::span<const Bf16> whole, std::int64_t, std::int64_t column,
-                                     std::span<Bf16> weight) {
-           const auto n = static_cast<std::size_t>(operands->n), c = static_cast<std::size_t>(column);
-           for (std::size_t k = 0; k < weight.size(); ++k) {
-             const std::size_t stored = c * weight.size() + k;  // of a layout [k, n], read as [n, k]
-             weight[k] = turned ? whole[stored % n * weight.size() + stored / n] : whole[k * n + c];
-           }
-         };
-         return stored_bits(product(*operands, window, change));
-       }});
+  all.push_back({"transposed_weight", "the weight is read transposed", [operands](const Window& window) {
+                   ProductChange change;
+                   const bool turned =
+                       row(*product_of(operands->evidence->field)).right_lies == Lies::AlongRows;
+                   change.weight = [&, turned](std::span<const Bf16> whole, std::int64_t, std::int64_t column,
+                                               std::span<Bf16> weight) {
+                     const auto n = static_cast<std::size_t>(operands->n);
+                     const auto c = static_cast<std::size_t>(column);
+                     for (std::size_t k = 0; k < weight.size(); ++k) {
+                       const std::size_t stored =
+                           c * weight.size() + k;  // of a layout [k, n], read as [n, k]
+                       weight[k] = turned ? whole[stored % n * weight.size() + stored / n] : whole[k * n + c];
+                     }
+                   };
+                   return stored_bits(product(*operands, window, change));
+                 }});
   return all;
 }
 

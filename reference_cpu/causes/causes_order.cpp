@@ -98,7 +98,8 @@ std::vector<Proposal> propose_orders(const Evidence& evidence, const ErrorPlace&
          .accumulator = Accumulator{AccumulatorKind::Hopper, {}}}));
     for (const std::int64_t parts : {2, 4, 8}) {
       if (parts > blocks) continue;
-      std::vector<std::int64_t> dealt, lengths;
+      std::vector<std::int64_t> dealt;
+      std::vector<std::int64_t> lengths;
       for (std::int64_t p = 0; p < parts; ++p) {
         const auto before = in_blocks(k, block, dealt).size();
         for (std::int64_t b = p; b < blocks; b += parts) dealt.push_back(b);

@@ -65,7 +65,8 @@ ErrorPlace find_place(const Evidence& evidence) {
   std::vector<std::int64_t> row_bits(by_row.size()), column_bits(by_column.size());
   std::int64_t total = 0;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
-    const auto r = i / by_column.size(), c = i % by_column.size();
+    const auto r = i / by_column.size();
+    const auto c = i % by_column.size();
     const bool differs = evidence.out[i] != evidence.reference[i];
     row_bits[r] += differs;
     column_bits[c] += differs;
@@ -113,7 +114,8 @@ ErrorPlace find_place(const Evidence& evidence) {
 }
 
 std::vector<std::int64_t> tokens_to_try(const Evidence& evidence, std::int64_t most) {
-  const std::int64_t tokens = evidence.layer->tokens(), top_k = evidence.layer->config().top_k;
+  const std::int64_t tokens = evidence.layer->tokens();
+  const std::int64_t top_k = evidence.layer->config().top_k;
   std::vector<std::int64_t> wrong(static_cast<std::size_t>(tokens));
   const auto token_of = [&](std::size_t r) -> std::size_t {
     const auto slot = row(evidence.field).rows == RowsAre::Slots

@@ -49,7 +49,8 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
     std::iota(identity.begin(), identity.end(), 0);
   }
   const auto& order = change.k_order.empty() ? identity : change.k_order;
-  const auto taken = order.size(), columns = window.columns.size();
+  const auto taken = order.size();
+  const auto columns = window.columns.size();
   // Rows of one expert together, as a grouped product wants them.
   std::vector<std::size_t> sorted(window.rows.size());
   std::iota(sorted.begin(), sorted.end(), std::size_t{0});
@@ -60,7 +61,8 @@ Values<Predicted> product(const ProductOperands& operands, const Window& window,
 
   Values<Predicted> left(window.rows.size() * taken);
   std::vector<std::int32_t> source;
-  std::vector<std::int64_t> offsets, experts;
+  std::vector<std::int64_t> offsets;
+  std::vector<std::int64_t> experts;
   std::vector<PredictedValue> row;
   for (std::size_t at = 0; at < sorted.size(); ++at) {
     const std::size_t i = sorted[at];

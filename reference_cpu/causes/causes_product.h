@@ -11,7 +11,8 @@ namespace assay {
 /// The product behind router_logits, first_gemm or second_gemm: which operands its rows have.
 struct ProductOperands {
   const Evidence* evidence = nullptr;
-  std::int64_t k = 0, n = 0;
+  std::int64_t k = 0;
+  std::int64_t n = 0;
   std::int64_t left_rows = 0;
   Values<Predicted> left;            // [left_rows, k]
   std::vector<std::int32_t> source;  // [rows]: row of `left`

@@ -24,7 +24,10 @@ void propose_constant(const Evidence& evidence, const ErrorPlace& place, std::ve
   const auto& window = place.window;
   if (window.size() == 0) return;
   const Bf16 first = evidence.out[index(evidence, window.rows.front(), window.columns.front())];
-  bool zero = true, nan = true, same = true, limited = true;
+  bool zero = true;
+  bool nan = true;
+  bool same = true;
+  bool limited = true;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const Bf16 x = evidence.out[index(evidence, r, c)];
@@ -111,7 +114,8 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     return best;
   };
   std::map<std::int64_t, std::int64_t> origin;
-  std::vector<std::int64_t> zero, nan;
+  std::vector<std::int64_t> zero;
+  std::vector<std::int64_t> nan;
   std::size_t sought = 0;
   for (const auto r : rows) {
     const auto own = of(evidence.out, r);
@@ -160,7 +164,8 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   else
     sentence = fmt::format("{} {}s hold the results of others ({} {} that of {} {})", origin.size(), word,
                            word, row_number(evidence, first), word, row_number(evidence, its));
-  std::vector<std::int64_t> to, from;
+  std::vector<std::int64_t> to;
+  std::vector<std::int64_t> from;
   for (const auto& [r, other] : origin) to.push_back(r), from.push_back(other);
   std::ranges::sort(from);
   const bool each_once = std::ranges::adjacent_find(from) == from.end();
@@ -224,7 +229,9 @@ std::string rows_listed(const Evidence& evidence, const std::vector<std::int64_t
 
 std::vector<Proposal> propose_scattered(const Evidence& evidence, const ErrorPlace&) {
   std::vector<Proposal> all;
-  std::int64_t wrong = 0, zero = 0, nan = 0;
+  std::int64_t wrong = 0;
+  std::int64_t zero = 0;
+  std::int64_t nan = 0;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
     if (!evidence.significant[i]) continue;
     ++wrong;

@@ -46,7 +46,8 @@ std::vector<double> solved(std::vector<std::vector<double>> matrix, std::vector<
 /// Which slots of a token were not added; nothing where the fit is no whole numbers.
 std::vector<std::int64_t> lost_of(const Evidence& evidence, const Merging& merging, std::int64_t token,
                                   bool& clear) {
-  const std::int64_t step = std::max<std::int64_t>(1, evidence.width / kFittedColumns), n = merging.top_k();
+  const std::int64_t step = std::max<std::int64_t>(1, evidence.width / kFittedColumns);
+  const std::int64_t n = merging.top_k();
   const auto& values = evidence.input(Field::hidden_states_unpermute);
   const Slots slots = merging.slots(token);
   const auto count = static_cast<std::size_t>(n);
@@ -130,7 +131,8 @@ void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const
     proposal.names_place = names_place;
     all.push_back(std::move(proposal));
   };
-  std::set<std::int64_t> numbers, experts;
+  std::set<std::int64_t> numbers;
+  std::set<std::int64_t> experts;
   for (const auto s : lost) {
     numbers.insert(s % top_k);
     experts.insert(routing.selected[static_cast<std::size_t>(s)]);

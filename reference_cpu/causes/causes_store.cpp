@@ -29,7 +29,8 @@ Bf16 rounded_twice(float x) {
 Bf16 through_fp16(float x) { return round_to_bf16(static_cast<float>(static_cast<_Float16>(x))); }
 
 constexpr struct {
-  std::string_view id, sentence;
+  std::string_view id;
+  std::string_view sentence;
   Bf16 (*store)(float);
 } kStores[] = {
     {"truncated", "stored values are truncated toward zero, not rounded", truncated},
@@ -61,7 +62,8 @@ void each(const Evidence& evidence, const Window& window, Visit visit) {
 
 /// The largest value that came out zero, if every smaller one did as well.
 std::optional<float> flush_limit(const Evidence& evidence, const Window& window) {
-  float largest_zero = 0.0f, smallest_kept = INFINITY;
+  float largest_zero = 0.0f;
+  float smallest_kept = INFINITY;
   each(evidence, window, [&](Bf16 out, Bf16 reference, float plain) {
     if (ordinal(reference) == 0 || !std::isfinite(plain)) return;
     if (ordinal(out) == 0)
@@ -77,7 +79,8 @@ std::optional<float> flush_limit(const Evidence& evidence, const Window& window)
 /// place.
 std::optional<float> clamp_limit(const Evidence& evidence, const Window& window) {
   float largest = 0.0f;
-  std::int64_t beyond = 0, at_limit = 0;
+  std::int64_t beyond = 0;
+  std::int64_t at_limit = 0;
   each(evidence, window, [&](Bf16 out, Bf16, float) {
     if (is_finite(out)) largest = std::max(largest, std::fabs(to_float(out)));
   });
@@ -91,7 +94,8 @@ std::optional<float> clamp_limit(const Evidence& evidence, const Window& window)
 
 /// Least squares: out = factor * plain.
 std::optional<double> fitted_factor(const Evidence& evidence, const Window& window) {
-  double cross = 0.0, square = 0.0;
+  double cross = 0.0;
+  double square = 0.0;
   each(evidence, window, [&](Bf16 out, Bf16, float plain) {
     if (!is_finite(out) || !std::isfinite(plain)) return;
     cross += static_cast<double>(to_float(out)) * plain;
@@ -111,7 +115,8 @@ std::string factor_in_words(double factor) {
 }  // namespace
 
 std::vector<double> likely_factors(double fitted) {
-  const double away = std::log2(std::fabs(fitted - 1.0)), power = std::log2(std::fabs(fitted));
+  const double away = std::log2(std::fabs(fitted - 1.0));
+  const double power = std::log2(std::fabs(fitted));
   std::vector<double> factors = {fitted, std::copysign(std::exp2(std::round(power)), fitted),
                                  1.0 + std::copysign(std::exp2(std::round(away)), fitted - 1.0),
                                  std::round(fitted * 1e3) / 1e3};

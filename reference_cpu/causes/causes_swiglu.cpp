@@ -39,13 +39,18 @@ enum class Read { Halves, Swapped, Interleaved, InterleavedSwapped };
 enum class Up { Multiplied, Left };
 
 struct SwigluVariant {
-  std::string_view id, sentence;
+  std::string_view id;
+  std::string_view sentence;
   float (*activation)(float);
   Read read = Read::Halves;
   Up up = Up::Multiplied;
-  std::int64_t gate_row = 0, up_row = 0;    // offsets of the rows read
-  std::int64_t block = 1;                   // of interleaved columns
-  std::int64_t gate_away = 0, up_away = 0;  // columns further on, within the half
+  // offsets of the rows read
+  std::int64_t gate_row = 0;
+  std::int64_t up_row = 0;
+  std::int64_t block = 1;  // of interleaved columns
+  // columns further on, within the half
+  std::int64_t gate_away = 0;
+  std::int64_t up_away = 0;
 };
 
 // clang-format off
@@ -76,7 +81,8 @@ constexpr SwigluVariant kVariants[] = {
 // clang-format on
 
 struct GateAndUp {
-  float gate, up;
+  float gate;
+  float up;
 };
 
 GateAndUp operands(const Evidence& evidence, const SwigluVariant& variant, std::int64_t r, std::int64_t i) {
@@ -87,7 +93,8 @@ GateAndUp operands(const Evidence& evidence, const SwigluVariant& variant, std::
                                           column)]
         .value;
   };
-  std::int64_t gate = i, up = width + i;
+  std::int64_t gate = i;
+  std::int64_t up = width + i;
   if (variant.read == Read::Swapped) std::swap(gate, up);
   if (variant.gate_away != 0) gate = (i + variant.gate_away) % width;
   if (variant.up_away != 0) up = width + (i + variant.up_away) % width;
@@ -123,15 +130,19 @@ void propose_pairings(const Evidence& evidence, const ErrorPlace& place, Store s
                       std::vector<Proposal>& all) {
   const std::int64_t width = evidence.width;
   const auto try_variant = [&](std::string_view id, std::string sentence, const SwigluVariant& variant) {
-    constexpr std::size_t kTried = 64, kMostWrong = 8;
-    const auto &rows = place.sample.rows, &columns = place.sample.columns;
-    const std::size_t size = rows.size() * columns.size(),
-                      step = std::max<std::size_t>(1, size / kTried) | 1u;
+    constexpr std::size_t kTried = 64;
+    constexpr std::size_t kMostWrong = 8;
+    const auto& rows = place.sample.rows;
+    const auto& columns = place.sample.columns;
+    const std::size_t size = rows.size() * columns.size();
+    const std::size_t step = std::max<std::size_t>(1, size / kTried) | 1u;
     std::size_t wrong = 0;
     for (std::size_t i = 0; i < size && wrong <= kMostWrong; i += step) {
-      const auto r = rows[i / columns.size()], c = columns[i % columns.size()];
+      const auto r = rows[i / columns.size()];
+      const auto c = columns[i % columns.size()];
       const auto [gate, up] = operands(evidence, variant, r, c);
-      const float s = silu(gate), value = (store == Store::Bf16 ? to_bf16(s) : s) * up;
+      const float s = silu(gate);
+      const float value = (store == Store::Bf16 ? to_bf16(s) : s) * up;
       const Bf16 out = evidence.out[index(evidence, r, c)];
       wrong += std::abs(ordinal(round_to_bf16(value)) - ordinal(out)) > 1;
     }
@@ -158,7 +169,8 @@ void propose_pairings(const Evidence& evidence, const ErrorPlace& place, Store s
 
 /// The gate value up to which silu came out zero, if it did so below and nowhere above.
 std::optional<float> flush_limit(const Evidence& evidence, const Window& window) {
-  float highest_zero = -INFINITY, lowest_kept = INFINITY;
+  float highest_zero = -INFINITY;
+  float lowest_kept = INFINITY;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const auto at = static_cast<std::size_t>(r * evidence.width + c);
@@ -176,12 +188,13 @@ std::optional<float> flush_limit(const Evidence& evidence, const Window& window)
 
 /// out = factor * silu * up by least squares.
 double fitted_factor(const Evidence& evidence, const Window& window) {
-  double cross = 0.0, square = 0.0;
+  double cross = 0.0;
+  double square = 0.0;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const auto [gate, up] = operands(evidence, kVariants[0], r, c);
-      const double exact = static_cast<double>(silu(gate)) * up,
-                   out = to_float(evidence.out[static_cast<std::size_t>(r * evidence.width + c)]);
+      const double exact = static_cast<double>(silu(gate)) * up;
+      const double out = to_float(evidence.out[static_cast<std::size_t>(r * evidence.width + c)]);
       if (!std::isfinite(exact) || !std::isfinite(out)) continue;
       cross += out * exact;
       square += exact * exact;

@@ -18,15 +18,17 @@ namespace {
 using K = FaultKind;
 using W = Where;
 constexpr FieldMask kGrouped = fields_of(Field::first_gemm, Field::second_gemm);
-constexpr FieldMask kProducts = hypothesis_fields::kProducts, kSwiglu = hypothesis_fields::kSwiglu,
-                    kWeights = hypothesis_fields::kWeights;
+constexpr FieldMask kProducts = hypothesis_fields::kProducts;
+constexpr FieldMask kSwiglu = hypothesis_fields::kSwiglu;
+constexpr FieldMask kWeights = hypothesis_fields::kWeights;
 constexpr FieldMask kSelection = fields_of(Field::selected_experts);
 constexpr FieldMask kWritten = kProducts | kSwiglu | kWeights;
 constexpr std::int64_t kAllRows = std::int64_t{1} << 40;
 
 struct Guess {
   FieldMask fields;
-  std::string_view id, sentence;
+  std::string_view id;
+  std::string_view sentence;
   Fault fault;  // its field is the one that was not written
 };
 
@@ -151,7 +153,9 @@ class Search {
     double explained = 0.0;
   };
   static Fit fit(const std::vector<double>& error, const std::vector<double>& response) {
-    double cross = 0.0, square = 0.0, energy = 0.0;
+    double cross = 0.0;
+    double square = 0.0;
+    double energy = 0.0;
     for (std::size_t i = 0; i < error.size(); ++i) {
       cross += error[i] * response[i];
       square += response[i] * response[i];
@@ -199,13 +203,16 @@ class Search {
     const auto block_of = [](std::int64_t terms) {
       return (terms + 16 * 8 - 1) / (16 * 8) * 8;
     };  // a multiple of 8
-    std::int64_t begin = 0, end = terms_, size = block_of(terms_);
+    std::int64_t begin = 0;
+    std::int64_t end = terms_;
+    std::int64_t size = block_of(terms_);
     for (;;) {
       std::vector<std::vector<double>> responses;
       for (std::int64_t k = begin; k < end; k += size)
         responses.push_back(response(block(k, std::min(size, end - k), -1.0)));
       Fit best;
-      std::size_t first = 0, last = 0;
+      std::size_t first = 0;
+      std::size_t last = 0;
       for (std::size_t i = 0; i < responses.size(); ++i) {
         std::vector<double> run(wrong.size(), 0.0);
         for (std::size_t j = i; j < responses.size(); ++j) {
@@ -216,8 +223,8 @@ class Search {
         }
       }
       if (best.explained == 0.0) return;
-      const std::int64_t from = begin + static_cast<std::int64_t>(first) * size,
-                         to = std::min(end, begin + static_cast<std::int64_t>(last + 1) * size);
+      const std::int64_t from = begin + static_cast<std::int64_t>(first) * size;
+      const std::int64_t to = std::min(end, begin + static_cast<std::int64_t>(last + 1) * size);
       if (best.explained >= kWorthTrying) propose_block(from, to, best.times, all);
       if (block_of(to - from) == size) return;
       begin = from;

@@ -45,7 +45,8 @@ Row each(Row row, Change change) {
 }
 
 struct WeightsVariant {
-  std::string_view id, sentence;
+  std::string_view id;
+  std::string_view sentence;
   Row (*weights)(const Token&);
 };
 
@@ -90,8 +91,8 @@ constexpr WeightsVariant kVariants[] = {
 
 /// Everything a variant reads, token by token, from logits [T, E].
 std::vector<Token> tokens_of(const Evidence& evidence, const Values<Predicted>& logits) {
-  const auto experts = static_cast<std::size_t>(evidence.layer->config().num_experts),
-             top_k = static_cast<std::size_t>(evidence.width);
+  const auto experts = static_cast<std::size_t>(evidence.layer->config().num_experts);
+  const auto top_k = static_cast<std::size_t>(evidence.width);
   Row top(experts, -INFINITY), total(experts, 0.0f);
   for (std::size_t i = 0; i < logits.size(); ++i)
     top[i % experts] = std::max(top[i % experts], logits[i].value);

@@ -19,7 +19,8 @@ constexpr double kNearWhole = 0.25;  // a coefficient so near to 1 or -1 is take
 /// error = - sum_b missing_b P_b by least squares over all stretches at once: contributions of one sign are
 /// correlated.
 void fit(const ProductOperands& operands, const Samples& s, std::vector<KStretch>& stretches) {
-  const auto n = s.error.size(), unknowns = static_cast<Eigen::Index>(stretches.size());
+  const auto n = s.error.size();
+  const auto unknowns = static_cast<Eigen::Index>(stretches.size());
   Eigen::MatrixXd parts(n, unknowns);
 #pragma omp parallel for schedule(static)
   for (Eigen::Index i = 0; i < n; ++i)
@@ -59,8 +60,8 @@ std::vector<KStretch> joined(const std::vector<KStretch>& fine) {
     if (!matters(one)) continue;
     if (!runs.empty() && runs.back().end == one.begin && alike(runs.back(), one)) {
       auto& run = runs.back();
-      const double length = static_cast<double>(run.end - run.begin),
-                   more = static_cast<double>(one.end - one.begin);
+      const double length = static_cast<double>(run.end - run.begin);
+      const double more = static_cast<double>(one.end - one.begin);
       run.missing = (run.missing * length + one.missing * more) / (length + more);
       run.deviation = std::max(run.deviation, one.deviation);
       run.end = one.end;
@@ -87,11 +88,13 @@ Samples take_samples(const Evidence& evidence, const ProductOperands& operands, 
   Samples s;
   const std::size_t stride =
       std::max<std::size_t>(1, window.size() / std::max<std::size_t>(1, most)) | 1;  // odd: meets all columns
-  std::vector<double> error, scale;
+  std::vector<double> error;
+  std::vector<double> scale;
   std::int64_t expert = -1;
   ExpertMatrix weights;
   for (std::size_t at = 0; at < window.size(); at += stride) {
-    const auto r = window.rows[at / window.columns.size()], c = window.columns[at % window.columns.size()];
+    const auto r = window.rows[at / window.columns.size()];
+    const auto c = window.columns[at % window.columns.size()];
     const auto index = static_cast<std::size_t>(r * evidence.width + c);
     if (!is_finite(evidence.out[index]) || !std::isfinite(evidence.plain[index].value)) continue;
     if (operands.expert[static_cast<std::size_t>(r)] != expert) {
@@ -122,7 +125,8 @@ Samples take_samples(const Evidence& evidence, const ProductOperands& operands, 
 }
 
 KReadings find_stretches(const ProductOperands& operands, const Samples& samples) {
-  const std::int64_t k = operands.k, n = samples.error.size();
+  const std::int64_t k = operands.k;
+  const std::int64_t n = samples.error.size();
   KReadings found;
   const auto read = [&](const std::vector<KStretch>& stretches) {
     auto runs = joined(stretches);

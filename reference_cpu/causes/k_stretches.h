@@ -14,7 +14,8 @@ namespace assay {
 /// Elements of the sample with what the fit needs: the error before rounding is known up to the output's
 /// rounding.
 struct Samples {
-  std::vector<std::int64_t> row, column;
+  std::vector<std::int64_t> row;
+  std::vector<std::int64_t> column;
   std::vector<ExpertMatrix> weights;  // [elements]
   Eigen::VectorXd error;              // out - reference, over the element's scale
   Eigen::VectorXd scale;  // sqrt(sum of squared terms): puts large and small rows and columns on one footing
@@ -28,7 +29,8 @@ double term(const ProductOperands& operands, const Samples& s, std::size_t i, st
 Samples take_samples(const Evidence& evidence, const ProductOperands& operands, const Window& window);
 
 struct KStretch {
-  std::int64_t begin = 0, end = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
   double missing = 0.0;    // fitted share that is missing: 1 dropped, -1 doubled
   double deviation = 0.0;  // of it
 };

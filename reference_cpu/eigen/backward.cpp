@@ -89,8 +89,8 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
 
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,
                  const PrecisionContract& contract) {
-  const std::int64_t tokens = d_hidden_states.rows(),
-                     top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
+  const std::int64_t tokens = d_hidden_states.rows();
+  const std::int64_t top_k = tokens == 0 ? 0 : hidden_states_unpermute.rows() / tokens;
   Matrix out(tokens, top_k);
 #pragma omp parallel for schedule(static) if (worth_threads(d_hidden_states.size() * top_k))
   for (std::int64_t t = 0; t < tokens; ++t)
@@ -104,7 +104,8 @@ Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpe
 Matrix d_act_and_mul(const Matrix& first_gemm, const Matrix& d_intermediate,
                      const PrecisionContract& contract) {
   const std::int64_t width = d_intermediate.cols();
-  const Matrix gate = first_gemm.leftCols(width), up = first_gemm.rightCols(width);
+  const Matrix gate = first_gemm.leftCols(width);
+  const Matrix up = first_gemm.rightCols(width);
   const Matrix s = sigmoid(gate, contract);
   const Matrix silu = rounded(gate.cwiseProduct(s), contract.silu);
   const Matrix d_silu = rounded(d_intermediate.cwiseProduct(up), contract.d_silu);
@@ -119,7 +120,8 @@ Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts
   const Matrix probabilities = softmax(router_logits);
   Matrix out(router_logits.rows(), router_logits.cols());
   for (std::int64_t t = 0; t < out.rows(); ++t) {
-    const RowVector p = probabilities.row(t), chosen = p(selected_experts.row(t));
+    const RowVector p = probabilities.row(t);
+    const RowVector chosen = p(selected_experts.row(t));
     RowVector g = d_topk_weights.row(t);
     if (norm_topk_prob) {  // of chosen / sum: the quotient's own part, and the sum's, common to all
       const double sum = chosen.sum();
@@ -134,7 +136,8 @@ Matrix d_logits(const Matrix& router_logits, const IndexMatrix& selected_experts
 
 Matrix d_experts(const Matrix& d_slots, const IndexMatrix& selected_experts,
                  const PrecisionContract& contract) {
-  const std::int64_t tokens = selected_experts.rows(), top_k = selected_experts.cols();
+  const std::int64_t tokens = selected_experts.rows();
+  const std::int64_t top_k = selected_experts.cols();
   Matrix out(tokens, d_slots.cols());
 #pragma omp parallel for schedule(static) if (worth_threads(d_slots.size()))
   for (std::int64_t t = 0; t < tokens; ++t)

@@ -14,7 +14,8 @@ namespace {
 
 /// A derivative and how far off it may be.
 struct Slope {
-  double value, error;
+  double value;
+  double error;
 };
 
 /// Central differences over steps of 2^-6, 2^-7 and 2^-8, extrapolated twice: the error falls from h^2 to
@@ -26,7 +27,8 @@ Slope slope(const std::function<double(double)>& moved_by, double magnitude) {
     const double h = std::ldexp(1.0, -6 - i);
     d[i] = (moved_by(h) - moved_by(-h)) / (2.0 * h);
   }
-  const double coarse = (4.0 * d[1] - d[0]) / 3.0, fine = (4.0 * d[2] - d[1]) / 3.0;
+  const double coarse = (4.0 * d[1] - d[0]) / 3.0;
+  const double fine = (4.0 * d[2] - d[1]) / 3.0;
   const double best = (16.0 * fine - coarse) / 15.0;
   return {best, std::fabs(best - fine) + 0x1p-40 * magnitude};
 }
@@ -93,8 +95,11 @@ struct RealLayer {
   }
 };
 
-constexpr MoeConfig kRenormalised{5, 3, 4, 2, true}, kUnnormalised{5, 3, 4, 2, false},
-    kOneChoice{3, 2, 3, 1, true}, kOneChoiceUnnormalised{3, 2, 3, 1, false}, kAllExperts{3, 4, 3, 3, true};
+constexpr MoeConfig kRenormalised{5, 3, 4, 2, true};
+constexpr MoeConfig kUnnormalised{5, 3, 4, 2, false};
+constexpr MoeConfig kOneChoice{3, 2, 3, 1, true};
+constexpr MoeConfig kOneChoiceUnnormalised{3, 2, 3, 1, false};
+constexpr MoeConfig kAllExperts{3, 4, 3, 3, true};
 
 }  // namespace
 
@@ -113,8 +118,8 @@ TEST_SUITE("eigen-backward") {
       CHECK(d.d_gate == Matrix{{32, 0}, {-32, 0}});
       CHECK(d.d_experts_hidden_states == Matrix{{128, 101}});
       CHECK(d.d_input_hidden_states == Matrix{{128, 5}});
-      const auto first = expert_gradients(example.problem, contract, result, d, 0),
-                 second = expert_gradients(example.problem, contract, result, d, 1);
+      const auto first = expert_gradients(example.problem, contract, result, d, 0);
+      const auto second = expert_gradients(example.problem, contract, result, d, 1);
       CHECK(first.d_gate_up_proj == Matrix{{1, 0}, {32, 0}});
       CHECK(first.d_down_proj == Matrix{{128}, {0}});
       CHECK(second.d_gate_up_proj == Matrix{{0.5, 0}, {0, 0}});
@@ -149,7 +154,8 @@ TEST_SUITE("eigen-backward") {
     for (const auto& config : {kRenormalised, kUnnormalised, kOneChoice, kAllExperts}) {
       const RealLayer layer(config, 3, 7);
       const auto& of = layer.result.grouped;
-      Matrix weights = of.topk_weights, logits = layer.result.router_logits;
+      Matrix weights = of.topk_weights;
+      Matrix logits = layer.result.router_logits;
       const auto check = [&](Matrix& moved, const Matrix& gradient, const std::function<double()>& loss) {
         for (std::int64_t i = 0; i < moved.size(); ++i) {
           const auto found = slope(
@@ -226,11 +232,16 @@ TEST_SUITE("eigen-backward") {
   }
 
   TEST_CASE("hf rounds every product before d_topk_weights sums it, the silu and its upstream gradient") {
-    const Matrix d_hidden{{1 + 0x1p-7, 1}}, rows{{1 + 0x1p-7, -1 - 0x1p-6}};
-    const auto &hf = find_contract("hf"), &fused = find_contract("fused_fp32");
+    const Matrix d_hidden{{1 + 0x1p-7, 1}};
+    const Matrix rows{{1 + 0x1p-7, -1 - 0x1p-6}};
+    const auto& hf = find_contract("hf");
+    const auto& fused = find_contract("fused_fp32");
     CHECK(d_weights(d_hidden, rows, hf)(0, 0) == 0);
     CHECK(d_weights(d_hidden, rows, fused)(0, 0) == 0x1p-14);
-    const double a = 1, b = 1 + 5 * 0x1p-7, d_h = 1 + 3 * 0x1p-7, sigmoid = 1 / (1 + std::exp(-a));
+    const double a = 1;
+    const double b = 1 + 5 * 0x1p-7;
+    const double d_h = 1 + 3 * 0x1p-7;
+    const double sigmoid = 1 / (1 + std::exp(-a));
     const double slope_of_silu = sigmoid * (1 + a * (1 - sigmoid));
     const auto bf16 = [](double x) -> double { return to_float(round_to_bf16(x)); };
     const auto d_first = [&](const PrecisionContract& contract) {

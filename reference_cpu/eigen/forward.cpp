@@ -124,7 +124,8 @@ Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) 
 
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
              const IndexMatrix& selected_experts, const PrecisionContract& contract) {
-  const std::int64_t tokens = topk_weights.rows(), top_k = topk_weights.cols();
+  const std::int64_t tokens = topk_weights.rows();
+  const std::int64_t top_k = topk_weights.cols();
   const SlotSum sum = slot_sum(contract.combine);
   Matrix hidden_states(tokens, hidden_states_unpermute.cols());
 #pragma omp parallel for schedule(static) if (worth_threads(hidden_states_unpermute.size()))

@@ -64,8 +64,8 @@ TEST_SUITE("eigen-forward") {
     const Matrix first{{1, 9}};
     const double silu = 1.0 / (1.0 + std::exp(-1.0));
     CHECK(act_and_mul(first, find_contract("fp64"))(0, 0) == silu * 9.0);
-    const double once = to_float(round_to_bf16(silu * 9.0)),
-                 twice = to_float(round_to_bf16(to_float(round_to_bf16(silu)) * 9.0));
+    const double once = to_float(round_to_bf16(silu * 9.0));
+    const double twice = to_float(round_to_bf16(to_float(round_to_bf16(silu)) * 9.0));
     REQUIRE(once != twice);
     CHECK(act_and_mul(first, find_contract("fused_fp32"))(0, 0) == once);
     CHECK(act_and_mul(first, find_contract("hf"))(0, 0) == twice);
@@ -82,7 +82,8 @@ TEST_SUITE("eigen-forward") {
   TEST_CASE("slots are summed once, or by bf16 additions in order of their experts") {
     // 1 + 2^-8 is a tie and goes to 1, twice; 2^-8 + 2^-8 is 2^-7, which 1 takes.
     const Matrix slots{{1}, {0x1p-8}, {0x1p-8}};
-    const IndexVector experts{{4, 7, 9}}, last{{9, 4, 7}};
+    const IndexVector experts{{4, 7, 9}};
+    const IndexVector last{{9, 4, 7}};
     const auto sum = [&](const IndexVector& order, SlotSum how) {
       return rounded(sum_of_slots(slots, order, how), Store::Bf16)(0, 0);
     };
@@ -96,7 +97,8 @@ TEST_SUITE("eigen-forward") {
   }
 
   TEST_CASE("hf rounds weight times row, hf_fp32_merge does not") {
-    const Matrix slots{{1 + 0x1p-7}, {-1 - 0x1p-6}}, weights{{1 + 0x1p-7, 1}};
+    const Matrix slots{{1 + 0x1p-7}, {-1 - 0x1p-6}};
+    const Matrix weights{{1 + 0x1p-7, 1}};
     const IndexMatrix experts{{0, 1}};
     CHECK(merge(slots, weights, experts, find_contract("hf"))(0, 0) == 0);
     CHECK(merge(slots, weights, experts, find_contract("hf_fp32_merge"))(0, 0) == 0x1p-14);

@@ -68,7 +68,8 @@ ExpertOrder get_token_counts_and_gather_indices(const IndexMatrix& selected_expe
 
 /// The rows of one expert, in expert order.
 struct ExpertRows {
-  std::int64_t begin = 0, count = 0;
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
 };
 ExpertRows rows_of(const IndexVector& counts, std::int64_t expert);
 

@@ -18,7 +18,8 @@ Matrix widened(std::span<const Bf16> w, std::int64_t begin, std::int64_t rows, s
 }  // namespace
 
 Matrix widened(const Tensor& tensor) {
-  const std::int64_t rows = tensor.shape().at(0), columns = tensor.shape().at(1);
+  const std::int64_t rows = tensor.shape().at(0);
+  const std::int64_t columns = tensor.shape().at(1);
   if (tensor.dtype() == DType::BFloat16) return widened(tensor.as<Bf16>(), 0, rows, columns);
   return Eigen::Map<const Matrix>(tensor.as<double>().data(), rows, columns);
 }
@@ -32,7 +33,8 @@ Matrix widened(const Tensor& tensor, const IndexVector& rows) {
 }
 
 Matrix times_transposed(const Matrix& x, std::span<const Bf16> w) {
-  const std::int64_t k = x.cols(), n = static_cast<std::int64_t>(w.size()) / k;
+  const std::int64_t k = x.cols();
+  const std::int64_t n = static_cast<std::int64_t>(w.size()) / k;
   Matrix out(x.rows(), n);
   for (std::int64_t i = 0; i < n; i += kRowsAtOnce) {
     const std::int64_t rows = std::min(kRowsAtOnce, n - i);

@@ -139,7 +139,8 @@ class Step {
   RowVector largest_weights(std::span<const Bf16> w, std::int64_t k, bool transposed) const {
     const auto n = static_cast<std::int64_t>(w.size()) / k;
     std::vector<std::uint16_t> most(static_cast<std::size_t>(n));
-    const std::int64_t rows = transposed ? k : n, columns = transposed ? n : k;
+    const std::int64_t rows = transposed ? k : n;
+    const std::int64_t columns = transposed ? n : k;
     for (std::int64_t r = 0; r < rows; ++r) {
       const Bf16* line = w.data() + r * columns;
       if (transposed) {
@@ -253,16 +254,20 @@ class Step {
   }
 
   void softmax_gradient() {
-    const Matrix logits = operand(Field::router_logits, rows_), given = operand(Field::d_topk_weights, rows_);
+    const Matrix logits = operand(Field::router_logits, rows_);
+    const Matrix given = operand(Field::d_topk_weights, rows_);
     const IndexMatrix chosen = selected(rows_);
     out_.values = d_logits(logits, chosen, given, config_.norm_topk_prob, unrounded());
     const Matrix probabilities = softmax(logits);
     out_.slack.resizeLike(out_.values);
     for (std::int64_t t = 0; t < rows_.size(); ++t) {
-      const RowVector p = probabilities.row(t), v = p(chosen.row(t)), g = given.row(t).cwiseAbs();
+      const RowVector p = probabilities.row(t);
+      const RowVector v = p(chosen.row(t));
+      const RowVector g = given.row(t).cwiseAbs();
       const double sum = config_.norm_topk_prob ? v.sum() : 1.0;
       // g / sum + <g, v> / sum^2 of a chosen one, and <that, v> of all.
-      const double common = g.dot(v) / (sum * sum), most = g.maxCoeff() / sum + common;
+      const double common = g.dot(v) / (sum * sum);
+      const double most = g.maxCoeff() / sum + common;
       out_.slack.row(t) = slack_of(4 * config_.num_experts + 64) * most * (1.0 + v.sum()) * p;
     }
     leave_repeated();

@@ -159,8 +159,9 @@ class Explanation {
     d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
     const auto predicting = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
     d.accumulator = predicting->accumulator(question_.field);
-    const Bf16 low = round_to_bf16(d.value.low), high = round_to_bf16(d.value.high),
-               rounded = round_to_bf16(d.value.ref);
+    const Bf16 low = round_to_bf16(d.value.low);
+    const Bf16 high = round_to_bf16(d.value.high);
+    const Bf16 rounded = round_to_bf16(d.value.ref);
     d.low = to_float(low);
     d.high = to_float(high);
     if (!is_nan(low) && !is_nan(high)) d.accepted_count = ordinal(high) - ordinal(low) + 1;

@@ -24,7 +24,8 @@ float tensor_core_step(float sum, std::span<const float> a, std::span<const Bf16
                        std::optional<std::int32_t>& top) {
   if (sum != 0.0f) top = exponent(sum);
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const float x = a[i], y = to_float(b[i]);
+    const float x = a[i];
+    const float y = to_float(b[i]);
     if (x == 0.0f || y == 0.0f) continue;
     const int e = exponent(x) + exponent(y);
     if (!top || e > *top) top = e;
@@ -60,7 +61,9 @@ std::vector<PartialSum> partial_sums(std::span<const double> exact_a, std::span<
   const auto n = static_cast<std::int64_t>(b.size());
   const bool replay = !a.empty() && finite(a, b);
   double exact = 0.0;
-  float running = 0.0f, finished = 0.0f;  // of this stretch of K, of the stretches before it
+  // of this stretch of K, of the stretches before it
+  float running = 0.0f;
+  float finished = 0.0f;
   std::size_t part = 0;
   std::int64_t stretch_begin = 0;
   for (std::int64_t begin = 0; begin < n;) {
@@ -68,7 +71,8 @@ std::vector<PartialSum> partial_sums(std::span<const double> exact_a, std::span<
     const bool last_stretch = part + 1 >= accumulator.splits.size();
     const std::int64_t stretch_end = last_stretch ? n : std::min(n, stretch_begin + accumulator.splits[part]);
     const std::int64_t end = std::min(stretch_end, begin + kStep);
-    const auto at = static_cast<std::size_t>(begin), length = static_cast<std::size_t>(end - begin);
+    const auto at = static_cast<std::size_t>(begin);
+    const auto length = static_cast<std::size_t>(end - begin);
     PartialSum sum{begin, end, 0.0, {}, {}};
     for (std::int64_t k = begin; k < end; ++k)
       exact += exact_a[static_cast<std::size_t>(k)] * to_float(b[static_cast<std::size_t>(k)]);

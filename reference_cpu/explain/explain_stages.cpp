@@ -38,8 +38,10 @@ typename A::Value swiglu_of(const PrecisionContract& contract, const typename A:
 void derive_intermediate(const TokenLayer& at, Derivation& derivation) {
   const PrecisionContract& contract = *at.layer->contract;
   const std::int64_t width = at.layer->config().moe_intermediate_size;
-  const auto gate_at = index(at.row * 2 * width + at.col), up_at = index(at.row * 2 * width + width + at.col);
-  const Interval gate = (*at.upstream)[gate_at], up = (*at.upstream)[up_at];
+  const auto gate_at = index(at.row * 2 * width + at.col);
+  const auto up_at = index(at.row * 2 * width + width + at.col);
+  const Interval gate = (*at.upstream)[gate_at];
+  const Interval up = (*at.upstream)[up_at];
   const PredictedValue* predicted_gate = at.predict ? &(*at.predicted_upstream)[gate_at] : nullptr;
   const PredictedValue* predicted_up = at.predict ? &(*at.predicted_upstream)[up_at] : nullptr;
   PrecisionContract unrounded = contract;
@@ -55,7 +57,8 @@ void derive_intermediate(const TokenLayer& at, Derivation& derivation) {
   steps.push_back(
       {"exp(-a)", "expf in fp32", Bounded::exact(e),
        predicted_gate == nullptr ? std::nullopt : std::optional(expf_sm90(-predicted_gate->value).value)});
-  std::optional<float> predicted_silu, predicted_rounded;
+  std::optional<float> predicted_silu;
+  std::optional<float> predicted_rounded;
   if (at.predict) {
     predicted_silu = swiglu_of<Predicted>(unrounded, *predicted_gate, Predicted::exact(1.0)).value;
     predicted_rounded = swiglu_of<Predicted>(contract, *predicted_gate, Predicted::exact(1.0)).value;
@@ -68,9 +71,10 @@ void derive_intermediate(const TokenLayer& at, Derivation& derivation) {
   if (at.predict) product = swiglu_of<Predicted>(contract, *predicted_gate, *predicted_up).value;
   steps.push_back({"s b", "product in fp32, before the last rounding", derivation.value, product});
 
-  const double u = contract.unit_roundoff,
-               e_exp = u == kFp32UnitRoundoff ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
-  const double sigma = 1.0 / (1.0 + e), scale = std::fabs(silu.ref * up.ref);
+  const double u = contract.unit_roundoff;
+  const double e_exp = u == kFp32UnitRoundoff ? (contract.expf_ulps + 0.5) * 0x1p-23 : 4 * u;
+  const double sigma = 1.0 / (1.0 + e);
+  const double scale = std::fabs(silu.ref * up.ref);
   derivation.bound.push_back(
       {fmt::format("expf: (1 - sigma) e_exp |s b|, e_exp = {:.3g} for an expf of {} ulp, sigma = {:.6g}",
                    e_exp, contract.expf_ulps, sigma),
@@ -92,14 +96,16 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
   const auto experts = std::span(layer.routing.selected);
   const bool renormalised = layer.config().norm_topk_prob;
   const Interval own = logits[index(at.expert)];
-  double top = -std::numeric_limits<double>::infinity(), over = 0.0;
+  double top = -std::numeric_limits<double>::infinity();
+  double over = 0.0;
   for (const auto& l : logits) top = std::max(top, l.ref);
   if (renormalised)
     for (const auto e : experts) over += std::exp(logits[index(e)].ref - top);
   else
     for (const auto& l : logits) over += std::exp(l.ref - top);
   const double e = std::exp(own.ref - top);
-  std::optional<float> predicted_logit, predicted_share;
+  std::optional<float> predicted_logit;
+  std::optional<float> predicted_share;
   if (at.predict) {
     predicted_logit = (*at.predicted_upstream)[index(at.expert)].value;
     predicted_share = probabilities(*at.predicted_upstream)[index(at.expert)].value;
@@ -122,7 +128,8 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
   steps.push_back({"weight, before the last rounding", renormalised ? "p / sum of the chosen p" : "p",
                    derivation.value, predicted});
 
-  const double w = std::fabs(derivation.value.ref), e_exp = (contract.expf_ulps + 0.5) * 0x1p-23;
+  const double w = std::fabs(derivation.value.ref);
+  const double e_exp = (contract.expf_ulps + 0.5) * 0x1p-23;
   const auto terms = renormalised ? static_cast<std::int64_t>(experts.size()) : layer.config().num_experts;
   double farthest = 0.0;
   for (const auto chosen : experts) farthest = std::max(farthest, std::fabs(logits[index(chosen)].ref - top));
@@ -147,8 +154,10 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
 void derive_merge(const TokenLayer& at, Derivation& derivation) {
   const Layer& layer = *at.layer;
   const PrecisionContract& contract = *layer.contract;
-  const std::int64_t width = layer.config().hidden_size, top_k = layer.config().top_k;
-  double magnitude = 0.0, carried = 0.0;
+  const std::int64_t width = layer.config().hidden_size;
+  const std::int64_t top_k = layer.config().top_k;
+  double magnitude = 0.0;
+  double carried = 0.0;
   for (std::int64_t j = 0; j < top_k; ++j) {
     SlotTerm term;
     term.slot = j;

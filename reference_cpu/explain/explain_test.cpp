@@ -174,7 +174,9 @@ TEST_SUITE("explain") {
                             std::numeric_limits<std::size_t>::max(),
                             candidate.accumulators});
     CHECK(static_cast<std::int64_t>(d.largest.size()) == problem.config.moe_intermediate_size);
-    double sum = 0.0, magnitude = 0.0, before = std::numeric_limits<double>::infinity();
+    double sum = 0.0;
+    double magnitude = 0.0;
+    double before = std::numeric_limits<double>::infinity();
     for (const auto& term : d.largest) {
       CHECK(std::fabs(term.a * term.b) <= before);
       before = std::fabs(term.a * term.b);
@@ -199,10 +201,12 @@ TEST_SUITE("explain") {
           {Field::first_gemm, place_of(Field::first_gemm, problem.sizes(), static_cast<std::int64_t>(index)),
            Mode::Isolated, 1, binding ? candidate.accumulators : Accumulators{}});
     };
-    int rejected = 0, suspect = 0;
+    int rejected = 0;
+    int suspect = 0;
     for (std::size_t i = 0; i < out.size() && (rejected == 0 || suspect == 0); ++i) {
-      const Bf16 low = round_to_bf16(intervals[i].low), high = round_to_bf16(intervals[i].high),
-                 right = out[i];
+      const Bf16 low = round_to_bf16(intervals[i].low);
+      const Bf16 high = round_to_bf16(intervals[i].high);
+      const Bf16 right = out[i];
       if (low == high) {
         out[i].bits ^= 1;
         CHECK(ask(i, true).verdict == Verdict::Failed);

@@ -124,7 +124,8 @@ class PlantedStep {
     const Gradients right = act_and_mul_grad<Predicted>(layer_, read_(Field::d_intermediate), first);
     Gradients out = right;
     for (std::size_t i = 0; i < out.size(); ++i) {
-      const std::size_t row = i / (2 * width_) * 2 * width_, c = i % (2 * width_);
+      const std::size_t row = i / (2 * width_) * 2 * width_;
+      const std::size_t c = i % (2 * width_);
       if (fault_.kind == FaultKind::SwapGateUp) out[i] = right[row + (c + width_) % (2 * width_)];
       if (fault_.kind == FaultKind::InterleavedGateUp) out[i] = right[row + c / 2 + c % 2 * width_];
       if (fault_.kind == FaultKind::HalfZero && c / width_ == static_cast<std::size_t>(fault_.amount))
@@ -138,7 +139,8 @@ class PlantedStep {
     const Gradients& right = read_(d_first_gemm);
     Gradients left = right;
     for (std::size_t i = 0; i < left.size(); ++i) {
-      const std::size_t row = i / (2 * width_) * 2 * width_, c = i % (2 * width_);
+      const std::size_t row = i / (2 * width_) * 2 * width_;
+      const std::size_t c = i % (2 * width_);
       if (fault_.kind == FaultKind::SwapGateUp) left[i] = right[row + (c + width_) % (2 * width_)];
       if (fault_.kind == FaultKind::HalfZero && c / width_ == static_cast<std::size_t>(fault_.amount))
         left[i] = {};
@@ -204,7 +206,8 @@ class PlantedStep {
       default: break;
     }
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      const auto slot = static_cast<std::int64_t>(slot_of(i / hidden_)), j = slot % top_k;
+      const auto slot = static_cast<std::int64_t>(slot_of(i / hidden_));
+      const auto j = slot % top_k;
       if (fault_.kind == FaultKind::DropSlot && j == fault_.amount) rows[i] = {};
       if (fault_.kind == FaultKind::RepeatSlot && j == fault_.amount) rows[i].value *= 2.0f;
       if (fault_.kind == FaultKind::LastSlotWins && j + 1 != top_k) rows[i] = {};
@@ -258,7 +261,8 @@ class PlantedStep {
 
   /// sum over I of a dA, over the weight.
   Gradients dots_over_weight() const {
-    const Gradients &a = read_(Field::intermediate), &d_a = read_(Field::d_intermediate);
+    const Gradients& a = read_(Field::intermediate);
+    const Gradients& d_a = read_(Field::d_intermediate);
     Gradients out(read_(topk_weights).size(), PredictedValue{});
     for (std::size_t i = 0; i < a.size(); ++i) out[slot_of(i / width_)].value += a[i].value * d_a[i].value;
     for (std::size_t s = 0; s < out.size(); ++s) out[s].value /= read_(topk_weights)[s].value;
@@ -280,8 +284,11 @@ class PlantedStep {
     };
     for (std::size_t i = 0; i < d_hidden.size(); ++i) {
       const std::size_t gate = i / width_ * 2 * width_ + i % width_;
-      const float a = first[gate].value, b = first[gate + width_].value, s = sigmoid(a);
-      float silu = a * s, slope = s * (1.0f + a * (1.0f - s));
+      const float a = first[gate].value;
+      const float b = first[gate + width_].value;
+      const float s = sigmoid(a);
+      float silu = a * s;
+      float slope = s * (1.0f + a * (1.0f - s));
       if (fault_.kind == FaultKind::SlopeOfSigmoid) slope = s;
       if (fault_.kind == FaultKind::Relu) {
         silu = std::max(a, 0.0f);
@@ -305,7 +312,10 @@ class PlantedStep {
   Problem problem_;
   PrecisionContract contract_;
   const FieldReader& read_;
-  std::size_t hidden_, width_, top_k_, experts_;
+  std::size_t hidden_;
+  std::size_t width_;
+  std::size_t top_k_;
+  std::size_t experts_;
 };
 
 }  // namespace

@@ -65,7 +65,8 @@ std::vector<float> planted_scores(const Fault& fault, std::span<const PredictedV
       });
       return scores;
     case FaultKind::SoftmaxOfSelected: {
-      float top = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+      float top = -std::numeric_limits<float>::infinity();
+      float sum = 0.0f;
       for (const auto e : selected) top = std::max(top, logit(token, e));
       for (const auto e : selected) sum += std::exp(logit(token, e) - top);
       each([&](std::int64_t e) { return std::exp(logit(token, e) - top) / sum; });

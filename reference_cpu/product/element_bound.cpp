@@ -30,7 +30,8 @@ struct PrefixWalk {
     const std::int64_t length = order.rule == StepRule::RoundEach   ? 1
                                 : order.rule == StepRule::Truncate8 ? 8
                                                                     : 16;
-    double sum = 0.0, total = 0.0;
+    double sum = 0.0;
+    double total = 0.0;
     for (const auto& stretch : order.stretches) {
       for (std::int64_t k = stretch.begin; k < stretch.end; k += length) {
         double largest = std::fabs(sum);
@@ -73,7 +74,8 @@ ElementBound element_bound(const Accumulator& accumulator, double unit_roundoff,
   std::vector<double> terms(b.size());
   const auto is_exact = [](const Interval& x) { return x.low == x.ref && x.high == x.ref; };
   bool exact = true;
-  double left = std::numeric_limits<double>::infinity(), right = left;
+  double left = std::numeric_limits<double>::infinity();
+  double right = left;
   for (std::size_t k = 0; k < b.size(); ++k) {
     terms[k] = a[k].ref * b[k].ref;
     exact = exact && is_exact(a[k]) && is_exact(b[k]);

@@ -16,7 +16,10 @@ struct ElementBound {
   bool ordered = false;    // the running bound applies: the order is declared and every a and b is exact
   // The running bound: what each step's rounding or cut may lose, what aligning its addends may lose (tensor
   // cores), and what adding up partial sums may lose; then all of it, inflated.
-  double rounding = 0.0, alignment = 0.0, joining = 0.0, running = 0.0;
+  double rounding = 0.0;
+  double alignment = 0.0;
+  double joining = 0.0;
+  double running = 0.0;
   Interval interval;  // by the bound in force
 };
 

@@ -22,7 +22,9 @@ V load(const T* from) {
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out);
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out) {
   PanelDoubles ref = {};
-  PanelFloats spread = {}, squares = {}, running = {};
+  PanelFloats spread = {};
+  PanelFloats squares = {};
+  PanelFloats running = {};
   for (std::int64_t k = 0; k < panel.k - kDroppedTerms; ++k) {
     const std::int64_t at = k * kPanelColumns;
     ref += row.row.ref[k] * load<PanelDoubles>(panel.ref + at);

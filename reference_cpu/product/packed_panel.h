@@ -25,7 +25,11 @@ inline bool outside_measured(float x) { return x != 0.0f && !std::isnormal(x); }
 
 /// Where the columns of a right operand are: column c, term i at c * by_column + i * by_term.
 struct PanelPlace {
-  std::int64_t k, n, first, count;  // the columns [first, first + count) of [n, k] or [k, n]
+  // the columns [first, first + count) of [n, k] or [k, n]
+  std::int64_t k;
+  std::int64_t n;
+  std::int64_t first;
+  std::int64_t count;
   Lies lies;
 
   std::int64_t at(std::int64_t c, std::int64_t i) const {
@@ -40,7 +44,11 @@ struct PackedPanel {
   bool outside[kPanelColumns] = {};
   bool exact = true;  // `values` hold the columns, and not what follows
   std::vector<double> ref;
-  std::vector<float> outer, width, squares, noise;  // IntervalPanel
+  // IntervalPanel
+  std::vector<float> outer;
+  std::vector<float> width;
+  std::vector<float> squares;
+  std::vector<float> noise;
 
   void pack(std::span<const Bf16> weights, const PanelPlace& place, bool with_exponents);
   void pack(std::span<const PredictedValue> right, const PanelPlace& place);

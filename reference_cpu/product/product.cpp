@@ -15,7 +15,9 @@
 
 namespace assay {
 
-extern const ProductKernels baseline, avx2, avx512;
+extern const ProductKernels baseline;
+extern const ProductKernels avx2;
+extern const ProductKernels avx512;
 
 namespace {
 
@@ -28,9 +30,11 @@ std::atomic<const ProductKernels*> selected_kernels = nullptr;
 /// Rows of one group that share weights and length of K; faults split groups.
 struct Segment {
   std::int64_t weights_group;
-  std::int64_t begin, end;  // rows
-  std::int64_t k;           // terms summed
-  bool zero;                // rows left zero
+  // rows
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t k;  // terms summed
+  bool zero;       // rows left zero
 };
 
 template <class Value>
@@ -38,8 +42,8 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
   std::vector<Segment> all;
   const auto groups = static_cast<std::int64_t>(p.offsets.size()) - 1;
   for (std::int64_t g = 0; g < groups; ++g) {
-    const auto begin = p.offsets[static_cast<std::size_t>(g)],
-               end = p.offsets[static_cast<std::size_t>(g) + 1];
+    const auto begin = p.offsets[static_cast<std::size_t>(g)];
+    const auto end = p.offsets[static_cast<std::size_t>(g) + 1];
     if (begin == end) continue;
     Segment whole{g, begin, end, p.k, false};
     const Fault& fault = p.fault;
@@ -131,7 +135,8 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
       kernels.pairwise(view, a, sums);
     else
       tensor_core(view, order, a, exponents, sums, flags);
-    bool open[kPanelColumns], any = false;
+    bool open[kPanelColumns];
+    bool any = false;
     for (std::int64_t c = 0; c < count; ++c) {
       open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
       any = any || open[c];
@@ -173,7 +178,8 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
   const auto all = segments(p);
   struct Task {
     std::size_t segment;
-    std::int64_t first, row;
+    std::int64_t first;
+    std::int64_t row;
   };
   std::exception_ptr error;
   for (std::size_t chunk = 0; chunk < all.size(); chunk += kGroupsAtOnce) {

@@ -12,7 +12,9 @@ using namespace assay;
 
 namespace {
 
-constexpr std::int64_t kRows = 6, kTerms = 40, kColumns = 5;
+constexpr std::int64_t kRows = 6;
+constexpr std::int64_t kTerms = 40;
+constexpr std::int64_t kColumns = 5;
 
 struct Example {
   std::vector<Bf16>

@@ -26,8 +26,8 @@ using Doubles = double __attribute__((vector_size(kBytes)));
 using Longs = std::int64_t __attribute__((vector_size(kBytes)));
 
 constexpr std::int64_t kBlock = 16;  // terms between two looks at the sums
-constexpr std::int32_t kLowestAlignment =
-    -102;  // below, scale factors leave the range of normal numbers: undetermined
+// Outside, scale factors leave the range of normal numbers: undetermined.
+constexpr std::int32_t kLowestAlignment = -102;
 constexpr std::int32_t kHighestAlignment = 126;
 
 template <class V>
@@ -45,7 +45,8 @@ void save(void* to, const V& value) {
 Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 
-constexpr int kParts = kPanelColumns / kWideLanes, kNarrowParts = kPanelColumns / kLanes;
+constexpr int kParts = kPanelColumns / kWideLanes;
+constexpr int kNarrowParts = kPanelColumns / kLanes;
 
 /// One row's float64 sums as fp32 magnitudes.
 struct Magnitudes {
@@ -66,9 +67,12 @@ constexpr int kTree = -1;
 template <int kRows, int kProducts>
 void bounded_rows(const Panel& panel, const Walk& walk, const BoundedRow* rows, BoundedSums* out) {
   constexpr std::int64_t kStep = kProducts > 1 ? kProducts : kBlock;
-  Doubles total[kRows][kParts] = {}, sum[kRows][kParts] = {}, prefixes[kRows][kParts] = {};
-  Floats spread[kRows][kNarrowParts] = {}, squares[kRows][kNarrowParts] = {},
-         running[kRows][kNarrowParts] = {};
+  Doubles total[kRows][kParts] = {};
+  Doubles sum[kRows][kParts] = {};
+  Doubles prefixes[kRows][kParts] = {};
+  Floats spread[kRows][kNarrowParts] = {};
+  Floats squares[kRows][kNarrowParts] = {};
+  Floats running[kRows][kNarrowParts] = {};
   Magnitudes before[kRows];
   for (std::int64_t s = 0; s < walk.count; ++s) {
     const SumStretch& stretch = walk.stretches[s];
@@ -170,7 +174,8 @@ void sum_as_tree(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
   struct Sums {
     Doubles row[kRows];
   };
-  Doubles total[kRows][kParts], nodes[kRows][kParts];
+  Doubles total[kRows][kParts];
+  Doubles nodes[kRows][kParts];
   for (int p = 0; p < kParts; ++p) {
     Doubles by_size[kRows][3] = {};  // of pairs, of four terms, of more: one sum would wait for itself
     const auto term = [&](std::int64_t k) {
@@ -184,9 +189,8 @@ void sum_as_tree(const Panel& panel, const BoundedRow* rows, BoundedSums* out) {
       Sums sums;
       for (int r = 0; r < kRows; ++r) {
         sums.row[r] = low.row[r] + high.row[r];
-        by_size[r][terms == 2   ? 0
-                   : terms == 4 ? 1
-                                : 2] += (Doubles)((Longs)sums.row[r] & ~(std::int64_t{1} << 63));
+        const int size = terms == 2 ? 0 : (terms == 4 ? 1 : 2);
+        by_size[r][size] += (Doubles)((Longs)sums.row[r] & ~(std::int64_t{1} << 63));
       }
       return sums;
     };
@@ -238,8 +242,8 @@ template <int kProducts, std::int32_t kFractionBits>
 Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exponents, const float* a,
                         const std::int32_t* a_exponents, Ints& outside) {
   const Ints biased = ((Ints)sum >> 23) & 0xff;
-  Ints top = biased == 0 ? Ints{} + kZeroExponent
-                         : biased - 127;  // the sum is never subnormal inside the measured range
+  // The sum is never subnormal inside the measured range.
+  Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;
 #pragma GCC unroll 16
   for (int i = 0; i < kProducts; ++i) {
     const Ints e = load<Ints>(exponents + i * kPanelColumns) + a_exponents[i];
@@ -257,10 +261,9 @@ Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exp
     const auto c = load<Floats>(values + (kProducts / 2 + i) * kPanelColumns);
     high += __builtin_convertvector(c * a[kProducts / 2 + i] * scale, Ints);
   }
+  const Ints whole[3] = {low, high, top};
   HalfInts part[6];
-  __builtin_memcpy(part + 0, &low, kBytes);
-  __builtin_memcpy(part + 2, &high, kBytes);
-  __builtin_memcpy(part + 4, &top, kBytes);
+  __builtin_memcpy(part, whole, sizeof part);
   const HalfFloats halves[2] = {truncated(part[0], part[2], part[4], kFractionBits),
                                 truncated(part[1], part[3], part[5], kFractionBits)};
   __builtin_memcpy(&sum, halves, kBytes);
@@ -280,12 +283,14 @@ void tensor_core_lanes(const Panel& panel, int column, const float* a, const std
         sum, values + k * kPanelColumns, exponents + k * kPanelColumns, a + k, a_exponents + k, outside);
   if (k < end) {
     // A stretch that ends inside a step: what follows counts as zeros.
-    float tail[kProducts * kPanelColumns] = {}, tail_a[kProducts] = {};
-    std::int32_t tail_exponents[kProducts * kPanelColumns], tail_a_exponents[kProducts];
+    float tail[kProducts * kPanelColumns] = {};
+    float tail_a[kProducts];
+    std::int32_t tail_exponents[kProducts * kPanelColumns];
+    std::int32_t tail_a_exponents[kProducts];
     for (int i = 0; i < kProducts; ++i) {
       const bool inside = k + i < end;
       tail_a_exponents[i] = inside ? a_exponents[k + i] : kZeroExponent;
-      if (inside) tail_a[i] = a[k + i];
+      tail_a[i] = inside ? a[k + i] : 0.0f;
       for (int c = 0; c < kLanes; ++c) {
         if (inside) tail[i * kPanelColumns + c] = values[(k + i) * kPanelColumns + c];
         tail_exponents[i * kPanelColumns + c] =
@@ -301,26 +306,23 @@ void tensor_core_lanes(const Panel& panel, int column, const float* a, const std
 
 void tensor_core(const Panel& panel, StepRule rule, const float* a, const std::int32_t* a_exponents,
                  std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
-  for (int c = 0; c < kPanelColumns; c += kLanes)
-    rule == StepRule::Truncate8
-        ? tensor_core_lanes<8, 24>(panel, c, a, a_exponents, begin, end, sums, flags)
-        : tensor_core_lanes<16, 25>(panel, c, a, a_exponents, begin, end, sums, flags);
+  const auto lanes = rule == StepRule::Truncate8 ? tensor_core_lanes<8, 24> : tensor_core_lanes<16, 25>;
+  for (int c = 0; c < kPanelColumns; c += kLanes) lanes(panel, c, a, a_exponents, begin, end, sums, flags);
 }
 
 void sequential(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
+    const float* values = panel.values + c;
     Floats sum = {};
-    for (std::int64_t k = 0; k < panel.k; ++k)
-      sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
+    for (std::int64_t k = 0; k < panel.k; ++k) sum += load<Floats>(values + k * kPanelColumns) * a[k];
     save(sums + c, sum);
   }
 }
 
 void pairwise(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
-    const auto term = [&](std::int64_t k) {
-      return load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
-    };
+    const float* values = panel.values + c;
+    const auto term = [&](std::int64_t k) { return load<Floats>(values + k * kPanelColumns) * a[k]; };
     save(sums + c, tree_sum<Floats>(panel.k, term, [](Floats low, Floats high, int) { return low + high; }));
   }
 }
@@ -329,8 +331,7 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
     Floats sum = {};
     for (std::int64_t k = 0; k < panel.k; ++k) {
-      sum += load<Floats>(panel.values + k * kPanelColumns + c) * a[k];
-      const auto bits = (Ints)sum;
+      const auto bits = (Ints)(sum + load<Floats>(panel.values + k * kPanelColumns + c) * a[k]);
       sum = (Floats)((bits + 0x7fff + ((bits >> 16) & 1)) & ~0xffff);
     }
     save(sums + c, sum);

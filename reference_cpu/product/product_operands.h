@@ -19,9 +19,13 @@ namespace assay {
 // The left operand, prepared once for all columns.
 struct BoundedRows {
   using Value = Interval;
-  LargeVector<double> ref;               // [rows, k]
-  LargeVector<float> spread, squares;    // [rows, k]
-  LargeVector<float> magnitude, moment;  // [rows, k] (IntervalRow), where the right operand may have errors
+  LargeVector<double> ref;  // [rows, k]
+  // [rows, k]
+  LargeVector<float> spread;
+  LargeVector<float> squares;
+  // [rows, k] (IntervalRow), where the right operand may have errors
+  LargeVector<float> magnitude;
+  LargeVector<float> moment;
   std::vector<double>
       granularity;  // [rows]: largest power of two that divides the row; 0 where it is not exact
   std::vector<std::uint8_t> exact;  // [rows]: no operand has a width, so that the running bound holds

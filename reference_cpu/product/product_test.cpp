@@ -53,7 +53,8 @@ TEST_SUITE("product") {
     const auto out = multiply<PredictedValue>(e, {AccumulatorKind::Hopper, {96, 96, 64}});
     for (std::int64_t r = 0; r < 2; ++r)
       for (std::int64_t c = 0; c < 3; ++c) {
-        const Bf16 *a = e.left.data() + r * 256, *b = e.right.data() + c * 256;
+        const Bf16* a = e.left.data() + r * 256;
+        const Bf16* b = e.right.data() + c * 256;
         const float expected =
             (hopper_model(a, b, 96) + hopper_model(a + 96, b + 96, 96)) + hopper_model(a + 192, b + 192, 64);
         CHECK(out[static_cast<std::size_t>(r * 3 + c)].value == expected);
@@ -93,10 +94,11 @@ TEST_SUITE("product") {
       a(i / e.k, i % e.k) = to_float(e.left[static_cast<std::size_t>(i)]);
     for (std::int64_t i = 0; i < e.n * e.k; ++i)
       b(i / e.k, i % e.k) = to_float(e.right[static_cast<std::size_t>(i)]);
-    const Eigen::MatrixXd exact = a * b.transpose(), magnitude = a.cwiseAbs() * b.cwiseAbs().transpose();
+    const Eigen::MatrixXd exact = a * b.transpose();
+    const Eigen::MatrixXd magnitude = a.cwiseAbs() * b.cwiseAbs().transpose();
     const auto out = multiply<Interval>(e, {});
-    const auto hopper = multiply<PredictedValue>(e, kHopper),
-               sequential = multiply<PredictedValue>(e, {AccumulatorKind::Fp32Sequential, {}});
+    const auto hopper = multiply<PredictedValue>(e, kHopper);
+    const auto sequential = multiply<PredictedValue>(e, {AccumulatorKind::Fp32Sequential, {}});
     for (std::int64_t r = 0; r < e.rows; ++r)
       for (std::int64_t c = 0; c < e.n; ++c) {
         const auto i = static_cast<std::size_t>(r * e.n + c);

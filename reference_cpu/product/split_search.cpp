@@ -97,7 +97,9 @@ Accumulator measured_split(ProductId product, const MoeConfig& config, std::int6
                            bool per_expert_cublas) {
   struct MeasuredSplit {
     ProductId product;
-    std::int64_t k, n, most_rows;
+    std::int64_t k;
+    std::int64_t n;
+    std::int64_t most_rows;
     bool per_expert;
     std::vector<std::int64_t> split;
   };

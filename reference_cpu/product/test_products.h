@@ -13,8 +13,12 @@
 namespace assay {
 
 struct ProductExample {
-  std::int64_t rows, k, n;
-  std::vector<Bf16> left, right;  // [rows, k], [n, k]
+  std::int64_t rows;
+  std::int64_t k;
+  std::int64_t n;
+  // [rows, k], [n, k]
+  std::vector<Bf16> left;
+  std::vector<Bf16> right;
 };
 
 enum class Data { Gaussian, OneSign, Octave, HeavyTail, Cancelling };
@@ -64,7 +68,8 @@ inline float hopper_model(const Bf16* a, const Bf16* b, std::int64_t k) {
     int top = -100000;
     if (sum != 0.0f) top = exponent_of(sum);
     for (std::int64_t i = k0; i < std::min(k, k0 + 16); ++i) {
-      const float x = to_float(a[i]), y = to_float(b[i]);
+      const float x = to_float(a[i]);
+      const float y = to_float(b[i]);
       if (x != 0.0f && y != 0.0f) top = std::max(top, exponent_of(x) + exponent_of(y));
     }
     if (top == -100000) continue;
@@ -136,7 +141,9 @@ inline Tensor example_tensor(Data data, Shape shape, double scale, std::mt19937&
 /// A whole layer; weights keep every stage's values near 1.
 inline Problem random_layer(Data data, const MoeConfig& config, std::int64_t tokens, unsigned seed) {
   std::mt19937 engine(seed);
-  const auto h = config.hidden_size, i = config.moe_intermediate_size, e = config.num_experts;
+  const auto h = config.hidden_size;
+  const auto i = config.moe_intermediate_size;
+  const auto e = config.num_experts;
   Problem problem;
   problem.config = config;
   problem.sequence = tokens;

@@ -19,8 +19,11 @@ namespace {
 /// [rows, n] = left [rows, k] times right, which lies as said.
 template <class V>
 struct TwoSided {
-  std::int64_t rows, k, n;
-  std::vector<V> left, right;
+  std::int64_t rows;
+  std::int64_t k;
+  std::int64_t n;
+  std::vector<V> left;
+  std::vector<V> right;
   Lies lies = Lies::AlongColumns;
   Accumulator accumulator = {};
   double unit_roundoff = 0x1p-24;
@@ -61,7 +64,8 @@ Interval about(double value, double radius, double noise = 0.0) {
 std::vector<Interval> with_intervals(const std::vector<Bf16>& values, std::mt19937& engine) {
   std::vector<Interval> out;
   for (const Bf16 x : values) {
-    const double ref = to_float(x), wide = std::fabs(ref) * 0x1p-6 * (engine() % 1000) / 1000.0;
+    const double ref = to_float(x);
+    const double wide = std::fabs(ref) * 0x1p-6 * (engine() % 1000) / 1000.0;
     out.emplace_back(ref, engine() % 4 == 0 ? ref : ref - wide, engine() % 4 == 0 ? ref : ref + wide,
                      0.3 * wide);
   }
@@ -90,7 +94,8 @@ TEST_SUITE("two sided") {
     // + db).
     const TwoSided<Interval> one{1, 1, 1, {about(1.0, 0x1p-10, 0x1p-12)}, {about(-2.0, 0x1p-9, 0x1p-13)}};
     const Interval x = one.multiply()[0];
-    const double spread = 0x1p-9 + 0x1p-9 + 0x1p-19, rounding = 0x1p-24 * (1.0 + 0x1p-10) * (2.0 + 0x1p-9);
+    const double spread = 0x1p-9 + 0x1p-9 + 0x1p-19;
+    const double rounding = 0x1p-24 * (1.0 + 0x1p-10) * (2.0 + 0x1p-9);
     CHECK(x.ref == -2.0);
     CHECK(width(x) == doctest::Approx(spread + rounding).epsilon(1e-6));
     CHECK(x.ref - x.low == doctest::Approx(spread + rounding).epsilon(1e-6));
@@ -102,7 +107,8 @@ TEST_SUITE("two sided") {
     const TwoSided<Interval> left{
         1, 2, 1, {about(3.0, 0.25), about(1.0, 0.0)}, {about(2.0, 0.0), about(5.0, 0.0)}};
     const TwoSided<Interval> right{1, 2, 1, left.right, left.left};
-    const Interval a = left.multiply()[0], b = right.multiply()[0];
+    const Interval a = left.multiply()[0];
+    const Interval b = right.multiply()[0];
     CHECK(a.ref == b.ref);
     CHECK(width(a) == doctest::Approx(0.5).epsilon(1e-5));
     CHECK(width(b) == doctest::Approx(width(a)).epsilon(1e-6));
@@ -162,8 +168,8 @@ TEST_SUITE("two sided") {
               long double exact = 0.0L;
               float shuffled = 0.0f;
               for (const std::size_t i : order) {
-                const float a = to_float(e.left[static_cast<std::size_t>(r * k) + i]),
-                            b = to_float(e.right[static_cast<std::size_t>(c * k) + i]);
+                const float a = to_float(e.left[static_cast<std::size_t>(r * k) + i]);
+                const float b = to_float(e.right[static_cast<std::size_t>(c * k) + i]);
                 exact += static_cast<long double>(a) * b;
                 shuffled += a * b;
               }
@@ -190,10 +196,11 @@ TEST_SUITE("two sided") {
     const auto out = product.multiply();
     for (std::int64_t r = 0; r < product.rows; ++r)
       for (std::int64_t c = 0; c < product.n; ++c) {
-        long double top = 0.0L, magnitude = 0.0L;
+        long double top = 0.0L;
+        long double magnitude = 0.0L;
         for (std::int64_t i = 0; i < 33; ++i) {
-          const Interval &a = product.left[static_cast<std::size_t>(r * 33 + i)],
-                         &b = product.right[static_cast<std::size_t>(c * 33 + i)];
+          const Interval& a = product.left[static_cast<std::size_t>(r * 33 + i)];
+          const Interval& b = product.right[static_cast<std::size_t>(c * 33 + i)];
           top += static_cast<long double>(a.high) * b.high;
         }
         magnitude = top;

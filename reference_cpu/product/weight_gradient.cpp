@@ -55,8 +55,8 @@ std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int
     return tokens;
   }
   const auto& offsets = layer.routing.offsets;
-  const auto first = offsets[static_cast<std::size_t>(expert)],
-             last = offsets[static_cast<std::size_t>(expert) + 1];
+  const auto first = offsets[static_cast<std::size_t>(expert)];
+  const auto last = offsets[static_cast<std::size_t>(expert) + 1];
   std::vector<std::int64_t> rows(static_cast<std::size_t>(last - first));
   std::iota(rows.begin(), rows.end(), first);
   if (layer.contract->weight_gradient_rows == RowOrder::BySlot)
@@ -101,11 +101,13 @@ template <class A>
 Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>& left,
                           const Values<A>* right) {
   const Sizes sizes = layer.problem->sizes();
-  const auto rows_of_matrix = width_of(row(id).left, sizes), n = width_of(row(id).made, sizes);
+  const auto rows_of_matrix = width_of(row(id).left, sizes);
+  const auto n = width_of(row(id).made, sizes);
   Values<A> out(static_cast<std::size_t>(rows.count() * n));
   for (std::int64_t begin = rows.begin; begin < rows.end;) {
-    const std::int64_t expert = begin / rows_of_matrix, first = expert * rows_of_matrix,
-                       end = std::min(rows.end, first + rows_of_matrix);
+    const std::int64_t expert = begin / rows_of_matrix;
+    const std::int64_t first = expert * rows_of_matrix;
+    const std::int64_t end = std::min(rows.end, first + rows_of_matrix);
     const auto prepared =
         prepare_weight_gradient<A>(id, layer, expert, {begin - first, end - first}, left, right);
     auto values = grouped_product(prepared.product);

@@ -74,7 +74,8 @@ TEST_SUITE("weight gradient") {
     const auto sizes = g.problem.sizes();
     for (const ProductId id : {ProductId::down_dx, ProductId::gate_up_dx, ProductId::router_dx}) {
       const ProductRow& what = row(id);
-      const auto k = width_of(what.left, sizes), n = width_of(what.made, sizes);
+      const auto k = width_of(what.left, sizes);
+      const auto n = width_of(what.made, sizes);
       const auto left = g.random(what.left);
       const auto values = lifted<Predicted>(left);
       const auto out = product_values<Predicted>(id, g.layer, &values);
@@ -107,13 +108,16 @@ TEST_SUITE("weight gradient") {
     for (const ProductId id : {ProductId::down_dw, ProductId::gate_up_dw, ProductId::router_dw}) {
       const ProductRow& what = row(id);
       const bool of_input = what.right == Field::input_hidden_states;
-      const auto rows = width_in(g, what.left), n = width_in(g, what.made);
+      const auto rows = width_in(g, what.left);
+      const auto n = width_in(g, what.made);
       const auto left = g.random(what.left);
       const auto right =
           of_input ? std::vector<Bf16>(g.problem.input.as<Bf16>().begin(), g.problem.input.as<Bf16>().end())
                    : g.random(what.right);
-      const auto a = lifted<Predicted>(left), b = lifted<Predicted>(right);
-      const auto exact_a = lifted<Bounded>(left), exact_b = lifted<Bounded>(right);
+      const auto a = lifted<Predicted>(left);
+      const auto b = lifted<Predicted>(right);
+      const auto exact_a = lifted<Bounded>(left);
+      const auto exact_b = lifted<Bounded>(right);
       const RowRange all{0, rows_of(what.made, sizes)};
       const auto out = weight_gradient<Predicted>(id, g.layer, all, a, of_input ? nullptr : &b);
       const auto intervals =
@@ -122,7 +126,9 @@ TEST_SUITE("weight gradient") {
       REQUIRE(std::ssize(out) == all.count() * n);
       for (std::int64_t r = 0; r < all.count(); ++r) {
         const std::int64_t expert = r / rows;
-        std::vector<std::int64_t> from, read;  // rows of the left operand, of the right one
+        // rows of the left operand, of the right one
+        std::vector<std::int64_t> from;
+        std::vector<std::int64_t> read;
         for (std::int64_t s = 0; s < sizes.tokens; ++s)
           if (what.summed == Dim::T) from.push_back(s), read.push_back(s);
         if (what.summed == Dim::S)
@@ -153,9 +159,10 @@ TEST_SUITE("weight gradient") {
 
   TEST_CASE("rows asked for one block at a time are the whole field's") {
     GradientLayer g;
-    const auto left = lifted<Bounded>(g.random(Field::d_second_gemm)),
-               right = lifted<Bounded>(g.random(Field::intermediate));
-    const auto n = width_in(g, Field::d_down_proj), rows = rows_of(Field::d_down_proj, g.problem.sizes());
+    const auto left = lifted<Bounded>(g.random(Field::d_second_gemm));
+    const auto right = lifted<Bounded>(g.random(Field::intermediate));
+    const auto n = width_in(g, Field::d_down_proj);
+    const auto rows = rows_of(Field::d_down_proj, g.problem.sizes());
     const auto whole = weight_gradient<Bounded>(ProductId::down_dw, g.layer, {0, rows}, left, &right);
     std::int64_t begin = 0;
     for (const std::int64_t end : {std::int64_t{24}, std::int64_t{31}, std::int64_t{100}, rows}) {
@@ -198,8 +205,8 @@ TEST_SUITE("weight gradient") {
 
   TEST_CASE("errors of one sign on both operands are carried as the sum of their shares") {
     GradientLayer g;
-    auto left = lifted<Bounded>(g.random(Field::d_second_gemm)),
-         right = lifted<Bounded>(g.random(Field::intermediate));
+    auto left = lifted<Bounded>(g.random(Field::d_second_gemm));
+    auto right = lifted<Bounded>(g.random(Field::intermediate));
     const RowRange last{5 * 24, 6 * 24};
     const auto exact = weight_gradient<Bounded>(ProductId::down_dw, g.layer, last, left, &right);
     for (auto* side : {&left, &right})

@@ -18,8 +18,9 @@ namespace {
 
 std::string verdict_in_words(const Report& report) {
   const auto all = static_cast<std::int64_t>(report.cases.size());
-  const auto bad = html::count_marks(report, Mark::Bad), doubt = html::count_marks(report, Mark::Doubt),
-             good = html::count_marks(report, Mark::Good);
+  const auto bad = html::count_marks(report, Mark::Bad);
+  const auto doubt = html::count_marks(report, Mark::Doubt);
+  const auto good = html::count_marks(report, Mark::Good);
   const auto of_all = [all](std::int64_t part) {
     return fmt::format("{} of {} case{}", grouped_digits(part), grouped_digits(all), all == 1 ? "" : "s");
   };

@@ -204,7 +204,8 @@ std::string routing(const CaseResult& c) {
   std::string out;
   if (!c.expert_load.empty()) {
     std::vector<svg::Bar> bars;
-    std::int64_t rows = 0, busy = 0;
+    std::int64_t rows = 0;
+    std::int64_t busy = 0;
     for (const std::int64_t load : c.expert_load) {
       bars.push_back({static_cast<std::int64_t>(bars.size()), static_cast<double>(load)});
       rows += load;

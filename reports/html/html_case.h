@@ -37,7 +37,8 @@ enum class Detail {
 };
 /// The rest of it, but for the end of that element, in pieces; pieces of one kind are alike in every case.
 struct SectionPiece {
-  std::string kind, markup;
+  std::string kind;
+  std::string markup;
 };
 std::vector<SectionPiece> case_rest(const CaseResult& result, std::size_t index, Detail detail);
 inline constexpr std::string_view kCaseEnd = "</details>\n";
@@ -48,7 +49,8 @@ std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& 
 /// Where a field's elements are rejected: maps and values, then experts, blocks of K and the worst elements.
 /// Empty where none is.
 struct PatternMarkup {
-  std::string pictures, charts;
+  std::string pictures;
+  std::string charts;
 };
 PatternMarkup pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index);
 

@@ -79,7 +79,8 @@ Pages case_pages(const Report& report) {
                            [&](std::size_t i) { return rank(mark(report.cases[i].verdict)); });
   pages.in_full.assign(report.cases.size(), false);
   PackedSections packed;
-  int passing = 0, others = 0;
+  int passing = 0;
+  int others = 0;
   for (const std::size_t i : pages.order) {
     const CaseResult& c = report.cases[i];
     const bool good = mark(c.verdict) == Mark::Good;

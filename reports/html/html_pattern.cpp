@@ -11,7 +11,10 @@
 namespace assay::html {
 namespace {
 
-constexpr double kLargeMap = 512, kSmallMap = 288, kDetailMap = 256;  // pixels
+// pixels
+constexpr double kLargeMap = 512;
+constexpr double kSmallMap = 288;
+constexpr double kDetailMap = 256;
 
 /// What a click on a map needs to say where an element is, and how explain takes it.
 std::string map_data(const CaseResult& c, const FieldResult& f, std::size_t index, bool isolated) {

@@ -65,7 +65,8 @@ inline std::string unbalanced(const std::string& html) {
 inline std::string unpacked(const std::string& text) {
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string bytes;
-  unsigned bits = 0, count = 0;
+  unsigned bits = 0;
+  unsigned count = 0;
   for (const char c : text) {
     if (c == '=') break;
     bits = bits << 6 | static_cast<unsigned>(kDigits.find(c));

@@ -10,7 +10,10 @@
 namespace assay {
 
 struct PaletteColour {
-  std::uint8_t red = 0, green = 0, blue = 0, alpha = 255;
+  std::uint8_t red = 0;
+  std::uint8_t green = 0;
+  std::uint8_t blue = 0;
+  std::uint8_t alpha = 255;
 };
 
 /// Rows of equally many characters, from the top; `index(character)` is that of its colour, below

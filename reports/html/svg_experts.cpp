@@ -11,13 +11,18 @@
 namespace assay::svg {
 namespace {
 
-constexpr double kLeft = 74, kWidth = 640, kGap = 20, kTop = 12;
+constexpr double kLeft = 74;
+constexpr double kWidth = 640;
+constexpr double kGap = 20;
+constexpr double kTop = 12;
 constexpr int kDecadesBelow = 3;
 
 struct ExpertFigures {
   std::int64_t expert = 0;
-  double ratio = 0.0, share = 0.0;
-  std::int64_t rejected = 0, rows = 0;
+  double ratio = 0.0;
+  double share = 0.0;
+  std::int64_t rejected = 0;
+  std::int64_t rows = 0;
 };
 
 std::vector<ExpertFigures> figures_of(const Judgement& judgement, const std::vector<std::int64_t>& loads) {
@@ -44,7 +49,8 @@ std::vector<ExpertFigures> figures_of(const Judgement& judgement, const std::vec
 /// One of the charts: bars of `part` from 0 to 1 above a line at `y`.
 struct Strip {
   std::string_view name;
-  double y, height;
+  double y;
+  double height;
 };
 
 }  // namespace
@@ -63,8 +69,9 @@ std::string expert_chart(const Judgement& judgement, const std::vector<std::int6
     if (!std::isfinite(ratio)) return 1.0;
     return ratio <= 0.0 ? 0.0 : std::clamp((std::log10(ratio) + kDecadesBelow) / decades, 0.0, 1.0);
   };
-  const Strip worst = {"worst", kTop + 90, 90}, share = {"share wrong", worst.y + kGap + 34, 34},
-              rows = {"rows", share.y + kGap + 34, 34};
+  const Strip worst = {"worst", kTop + 90, 90};
+  const Strip share = {"share wrong", worst.y + kGap + 34, 34};
+  const Strip rows = {"rows", share.y + kGap + 34, 34};
   const double bottom = loads.empty() ? share.y : rows.y;
   const double pitch = (kWidth - kLeft) / static_cast<double>(all.size());
   const double wide = std::min(40.0, pitch - std::min(3.0, pitch * 0.2));

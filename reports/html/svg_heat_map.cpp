@@ -15,7 +15,10 @@ namespace assay::svg {
 namespace {
 
 constexpr int kLevels = 26;
-constexpr double kLeft = 58, kTop = 18, kBottom = 22, kRight = 14;
+constexpr double kLeft = 58;
+constexpr double kTop = 18;
+constexpr double kBottom = 22;
+constexpr double kRight = 14;
 constexpr double kLargestCell = 14;
 constexpr std::size_t kRinged = 40;  // so few bins are circled: a dot of two pixels is easily missed
 
@@ -27,7 +30,8 @@ struct Stop {
 };
 constexpr Stop kRamp[] = {{0, {242, 163, 58}}, {3, {232, 89, 12}},   {6, {214, 40, 31}},
                           {10, {194, 24, 91}}, {16, {168, 85, 216}}, {kLevels - 1, {150, 110, 240}}};
-constexpr PaletteColour kClear = {0, 0, 0, 0}, kNoNumber = {0, 151, 167};
+constexpr PaletteColour kClear = {0, 0, 0, 0};
+constexpr PaletteColour kNoNumber = {0, 151, 167};
 
 PaletteColour colour_of(int level) {
   const auto* above = std::ranges::find_if(kRamp, [=](const Stop& s) { return s.level >= level; });
@@ -124,7 +128,8 @@ bool sound(const ErrorMap& map) {
       map.first_column < 0 || map.column_bins() > kMost)
     return false;
   const std::int64_t end = map.first_row + map.rows;
-  std::int64_t before = map.first_row, bins = 0;
+  std::int64_t before = map.first_row;
+  std::int64_t bins = 0;
   for (std::size_t i = 0; i <= map.bands.size(); ++i) {
     const std::int64_t begin = i < map.bands.size() ? map.bands[i].second : end;
     if (begin < before || begin > end) return false;
@@ -160,8 +165,10 @@ std::string heat_map(const ErrorMap& map, Field field, double room, const std::s
   if (!sound(map)) return "";
   const auto rows = bin_rows(map);
   const auto columns = static_cast<std::size_t>(map.column_bins());
-  const double wide = cell(map.column_bins(), room), high = cell(std::ssize(rows), room);
-  const double width = wide * static_cast<double>(columns), height = high * static_cast<double>(rows.size());
+  const double wide = cell(map.column_bins(), room);
+  const double high = cell(std::ssize(rows), room);
+  const double width = wide * static_cast<double>(columns);
+  const double height = high * static_cast<double>(rows.size());
   const auto colours = palette();
   const std::size_t rank = rank_of(field);
   const std::string row_axis =
@@ -185,7 +192,8 @@ std::string heat_map(const ErrorMap& map, Field field, double room, const std::s
 }
 
 std::string level_key(const ErrorMap& map, bool has_ratio) {
-  constexpr double kStep = 22, kHeight = 10;
+  constexpr double kStep = 22;
+  constexpr double kHeight = 10;
   const bool numbers = has_ratio && std::ranges::any_of(map.levels, [](const std::string& row) {
                          return std::ranges::any_of(row, [](char c) { return c >= 'a'; });
                        });

@@ -12,7 +12,8 @@ namespace assay::svg {
 namespace {
 
 struct UlpColumn {
-  std::string name, kind;
+  std::string name;
+  std::string kind;
   std::int64_t count = 0;
 };
 

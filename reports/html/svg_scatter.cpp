@@ -10,11 +10,14 @@
 namespace assay::svg {
 namespace {
 
-constexpr double kSize = 190, kLeft = 10, kTop = 16;
+constexpr double kSize = 190;
+constexpr double kLeft = 10;
+constexpr double kTop = 16;
 constexpr double kBeyond = 1.5;  // times the references' span: what lies farther out is drawn at the edge
 
 struct Range {
-  double low = std::numeric_limits<double>::infinity(), high = -low;
+  double low = std::numeric_limits<double>::infinity();
+  double high = -low;
   void include(double x) {
     if (!std::isfinite(x)) return;
     low = std::min(low, x);
@@ -24,7 +27,8 @@ struct Range {
 };
 
 Range range_of(const ErrorPattern& pattern) {
-  Range wanted, all;
+  Range wanted;
+  Range all;
   for (const auto* values : {&pattern.rejected, &pattern.sampled})
     for (const auto& [reference, candidate] : *values) {
       wanted.include(reference);
@@ -76,9 +80,13 @@ std::string got_against_want(const ErrorPattern& pattern) {
 }
 
 std::string k_blocks_chart(const std::vector<KBlock>& blocks) {
-  constexpr double kWidth = 560, kHeight = 70, kAxis = 34, kAbove = 8;
+  constexpr double kWidth = 560;
+  constexpr double kHeight = 70;
+  constexpr double kAxis = 34;
+  constexpr double kAbove = 8;
   if (blocks.empty() || blocks.back().end <= 0) return "";
-  double low = -0.1, high = 1.1;
+  double low = -0.1;
+  double high = 1.1;
   for (const KBlock& block : blocks) {
     if (!std::isfinite(block.missing)) return "";
     low = std::min(low, block.missing);
@@ -93,7 +101,8 @@ std::string k_blocks_chart(const std::vector<KBlock>& blocks) {
       kWidth, kAbove + kHeight + 20, blocks.size());
   for (const KBlock& block : blocks) {
     if (block.begin < 0 || block.end <= block.begin) return "";
-    const double zero = y(0.0), top = y(block.missing);
+    const double zero = y(0.0);
+    const double top = y(block.missing);
     const bool matters = std::fabs(block.missing) > 6.0 * block.deviation && std::fabs(block.missing) > 0.01;
     out += fmt::format(
         "<rect class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"><title>K {} to {}: "

@@ -51,13 +51,15 @@ Candidate float64_candidate(const Problem& problem, const PrecisionContract& con
     return backward ? predict_both_passes(problem, contract, pairwise, planted)
                     : predict_forward(problem, contract, pairwise, planted);
   };
-  const Candidate right = predicted({}), wrong = predicted(fault);
+  const Candidate right = predicted({});
+  const Candidate wrong = predicted(fault);
   // Where the contract stores no such field, the first one computed from it.
   Field struck = fault.field;
   for (const Field later : kEvaluationOrder)
     if (!candidate.fields.has(struck) && descends_from(later, fault.field) && candidate.fields.has(later))
       struck = later;
-  const auto from = wrong.fields.at(struck).bytes(), beside = right.fields.at(struck).bytes();
+  const auto from = wrong.fields.at(struck).bytes();
+  const auto beside = right.fields.at(struck).bytes();
   const auto to = candidate.fields.at(struck).bytes();
   const std::size_t size = row(row(struck).dtype).size;
   for (std::size_t i = 0; i + size <= to.size(); i += size)

@@ -47,8 +47,8 @@ Order twice(const Order& order) {
 Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract,
                                   std::uint64_t seed) {
   std::mt19937_64 random(seed);
-  const Order hidden = random_order(problem.config.hidden_size, random),
-              middle = random_order(problem.config.moe_intermediate_size, random);
+  const Order hidden = random_order(problem.config.hidden_size, random);
+  const Order middle = random_order(problem.config.moe_intermediate_size, random);
   Problem permuted = problem;
   permuted.input = with_columns(problem.input, hidden);
   permuted.gate = with_columns(problem.gate, hidden);

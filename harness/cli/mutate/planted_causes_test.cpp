@@ -43,7 +43,8 @@ TEST_SUITE("planted causes") {
 
   TEST_CASE(
       "at least nine in ten planted faults are named right at the top, by hypotheses of their field's rows") {
-    int expected = 0, right = 0;
+    int expected = 0;
+    int right = 0;
     for (const auto& fault : faults())
       for (const auto fixture : fault.fixtures.first(1)) {  // `assay mutate` plants them on all
         const Ground ground = make_ground(fixture, "hf", fault.spoil, 0, 0, strikes_backward(fault.fault));
@@ -75,7 +76,9 @@ TEST_SUITE("planted causes") {
 
   TEST_CASE("places and parameters are found") {
     const struct {
-      std::string_view fault, fixture, sentence;
+      std::string_view fault;
+      std::string_view fixture;
+      std::string_view sentence;
     } rows[] = {
         {"gate_up_drops_k_tile", "odd", "the last 64 of K are missing"},
         {"gate_up_drops_k_element", "tiny", "the last element of K is missing"},
@@ -118,7 +121,9 @@ TEST_SUITE("planted causes") {
 
   TEST_CASE("an error in a field that was not written is named with that field") {
     const struct {
-      std::string_view fault, fixture, contract;
+      std::string_view fault;
+      std::string_view fixture;
+      std::string_view contract;
       Field shows;
       bool output_only;
       std::string_view sentence;

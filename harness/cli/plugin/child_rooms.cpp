@@ -14,7 +14,8 @@ namespace assay::cli {
 namespace {
 
 // Address space, no memory.
-constexpr std::size_t kLargestGap = std::size_t{1} << 30, kLeastGap = std::size_t{1} << 15;
+constexpr std::size_t kLargestGap = std::size_t{1} << 30;
+constexpr std::size_t kLeastGap = std::size_t{1} << 15;
 
 std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 

@@ -43,7 +43,8 @@ class ChildRooms {
   std::unique_ptr<ForeignMemory> device_;
   std::byte* reserved_ = nullptr;
   std::size_t reserved_bytes_ = 0;
-  std::size_t next_ = 0, gap_ = 0;
+  std::size_t next_ = 0;
+  std::size_t gap_ = 0;
 };
 
 }  // namespace assay::cli

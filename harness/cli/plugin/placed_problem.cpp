@@ -54,7 +54,8 @@ void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
     const Tensor& tensor = field == Field::gate ? problem.gate : problem.input;
     return put(0, tensor.bytes().data(), tensor.bytes().size());
   }
-  const std::int64_t experts = sizes_.config.num_experts, each = experts == 0 ? 0 : room.payload / experts;
+  const std::int64_t experts = sizes_.config.num_experts;
+  const std::int64_t each = experts == 0 ? 0 : room.payload / experts;
   std::exception_ptr failure;
   // Loading may mean generating: large experts side by side.
   constexpr std::int64_t kWorthThreads = 1 << 20;

@@ -34,16 +34,21 @@ class PlacedProblem {
 
  private:
   struct Layout {
-    std::vector<wire::Room> inputs, results;
-    std::int64_t input_bytes = 0, result_bytes = 0;
+    std::vector<wire::Room> inputs;
+    std::vector<wire::Room> results;
+    std::int64_t input_bytes = 0;
+    std::int64_t result_bytes = 0;
   };
   static Layout lay_out(const Sizes& sizes, const std::vector<Field>& results, std::int64_t guard);
   void write(const wire::Room& room, const Problem& problem);
 
   Sizes sizes_;
   Layout layout_;
-  SharedMemory inputs_, results_;
-  std::vector<std::uint64_t> payloads_, guards_;  // of inputs as written
+  SharedMemory inputs_;
+  SharedMemory results_;
+  // of inputs as written
+  std::vector<std::uint64_t> payloads_;
+  std::vector<std::uint64_t> guards_;
 };
 
 }  // namespace assay::cli

@@ -13,7 +13,8 @@ namespace assay::cli {
 namespace {
 
 // Beside a room of the host nothing is mapped; on a device other allocations follow.
-constexpr std::int64_t kGuardOnHost = 4096, kGuardOnDevice = 256 << 10;
+constexpr std::int64_t kGuardOnHost = 4096;
+constexpr std::int64_t kGuardOnDevice = 256 << 10;
 
 /// One process per plug-in, ended with the program.
 PluginProcess& process_of(const std::string& path) {

@@ -46,9 +46,14 @@ struct Room {
 struct Request {
   Kind kind = Kind::Run;
   Function function = Function::Forward;
-  std::int64_t tokens = 0, hidden_size = 0, moe_intermediate_size = 0, num_experts = 0, top_k = 0;
+  std::int64_t tokens = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t moe_intermediate_size = 0;
+  std::int64_t num_experts = 0;
+  std::int64_t top_k = 0;
   std::int32_t norm_topk_prob = 0;
-  std::int64_t problem_bytes = 0, results_bytes = 0;
+  std::int64_t problem_bytes = 0;
+  std::int64_t results_bytes = 0;
   std::int32_t rooms = 0;
   std::array<Room, kFieldCount> room{};
 };
@@ -68,8 +73,10 @@ struct Reply {
   std::int32_t field = -1;
   // Bytes from the field's nearest end; inside an input: from its start; elsewhere: the address.
   std::int64_t distance = 0;
-  std::array<std::uint64_t, kFieldCount> payloads{}, guards{};  // fingerprints of inputs, by field
-  std::array<char, 8192> text{};                                // sentences, or words each ended by a zero
+  // fingerprints of inputs, by field
+  std::array<std::uint64_t, kFieldCount> payloads{};
+  std::array<std::uint64_t, kFieldCount> guards{};
+  std::array<char, 8192> text{};  // sentences, or words each ended by a zero
 };
 static_assert(std::is_trivially_copyable_v<Request> && std::is_trivially_copyable_v<Reply>);
 

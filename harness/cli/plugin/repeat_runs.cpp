@@ -26,7 +26,8 @@ std::vector<FieldDifference> differences(const std::vector<Field>& fields, const
                                          const FieldSet& second) {
   std::vector<FieldDifference> all;
   for (const Field field : fields) {
-    const Tensor &a = first.at(field), &b = second.at(field);
+    const Tensor& a = first.at(field);
+    const Tensor& b = second.at(field);
     const auto count = differing(a.bytes().data(), b.bytes().data(), a.bytes().size(), width(a));
     if (count > 0) all.push_back({field, count, a.size()});
   }

@@ -12,7 +12,8 @@ namespace assay::cli {
 
 struct FieldDifference {
   Field field{};
-  std::int64_t differing = 0, elements = 0;
+  std::int64_t differing = 0;
+  std::int64_t elements = 0;
 };
 
 /// Fields of two runs on the same input that differ in any bit.

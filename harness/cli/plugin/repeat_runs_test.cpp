@@ -68,7 +68,8 @@ TEST_SUITE("repeat_runs") {
   }
 
   TEST_CASE("rows of experts that nobody can tell are not compared") {
-    FieldSet one = run(false), reversed = run(true);
+    FieldSet one = run(false);
+    FieldSet reversed = run(true);
     one.at(Field::gather_indices).as<std::int32_t>()[0] = 7;
     const auto found = reversed_differences(kWritten, one, reversed, kSizes);
     CHECK(std::ranges::find(found.compared, Field::second_gemm) == found.compared.end());
