@@ -16,6 +16,7 @@ Handle file_type(DType dtype) {
   switch (dtype) {
     case DType::BFloat16: return bf16_type();
     case DType::Int32: return own(H5Tcopy(H5T_STD_I32LE), H5Tclose, "build a type");
+    case DType::Float32: return own(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, "build a type");
     case DType::Float64: break;
   }
   return own(H5Tcopy(H5T_IEEE_F64LE), H5Tclose, "build a type");

@@ -50,6 +50,9 @@ ValueRange statistics_of(const Tensor& tensor) {
     case DType::Int32:
       for (const auto value : tensor.as<std::int32_t>()) statistics.add(value);
       break;
+    case DType::Float32:
+      for (const auto value : tensor.as<float>()) statistics.add(value);
+      break;
     case DType::Float64:
       for (const auto value : tensor.as<double>()) statistics.add(value);
       break;

@@ -83,6 +83,7 @@ std::string repair(DType wanted) {
              "(golden/python "
              "has a writer)";
     case DType::Int32: return "store integers";
+    case DType::Float32: return "store float32";
     case DType::Float64: break;
   }
   return "store float64";

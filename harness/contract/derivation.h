@@ -82,8 +82,10 @@ struct Derivation {
 
   std::optional<double> out;  // the candidate's value
   std::uint32_t out_bits = 0;
-  Interval value;             // before the last rounding
-  Store store = Store::Bf16;  // how the contract keeps it; what a file stores is bf16 all the same
+  DType dtype = DType::BFloat16;  // in which its elements are stored
+  Interval value;                 // before the last rounding
+  Store store = Store::Bf16;      // how the contract keeps it; what a file stores is bf16 all the same, but
+                                  // for float32 weight gradients
   // accepted stored values, both ends included
   double low = 0.0;
   double high = 0.0;

@@ -9,7 +9,7 @@
 
 namespace assay {
 
-enum class DType { BFloat16, Int32, Float64 };
+enum class DType { BFloat16, Int32, Float64, Float32 };
 
 struct DTypeRow {
   DType dtype;
@@ -21,6 +21,7 @@ inline constexpr DTypeRow kDTypes[] = {
     {DType::BFloat16, "bfloat16", 2},
     {DType::Int32, "int32", 4},
     {DType::Float64, "float64", 8},
+    {DType::Float32, "float32", 4},
 };
 
 constexpr const DTypeRow& row(DType dtype) { return kDTypes[static_cast<std::size_t>(dtype)]; }
@@ -38,6 +39,10 @@ struct DTypeOf<std::int32_t> {
 template <>
 struct DTypeOf<double> {
   static constexpr DType value = DType::Float64;
+};
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::Float32;
 };
 
 }  // namespace assay

@@ -104,6 +104,14 @@ enum class FaultKind {
   RouterTwice,        // added twice
   RouterUnrounded,    // not rounded before it is added
   ExpertsIgnored,     // the experts' part not added
+  // Weight gradients added to those of before (Problem::previous).
+  PreviousOverwritten,  // what was there is lost
+  ProductDropped,       // what was there stays, and nothing is added
+  ProductTwice,         // the product is added twice
+  PreviousTwice,        // what was there counts twice
+  PreviousOfNeighbour,  // added to what the next expert had
+  ProductRounded,       // rounded to bf16 before it is added, or stored
+  ProductUnrounded,     // not rounded to bf16 before it is added
 };
 inline constexpr int kFaultKinds = static_cast<int>(FaultKind::ExpertsIgnored) + 1;
 

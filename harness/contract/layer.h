@@ -122,6 +122,21 @@ constexpr Store store_of(Field field, const PrecisionContract& contract) {
   return step == nullptr || step->stored == nullptr ? Store::Bf16 : contract.*step->stored;
 }
 
+/// Whether the field is the gradient of a weight: a pass may add it to what was there before, and keep it in
+/// float32.
+constexpr bool is_weight_gradient(Field field) {
+  const StepRow* step = find_step(field);
+  return step != nullptr && step->stored == &Rounds::weight_gradients;
+}
+
+/// The type in which candidates that follow the contract store a field. What the oracle keeps in float64 is
+/// bf16 in files like theirs.
+constexpr DType dtype_of(Field field, const PrecisionContract& contract) {
+  const bool main_gradient = is_weight_gradient(field) && contract.weight_gradients == Store::Unrounded &&
+                             contract.unit_roundoff == kFp32UnitRoundoff;
+  return main_gradient ? DType::Float32 : row(field).dtype;
+}
+
 /// Every computed field after all that it reads, ties in the table's order. Those left out hang on a cycle.
 constexpr std::pair<std::array<Field, kStepCount>, std::size_t> order_of_evaluation() {
   std::array<Field, kStepCount> order{};

@@ -27,8 +27,9 @@ TieRule parse_tie_rule(std::string_view text);
 
 /// One member per rounding point of the layer. Unless a row says otherwise it is HuggingFace's: everything
 /// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16. The weight is
-/// applied to the output's gradient (d_second_gemm), d_topk_weights is formed from second_gemm, and weight
-/// gradients start from nothing.
+/// applied to the output's gradient (d_second_gemm), and d_topk_weights is formed from second_gemm. A
+/// weight's gradient is the product, or where the problem has gradients of before (Problem::previous) the
+/// product added to them in fp32.
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
@@ -46,7 +47,8 @@ struct PrecisionContract {
   Store d_silu = Store::Bf16;      // d_intermediate * up half, before the derivative of silu
   Combine d_input_combine = Combine::Bf16ByExpert;      // slots of d_experts_hidden_states
   Store d_logits = Store::Bf16;                         // d_router_logits, stored
-  Store weight_gradients = Store::Bf16;                 // d_gate_up_proj, d_down_proj, d_gate, stored
+  Store weight_gradients = Store::Bf16;                 // d_gate_up_proj, d_down_proj, d_gate, stored: bf16
+                                                        // or, unrounded, float32
   RowOrder weight_gradient_rows = RowOrder::Ascending;  // of an expert
   Store gradients = Store::Bf16;                        // all others, stored, and the router's part of dX
   TieRule ties = TieRule::Any;
@@ -56,6 +58,7 @@ struct PrecisionContract {
   double unit_roundoff = 0x1p-24;
   // Of products' a-priori bounds: 2 on tensor cores that align 8 products (candidate.h).
   double product_slack = 1.0;
+  Store weight_products = Store::Bf16;  // of weight gradients, before they are added to gradients of before
   double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
@@ -98,7 +101,8 @@ inline constexpr std::array<PrecisionContract, 5> kContracts = {{
      .d_logits = Store::Unrounded,
      .weight_gradients = Store::Unrounded,
      .gradients = Store::Unrounded,
-     .unit_roundoff = 0x1p-53},
+     .unit_roundoff = 0x1p-53,
+     .weight_products = Store::Unrounded},
 }};
 
 inline constexpr auto kContractNames = [] {

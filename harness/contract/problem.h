@@ -9,7 +9,7 @@
 #include <span>
 #include <string>
 
-#include "harness/contract/field.h"
+#include "harness/contract/field_set.h"
 
 namespace assay {
 
@@ -44,7 +44,11 @@ struct Problem {
   Tensor gate;             // [E, H]
   ExpertLoader experts;
   std::uint64_t seed = 0;
-  std::array<std::optional<Generator>, kFieldCount> generators;  // of inputs and weights that are regenerated
+  std::array<std::optional<Generator>, kFieldCount> generators;  // of inputs, weights and `previous` that are
+                                                                 // regenerated
+  /// Weight gradients of before, bf16 or float32: those of the backward pass are added to them. Each may be
+  /// absent: that gradient starts from nothing.
+  FieldSet previous;
 
   Sizes sizes() const { return {config, batch * sequence}; }
 };

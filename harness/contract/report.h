@@ -137,6 +137,7 @@ std::string rejected_in_words(const Judgement& judgement);
 
 struct FieldResult {
   Field field{};
+  DType dtype = DType::BFloat16;               // in which its elements are stored and judged
   Verdict verdict = Verdict::NotMaterialised;  // the worst of the parts
   std::string origin;                          // "captured", "derived", "computed"
   std::string upstream;  // what the isolated check started from, when it is a composite edge

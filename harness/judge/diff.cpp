@@ -11,6 +11,7 @@
 
 #include "harness/contract/digits.h"
 #include "harness/contract/layer.h"
+#include "harness/contract/stored.h"
 #include "harness/judge/contract_fit.h"
 #include "harness/judge/matched_rows.h"
 
@@ -22,6 +23,7 @@ double value(const Tensor& tensor, std::int64_t i) {
   switch (tensor.dtype()) {
     case DType::BFloat16: return to_float(tensor.as<Bf16>()[at]);
     case DType::Int32: return tensor.as<std::int32_t>()[at];
+    case DType::Float32: return tensor.as<float>()[at];
     case DType::Float64: break;
   }
   return tensor.as<double>()[at];
@@ -112,11 +114,11 @@ void compare_bits(FieldParting& parting, const Tensor& a, const Tensor& b, const
       matched.rows(parting.field).value_or(same_tokens(a.size() / std::max<std::int64_t>(width, 1)));
   const auto compared = visit_differences(a, b, rows, width, [&](std::int64_t in_a, std::int64_t in_b) {
     differing.emplace_back(in_a, in_b);
-    if (a.dtype() != DType::BFloat16) return;
-    const Bf16 x = a.as<Bf16>()[static_cast<std::size_t>(in_a)];
-    const Bf16 y = b.as<Bf16>()[static_cast<std::size_t>(in_b)];
-    if (is_finite(x) && is_finite(y))
-      parting.largest_ulps = std::max<std::int64_t>(parting.largest_ulps, std::abs(ordinal(x) - ordinal(y)));
+    if (a.dtype() != DType::BFloat16 && a.dtype() != DType::Float32) return;
+    const Stored x = StoredSpan(a, a.dtype())[static_cast<std::size_t>(in_a)];
+    const Stored y = StoredSpan(b, b.dtype())[static_cast<std::size_t>(in_b)];
+    if (x.finite() && y.finite())
+      parting.largest_ulps = std::max(parting.largest_ulps, std::abs(x.ordinal() - y.ordinal()));
   });
   parting.elements = a.size();
   parting.unmatched = b.size() - compared;

@@ -18,6 +18,7 @@ std::int64_t count_values(const Tensor& tensor, Is is) {
     case DType::BFloat16:
       return std::ranges::count_if(tensor.as<Bf16>(), [&](Bf16 x) { return is(to_float(x)); });
     case DType::Float64: return std::ranges::count_if(tensor.as<double>(), is);
+    case DType::Float32: return std::ranges::count_if(tensor.as<float>(), is);
     case DType::Int32: return 0;
   }
   return 0;

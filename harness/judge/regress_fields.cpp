@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "harness/contract/digits.h"
+#include "harness/contract/stored.h"
 #include "harness/judge/regress.h"
 
 namespace assay {
@@ -14,14 +15,14 @@ namespace {
 struct Difference {
   std::int64_t changed = 0;
   std::int64_t first = -1;        // flat index
-  std::int64_t largest_ulps = 0;  // bf16 neighbours, over elements finite on both sides
+  std::int64_t largest_ulps = 0;  // neighbours, over elements finite on both sides
   std::int64_t newly_non_finite = 0;
 };
 
 Difference difference(const Tensor& before, const Tensor& now) {
   Difference found;
   const std::size_t size = row(now.dtype()).size;
-  const bool bf16 = now.dtype() == DType::BFloat16;
+  const bool rounded = now.dtype() == DType::BFloat16 || now.dtype() == DType::Float32;
   const bool f64 = now.dtype() == DType::Float64;
   for (std::int64_t i = 0; i < now.size(); ++i) {
     const std::size_t at = static_cast<std::size_t>(i) * size;
@@ -31,12 +32,12 @@ Difference difference(const Tensor& before, const Tensor& now) {
     if (f64)
       found.newly_non_finite +=
           std::isfinite(before.as<double>()[element]) && !std::isfinite(now.as<double>()[element]);
-    if (!bf16) continue;
-    const Bf16 a = before.as<Bf16>()[element];
-    const Bf16 b = now.as<Bf16>()[element];
-    if (is_finite(a) && is_finite(b))
-      found.largest_ulps = std::max<std::int64_t>(found.largest_ulps, std::abs(ordinal(a) - ordinal(b)));
-    found.newly_non_finite += is_finite(a) && !is_finite(b);
+    if (!rounded) continue;
+    const Stored a = StoredSpan(before, before.dtype())[element];
+    const Stored b = StoredSpan(now, now.dtype())[element];
+    if (a.finite() && b.finite())
+      found.largest_ulps = std::max(found.largest_ulps, std::abs(a.ordinal() - b.ordinal()));
+    found.newly_non_finite += a.finite() && !b.finite();
   }
   return found;
 }
