@@ -266,8 +266,6 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,
                                           const GpuOptions& options, bool backward) {
   gpu::require_runnable(problem.sizes(), options);
-  if (backward && gpu::rounding_of(options.contract, "the backward pass") != gpu::Rounding::Hf)
-    throw UsageError("expected contract hf to time the backward pass of, found " + options.contract);
   if (backward && problem.output_gradient.size() == 0)
     throw InputError("expected a gradient of the layer's output to time the backward pass with, found none");
   gpu::DeviceProblem device = gpu::upload(problem);

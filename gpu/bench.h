@@ -43,7 +43,7 @@ inline constexpr double kRooflineFlops = 790e12;
 inline constexpr double kRooflineBytes = 4.3e12;
 
 /// Times the layer for the first n tokens of `problem`, for every n of `tokens`; contenders of one n are
-/// interleaved. `backward`: the backward pass, too, contract hf. Before it is timed, a size's every result is
+/// interleaved. `backward`: the backward pass, too. Before it is timed, a size's every result is
 /// compared with the other variant's, bit by bit. Throws InputError without a device, where `gpu_unsupported`
 /// has a reason or where a bit differs.
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem& problem, const std::vector<std::int64_t>& tokens,

@@ -91,9 +91,20 @@ Cublas::~Cublas() { api_.destroy(static_cast<cublasHandle_t>(handle_)); }
 
 void Cublas::product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n,
                      std::int64_t k) {
+  multiply(a, b, out, false, m, n, k);
+}
+
+void Cublas::product(const Operand& a, const Operand& b, float* out, std::int64_t m, std::int64_t n,
+                     std::int64_t k) {
+  multiply(a, b, out, true, m, n, k);
+}
+
+void Cublas::multiply(const Operand& a, const Operand& b, void* out, bool fp32, std::int64_t m,
+                      std::int64_t n, std::int64_t k) {
   if (m == 0 || n == 0) return;
   if (k == 0) {
-    ASSAY_CUDA(cudaMemsetAsync(out, 0, static_cast<std::size_t>(m * n) * sizeof(bf16), stream_));
+    ASSAY_CUDA(cudaMemsetAsync(
+        out, 0, static_cast<std::size_t>(m * n) * (fp32 ? sizeof(float) : sizeof(bf16)), stream_));
     return;
   }
   const float one = 1.0f;
@@ -102,12 +113,12 @@ void Cublas::product(const Operand& a, const Operand& b, bf16* out, std::int64_t
   // there.
   const bool a_along_rows = a.lies == Lies::AlongRows;
   const bool b_along_rows = b.lies == Lies::AlongRows;
-  const auto status =
-      api_.gemm(static_cast<cublasHandle_t>(handle_), b_along_rows ? CUBLAS_OP_N : CUBLAS_OP_T,
-                a_along_rows ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m),
-                static_cast<int>(k), &one, b.values, CUDA_R_16BF, static_cast<int>(b_along_rows ? n : k),
-                a.values, CUDA_R_16BF, static_cast<int>(a_along_rows ? m : k), &zero, out, CUDA_R_16BF,
-                static_cast<int>(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+  const auto status = api_.gemm(
+      static_cast<cublasHandle_t>(handle_), b_along_rows ? CUBLAS_OP_N : CUBLAS_OP_T,
+      a_along_rows ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(m), static_cast<int>(k),
+      &one, b.values, CUDA_R_16BF, static_cast<int>(b_along_rows ? n : k), a.values, CUDA_R_16BF,
+      static_cast<int>(a_along_rows ? m : k), &zero, out, fp32 ? CUDA_R_32F : CUDA_R_16BF,
+      static_cast<int>(n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw InputError(std::string("expected cublasGemmEx to succeed, found ") + api_.status_string(status));
 }

@@ -46,6 +46,10 @@ class Cublas {
   /// lies along its rows is stored as [k, m] or [k, n]. Without a term (k = 0) the results are zeros.
   void product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n, std::int64_t k);
 
+  /// The same without the last rounding.
+  void product(const Operand& a, const Operand& b, float* out, std::int64_t m, std::int64_t n,
+               std::int64_t k);
+
   /// `count` products of equal sizes, contiguous after one another: the batched bar of benchmarks.
   void batched_product(const Operand& a, const Operand& b, bf16* out, std::int64_t m, std::int64_t n,
                        std::int64_t k, std::int64_t count);
@@ -58,6 +62,8 @@ class Cublas {
 
  private:
   struct Api;
+  void multiply(const Operand& a, const Operand& b, void* out, bool fp32, std::int64_t m, std::int64_t n,
+                std::int64_t k);
   const Api& api_;
   cudaStream_t stream_;
   void* handle_ = nullptr;

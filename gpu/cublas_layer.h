@@ -6,6 +6,7 @@
 
 #include "gpu/cublas.h"
 #include "gpu/device_problem.h"
+#include "gpu/weight_gradient_buffer.h"
 
 namespace assay::gpu {
 
@@ -29,21 +30,22 @@ struct CublasForward {
 
 /// Every backward field, and the router's part of the input's gradient.
 struct CublasBackward {
-  explicit CublasBackward(const Sizes& sizes);
+  CublasBackward(const Sizes& sizes, const WeightGradientOptions& options);
   void verify_guards() const;
 
-  Buffer<bf16> d_second_gemm;   // [S, H]
-  Buffer<bf16> d_topk_weights;  // [T, K]
-  Buffer<bf16> d_intermediate;  // [S, I]
-  Buffer<bf16> d_down_proj;     // [E, H, I]
-  Buffer<bf16> d_first_gemm;    // [S, 2I]
-  Buffer<bf16> d_permuted;      // [S, H]
-  Buffer<bf16> d_gate_up_proj;  // [E, 2I, H]
-  Buffer<bf16> d_logits;        // [T, E]
-  Buffer<bf16> d_gate;          // [E, H]
-  Buffer<bf16> d_experts;       // [T, H]
-  Buffer<bf16> router_part;     // [T, H]
-  Buffer<bf16> d_input;         // [T, H]
+  Buffer<bf16> d_second_gemm;           // [S, H]
+  Buffer<bf16> d_topk_weights;          // [T, K]
+  Buffer<bf16> d_intermediate;          // [S, I]
+  WeightGradientBuffer d_down_proj;     // [E, H, I]
+  Buffer<bf16> d_first_gemm;            // [S, 2I]
+  Buffer<bf16> d_permuted;              // [S, H]
+  WeightGradientBuffer d_gate_up_proj;  // [E, 2I, H]
+  Buffer<bf16> d_logits;                // [T, E]
+  WeightGradientBuffer d_gate;          // [E, H]
+  Buffer<bf16> d_experts;               // [T, H]
+  Buffer<bf16> router_part;             // [T, H]
+  Buffer<bf16> d_input;                 // [T, H]
+  Buffer<float> product;                // of a weight's gradient that is added or kept as float32, else empty
 };
 
 /// Runs every forward stage on `stream`, to which `cublas` is bound, and waits for it.

@@ -107,6 +107,14 @@ void RoutingBuffers::poison() {
   counters.poison();
 }
 
+void store_field(Candidate& candidate, Field field, const WeightGradientBuffer& buffer, const Sizes& sizes) {
+  ASSAY_CHECK(!buffer.fp32(), "expected a gradient in bf16");
+  Tensor tensor(row(field).dtype, expected_shape(field, sizes));
+  ASSAY_CHECK(tensor.size() == buffer.size(), "expected a buffer of the field's size");
+  buffer.bytes().download(tensor.bytes().data());
+  candidate.fields.set(field, std::move(tensor));
+}
+
 void store_routing(Candidate& candidate, const RoutingBuffers& routing, const Sizes& sizes) {
   store_field(candidate, Field::selected_experts, routing.selected_experts, sizes);
   store_field(candidate, Field::topk_weights, routing.topk_weights, sizes);

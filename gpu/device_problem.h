@@ -6,6 +6,7 @@
 
 #include "gpu/buffer.h"
 #include "gpu/kernels/kernels.h"
+#include "gpu/weight_gradient_buffer.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
 
@@ -67,6 +68,8 @@ void store_field(Candidate& candidate, Field field, const Buffer<T>& buffer, con
   buffer.download(tensor.bytes().data());
   candidate.fields.set(field, std::move(tensor));
 }
+
+void store_field(Candidate& candidate, Field field, const WeightGradientBuffer& buffer, const Sizes& sizes);
 
 /// The routing fields of the field table.
 void store_routing(Candidate& candidate, const RoutingBuffers& routing, const Sizes& sizes);

@@ -20,6 +20,35 @@ void launch_merge_grad(const FusedRun& run, cudaStream_t stream) {
              run.gradients->d_topk_weights.data(), run.rounding, run.problem.sizes, stream);
 }
 
+void launch_permute_grad(const FusedRun& run, cudaStream_t stream) {
+  if (!run.wgmma) order_row_tiles(backward_routing(run), run.problem.sizes, stream);
+  permute_rows(run.problem.d_out.data(), run.routing.gather_indices, run.gradients->d_rows.data(),
+               run.problem.sizes, stream);
+}
+
+void launch_down_dx_fp32(const FusedRun& run, cudaStream_t stream) {
+  const DownDxFp32 product{.d_out = run.gradients->d_rows.data(),
+                           .down_proj = run.problem.down_proj.data(),
+                           .products = run.gradients->products.data()};
+  if (run.wgmma)
+    down_dx_fp32_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
+                            stream);
+  else
+    down_dx_fp32_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
+}
+
+void launch_swiglu_grad_fp32(const FusedRun& run, cudaStream_t stream) {
+  const FusedGradients& to = *run.gradients;
+  swiglu_grad_fp32({.products = to.products.data(),
+                    .first_gemm = run.workspace.first_gemm.data(),
+                    .topk_weights = run.routing.topk_weights,
+                    .gather_indices = run.routing.gather_indices,
+                    .d_first_gemm = to.d_first_gemm.data(),
+                    .weighted = to.weighted.size() > 0 ? to.weighted.data() : nullptr,
+                    .d_topk_weights = to.d_topk_weights.data()},
+                   run.problem.sizes, stream);
+}
+
 void launch_down_dx(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
   const DownDx product{.d_second_gemm = to.d_rows.data(),
@@ -36,9 +65,10 @@ void launch_down_dx(const FusedRun& run, cudaStream_t stream) {
 
 void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
   const FusedGradients& to = *run.gradients;
-  const DownDw product{.d_second_gemm = to.d_rows.data(),
-                       .intermediate = run.workspace.intermediate.data(),
-                       .d_down_proj = to.d_down_proj.data()};
+  const DownDw product{
+      .d_second_gemm = to.d_rows.data(),
+      .intermediate = run.rounding == Rounding::Hf ? run.workspace.intermediate.data() : to.weighted.data(),
+      .d_down_proj = to.d_down_proj.view()};
   const auto launch = run.wgmma ? down_dw_wgmma_sm90 : down_dw_mma_sm80;
   launch(product, backward_routing(run), run.problem.sizes, stream);
 }
@@ -60,7 +90,7 @@ void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
   const bool gather = run.options.permute_x;
   const GateUpDw product{.d_first_gemm = to.d_first_gemm.data(),
                          .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
-                         .d_gate_up_proj = to.d_gate_up_proj.data(),
+                         .d_gate_up_proj = to.d_gate_up_proj.view(),
                          .gather = gather};
   const auto launch = run.wgmma ? gate_up_dw_wgmma_sm90 : gate_up_dw_mma_sm80;
   launch(product, backward_routing(run), run.problem.sizes, stream);
@@ -77,7 +107,7 @@ RouterGrad router_grad(const FusedRun& run) {
           .x = run.problem.input.data(),
           .gate = run.problem.gate.data(),
           .d_x = run.gradients->router_part.data(),
-          .d_gate = run.gradients->d_gate.data()};
+          .d_gate = run.gradients->d_gate.view()};
 }
 
 void launch_router_dx(const FusedRun& run, cudaStream_t stream) {
@@ -105,6 +135,8 @@ void launch_router_dw_and_combine(const FusedRun& run, cudaStream_t stream) {
 }
 
 bool always(const GpuOptions&) { return true; }
+bool hf(const GpuOptions& options) { return rounding_of(options.contract, "gpu_fused") == Rounding::Hf; }
+bool fp32(const GpuOptions& options) { return !hf(options); }
 bool dx(const GpuOptions& options) { return !options.dW_only; }
 bool dw(const GpuOptions& options) { return !options.dX_only; }
 bool both(const GpuOptions& options) { return dx(options) && dw(options); }
@@ -125,6 +157,16 @@ LaunchCost cost_of_down(const LaunchSizes& s) {
   return {.flops = 2 * s.rows * s.hidden * s.inter,
           .bytes = kElementBytes *
                    (s.experts_hit * s.inter * s.hidden + s.rows * s.hidden + 4 * s.rows * s.inter)};
+}
+
+LaunchCost cost_of_down_fp32(const LaunchSizes& s) {
+  return {.flops = 2 * s.rows * s.hidden * s.inter,
+          .bytes = kElementBytes *
+                   (s.experts_hit * s.inter * s.hidden + s.rows * s.hidden + 2 * s.rows * s.inter)};
+}
+
+LaunchCost cost_of_swiglu_fp32(const LaunchSizes& s) {
+  return {.bytes = kElementBytes * 7 * s.rows * s.inter};
 }
 
 LaunchCost cost_of_down_dw(const LaunchSizes& s) {
@@ -152,8 +194,11 @@ LaunchCost cost_of_router(const LaunchSizes& s) { return {.flops = 2 * s.tokens 
 
 // clang-format off
 constexpr FusedLaunch kBackwardLaunches[] = {
-    {"merge's gradients",                    std::nullopt,          always, launch_merge_grad,     cost_of_merge_grad},
-    {"down dX with swiglu's gradient",       ProductId::down_dx,    always, launch_down_dx,        cost_of_down},
+    {"merge's gradients",                    std::nullopt,          hf,     launch_merge_grad,     cost_of_merge_grad},
+    {"down dX with swiglu's gradient",       ProductId::down_dx,    hf,     launch_down_dx,        cost_of_down},
+    {"output's gradient permuted",           std::nullopt,          fp32,   launch_permute_grad,   cost_of_rows},
+    {"down dX",                              ProductId::down_dx,    fp32,   launch_down_dx_fp32,   cost_of_down_fp32},
+    {"swiglu's gradient, weights after it",  std::nullopt,          fp32,   launch_swiglu_grad_fp32, cost_of_swiglu_fp32},
     {"down dW",                              ProductId::down_dw,    dw,     launch_down_dw,        cost_of_down_dw},
     {"gate_up dX",                           ProductId::gate_up_dx, dx,     launch_gate_up_dx,     cost_of_gate_up},
     {"gate_up dW",                           ProductId::gate_up_dw, dw,     launch_gate_up_dw,     cost_of_gate_up_dw},

@@ -2,13 +2,13 @@
 
 #include "gpu/fused_launches.h"
 #include "gpu/kernels/grouped_gemm.h"
+#include "harness/contract/precision_contract.h"
 
 namespace assay::gpu {
 namespace {
 
-// Under fused_fp32 the field would hold values that nothing was computed from.
 bool stores_first_gemm(const GpuOptions& options, bool backward) {
-  return (options.debug_fields || backward) && rounding_of(options.contract, "gpu_fused") == Rounding::Hf;
+  return backward || (options.debug_fields && find_contract(options.contract).first_gemm == Store::Bf16);
 }
 
 }  // namespace

@@ -16,9 +16,10 @@ struct FusedWorkspace {
   void poison();
 
   RoutingBuffers routing;
-  Buffer<bf16> logits;        // [T, E]
-  Buffer<bf16> permuted;      // [S, H] without permute_x, else empty
-  Buffer<bf16> first_gemm;    // [S, 2I] with debug_fields or a backward pass under `hf`, else empty
+  Buffer<bf16> logits;    // [T, E]
+  Buffer<bf16> permuted;  // [S, H] without permute_x, else empty
+  Buffer<bf16>
+      first_gemm;  // [S, 2I] with a backward pass or debug_fields, if the contract has it, else empty
   Buffer<bf16> intermediate;  // [S, I]
   Buffer<bf16> rows;          // [S, H]: second_gemm, or hidden_states_unpermute with permute_y
   Buffer<bf16> out;           // [T, H]

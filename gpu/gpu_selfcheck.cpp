@@ -15,6 +15,7 @@
 #include "gpu/selfcheck_gradients.h"
 #include "gpu/selfcheck_problem.h"
 #include "gpu/selfcheck_products.h"
+#include "gpu/selfcheck_weight_gradients.h"
 #include "harness/contract/error.h"
 
 namespace {
@@ -232,7 +233,10 @@ int main(int argc, char** argv) {
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
     const auto asked = [&](const char* option) { return argc == 2 && std::string(argv[1]) == option; };
     const bool small = asked("--small");
-    if (gpu::has_wgmma_sm90()) wrong += gpu::count_gradients_that_differ();
+    if (gpu::has_wgmma_sm90()) {
+      wrong += gpu::count_gradients_that_differ();
+      wrong += gpu::count_weight_gradients_that_differ();
+    }
     for (const auto& one : kCases) {
       if (asked("--gradients")) break;
       if (small && one.config.hidden_size * one.config.num_experts > 64 * 1024) continue;

@@ -1,6 +1,7 @@
 // gpu_fused as a pipeline: upload, poison, launch, verify the guards, bring the fields back.
 #include "gpu/fused_launches.h"
 #include "gpu/pipeline.h"
+#include "harness/contract/precision_contract.h"
 
 namespace assay {
 
@@ -12,7 +13,8 @@ void store_forward(Candidate& candidate, const FusedWorkspace& workspace, const 
                    const Sizes& sizes) {
   store_field(candidate, Field::router_logits, workspace.logits, sizes);
   store_routing(candidate, workspace.routing, sizes);
-  if (options.debug_fields && workspace.first_gemm.size() > 0)
+  if (options.debug_fields && workspace.first_gemm.size() > 0 &&
+      find_contract(options.contract).first_gemm == Store::Bf16)
     store_field(candidate, Field::first_gemm, workspace.first_gemm, sizes);
   store_field(candidate, Field::intermediate, workspace.intermediate, sizes);
   store_field(candidate, options.permute_y ? Field::hidden_states_unpermute : Field::second_gemm,
@@ -20,11 +22,13 @@ void store_forward(Candidate& candidate, const FusedWorkspace& workspace, const 
   store_field(candidate, Field::hidden_states, workspace.out, sizes);
 }
 
-void store_backward(Candidate& candidate, const FusedGradients& gradients, const Sizes& sizes) {
-  const auto store = [&](Field field, const Buffer<bf16>& buffer) {
+void store_backward(Candidate& candidate, const FusedGradients& gradients, const GpuOptions& options,
+                    const Sizes& sizes) {
+  const auto store = [&](Field field, const auto& buffer) {
     if (buffer.size() > 0) store_field(candidate, field, buffer, sizes);  // others were not asked for
   };
-  store(Field::d_second_gemm, gradients.d_rows);
+  if (rounding_of(options.contract, "gpu_fused") == Rounding::Hf)
+    store(Field::d_second_gemm, gradients.d_rows);
   store(Field::d_topk_weights, gradients.d_topk_weights);
   store(Field::d_intermediate, gradients.d_intermediate);
   store(Field::d_down_proj, gradients.d_down_proj);
@@ -43,8 +47,7 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   const Sizes sizes = problem.sizes();
   require_runnable(sizes, options);
   const DeviceProblem device = upload(problem);
-  // The backward pass reads what contract hf stores; fused_fp32 has none yet.
-  const bool backward = device.has_backward() && rounding_of(options.contract, "gpu_fused") == Rounding::Hf;
+  const bool backward = device.has_backward();
   const FusedWorkspace workspace(sizes, options, backward);
   const std::optional<FusedGradients> gradients =
       backward ? std::make_optional<FusedGradients>(sizes, options) : std::nullopt;
@@ -74,7 +77,7 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
     candidate.accumulators.rest_as_torch = true;
   }
   store_forward(candidate, workspace, options, sizes);
-  if (gradients) store_backward(candidate, *gradients, sizes);
+  if (gradients) store_backward(candidate, *gradients, options, sizes);
   return candidate;
 }
 

@@ -27,8 +27,9 @@ __device__ uint4 rounded_sum(const uint4& a, const uint4& b) {
 }
 
 // Rows are in expert order, so that ascending rows are ascending experts. Under Hf the sum starts from 0 and
-// is rounded to bf16 after every row, in that order; else it is fp32, slots ascending, and rounded once.
-// `out` gets it unless it is null; with `router`, `with_router` gets what add_kernel makes of both.
+// is rounded to bf16 after every row, in that order; else it is fp32 in merge's order, slots ascending in
+// each of four sums, and rounded once. `out` gets it unless it is null; with `router`, `with_router` gets
+// what add_kernel makes of both.
 template <Rounding kRounding>
 __global__ void __launch_bounds__(kThreads)
     combine_kernel(const bf16* rows, const std::int32_t* row_of_slot, const bf16* router, bf16* out,
@@ -50,7 +51,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   for (int i = threadIdx.x; i < vectors; i += kThreads) {
-    float sum[8] = {};
+    constexpr int kSums = kRounding == Rounding::Hf ? 1 : 4;
+    float sum[kSums][8] = {};
     for (int first = 0; first < top_k; first += kRowsInFlight) {
       uint4 loaded[kRowsInFlight];
 #pragma unroll
@@ -63,14 +65,19 @@ __global__ void __launch_bounds__(kThreads)
         if (first + j >= top_k) break;
 #pragma unroll
         for (int c = 0; c < 8; ++c) {
-          sum[c] = __fadd_rn(sum[c], element(loaded[j], c));
-          if constexpr (kRounding == Rounding::Hf) sum[c] = through_bf16(sum[c]);
+          float& mine = sum[j % kSums][c];
+          mine = __fadd_rn(mine, element(loaded[j], c));
+          if constexpr (kRounding == Rounding::Hf) mine = through_bf16(mine);
         }
       }
     }
     uint4 packed;
 #pragma unroll
-    for (int c = 0; c < 8; ++c) reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(sum[c]);
+    for (int c = 0; c < 8; ++c) {
+#pragma unroll
+      for (int i = 1; i < kSums; ++i) sum[0][c] = __fadd_rn(sum[0][c], sum[i][c]);
+      reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(sum[0][c]);
+    }
     if (out != nullptr) reinterpret_cast<uint4*>(out)[token * vectors + i] = packed;
     if (router != nullptr)
       reinterpret_cast<uint4*>(with_router)[token * vectors + i] =

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "gpu/kernel_config_forward.h"
+#include "gpu/kernels/gradient_store.h"
 #include "gpu/kernels/kernels.h"
 
 namespace assay::gpu {
@@ -17,6 +18,13 @@ struct DownDx {
   bf16* d_first_gemm;         // [S, 2I]
 };
 
+/// products = rows of the output's gradient times down_proj[expert], not rounded.
+struct DownDxFp32 {
+  const bf16* d_out;      // [S, H]
+  const bf16* down_proj;  // [E, H, I]
+  float* products;        // [S, I]
+};
+
 /// d_rows = d_first_gemm gate_up_proj[expert], gate half first.
 struct GateUpDx {
   const bf16* d_first_gemm;  // [S, 2I]
@@ -24,23 +32,25 @@ struct GateUpDx {
   bf16* d_rows;              // [S, H]
 };
 
-/// d_down_proj[e] = the expert's d_second_gemm^T intermediate; zeros for an expert without rows.
+/// d_down_proj[e] = the expert's d_second_gemm^T intermediate, stored or added (gradient_store.h).
 struct DownDw {
-  const bf16* d_second_gemm;  // [S, H]
-  const bf16* intermediate;   // [S, I]
-  bf16* d_down_proj;          // [E, H, I]
+  const bf16* d_second_gemm;   // [S, H]
+  const bf16* intermediate;    // [S, I]
+  WeightGradient d_down_proj;  // [E, H, I]
 };
 
-/// d_gate_up_proj[e] = the expert's d_first_gemm^T x; zeros for an expert without rows.
+/// d_gate_up_proj[e] = the expert's d_first_gemm^T x, stored or added.
 struct GateUpDw {
-  const bf16* d_first_gemm;  // [S, 2I]
-  const bf16* x;             // [T, H] with `gather`, else rows already in expert order [S, H]
-  bf16* d_gate_up_proj;      // [E, 2I, H]
+  const bf16* d_first_gemm;       // [S, 2I]
+  const bf16* x;                  // [T, H] with `gather`, else rows already in expert order [S, H]
+  WeightGradient d_gate_up_proj;  // [E, 2I, H]
   bool gather;
 };
 
 void down_dx_mma_sm80(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
                       cudaStream_t stream);
+void down_dx_fp32_mma_sm80(const DownDxFp32& product, const DeviceRouting& routing, const Sizes& sizes,
+                           cudaStream_t stream);
 void gate_up_dx_mma_sm80(const GateUpDx& product, const DeviceRouting& routing, const Sizes& sizes,
                          cudaStream_t stream);
 void down_dw_mma_sm80(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,
@@ -52,6 +62,8 @@ void gate_up_dw_mma_sm80(const GateUpDw& product, const DeviceRouting& routing, 
 /// of weights need none.
 void down_dx_wgmma_sm90(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
                         const KernelConfigForward& config, cudaStream_t stream);
+void down_dx_fp32_wgmma_sm90(const DownDxFp32& product, const DeviceRouting& routing, const Sizes& sizes,
+                             const KernelConfigForward& config, cudaStream_t stream);
 void gate_up_dx_wgmma_sm90(const GateUpDx& product, const DeviceRouting& routing, const Sizes& sizes,
                            const KernelConfigForward& config, cudaStream_t stream);
 void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,

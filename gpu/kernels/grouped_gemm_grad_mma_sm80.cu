@@ -4,6 +4,7 @@
 #include "gpu/kernels/grouped_gemm_grad.h"
 
 #include "gpu/cuda_check.h"
+#include "gpu/kernels/gradient_store.cuh"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/mma_tile.cuh"
 #include "gpu/kernels/swiglu.cuh"
@@ -77,6 +78,27 @@ __global__ void __launch_bounds__(RowsTile::kThreads)
   });
 }
 
+// The same grid.
+__global__ void __launch_bounds__(RowsTile::kThreads)
+    down_dx_fp32_kernel(DownDxFp32 product, DeviceRouting routing, int hidden, int inter) {
+  extern __shared__ __align__(128) char shared[];
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  if (static_cast<int>(blockIdx.y) >= routing.counters->row_tiles) return;
+  const RowTile rows = routing.tiles[blockIdx.y];
+  const int first_column = blockIdx.x * kSide;
+  RowsTile tile;
+  multiply_rows(tile, shared, rows, product.d_out,
+                product.down_proj + static_cast<std::int64_t>(rows.expert) * hidden * inter, hidden, inter,
+                first_column);
+  for_each_pair(tile, [&](int row, int pair, float first, float second) {
+    const int column = first_column + pair;
+    if (row < rows.rows && column < inter)
+      *reinterpret_cast<float2*>(product.products + static_cast<std::int64_t>(rows.first + row) * inter +
+                                 column) = {first, second};
+  });
+}
+
 // Grid: x = column tiles of H, y = row tiles (an upper bound).
 __global__ void __launch_bounds__(RowsTile::kThreads)
     gate_up_dx_kernel(GateUpDx product, DeviceRouting routing, int hidden, int inter) {
@@ -109,12 +131,13 @@ __device__ int first_row_of(const std::int32_t* counts, int expert) {
 // width]. Grid: x = column tiles, y = row tiles of the matrix, z = experts.
 template <bool kGather>
 __global__ void __launch_bounds__(WeightsTile::kThreads)
-    weights_kernel(const bf16* a, const bf16* b, bf16* out, DeviceRouting routing, int height, int width,
-                   int top_k) {
+    weights_kernel(const bf16* a, const bf16* b, WeightGradient out, DeviceRouting routing, int height,
+                   int width, int top_k) {
   extern __shared__ __align__(128) char shared[];
   ptx::let_next_start();
   ptx::wait_for_previous();
   const int expert = blockIdx.z;
+  if (adds(out.store) && routing.counts[expert] == 0) return;  // what was there stays
   const int first = first_row_of(routing.counts, expert);
   const int first_row = blockIdx.y * kSide;
   const int first_column = blockIdx.x * kSide;
@@ -135,7 +158,8 @@ __global__ void __launch_bounds__(WeightsTile::kThreads)
     const int row = first_row + pair_row;
     const int column = first_column + pair;
     if (row < height && column < width)
-      store_pair(out + (static_cast<std::int64_t>(expert) * height + row) * width + column, left, right);
+      store_gradient_pair(out, (static_cast<std::int64_t>(expert) * height + row) * width + column, left,
+                          right);
   });
 }
 
@@ -150,8 +174,8 @@ void check_sizes(const DeviceRouting& routing, const Sizes& sizes) {
               "expected at most 65535 row tiles (8 million routed rows) for the portable variant");
 }
 
-void weights(const bf16* a, const bf16* b, bf16* out, bool gather, std::int64_t height, std::int64_t width,
-             const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
+void weights(const bf16* a, const bf16* b, const WeightGradient& out, bool gather, std::int64_t height,
+             std::int64_t width, const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream) {
   check_sizes(routing, sizes);
   ASSAY_CHECK(tiles(height) <= 65535 && sizes.config.num_experts <= kMaxExperts,
               "expected a matrix and experts that fit one grid");
@@ -168,6 +192,16 @@ void down_dx_mma_sm80(const DownDx& product, const DeviceRouting& routing, const
   check_sizes(routing, sizes);
   if (sizes.slots() == 0) return;
   launch_kernel(down_dx_kernel,
+                {dim3(tiles(sizes.config.moe_intermediate_size), static_cast<unsigned>(max_row_tiles(sizes))),
+                 RowsTile::kThreads, RowsTile::kSharedBytes},
+                stream, product, routing, sizes.config.hidden_size, sizes.config.moe_intermediate_size);
+}
+
+void down_dx_fp32_mma_sm80(const DownDxFp32& product, const DeviceRouting& routing, const Sizes& sizes,
+                           cudaStream_t stream) {
+  check_sizes(routing, sizes);
+  if (sizes.slots() == 0) return;
+  launch_kernel(down_dx_fp32_kernel,
                 {dim3(tiles(sizes.config.moe_intermediate_size), static_cast<unsigned>(max_row_tiles(sizes))),
                  RowsTile::kThreads, RowsTile::kSharedBytes},
                 stream, product, routing, sizes.config.hidden_size, sizes.config.moe_intermediate_size);

@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "gpu/kernels/gradient_store.h"
 #include "gpu/kernels/kernel_limits.h"
 #include "gpu/kernels/rounding.h"
 #include "harness/contract/config.h"
@@ -86,14 +87,18 @@ __host__ __device__ constexpr std::int64_t padded_experts(std::int64_t experts) 
 /// Both gradients of the router's product, without a split of K either. Rows of d_logits are
 /// padded_experts(E) long, zeros behind the last expert.
 struct RouterGrad {
-  const bf16* d_logits;  // [T, padded_experts(E)]
-  const bf16* x;         // [T, H]
-  const bf16* gate;      // [E, H]
-  bf16* d_x;             // [T, H]: the router's part of the input's gradient, summed over E
-  bf16* d_gate;          // [E, H], summed over T; zeros without a token
+  const bf16* d_logits;   // [T, padded_experts(E)]
+  const bf16* x;          // [T, H]
+  const bf16* gate;       // [E, H]
+  bf16* d_x;              // [T, H]: the router's part of the input's gradient, summed over E
+  WeightGradient d_gate;  // [E, H], summed over T
 };
 void router_dx(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream);
 void router_dw(const RouterGrad& product, const Sizes& sizes, cudaStream_t stream);
+
+/// Elements [first, first + elements) of a weight's gradient get `product`, as its store says.
+void keep_gradient(const float* product, const WeightGradient& out, std::int64_t first, std::int64_t elements,
+                   cudaStream_t stream);
 
 /// fp32 softmax, the K largest probabilities (lowest index first among equals), renormalisation, bf16
 /// weights, counts per chunk. With a single chunk also what order_by_expert does.
@@ -124,6 +129,19 @@ void swiglu_grad(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_fir
 /// The same to the last bit on sm_90, at the speed of memory (swiglu_grad_sm90.cu).
 void swiglu_grad_sm90(const bf16* d_intermediate, const bf16* first_gemm, bf16* d_first_gemm,
                       const Sizes& sizes, cudaStream_t stream);
+
+/// The same of contract fused_fp32, where nothing is rounded between the product and what is stored, and the
+/// weight of a row comes after the product (harness/NUMERICS.md has the formulas and the sum's order).
+struct SwigluGradFp32 {
+  const float* products;               // [S, I]: d_out times down_proj
+  const bf16* first_gemm;              // [S, 2I]
+  const bf16* topk_weights;            // [T, K]
+  const std::int32_t* gather_indices;  // [S]
+  bf16* d_first_gemm;                  // [S, 2I]
+  bf16* weighted;                      // [S, I]: rb(weight * activation), or null
+  bf16* d_topk_weights;                // [T, K]
+};
+void swiglu_grad_fp32(const SwigluGradFp32& grad, const Sizes& sizes, cudaStream_t stream);
 
 /// How many finite bf16 arguments get another silu from one of the quick forms than from the exact one: 0 on
 /// sm_90.
@@ -163,7 +181,7 @@ void softmax_topk_grad(const bf16* logits, const std::int32_t* selected_experts,
                        bf16* d_logits, bf16* padded, const Sizes& sizes, cudaStream_t stream);
 
 /// d_experts_hidden_states[t]: the sum of the token's rows, [S, H] in expert order. Under Hf K bf16 adds in
-/// ascending expert order, from 0; else one fp32 sum, slots ascending.
+/// ascending expert order, from 0; else fp32 sums in merge's order, rounded once.
 void combine(const bf16* rows, const std::int32_t* row_of_slot, bf16* out, Rounding rounding,
              const Sizes& sizes, cudaStream_t stream);
 

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "gpu/cuda_check.h"
+#include "gpu/kernels/gradient_store.cuh"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/lanes.cuh"
 #include "gpu/kernels/launch.h"
@@ -187,6 +188,25 @@ __global__ void __launch_bounds__(RouterDxTile::kThreads)
   store_tile(tile, product.d_x, first_token, first_column, tokens, hidden);
 }
 
+// The same of a weight's gradient that is not simply stored as bf16.
+template <class Tile>
+__device__ void store_gradient_tile(const Tile& tile, const WeightGradient& out, int first_row,
+                                    int first_column, int height, int width) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int n = 0; n < Tile::kN; ++n) {
+        const int row = first_row + Tile::warp_row() + m * 16 + lane / 4 + half * 8;
+        const int column = first_column + Tile::warp_column() + n * 8 + lane % 4 * 2;
+        if (row < height && column < width)
+          store_gradient_pair(out, static_cast<std::int64_t>(row) * width + column, tile.d[m][n][half * 2],
+                              tile.d[m][n][half * 2 + 1]);
+      }
+}
+
 // d_gate = d_logits^T x. Grid: x = column tiles of H, y = tiles of experts. K are the tokens.
 __global__ void __launch_bounds__(RouterDwTile::kThreads)
     router_dw_kernel(RouterGrad product, int tokens, int experts, int hidden) {
@@ -208,7 +228,10 @@ __global__ void __launch_bounds__(RouterDwTile::kThreads)
         const int column = first_column + chunk * 8;
         return column < hidden ? product.x + static_cast<std::int64_t>(token) * hidden + column : nullptr;
       });
-  store_tile(tile, product.d_gate, first_expert, first_column, experts, hidden);
+  if (product.d_gate.store == GradientStore::Bf16)
+    store_tile(tile, static_cast<bf16*>(product.d_gate.values), first_expert, first_column, experts, hidden);
+  else
+    store_gradient_tile(tile, product.d_gate, first_expert, first_column, experts, hidden);
 }
 
 template <int kRows, int kColumns, int kWarpRows, int kWarpColumns>
@@ -258,6 +281,7 @@ void router_dw(const RouterGrad& product, const Sizes& sizes, cudaStream_t strea
   const auto& config = sizes.config;
   ASSAY_CHECK(config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   ASSAY_CHECK(sizes.tokens < (std::int64_t{1} << 31), "expected fewer than 2^31 tokens");
+  if (adds(product.d_gate.store) && sizes.tokens == 0) return;  // what was there stays
   const dim3 grid(static_cast<unsigned>((config.hidden_size + 63) / 64),
                   static_cast<unsigned>((config.num_experts + 63) / 64));
   launch_kernel(router_dw_kernel, {grid, RouterDwTile::kThreads, RouterDwTile::kSharedBytes}, stream, product,

@@ -29,6 +29,11 @@ void down_dx_wgmma_sm90(const DownDx&, const DeviceRouting&, const Sizes&, const
   refuse();
 }
 
+void down_dx_fp32_wgmma_sm90(const DownDxFp32&, const DeviceRouting&, const Sizes&,
+                             const KernelConfigForward&, cudaStream_t) {
+  refuse();
+}
+
 void gate_up_dx_wgmma_sm90(const GateUpDx&, const DeviceRouting&, const Sizes&, const KernelConfigForward&,
                            cudaStream_t) {
   refuse();

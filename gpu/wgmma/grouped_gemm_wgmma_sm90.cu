@@ -42,15 +42,16 @@ void gate_up(const GateUp& product, const Arguments& arguments, const Sizes& siz
             ? gate_up_kernel<Rounding::Hf, kLayout, false>(product.gather)
             : gate_up_kernel<Rounding::FusedFp32, kLayout, false>(product.gather),
         arguments, maps, sizes, config, stream);
-  ASSAY_CHECK(product.rounding == Rounding::Hf, "expected first_gemm of contract hf alone");
   // An axis of its own for the halves: a box that reaches behind the gate half must not reach the up half.
   const auto halves = [&](int box) {
     const MapAxis axes[] = {{inter, 1, kBoxDepth}, {2, inter, 1}, {sizes.slots(), 2 * inter, box}};
     return tensor_map(product.first_gemm, axes, 3);
   };
   const MapsWithHalves with_halves{maps, halves(TileShape<kLayout>::kOutBoxRows), halves(kGranule)};
-  launch<ProductId::gate_up, kLayout, true>(gate_up_kernel<Rounding::Hf, kLayout, true>(product.gather),
-                                            arguments, with_halves, sizes, config, stream);
+  launch<ProductId::gate_up, kLayout, true>(
+      product.rounding == Rounding::Hf ? gate_up_kernel<Rounding::Hf, kLayout, true>(product.gather)
+                                       : gate_up_kernel<Rounding::FusedFp32, kLayout, true>(product.gather),
+      arguments, with_halves, sizes, config, stream);
 }
 
 template <TileLayout kLayout>
@@ -102,6 +103,7 @@ void gate_up_wgmma_sm90(const GateUp& product, const DeviceRouting& routing, con
                                    .counter = counter_of(ProductId::gate_up, routing),
                                    .x = product.x,
                                    .out = product.intermediate,
+                                   .sums = nullptr,
                                    .first_gemm = product.first_gemm,
                                    .rows = sizes.slots(),
                                    .depth = static_cast<int>(hidden),
@@ -127,6 +129,7 @@ void down_wgmma_sm90(const Down& product, const DeviceRouting& routing, const Si
                                    .counter = counter_of(ProductId::down, routing),
                                    .x = product.intermediate,
                                    .out = product.out,
+                                   .sums = nullptr,
                                    .first_gemm = nullptr,
                                    .rows = sizes.slots(),
                                    .depth = static_cast<int>(inter),

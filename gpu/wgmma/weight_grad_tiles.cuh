@@ -33,18 +33,21 @@ struct WeightGradArguments {
   const std::int32_t* gather_indices;  // [S]
   TileCounter* counter;                // of this product
   const bf16* x;                       // [T, width], of gathered rows
+  void* out;                           // [E, height, width], where what is there is read or written directly
   int experts;
   int height_tiles;
   int width_tiles;
+  int height;
   int width;
   int top_k;
+  bool product_rounded;  // to bf16 before it is added or kept as float32
   bool whole_panels;  // neither matrix ends within 64 columns: a stage's panels of an operand come in one box
 };
 
 struct WeightGradMaps {
   CUtensorMap rows;   // ragged; of rows that are contiguous
   CUtensorMap d_out;  // ragged
-  CUtensorMap out;    // [E, height, width]
+  CUtensorMap out;    // [E, height, width] of bf16; float32 leaves without it
 };
 
 /// A ragged map reads rows of one expert, and zeros behind its last one whatever lies there: the gradient of
@@ -76,6 +79,13 @@ __device__ inline int height_tile(const Tile& tile, const WeightGradArguments& a
 
 /// Steps of a tile's sum; none for an expert without rows, whose tiles are written all the same.
 __device__ inline int grad_steps(const Tile& tile) { return (tile.rows + kGradDepth - 1) / kGradDepth; }
+
+/// The expert's matrix in an output of these elements, from the row on.
+template <class Element>
+__device__ Element* row_of_out(const WeightGradArguments& arguments, const Tile& tile, int row) {
+  return static_cast<Element*>(arguments.out) +
+         (static_cast<std::int64_t>(tile.expert) * arguments.height + row) * arguments.width;
+}
 
 /// Behind the last tile.
 __device__ inline bool is_end(const Tile& tile) { return tile.expert < 0; }

@@ -14,7 +14,7 @@ namespace assay::gpu {
 namespace wgmma {
 namespace {
 
-template <bool kGather>
+template <bool kGather, GradientStore kStore>
 __global__ void __launch_bounds__(kThreads, 1)
     weight_grad_kernel(const WeightGradArguments arguments, const __grid_constant__ WeightGradMaps maps) {
   using Shape = GradShape<kGather>;
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     ptx::fence_mbarrier_init();
     ptx::prefetch_map(&maps.d_out);
-    ptx::prefetch_map(&maps.out);
+    if constexpr (!is_fp32(kStore)) ptx::prefetch_map(&maps.out);
     if constexpr (!kGather) ptx::prefetch_map(&maps.rows);
   }
   __syncthreads();
@@ -55,9 +55,10 @@ __global__ void __launch_bounds__(kThreads, 1)
       hand_out_grad_tiles(feeder);
   } else {
     ptx::take_registers<224>();
+    if constexpr (adds(kStore)) ptx::wait_for_previous();  // may have written what is added to
     const int consumer = warpgroup - 1;
-    consume_grad<kGather>(arguments, maps, base, staging + consumer * Shape::kStagingBytes, control,
-                          consumer);
+    consume_grad<kGather, kStore>(arguments, maps, base, staging + consumer * Shape::kStagingBytes, control,
+                                  consumer);
   }
 }
 
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 struct WeightGrad {
   const bf16* d_out;
   const bf16* rows;
-  bf16* out;
+  WeightGradient out;
   std::int64_t height;
   std::int64_t width;
   bool gather;
@@ -85,13 +86,23 @@ CUtensorMap ragged_map(const bf16* base, std::int64_t columns, int panels) {
 }
 
 template <bool kGather>
-void launch_weight_grad(const WeightGradArguments& arguments, const WeightGradMaps& maps,
+auto kernel_of(GradientStore store) {
+  switch (store) {
+    case GradientStore::Bf16Added: return weight_grad_kernel<kGather, GradientStore::Bf16Added>;
+    case GradientStore::Fp32: return weight_grad_kernel<kGather, GradientStore::Fp32>;
+    case GradientStore::Fp32Added: return weight_grad_kernel<kGather, GradientStore::Fp32Added>;
+    default: return weight_grad_kernel<kGather, GradientStore::Bf16>;
+  }
+}
+
+template <bool kGather>
+void launch_weight_grad(const WeightGradArguments& arguments, const WeightGradMaps& maps, GradientStore store,
                         cudaStream_t stream) {
   const std::int64_t tiles = std::int64_t{arguments.experts} * arguments.height_tiles * arguments.width_tiles;
   const std::int64_t blocks = device_attribute(cudaDevAttrMultiProcessorCount);
   ASSAY_CHECK(tiles + blocks < (std::int64_t{1} << 30), "expected fewer than 2^30 tiles");
   launch_kernel(
-      weight_grad_kernel<kGather>,
+      kernel_of<kGather>(store),
       {dim3(static_cast<unsigned>(std::min(blocks, tiles))), kThreads, GradShape<kGather>::kSharedBytes},
       stream, arguments, maps);
 }
@@ -108,11 +119,14 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
       .gather_indices = routing.gather_indices,
       .counter = counter_of(product, routing),
       .x = grad.rows,
+      .out = grad.out.values,
       .experts = static_cast<int>(sizes.config.num_experts),
       .height_tiles = static_cast<int>((grad.height + kGradHeight - 1) / kGradHeight),
       .width_tiles = static_cast<int>((grad.width + kGradWidth - 1) / kGradWidth),
+      .height = static_cast<int>(grad.height),
       .width = static_cast<int>(grad.width),
       .top_k = static_cast<int>(sizes.config.top_k),
+      .product_rounded = grad.out.product_rounded,
       .whole_panels = grad.height % 64 == 0 && grad.width % 64 == 0};
   const MapAxis out[] = {
       {grad.width, 1, 64},
@@ -121,11 +135,13 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
   const auto panels = [&](int of_tile) { return arguments.whole_panels ? of_tile / 64 : 0; };
   const WeightGradMaps maps{
       grad.gather ? CUtensorMap{} : ragged_map(grad.rows, grad.width, panels(kGradWidth)),
-      ragged_map(grad.d_out, grad.height, panels(kGradHeight)), tensor_map(grad.out, out, 3)};
+      ragged_map(grad.d_out, grad.height, panels(kGradHeight)),
+      is_fp32(grad.out.store) ? CUtensorMap{}
+                              : tensor_map(static_cast<const bf16*>(grad.out.values), out, 3)};
   if (grad.gather)
-    launch_weight_grad<true>(arguments, maps, stream);
+    launch_weight_grad<true>(arguments, maps, grad.out.store, stream);
   else
-    launch_weight_grad<false>(arguments, maps, stream);
+    launch_weight_grad<false>(arguments, maps, grad.out.store, stream);
 }
 
 }  // namespace

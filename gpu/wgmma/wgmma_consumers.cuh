@@ -129,8 +129,11 @@ __device__ void consume(const Arguments& arguments, const MapsFor<kHalves>& maps
       sum(std::integral_constant<int, 256>{}, std::true_type{});
     else
       sum(std::integral_constant<int, 256>{}, std::false_type{});
-    write_tile<kProduct, kRounding, kScatter, kLayout, kHalves>(arguments, maps, d, staging, turn, tile,
-                                                                consumer);
+    if constexpr (kSumsLeave<kProduct, kRounding>)
+      store_sums<kLayout>(arguments, d, tile, consumer);
+    else
+      write_tile<kProduct, kRounding, kScatter, kLayout, kHalves>(arguments, maps, d, staging, turn, tile,
+                                                                  consumer);
   }
   if (threadIdx.x % 32 == 0) ptx::bulk_wait_read<0>();  // shared memory outlives the last store's reads
 }

@@ -35,6 +35,10 @@ __device__ std::uint32_t rounded(const float (&d)[kRegisters], int i) {
 /// before. Of other products the sums themselves are the result.
 enum class Leaving { Result, Gate, Up };
 
+/// Of the gradient of down's rows under FusedFp32, in fp32.
+template <ProductId kProduct, Rounding kRounding>
+inline constexpr bool kSumsLeave = kProduct == ProductId::down_dx && kRounding == Rounding::FusedFp32;
+
 /// Two neighbouring elements of what leaves: register i and, of a product with SwiGLU, the one `to_up`
 /// behind.
 template <ProductId kProduct, Rounding kRounding, Leaving kLeaving, int kRegisters>
@@ -134,6 +138,46 @@ __device__ void store_boxes(const Arguments& arguments, const MapsOfProduct& map
       for (int row = first; row < end; row += kGranule) store(true, from + row * 128, column, pass_row + row);
   }
   ptx::bulk_commit();
+}
+
+/// fp32 sums leave from registers: four or eight lanes write a whole sector of a row.
+template <TileLayout kLayout>
+__device__ void store_sums(const Arguments& arguments, const Sums<kLayout>& d, const Tile& tile,
+                           int consumer) {
+  using Shape = TileShape<kLayout>;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x % 128 / 32;
+  const auto at = [&](int row, int column) {
+    return arguments.sums + static_cast<std::int64_t>(tile.first + row) * arguments.columns + column;
+  };
+  if constexpr (kLayout == TileLayout::Tall) {
+    const int first_column = tile.column_tile * Shape::kColumns + lane % 4 * 2;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = consumer * 64 + warp * 16 + lane / 4 + h * 8;
+      if (row >= tile.rows) continue;
+#pragma unroll
+      for (int b = 0; b < Shape::kColumns / 8; ++b)
+        if (first_column + b * 8 < arguments.columns)
+          *reinterpret_cast<float2*>(at(row, first_column + b * 8)) = {d[0][4 * b + 2 * h],
+                                                                       d[0][4 * b + 2 * h + 1]};
+    }
+  } else {
+    const int first_column =
+        (tile.column_tile * kConsumers + consumer) * (Shape::kColumns / kConsumers) + warp * 16 + lane / 4;
+#pragma unroll
+    for (int b = 0; b < Shape::kRows / 8; ++b) {
+      if (b * 8 >= tile.rows) break;
+#pragma unroll
+      for (int part = 0; part < Shape::kParts; ++part)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = b * 8 + lane % 4 * 2 + i % 2;
+          const int column = first_column + part * 64 + i / 2 * 8;
+          if (row < tile.rows && column < arguments.columns) *at(row, column) = d[part][4 * b + i];
+        }
+    }
+  }
 }
 
 /// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kScatter: rows

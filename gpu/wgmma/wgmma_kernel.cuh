@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 
     ptx::fence_mbarrier_init();
     ptx::prefetch_map(&maps.weights);
     ptx::prefetch_map(&maps.half_weights);
-    ptx::prefetch_map(&maps.out);
+    if constexpr (!kSumsLeave<kProduct, kRounding>) ptx::prefetch_map(&maps.out);
     if constexpr (!kGather) ptx::prefetch_map(&maps.rows);
   }
   if (arguments.cluster == 1)

@@ -84,6 +84,7 @@ struct Arguments {
   TileCounter* counter;  // of this product
   const bf16* x;         // gathered rows
   bf16* out;             // [S, columns]
+  float* sums;           // [S, columns], where they leave as they are
   bf16* first_gemm;      // or null
   std::int64_t rows;     // S
   int depth;             // K: length of the sums

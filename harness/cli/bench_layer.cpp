@@ -184,7 +184,7 @@ void add_bench_layer(CLI::App& bench, Program& program) {
   command
       ->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")
       ->type_name("BOOL");
-  command->add_flag("--backward", options->backward, "the backward pass, too (contract hf)");
+  command->add_flag("--backward", options->backward, "the backward pass, too");
   auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")
                     ->type_name("C");
   command
