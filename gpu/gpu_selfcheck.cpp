@@ -2,19 +2,21 @@
 // another and, on sampled elements, with the tensor core's model. `assay verify` is the judge; this finds a
 // broken kernel in seconds. Exit 1 on a difference, 77 without a device. `--small` leaves out the full-width
 // problems and the repeated runs (for compute-sanitizer), `--gradients` all but the quick forms of silu and
-// the gradients on routings made by hand; `--dump DIR CASE` writes one problem and its results as raw arrays
+// the gradients on routings made by hand, `--races` all but a few tiny problems that launch every kernel (for
+// racecheck); `--dump DIR CASE` writes one problem and its results as raw arrays
 // instead.
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/pipeline.h"
 #include "gpu/repeat_check.h"
+#include "gpu/selfcheck_compare.h"
 #include "gpu/selfcheck_gradients.h"
 #include "gpu/selfcheck_problem.h"
 #include "gpu/selfcheck_products.h"
+#include "gpu/selfcheck_races.h"
 #include "gpu/selfcheck_weight_gradients.h"
 #include "harness/contract/error.h"
 
@@ -46,32 +48,7 @@ const Case kCases[] = {
 };
 // clang-format on
 
-std::int64_t differing(const Tensor& a, const Tensor& b) {
-  if (a.shape() != b.shape() || a.dtype() != b.dtype()) return -1;
-  if (a.size() == 0 || std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0) return 0;
-  const std::size_t size = row(a.dtype()).size;
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < a.bytes().size(); i += size)
-    count += std::memcmp(a.bytes().data() + i, b.bytes().data() + i, size) != 0;
-  return count;
-}
-
-// Fields both have; prints those that differ.
-std::int64_t compare(const char* what, const Candidate& a, const Candidate& b, bool expect_equal) {
-  std::int64_t total = 0;
-  std::int64_t elements = 0;
-  for (const auto& field : kFields) {
-    if (!a.fields.has(field.id) || !b.fields.has(field.id)) continue;
-    const std::int64_t count = differing(a.fields.at(field.id), b.fields.at(field.id));
-    elements += a.fields.at(field.id).size();
-    total += count;
-    if (count != 0)
-      std::printf("    %-28s %-24s %lld of %lld differ\n", what, field.name.data(),
-                  static_cast<long long>(count), static_cast<long long>(a.fields.at(field.id).size()));
-  }
-  if (total == 0) std::printf("    %-28s equal, %lld elements\n", what, static_cast<long long>(elements));
-  return expect_equal ? total : 0;
-}
+const auto& compare = gpu::compare_candidates;
 
 // Sampled elements of the products against the model, each from the candidate's own upstream fields.
 std::int64_t compare_with_model(const Problem& problem, const Candidate& candidate) {
@@ -233,12 +210,15 @@ int main(int argc, char** argv) {
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
     const auto asked = [&](const char* option) { return argc == 2 && std::string(argv[1]) == option; };
     const bool small = asked("--small");
-    if (gpu::has_wgmma_sm90()) {
+    if (asked("--races")) {
+      wrong += gpu::count_small_runs_that_differ();
+      if (gpu::has_wgmma_sm90()) wrong += gpu::count_weight_gradients_that_differ(true);
+    } else if (gpu::has_wgmma_sm90()) {
       wrong += gpu::count_gradients_that_differ();
-      wrong += gpu::count_weight_gradients_that_differ();
+      wrong += gpu::count_weight_gradients_that_differ(false);
     }
     for (const auto& one : kCases) {
-      if (asked("--gradients")) break;
+      if (asked("--gradients") || asked("--races")) break;
       if (small && one.config.hidden_size * one.config.num_experts > 64 * 1024) continue;
       wrong += check(one);
       if (!small) wrong += check_repeats(one);

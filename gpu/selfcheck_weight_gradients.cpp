@@ -157,9 +157,9 @@ std::int64_t check(const GradientCase& one, Weight weight) {
 
 }  // namespace
 
-std::int64_t count_weight_gradients_that_differ() {
+std::int64_t count_weight_gradients_that_differ(bool few) {
   std::int64_t wrong = 0;
-  for (const GradientCase& one : gradient_cases()) {
+  for (const GradientCase& one : few ? gradient_cases().first(2) : gradient_cases()) {
     std::printf("gradients of weights, %s\n", one.name);
     for (const Weight weight : kWeights) wrong += check(one, weight);
   }

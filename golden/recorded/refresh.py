@@ -91,7 +91,7 @@ class Refresh:
         if tool is None or not self.options.selfcheck:
             self.summary.append("skipped  compute-sanitizer: not on the path, or no --selfcheck")
             return {}
-        return {name: subprocess.Popen([tool, "--tool", name, *extra, self.options.selfcheck, "--small"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        return {name: subprocess.Popen([tool, "--tool", name, *extra, self.options.selfcheck, "--races" if name == "racecheck" else "--small"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
                 for name, extra in {"memcheck": ["--leak-check", "full"], "racecheck": [], "synccheck": [], "initcheck": []}.items()}
 
     def finish(self, running):
