@@ -161,6 +161,7 @@ void members(Value& value, Visit&& visit) {
 template <MaybeConst<FieldResult> Value, class Visit>
 void members(Value& value, Visit&& visit) {
   visit("field", value.field);
+  visit("dtype", value.dtype, added);
   visit("verdict", value.verdict);
   visit("origin", value.origin);
   visit("upstream", value.upstream, may_lack);
@@ -234,7 +235,7 @@ inline void every_member_is_listed(MoeConfig& a, Element& b, Judgement& c, Predi
   [[maybe_unused]] auto& [b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13] = b;
   [[maybe_unused]] auto& [c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15, c16] = c;
   [[maybe_unused]] auto& [d1, d2, d3, d4, d5, d6, d7, d8, d9] = d;
-  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11] = e;
+  [[maybe_unused]] auto& [e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12] = e;
   [[maybe_unused]] auto& [f1, f2, f3, f4, f5, f6, f7, f8] = f;
   [[maybe_unused]] auto& [g1, g2, g3, g4, g5, g6, g7, g8, g9, g10, g11, g12, g13, g14, g15, g16, g17, g18,
                           g19, g20, g21, g22, g23, g24] = g;

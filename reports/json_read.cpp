@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -81,6 +82,14 @@ void read(const JsonPlace& place, Field& out) {
   const auto field = find_field(text);
   if (!field) place.expected("the name of a field");
   out = *field;
+}
+
+void read(const JsonPlace& place, DType& out) {
+  std::string text;
+  read(place, text);
+  const auto* const found = std::ranges::find(kDTypes, text, &DTypeRow::name);
+  if (found == std::end(kDTypes)) place.expected("the name of a dtype");
+  out = found->dtype;
 }
 
 /// An enumerator by its name; `last` is the enum's last one.

@@ -24,6 +24,7 @@ struct JsonWriter {
   Json written(const std::string& value) const { return value; }
   Json written(std::uint32_t value) const { return value; }
   Json written(Field value) const { return std::string(name(value)); }
+  Json written(DType value) const { return std::string(row(value).name); }
   Json written(Verdict value) const { return std::string(name(value)); }
   Json written(VacuityOutcome value) const { return std::string(name(value)); }
   Json written(RoutingTier value) const { return std::string(name(value)); }
