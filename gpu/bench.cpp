@@ -77,6 +77,8 @@ bool fits(std::int64_t elements) {
 void compare_with_other_variant(GpuBenchmark& result, const DeviceProblem& problem, GpuOptions options,
                                 const FusedRun& run, cudaStream_t stream) {
   const bool portable = variant_of(options) == "mma_sm80";
+  options.kernel_config_bwd_dX.reset();
+  options.kernel_config_bwd_dW = {};
   options.kernel_config_fwd = {.variant = portable && has_wgmma_sm90() ? "wgmma_sm90" : "mma_sm80"};
   const bool backward = run.gradients != nullptr;
   const FusedWorkspace workspace(problem.sizes, options, backward);

@@ -1,6 +1,7 @@
 // The launches of the fused backward pass.
 #include "gpu/fused_launches.h"
 #include "gpu/kernels/combine.h"
+#include "gpu/kernels/grouped_gemm.h"
 #include "gpu/kernels/grouped_gemm_grad.h"
 
 namespace assay::gpu {
@@ -8,20 +9,36 @@ namespace {
 
 constexpr double kElementBytes = sizeof(bf16);
 
-/// The portable kernels walk row tiles of their own, those for Hopper the forward pass's.
-DeviceRouting backward_routing(const FusedRun& run) {
-  return run.wgmma ? run.routing : run.gradients->routing(run.routing);
+bool wide_dx(const FusedRun& run) {
+  return run.wgmma_dx && wide_tiles_wgmma_sm90(config_of_dx(run.options), run.problem.sizes);
+}
+
+/// The portable kernels walk row tiles of their own, those for Hopper the forward pass's where it has the
+/// same.
+bool own_tiles(const FusedRun& run) {
+  return !run.wgmma_dx || !run.wgmma || wide_dx(run) != run.routing.wide;
+}
+
+DeviceRouting routing_of_dx(const FusedRun& run) {
+  return own_tiles(run) ? run.gradients->routing(run.routing, wide_dx(run)) : run.routing;
+}
+
+/// Gradients of weights need no row tiles.
+DeviceRouting routing_of_dw(const FusedRun& run) {
+  DeviceRouting routing = routing_of_dx(run);
+  routing.wide = false;
+  return routing;
 }
 
 void launch_merge_grad(const FusedRun& run, cudaStream_t stream) {
-  if (!run.wgmma) order_row_tiles(backward_routing(run), run.problem.sizes, stream);
+  order_backward_tiles(run, stream);
   merge_grad(run.problem.d_out.data(), run.workspace.rows.data(), run.options.permute_y,
              run.routing.row_of_slot, run.routing.topk_weights, run.gradients->d_rows.data(),
              run.gradients->d_topk_weights.data(), run.rounding, run.problem.sizes, stream);
 }
 
 void launch_permute_grad(const FusedRun& run, cudaStream_t stream) {
-  if (!run.wgmma) order_row_tiles(backward_routing(run), run.problem.sizes, stream);
+  order_backward_tiles(run, stream);
   permute_rows(run.problem.d_out.data(), run.routing.gather_indices, run.gradients->d_rows.data(),
                run.problem.sizes, stream);
 }
@@ -30,11 +47,11 @@ void launch_down_dx_fp32(const FusedRun& run, cudaStream_t stream) {
   const DownDxFp32 product{.d_out = run.gradients->d_rows.data(),
                            .down_proj = run.problem.down_proj.data(),
                            .products = run.gradients->products.data()};
-  if (run.wgmma)
-    down_dx_fp32_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
+  if (run.wgmma_dx)
+    down_dx_fp32_wgmma_sm90(product, routing_of_dx(run), run.problem.sizes, config_of_dx(run.options),
                             stream);
   else
-    down_dx_fp32_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
+    down_dx_fp32_mma_sm80(product, routing_of_dx(run), run.problem.sizes, stream);
 }
 
 void launch_swiglu_grad_fp32(const FusedRun& run, cudaStream_t stream) {
@@ -56,11 +73,10 @@ void launch_down_dx(const FusedRun& run, cudaStream_t stream) {
                        .first_gemm = run.workspace.first_gemm.data(),
                        .d_intermediate = to.d_intermediate.data(),
                        .d_first_gemm = to.d_first_gemm.data()};
-  if (run.wgmma)
-    down_dx_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
-                       stream);
+  if (run.wgmma_dx)
+    down_dx_wgmma_sm90(product, routing_of_dx(run), run.problem.sizes, config_of_dx(run.options), stream);
   else
-    down_dx_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
+    down_dx_mma_sm80(product, routing_of_dx(run), run.problem.sizes, stream);
 }
 
 void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
@@ -69,8 +85,11 @@ void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
       .d_second_gemm = to.d_rows.data(),
       .intermediate = run.rounding == Rounding::Hf ? run.workspace.intermediate.data() : to.weighted.data(),
       .d_down_proj = to.d_down_proj.view()};
-  const auto launch = run.wgmma ? down_dw_wgmma_sm90 : down_dw_mma_sm80;
-  launch(product, backward_routing(run), run.problem.sizes, stream);
+  if (run.wgmma_dw)
+    down_dw_wgmma_sm90(product, routing_of_dw(run), run.problem.sizes, run.options.kernel_config_bwd_dW,
+                       stream);
+  else
+    down_dw_mma_sm80(product, routing_of_dw(run), run.problem.sizes, stream);
 }
 
 void launch_gate_up_dx(const FusedRun& run, cudaStream_t stream) {
@@ -78,11 +97,10 @@ void launch_gate_up_dx(const FusedRun& run, cudaStream_t stream) {
   const GateUpDx product{.d_first_gemm = to.d_first_gemm.data(),
                          .gate_up_proj = run.problem.gate_up_proj.data(),
                          .d_rows = to.d_permuted.data()};
-  if (run.wgmma)
-    gate_up_dx_wgmma_sm90(product, backward_routing(run), run.problem.sizes, run.options.kernel_config_fwd,
-                          stream);
+  if (run.wgmma_dx)
+    gate_up_dx_wgmma_sm90(product, routing_of_dx(run), run.problem.sizes, config_of_dx(run.options), stream);
   else
-    gate_up_dx_mma_sm80(product, backward_routing(run), run.problem.sizes, stream);
+    gate_up_dx_mma_sm80(product, routing_of_dx(run), run.problem.sizes, stream);
 }
 
 void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
@@ -92,8 +110,11 @@ void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
                          .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
                          .d_gate_up_proj = to.d_gate_up_proj.view(),
                          .gather = gather};
-  const auto launch = run.wgmma ? gate_up_dw_wgmma_sm90 : gate_up_dw_mma_sm80;
-  launch(product, backward_routing(run), run.problem.sizes, stream);
+  if (run.wgmma_dw)
+    gate_up_dw_wgmma_sm90(product, routing_of_dw(run), run.problem.sizes, run.options.kernel_config_bwd_dW,
+                          stream);
+  else
+    gate_up_dw_mma_sm80(product, routing_of_dw(run), run.problem.sizes, stream);
 }
 
 void launch_selection_grad(const FusedRun& run, cudaStream_t stream) {
@@ -211,6 +232,10 @@ constexpr FusedLaunch kBackwardLaunches[] = {
 // clang-format on
 
 }  // namespace
+
+void order_backward_tiles(const FusedRun& run, cudaStream_t stream) {
+  if (own_tiles(run)) order_row_tiles(routing_of_dx(run), run.problem.sizes, stream);
+}
 
 std::span<const FusedLaunch> backward_launches() { return kBackwardLaunches; }
 

@@ -65,11 +65,11 @@ void FusedGradients::poison() {
   for_each_buffer(*this, [](auto& buffer) { buffer.poison(); });
 }
 
-DeviceRouting FusedGradients::routing(const DeviceRouting& forward) const {
+DeviceRouting FusedGradients::routing(const DeviceRouting& forward, bool wide) const {
   DeviceRouting mine = forward;
   mine.tiles = tiles.data();
   mine.counters = counters.data();
-  mine.wide = false;
+  mine.wide = wide;
   return mine;
 }
 

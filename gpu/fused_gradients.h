@@ -18,7 +18,7 @@ struct FusedGradients {
   void poison();
 
   /// The routing with row tiles of the backward products.
-  DeviceRouting routing(const DeviceRouting& forward) const;
+  DeviceRouting routing(const DeviceRouting& forward, bool wide) const;
 
   Buffer<RowTile> tiles;
   Buffer<TileCounters> counters;

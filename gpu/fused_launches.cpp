@@ -96,13 +96,19 @@ constexpr FusedLaunch kForwardLaunches[] = {
 
 }  // namespace
 
+const KernelConfigBackwardDx& config_of_dx(const GpuOptions& options) {
+  return options.kernel_config_bwd_dX ? *options.kernel_config_bwd_dX : options.kernel_config_fwd;
+}
+
 FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options) {
   return {.problem = problem,
           .workspace = workspace,
           .options = options,
           .rounding = rounding_of(options.contract, "gpu_fused"),
           .routing = routing_of(workspace, problem.sizes, options),
-          .wgmma = variant_of(options) == "wgmma_sm90"};
+          .wgmma = variant_of(options) == "wgmma_sm90",
+          .wgmma_dx = variant_of(config_of_dx(options).variant, options) == "wgmma_sm90",
+          .wgmma_dw = variant_of(options.kernel_config_bwd_dW.variant, options) == "wgmma_sm90"};
 }
 
 std::span<const FusedLaunch> fused_launches(Pass pass) {

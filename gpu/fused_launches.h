@@ -19,7 +19,10 @@ struct FusedRun {
   const GpuOptions& options;
   Rounding rounding;
   DeviceRouting routing;
-  bool wgmma;                                 // the grouped products are those for Hopper
+  // The grouped products are those for Hopper: forward, gradients of rows, gradients of weights.
+  bool wgmma;
+  bool wgmma_dx;
+  bool wgmma_dw;
   const FusedGradients* gradients = nullptr;  // of a run with a backward pass
 };
 FusedRun fused_run(const DeviceProblem& problem, const FusedWorkspace& workspace, const GpuOptions& options);
@@ -53,6 +56,13 @@ struct FusedLaunch {
 /// what the forward pass left in the workspace.
 enum class Pass { Forward, Backward };
 std::span<const FusedLaunch> fused_launches(Pass pass);
+
+/// How the gradients of rows run: their own config or the forward pass's.
+const KernelConfigBackwardDx& config_of_dx(const GpuOptions& options);
+
+/// What the gradients of rows need beside what the forward pass left: row tiles of their own where they do
+/// not walk the forward pass's. Part of the backward pass's first launch.
+void order_backward_tiles(const FusedRun& run, cudaStream_t stream);
 
 /// fused_backward_launches.cpp
 std::span<const FusedLaunch> backward_launches();

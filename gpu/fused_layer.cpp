@@ -53,7 +53,13 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options) {
   if (auto reason = gpu_unavailable()) throw InputError(*reason);
   if (auto reason = gpu_unsupported(sizes)) throw InputError(*reason);
   if (auto reason = gpu_unsupported(options.kernel_config_fwd, sizes)) throw InputError(*reason);
-  if (options.kernel_config_fwd.variant == "wgmma_sm90" && !has_wgmma_sm90())
+  if (options.kernel_config_bwd_dX)
+    if (auto reason = gpu_unsupported(*options.kernel_config_bwd_dX, sizes)) throw InputError(*reason);
+  const bool asks_for_wgmma =
+      options.kernel_config_fwd.variant == "wgmma_sm90" ||
+      (options.kernel_config_bwd_dX && options.kernel_config_bwd_dX->variant == "wgmma_sm90") ||
+      options.kernel_config_bwd_dW.variant == "wgmma_sm90";
+  if (asks_for_wgmma && !has_wgmma_sm90())
     throw InputError(
         "expected a device of compute capability 9.0 and kernels built for 90a for variant wgmma_sm90, found "
         "neither or one");
@@ -62,6 +68,10 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options) {
 std::string variant_of(const GpuOptions& options) {
   if (options.kernel_config_fwd.variant != "auto") return options.kernel_config_fwd.variant;
   return has_wgmma_sm90() ? "wgmma_sm90" : "mma_sm80";
+}
+
+std::string variant_of(const std::string& of_config, const GpuOptions& options) {
+  return of_config == "auto" ? variant_of(options) : of_config;
 }
 
 DeviceRouting routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options) {

@@ -36,6 +36,9 @@ void require_runnable(const Sizes& sizes, const GpuOptions& options);
 /// Which grouped products `options` mean on the current device: "wgmma_sm90" or "mma_sm80".
 std::string variant_of(const GpuOptions& options);
 
+/// The same of gradients: what their config says, or with "auto" the forward pass's.
+std::string variant_of(const std::string& of_config, const GpuOptions& options);
+
 /// The workspace's routing, in tiles of these products.
 DeviceRouting routing_of(const FusedWorkspace& workspace, const Sizes& sizes, const GpuOptions& options);
 

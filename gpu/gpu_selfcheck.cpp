@@ -139,7 +139,17 @@ std::int64_t check(const Case& one) {
         const std::string what = std::string("tiles=") + tiles + (permute_x ? ", permute_x" : "");
         if (!gpu_unsupported(options.kernel_config_fwd, problem.sizes())) fused(what.c_str(), options);
       }
-    options = {.contract = "fused_fp32", .kernel_config_fwd = {}};
+    options = {};
+    options.kernel_config_fwd = {.variant = "wgmma_sm90", .tiles = "tall"};
+    options.kernel_config_bwd_dX = KernelConfigBackwardDx{.variant = "wgmma_sm90", .tiles = "wide"};
+    options.kernel_config_bwd_dW.variant = "mma_sm80";
+    fused("tall, dX wide, dW mma_sm80", options);
+    options.kernel_config_fwd.tiles = "wide";
+    options.kernel_config_bwd_dX->variant = "mma_sm80";
+    options.kernel_config_bwd_dW.variant = "wgmma_sm90";
+    fused("wide, dX mma_sm80, dW wgmma", options);
+    options = {};
+    options.contract = "fused_fp32";
     wrong += compare("wgmma_sm90, fused_fp32", fp32, run_gpu_fused(lighter, options), true);
   } catch (const InputError& error) {
     std::printf("    wgmma_sm90 not run: %s\n", error.what());

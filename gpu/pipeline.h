@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gpu/kernel_config_backward.h"
 #include "gpu/kernel_config_forward.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
@@ -23,6 +24,8 @@ struct GpuOptions {
   bool dX_only = false;      // of the backward pass: no gradients of weights
   bool dW_only = false;      // no gradient of the layer's input
   KernelConfigForward kernel_config_fwd;
+  std::optional<KernelConfigBackwardDx> kernel_config_bwd_dX = {};  // nothing: the forward pass's
+  KernelConfigBackwardDw kernel_config_bwd_dW = {};
 };
 
 /// The reason why options contradict themselves, or nothing.

@@ -20,7 +20,15 @@ Candidate run_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kN
 std::unique_ptr<ForeignMemory> foreign_device_memory() { throw InputError(kNotBuilt); }
 Candidate candidate_of_device(const std::string&) { throw InputError(kNotBuilt); }
 std::optional<Engine> gpu_engine(const LeastWork&, int) { return std::nullopt; }
-Tuning autotune_gpu_fused(const Problem&, const GpuOptions&) { throw InputError(kNotBuilt); }
+Tuning<KernelConfigForward> autotune_gpu_fused(const Problem&, const GpuOptions&) {
+  throw InputError(kNotBuilt);
+}
+Tuning<KernelConfigBackwardDx> autotune_gpu_fused_dX(const Problem&, const GpuOptions&) {
+  throw InputError(kNotBuilt);
+}
+Tuning<KernelConfigBackwardDw> autotune_gpu_fused_dW(const Problem&, const GpuOptions&) {
+  throw InputError(kNotBuilt);
+}
 std::string tuning_machine() { throw InputError(kNotBuilt); }
 std::vector<GpuBenchmark> bench_gpu_fused(const Problem&, const std::vector<std::int64_t>&, const GpuOptions&,
                                           bool) {

@@ -85,6 +85,13 @@ TEST_SUITE("gpu-pipeline") {
     options = {};
     options.kernel_config_fwd.raster_rows = 0;
     CHECK(invalid(options).value_or("").find("raster_rows") != std::string::npos);
+    options = {};
+    options.kernel_config_bwd_dX = KernelConfigBackwardDx{.cluster = 3};
+    CHECK(invalid(options).value_or("").starts_with("of the gradients of rows: expected cluster"));
+    options = {};
+    options.kernel_config_bwd_dW.pipeline_depth = 1;
+    CHECK(
+        invalid(options).value_or("").starts_with("of the gradients of weights: expected pipeline_depth 2"));
   }
 
   TEST_CASE("without a device every run says so instead of giving results") {

@@ -71,11 +71,22 @@ GradientResults run(const GradientProblem& problem, const KernelConfigForward* c
     down_dx_mma_sm80(down_dx, routing, problem.sizes, stream);
     gate_up_dx_mma_sm80(gate_up_dx, routing, problem.sizes, stream);
   }
-  const auto down = config != nullptr ? down_dw_wgmma_sm90 : down_dw_mma_sm80;
-  const auto gate_up = config != nullptr ? gate_up_dw_wgmma_sm90 : gate_up_dw_mma_sm80;
-  down(down_dw, routing, problem.sizes, stream);
-  gate_up(permuted, routing, problem.sizes, stream);
-  gate_up(gathered, routing, problem.sizes, stream);
+  if (config != nullptr) {
+    // Other stages and the other order of tiles where rows come in single blocks.
+    const KernelConfigBackwardDw dw = config->cluster == 1
+                                          ? KernelConfigBackwardDw{.tile_order = "width",
+                                                                   .pipeline_depth = 2,
+                                                                   .pipeline_depth_gathered = 3,
+                                                                   .persistent_blocks = 3}
+                                          : KernelConfigBackwardDw{};
+    down_dw_wgmma_sm90(down_dw, routing, problem.sizes, dw, stream);
+    gate_up_dw_wgmma_sm90(permuted, routing, problem.sizes, dw, stream);
+    gate_up_dw_wgmma_sm90(gathered, routing, problem.sizes, dw, stream);
+  } else {
+    down_dw_mma_sm80(down_dw, routing, problem.sizes, stream);
+    gate_up_dw_mma_sm80(permuted, routing, problem.sizes, stream);
+    gate_up_dw_mma_sm80(gathered, routing, problem.sizes, stream);
+  }
   ASSAY_CUDA(cudaStreamSynchronize(stream));
   to.for_each([](const char*, const Buffer<bf16>& buffer) { buffer.verify_guards(); });
   problem.routing.verify_guards();

@@ -59,13 +59,19 @@ void launch(const GradientProblem& problem, Weight weight, const WeightGradient&
   const DeviceRouting routing = problem.routing.view();
   if (weight == Weight::Down) {
     const DownDw product{problem.d_second_gemm.data(), problem.intermediate.data(), to};
-    (hopper ? down_dw_wgmma_sm90 : down_dw_mma_sm80)(product, routing, problem.sizes, stream);
+    if (hopper)
+      down_dw_wgmma_sm90(product, routing, problem.sizes, {}, stream);
+    else
+      down_dw_mma_sm80(product, routing, problem.sizes, stream);
     return;
   }
   const bool gather = weight == Weight::GateUpGathered;
   const GateUpDw product{problem.given.data(), gather ? problem.x.data() : problem.permuted.data(), to,
                          gather};
-  (hopper ? gate_up_dw_wgmma_sm90 : gate_up_dw_mma_sm80)(product, routing, problem.sizes, stream);
+  if (hopper)
+    gate_up_dw_wgmma_sm90(product, routing, problem.sizes, {}, stream);
+  else
+    gate_up_dw_mma_sm80(product, routing, problem.sizes, stream);
 }
 
 Values run(const GradientProblem& problem, Weight weight, const WeightGradientOptions& options,

@@ -29,6 +29,19 @@ std::vector<KernelConfigForward> tuning_space(const Sizes& sizes) {
   return space;
 }
 
+std::vector<KernelConfigBackwardDw> tuning_space_dW() {
+  std::vector<KernelConfigBackwardDw> space = {{}};
+  for (const char* order : {"height", "width"})
+    for (const int depth : {3, 2})
+      for (const int gathered : {4, 3})
+        space.push_back({.variant = "wgmma_sm90",
+                         .tile_order = order,
+                         .pipeline_depth = depth,
+                         .pipeline_depth_gathered = gathered});
+  space.push_back({.variant = "mma_sm80"});
+  return space;
+}
+
 std::string describe(const KernelConfigForward& config) {
   return "variant=" + config.variant + ",tiles=" + config.tiles +
          ",pipeline_depth_gate_up=" + std::to_string(config.pipeline_depth_gate_up) +
@@ -38,9 +51,17 @@ std::string describe(const KernelConfigForward& config) {
          ",cluster=" + std::to_string(config.cluster);
 }
 
-KernelConfigForward choose(const std::vector<TuningTrial>& trials, std::string& reason) {
+std::string describe(const KernelConfigBackwardDw& config) {
+  return "variant=" + config.variant + ",tile_order=" + config.tile_order +
+         ",pipeline_depth=" + std::to_string(config.pipeline_depth) +
+         ",pipeline_depth_gathered=" + std::to_string(config.pipeline_depth_gathered) +
+         ",persistent_blocks=" + std::to_string(config.persistent_blocks);
+}
+
+template <class Config>
+Config choose(const std::vector<TuningTrial<Config>>& trials, std::string& reason) {
   const auto& standard = trials.front();
-  const TuningTrial* best =
+  const TuningTrial<Config>* best =
       &standard;  // of those that gain more than their spread; a time that is not a number never does
   for (const auto& trial : trials)
     if (trial.equal_bits && trial.gain_us > trial.spread_us && trial.gain_us > best->gain_us) best = &trial;
@@ -53,5 +74,8 @@ KernelConfigForward choose(const std::vector<TuningTrial>& trials, std::string& 
            microseconds(standard.median_us) + ", spread " + microseconds(best->spread_us);
   return best->config;
 }
+
+template KernelConfigForward choose(const std::vector<TuningTrial<KernelConfigForward>>&, std::string&);
+template KernelConfigBackwardDw choose(const std::vector<TuningTrial<KernelConfigBackwardDw>>&, std::string&);
 
 }  // namespace assay

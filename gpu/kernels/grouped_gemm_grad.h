@@ -3,7 +3,7 @@
 // without a split, and each expert's begins anew. Shapes: see kernels.h.
 #pragma once
 
-#include "gpu/kernel_config_forward.h"
+#include "gpu/kernel_config_backward.h"
 #include "gpu/kernels/gradient_store.h"
 #include "gpu/kernels/kernels.h"
 
@@ -61,14 +61,14 @@ void gate_up_dw_mma_sm80(const GateUpDw& product, const DeviceRouting& routing, 
 /// For Hopper. Gradients of rows walk the row tiles that `wide_tiles_wgmma_sm90` says for `config`; gradients
 /// of weights need none.
 void down_dx_wgmma_sm90(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
-                        const KernelConfigForward& config, cudaStream_t stream);
+                        const KernelConfigBackwardDx& config, cudaStream_t stream);
 void down_dx_fp32_wgmma_sm90(const DownDxFp32& product, const DeviceRouting& routing, const Sizes& sizes,
-                             const KernelConfigForward& config, cudaStream_t stream);
+                             const KernelConfigBackwardDx& config, cudaStream_t stream);
 void gate_up_dx_wgmma_sm90(const GateUpDx& product, const DeviceRouting& routing, const Sizes& sizes,
-                           const KernelConfigForward& config, cudaStream_t stream);
+                           const KernelConfigBackwardDx& config, cudaStream_t stream);
 void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,
-                        cudaStream_t stream);
+                        const KernelConfigBackwardDw& config, cudaStream_t stream);
 void gate_up_dw_wgmma_sm90(const GateUpDw& product, const DeviceRouting& routing, const Sizes& sizes,
-                           cudaStream_t stream);
+                           const KernelConfigBackwardDw& config, cudaStream_t stream);
 
 }  // namespace assay::gpu

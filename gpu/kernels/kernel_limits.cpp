@@ -39,7 +39,28 @@ std::optional<std::string> gpu_unsupported(const KernelConfigForward& config, co
 
 std::optional<std::string> invalid(const GpuOptions& options) {
   if (options.dX_only && options.dW_only) return "expected dX_only or dW_only, found both";
-  return invalid(options.kernel_config_fwd);
+  if (auto reason = invalid(options.kernel_config_fwd)) return reason;
+  if (options.kernel_config_bwd_dX)
+    if (auto reason = invalid(*options.kernel_config_bwd_dX)) return "of the gradients of rows: " + *reason;
+  if (auto reason = invalid(options.kernel_config_bwd_dW)) return "of the gradients of weights: " + *reason;
+  return std::nullopt;
+}
+
+std::optional<std::string> invalid(const KernelConfigBackwardDw& config) {
+  const auto found = [](int value) { return ", found " + std::to_string(value); };
+  if (config.variant != "auto" && config.variant != "wgmma_sm90" && config.variant != "mma_sm80")
+    return "expected variant to be auto, wgmma_sm90 or mma_sm80, found " + config.variant;
+  if (config.tile_order != "height" && config.tile_order != "width")
+    return "expected tile_order to be height or width, found " + config.tile_order;
+  if (config.pipeline_depth < 2 || config.pipeline_depth > 3)
+    return "expected pipeline_depth 2 or 3 (what shared memory holds beside the results)" +
+           found(config.pipeline_depth);
+  if (config.pipeline_depth_gathered < 2 || config.pipeline_depth_gathered > 4)
+    return "expected pipeline_depth_gathered from 2 to 4 (what shared memory holds)" +
+           found(config.pipeline_depth_gathered);
+  if (config.persistent_blocks < 0)
+    return "expected persistent_blocks not to be negative" + found(config.persistent_blocks);
+  return std::nullopt;
 }
 
 std::optional<std::string> invalid(const KernelConfigForward& config) {

@@ -39,8 +39,14 @@ void gate_up_dx_wgmma_sm90(const GateUpDx&, const DeviceRouting&, const Sizes&, 
   refuse();
 }
 
-void down_dw_wgmma_sm90(const DownDw&, const DeviceRouting&, const Sizes&, cudaStream_t) { refuse(); }
+void down_dw_wgmma_sm90(const DownDw&, const DeviceRouting&, const Sizes&, const KernelConfigBackwardDw&,
+                        cudaStream_t) {
+  refuse();
+}
 
-void gate_up_dw_wgmma_sm90(const GateUpDw&, const DeviceRouting&, const Sizes&, cudaStream_t) { refuse(); }
+void gate_up_dw_wgmma_sm90(const GateUpDw&, const DeviceRouting&, const Sizes&, const KernelConfigBackwardDw&,
+                           cudaStream_t) {
+  refuse();
+}
 
 }  // namespace assay::gpu

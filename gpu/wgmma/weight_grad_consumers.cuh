@@ -184,7 +184,7 @@ __device__ void consume_grad(const WeightGradArguments& arguments, const WeightG
                              std::uint32_t base, char* staging, Control* control, int consumer) {
   const std::uint32_t full = ptx::shared_address(control->full);
   const Release release(ptx::shared_address(control->empty), 1);
-  Ring ring{GradShape<kGather>::kStages};
+  Ring ring{arguments.stages};
   TileReader reader{control, 1};
   for (Tile tile = reader.take(); !is_end(tile); tile = reader.take()) {
     if (adds(kStore) && tile.rows == 0) continue;  // what was there stays

@@ -119,7 +119,7 @@ __device__ inline void fetch_grad_panels(const WeightGradArguments& arguments, c
                                          std::uint32_t base, Control* control) {
   const std::uint32_t full = ptx::shared_address(control->full);
   const std::uint32_t empty = ptx::shared_address(control->empty);
-  Ring ring{GradShape<false>::kStages};
+  Ring ring{arguments.stages};
   TileReader reader{control, 1};
   for (Tile tile = reader.take(); !is_end(tile); tile = reader.take()) {
     if (threadIdx.x % 32 == 0) {
@@ -158,7 +158,7 @@ __device__ inline void gather_grad_rows(const WeightGradArguments& arguments, Gr
   if (warp == 0)
     for (int step = 0; step < GradTileFeeder::kSteps; ++step) feed(step);
   __syncwarp();
-  Ring ring{GradShape<true>::kStages};
+  Ring ring{arguments.stages};
   TileReader reader{control, 1};
   for (Tile tile = reader.take(); !is_end(tile); tile = reader.take()) {
     const auto token_of = [&](int row) {

@@ -40,6 +40,8 @@ struct WeightGradArguments {
   int height;
   int width;
   int top_k;
+  int stages;
+  bool width_first;      // tiles of neighbouring columns run side by side, else of neighbouring rows
   bool product_rounded;  // to bf16 before it is added or kept as float32
   bool whole_panels;  // neither matrix ends within 64 columns: a stage's panels of an operand come in one box
 };
@@ -71,10 +73,12 @@ __device__ inline void load_ragged_panels(std::uint32_t shared, const CUtensorMa
 
 /// Tile::column_tile of a tile of an expert's matrix, and back.
 __device__ inline int width_tile(const Tile& tile, const WeightGradArguments& arguments) {
-  return tile.column_tile / arguments.height_tiles;
+  return arguments.width_first ? tile.column_tile % arguments.width_tiles
+                               : tile.column_tile / arguments.height_tiles;
 }
 __device__ inline int height_tile(const Tile& tile, const WeightGradArguments& arguments) {
-  return tile.column_tile % arguments.height_tiles;
+  return arguments.width_first ? tile.column_tile / arguments.width_tiles
+                               : tile.column_tile % arguments.height_tiles;
 }
 
 /// Steps of a tile's sum; none for an expert without rows, whose tiles are written all the same.

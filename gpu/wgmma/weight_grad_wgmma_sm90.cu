@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const std::uint32_t base = ptx::shared_address(aligned);
 
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Shape::kStages; ++stage) {
+    for (int stage = 0; stage < arguments.stages; ++stage) {
       ptx::mbarrier_init(ptx::shared_address(&control->full[stage]), 1 + (kGather ? 128 : 0));
       ptx::mbarrier_init(ptx::shared_address(&control->empty[stage]), kConsumers * 4);
     }
@@ -97,9 +97,10 @@ auto kernel_of(GradientStore store) {
 
 template <bool kGather>
 void launch_weight_grad(const WeightGradArguments& arguments, const WeightGradMaps& maps, GradientStore store,
-                        cudaStream_t stream) {
+                        const KernelConfigBackwardDw& config, cudaStream_t stream) {
   const std::int64_t tiles = std::int64_t{arguments.experts} * arguments.height_tiles * arguments.width_tiles;
-  const std::int64_t blocks = device_attribute(cudaDevAttrMultiProcessorCount);
+  const std::int64_t blocks = config.persistent_blocks > 0 ? config.persistent_blocks
+                                                           : device_attribute(cudaDevAttrMultiProcessorCount);
   ASSAY_CHECK(tiles + blocks < (std::int64_t{1} << 30), "expected fewer than 2^30 tiles");
   launch_kernel(
       kernel_of<kGather>(store),
@@ -108,7 +109,7 @@ void launch_weight_grad(const WeightGradArguments& arguments, const WeightGradMa
 }
 
 void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting& routing, const Sizes& sizes,
-                 cudaStream_t stream) {
+                 const KernelConfigBackwardDw& config, cudaStream_t stream) {
   ASSAY_CHECK(grad.height % 8 == 0 && grad.width % 8 == 0, "expected sizes to be multiples of 8");
   ASSAY_CHECK(sizes.slots() < kRaggedExtent, "expected fewer than 2^30 routed rows");
   ASSAY_CHECK(sizes.tokens * grad.width / 8 < (std::int64_t{1} << 32),
@@ -126,6 +127,8 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
       .height = static_cast<int>(grad.height),
       .width = static_cast<int>(grad.width),
       .top_k = static_cast<int>(sizes.config.top_k),
+      .stages = grad.gather ? config.pipeline_depth_gathered : config.pipeline_depth,
+      .width_first = config.tile_order == "width",
       .product_rounded = grad.out.product_rounded,
       .whole_panels = grad.height % 64 == 0 && grad.width % 64 == 0};
   const MapAxis out[] = {
@@ -139,16 +142,16 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
       is_fp32(grad.out.store) ? CUtensorMap{}
                               : tensor_map(static_cast<const bf16*>(grad.out.values), out, 3)};
   if (grad.gather)
-    launch_weight_grad<true>(arguments, maps, grad.out.store, stream);
+    launch_weight_grad<true>(arguments, maps, grad.out.store, config, stream);
   else
-    launch_weight_grad<false>(arguments, maps, grad.out.store, stream);
+    launch_weight_grad<false>(arguments, maps, grad.out.store, config, stream);
 }
 
 }  // namespace
 }  // namespace wgmma
 
 void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, const Sizes& sizes,
-                        cudaStream_t stream) {
+                        const KernelConfigBackwardDw& config, cudaStream_t stream) {
   wgmma::weight_grad(ProductId::down_dw,
                      {.d_out = product.d_second_gemm,
                       .rows = product.intermediate,
@@ -156,11 +159,11 @@ void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, con
                       .height = sizes.config.hidden_size,
                       .width = sizes.config.moe_intermediate_size,
                       .gather = false},
-                     routing, sizes, stream);
+                     routing, sizes, config, stream);
 }
 
 void gate_up_dw_wgmma_sm90(const GateUpDw& product, const DeviceRouting& routing, const Sizes& sizes,
-                           cudaStream_t stream) {
+                           const KernelConfigBackwardDw& config, cudaStream_t stream) {
   wgmma::weight_grad(ProductId::gate_up_dw,
                      {.d_out = product.d_first_gemm,
                       .rows = product.x,
@@ -168,7 +171,7 @@ void gate_up_dw_wgmma_sm90(const GateUpDw& product, const DeviceRouting& routing
                       .height = 2 * std::int64_t{sizes.config.moe_intermediate_size},
                       .width = sizes.config.hidden_size,
                       .gather = product.gather},
-                     routing, sizes, stream);
+                     routing, sizes, config, stream);
 }
 
 }  // namespace assay::gpu

@@ -24,7 +24,7 @@ struct LayerOptions {
   std::vector<std::string> routings = {"natural"};
   std::vector<std::int64_t> tokens = {1, 16, 128, 1024, 4096};
   std::string contract = "hf";
-  std::string kernel_config;
+  KernelConfigTexts kernel_config;
   std::string json;
   bool autotune = false;
   bool permute_x = true;
@@ -55,7 +55,7 @@ std::string verified(const Problem& few, const GpuOptions& options) {
 }
 
 nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixture,
-                               const std::string& routing, const std::string& config) {
+                               const std::string& routing, const nlohmann::ordered_json& configs) {
   auto timings = nlohmann::ordered_json::array();
   for (const auto& t : run.timings) {
     nlohmann::ordered_json row = {{"what", t.what},
@@ -75,7 +75,6 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
       {"tokens", run.tokens},
       {"device", run.device},
       {"variant", run.variant},
-      {"kernel_config", config},
       {"experts_hit", run.experts_hit},
       {"fewest_rows", run.fewest_rows},
       {"most_rows", run.most_rows},
@@ -83,6 +82,7 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
       {"power_watts", run.power_watts},
       {"verified", {{"equal_to", run.compared_with}, {"tokens", run.tokens}, {"words", run.compared_words}}},
       {"timings", std::move(timings)}};
+  json.update(configs);
   if (!run.left_out.empty()) json["left_out"] = run.left_out;
   return json;
 }
@@ -110,7 +110,12 @@ ExitCode layer(const LayerOptions& given) {
   options.contract = given.contract;
   options.permute_x = given.permute_x;
   options.permute_y = given.permute_y;
-  const std::string asked = given.autotune ? std::string(kAutotune) : given.kernel_config;
+  const KernelConfigTexts asked =
+      given.autotune
+          ? KernelConfigTexts{std::string(kAutotune), std::string(kAutotune), std::string(kAutotune)}
+          : given.kernel_config;
+  const bool tuning =
+      asked.forward == kAutotune || asked.backward_dX == kAutotune || asked.backward_dW == kAutotune;
   auto cases = nlohmann::ordered_json::array();
   auto checks = nlohmann::ordered_json::array();
   for (const auto& fixture : given.fixtures)
@@ -120,25 +125,29 @@ ExitCode layer(const LayerOptions& given) {
       const Problem problem = with_tokens(fixture, routing, *std::ranges::max_element(given.tokens));
       // A tuned config is that of one number of tokens; else all are timed at once and the weights made once.
       std::vector<std::vector<std::int64_t>> rounds = {given.tokens};
-      if (asked == kAutotune) {
+      if (tuning) {
         rounds.clear();
         for (const std::int64_t tokens : given.tokens) rounds.push_back({tokens});
       }
       for (const auto& tokens : rounds) {
-        options.kernel_config_fwd = kernel_config(
-            asked, asked == kAutotune ? with_tokens(fixture, routing, tokens.front()) : few, options);
+        Problem tuned_on = tuning ? with_tokens(fixture, routing, tokens.front()) : few;
+        if (!given.backward) tuned_on.output_gradient = {};
+        set_kernel_configs(options, asked, tuned_on);
         options.debug_fields = true;
         const auto headline = verified(few, options);
         options.debug_fields = false;
-        const std::string config = describe(options.kernel_config_fwd);
-        checks.push_back({{"fixture", fixture},
-                          {"routing", routing},
-                          {"tokens", 16},
-                          {"kernel_config", config},
-                          {"headline", headline}});
+        nlohmann::ordered_json configs = {{"kernel_config", describe(options.kernel_config_fwd)}};
+        if (given.backward) {
+          configs["kernel_config_bwd_dX"] =
+              describe(options.kernel_config_bwd_dX.value_or(options.kernel_config_fwd));
+          configs["kernel_config_bwd_dW"] = describe(options.kernel_config_bwd_dW);
+        }
+        checks.push_back(
+            {{"fixture", fixture}, {"routing", routing}, {"tokens", 16}, {"headline", headline}});
+        checks.back().update(configs);
         for (const auto& run : bench_gpu_fused(problem, tokens, options, given.backward)) {
           print(run, fixture, routing);
-          cases.push_back(to_json(run, fixture, routing, config));
+          cases.push_back(to_json(run, fixture, routing, configs));
         }
       }
     }
@@ -185,17 +194,28 @@ void add_bench_layer(CLI::App& bench, Program& program) {
       ->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")
       ->type_name("BOOL");
   command->add_flag("--backward", options->backward, "the backward pass, too");
-  auto* typed = command->add_option("--kernel-config", options->kernel_config, "key=value,... or autotune")
+  auto* typed = command
+                    ->add_option(std::string(kOptionForward), options->kernel_config.forward,
+                                 "key=value,... or autotune")
                     ->type_name("C");
+  auto* typed_dx = command
+                       ->add_option(std::string(kOptionDx), options->kernel_config.backward_dX,
+                                    "the same for gradients of rows (default: as --kernel-config)")
+                       ->type_name("C");
+  auto* typed_dw = command
+                       ->add_option(std::string(kOptionDw), options->kernel_config.backward_dW,
+                                    "the same for gradients of the experts' weights")
+                       ->type_name("C");
   command
-      ->add_flag("--autotune", options->autotune, "the best verified kernel config, measured once and kept")
-      ->excludes(typed);
+      ->add_flag("--autotune", options->autotune, "the best verified kernel configs, measured once and kept")
+      ->excludes(typed)
+      ->excludes(typed_dx)
+      ->excludes(typed_dw);
   command->add_option("--json", options->json, "write times, limits, clocks and power; '-' for stdout")
       ->type_name("FILE");
   command->callback([options, &program] {
     program.selected = [options] {
-      if (options->kernel_config != kAutotune)
-        parse_kernel_config(options->kernel_config);  // refused before anything is made
+      check(options->kernel_config);  // refused before anything is made
       for (const auto& name : options->fixtures) find_fixture(name);
       return layer(*options);
     };

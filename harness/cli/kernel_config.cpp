@@ -1,6 +1,7 @@
 #include "harness/cli/kernel_config.h"
 
 #include <charconv>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -11,67 +12,118 @@
 namespace assay::cli {
 namespace {
 
-template <class Value>
+template <class Config, class Value>
 struct Key {
   std::string_view name;
-  Value KernelConfigForward::* member;
+  Value Config::* member;
 };
-constexpr Key<std::string> kWords[] = {{"variant", &KernelConfigForward::variant},
-                                       {"tiles", &KernelConfigForward::tiles}};
-constexpr Key<int> kNumbers[] = {{"pipeline_depth_gate_up", &KernelConfigForward::pipeline_depth_gate_up},
-                                 {"pipeline_depth_down", &KernelConfigForward::pipeline_depth_down},
-                                 {"raster_rows", &KernelConfigForward::raster_rows},
-                                 {"persistent_blocks", &KernelConfigForward::persistent_blocks},
-                                 {"cluster", &KernelConfigForward::cluster}};
+template <class Config>
+struct Keys {
+  std::span<const Key<Config, std::string>> words;
+  std::span<const Key<Config, int>> numbers;
+};
 
-void set(KernelConfigForward& config, std::string_view key, std::string_view value) {
+using Forward = KernelConfigForward;
+constexpr Key<Forward, std::string> kWords[] = {{"variant", &Forward::variant}, {"tiles", &Forward::tiles}};
+constexpr Key<Forward, int> kNumbers[] = {{"pipeline_depth_gate_up", &Forward::pipeline_depth_gate_up},
+                                          {"pipeline_depth_down", &Forward::pipeline_depth_down},
+                                          {"raster_rows", &Forward::raster_rows},
+                                          {"persistent_blocks", &Forward::persistent_blocks},
+                                          {"cluster", &Forward::cluster}};
+Keys<Forward> keys(const Forward&) { return {kWords, kNumbers}; }
+
+using Dw = KernelConfigBackwardDw;
+constexpr Key<Dw, std::string> kDwWords[] = {{"variant", &Dw::variant}, {"tile_order", &Dw::tile_order}};
+constexpr Key<Dw, int> kDwNumbers[] = {{"pipeline_depth", &Dw::pipeline_depth},
+                                       {"pipeline_depth_gathered", &Dw::pipeline_depth_gathered},
+                                       {"persistent_blocks", &Dw::persistent_blocks}};
+Keys<Dw> keys(const Dw&) { return {kDwWords, kDwNumbers}; }
+
+template <class Config>
+void set(Config& config, std::string_view key, std::string_view value, std::string_view option) {
   std::string valid;
-  for (const auto& one : kWords) {
+  for (const auto& one : keys(config).words) {
     if (one.name == key) {
       config.*one.member = value;
       return;
     }
     valid += fmt::format("{}, ", one.name);
   }
-  for (const auto& one : kNumbers) {
+  for (const auto& one : keys(config).numbers) {
     valid += fmt::format("{}, ", one.name);
     if (one.name != key) continue;
     const auto end = value.data() + value.size();
     const auto parsed = std::from_chars(value.data(), end, config.*one.member);
     if (parsed.ec != std::errc{} || parsed.ptr != end)
-      throw UsageError(fmt::format("--kernel-config: expected an integer for {}, found '{}'", key, value));
+      throw UsageError(fmt::format("{}: expected an integer for {}, found '{}'", option, key, value));
     return;
   }
   throw UsageError(
-      fmt::format("--kernel-config: unknown key '{}'; valid: {}or the word {}", key, valid, kAutotune));
+      fmt::format("{}: unknown key '{}'; valid: {}or the word {}", option, key, valid, kAutotune));
 }
 
-}  // namespace
-
-KernelConfigForward parse_kernel_config(std::string_view text) {
-  KernelConfigForward config;
+template <class Config>
+Config parse(std::string_view text, std::string_view option) {
+  Config config;
   while (!text.empty()) {
     const auto comma = text.find(',');
     const auto pair = text.substr(0, comma);
     const auto equals = pair.find('=');
     if (equals == std::string_view::npos)
-      throw UsageError(
-          fmt::format("--kernel-config: expected key=value,... or {}, found '{}'", kAutotune, pair));
-    set(config, pair.substr(0, equals), pair.substr(equals + 1));
+      throw UsageError(fmt::format("{}: expected key=value,... or {}, found '{}'", option, kAutotune, pair));
+    set(config, pair.substr(0, equals), pair.substr(equals + 1), option);
     text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
   }
-  if (const auto reason = invalid(config)) throw UsageError(fmt::format("--kernel-config: {}", *reason));
+  if (const auto reason = invalid(config)) throw UsageError(fmt::format("{}: {}", option, *reason));
   return config;
 }
 
-KernelConfigForward kernel_config(std::string_view text, const Problem& problem, const GpuOptions& options) {
-  if (text != kAutotune) return parse_kernel_config(text);
-  const std::string key = tuning_key(problem, options, tuning_machine());
-  if (const auto cached = load_tuning(key)) return *cached;
-  const Tuning tuning = autotune_gpu_fused(problem, options);
-  fmt::print(stderr, "assay: autotune, {} configs: {}\n", tuning.trials.size(), tuning.reason);
+/// The config kept for this problem, or the best of those that are tried now.
+template <class Config>
+Config tuned(std::string_view part, Tuning<Config> (*autotune)(const Problem&, const GpuOptions&),
+             const Problem& problem, const GpuOptions& options) {
+  const std::string key = tuning_key(part, problem, options, tuning_machine());
+  if (const auto cached = load_tuning<Config>(key)) return *cached;
+  const Tuning<Config> tuning = autotune(problem, options);
+  fmt::print(stderr, "assay: autotune of {}, {} configs: {}\n", part, tuning.trials.size(), tuning.reason);
   store_tuning(key, tuning);
   return tuning.best;
+}
+
+}  // namespace
+
+template <>
+KernelConfigForward parse_kernel_config(std::string_view text, std::string_view option) {
+  return parse<KernelConfigForward>(text, option);
+}
+template <>
+KernelConfigBackwardDw parse_kernel_config(std::string_view text, std::string_view option) {
+  return parse<KernelConfigBackwardDw>(text, option);
+}
+
+void check(const KernelConfigTexts& texts) {
+  if (texts.forward != kAutotune) parse_kernel_config(texts.forward);
+  if (texts.backward_dX != kAutotune) parse_kernel_config(texts.backward_dX, kOptionDx);
+  if (texts.backward_dW != kAutotune)
+    parse_kernel_config<KernelConfigBackwardDw>(texts.backward_dW, kOptionDw);
+}
+
+void set_kernel_configs(GpuOptions& options, const KernelConfigTexts& texts, const Problem& problem) {
+  options.kernel_config_fwd = {};
+  options.kernel_config_bwd_dX.reset();
+  options.kernel_config_bwd_dW = {};
+  options.kernel_config_fwd = texts.forward == kAutotune
+                                  ? tuned("the forward pass", autotune_gpu_fused, problem, options)
+                                  : parse_kernel_config(texts.forward);
+  if (problem.output_gradient.size() == 0) return;
+  if (texts.backward_dX == kAutotune)
+    options.kernel_config_bwd_dX = tuned("gradients of rows", autotune_gpu_fused_dX, problem, options);
+  else if (!texts.backward_dX.empty())
+    options.kernel_config_bwd_dX = parse_kernel_config(texts.backward_dX, kOptionDx);
+  options.kernel_config_bwd_dW =
+      texts.backward_dW == kAutotune
+          ? tuned("gradients of weights", autotune_gpu_fused_dW, problem, options)
+          : parse_kernel_config<KernelConfigBackwardDw>(texts.backward_dW, kOptionDw);
 }
 
 }  // namespace assay::cli

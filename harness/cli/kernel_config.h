@@ -1,4 +1,5 @@
-// --kernel-config: how gpu_fused runs its grouped products, as typed or as tuned.
+// --kernel-config and its two for the backward pass: how gpu_fused runs its grouped products, as typed or as
+// tuned.
 #pragma once
 
 #include <string>
@@ -10,13 +11,29 @@
 namespace assay::cli {
 
 inline constexpr std::string_view kAutotune = "autotune";
+inline constexpr std::string_view kOptionForward = "--kernel-config";
+inline constexpr std::string_view kOptionDx = "--kernel-config-bwd-dx";
+inline constexpr std::string_view kOptionDw = "--kernel-config-bwd-dw";
 
-/// "key=value,...": members of KernelConfigForward; those not named keep their defaults. Throws UsageError
-/// with the valid keys or the reason why a value cannot run.
-KernelConfigForward parse_kernel_config(std::string_view text);
+/// "key=value,...": members of a config; those not named keep their defaults. Throws UsageError naming the
+/// option, with the valid keys or the reason why a value cannot run. Of KernelConfigForward, which gradients
+/// of rows have as well, and KernelConfigBackwardDw.
+template <class Config = KernelConfigForward>
+Config parse_kernel_config(std::string_view text, std::string_view option = kOptionForward);
 
-/// The config `text` means for this problem: typed, or for "autotune" the cached or measured one. What it did
-/// goes to stderr.
-KernelConfigForward kernel_config(std::string_view text, const Problem& problem, const GpuOptions& options);
+/// As typed: key=value,... or autotune; empty is the default, of gradients of rows the forward pass's config.
+struct KernelConfigTexts {
+  std::string forward = {};
+  std::string backward_dX = {};
+  std::string backward_dW = {};
+};
+
+/// Throws like parse_kernel_config.
+void check(const KernelConfigTexts& texts);
+
+/// Sets the configs that the texts mean for this problem: typed, or for "autotune" the cached or measured
+/// ones, each beside those before it. Those of the backward pass where the problem has one. What it did goes
+/// to stderr.
+void set_kernel_configs(GpuOptions& options, const KernelConfigTexts& texts, const Problem& problem);
 
 }  // namespace assay::cli

@@ -52,7 +52,7 @@ Candidate run_cublas_grouped(const Problem& problem, const PipelineOptions& opti
 
 Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
   GpuOptions gpu = gpu_options(options);
-  gpu.kernel_config_fwd = kernel_config(options.kernel_config, problem, gpu);
+  set_kernel_configs(gpu, options.kernel_config, problem);
   return run_gpu_fused(problem, gpu);
 }
 

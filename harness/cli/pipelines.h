@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/cli/kernel_config.h"
 #include "harness/cli/plugin/plugin_pipeline.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
@@ -13,15 +14,14 @@
 namespace assay::cli {
 
 struct PipelineOptions {
-  std::string contract;    // the contract to compute under; "" = hf
-  bool permute_x = true;   // gpu_fused: gather the tokens' rows in the first product's prologue
-  bool permute_y = false;  // gpu_fused: the second product writes its rows in slot order
-  std::string kernel_config =
-      {};  // gpu_fused: key=value,... or autotune (kernel_config.h); "" = the defaults
-  double time_limit = kTimeLimit;  // seconds a call of a plug-in may take
-  bool backward = false;           // run the backward pass, too, where the problem has d_hidden_states
-  bool dX_only = false;            // of it: no gradients of weights; GPU pipelines
-  bool dW_only = false;            // no gradient of the layer's input; GPU pipelines
+  std::string contract;                  // the contract to compute under; "" = hf
+  bool permute_x = true;                 // gpu_fused: gather the tokens' rows in the first product's prologue
+  bool permute_y = false;                // gpu_fused: the second product writes its rows in slot order
+  KernelConfigTexts kernel_config = {};  // gpu_fused
+  double time_limit = kTimeLimit;        // seconds a call of a plug-in may take
+  bool backward = false;                 // run the backward pass, too, where the problem has d_hidden_states
+  bool dX_only = false;                  // of it: no gradients of weights; GPU pipelines
+  bool dW_only = false;                  // no gradient of the layer's input; GPU pipelines
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";

@@ -27,14 +27,18 @@ std::optional<std::filesystem::path> folder() {
 
 }  // namespace
 
-std::string tuning_key(const Problem& problem, const GpuOptions& options, const std::string& machine) {
+std::string tuning_key(std::string_view part, const Problem& problem, const GpuOptions& options,
+                       const std::string& machine) {
   const Sizes sizes = problem.sizes();
   const auto& config = sizes.config;
   return fmt::format(
-      "{}; hidden {}, intermediate {}, experts {}, top_k {}, tokens {}; contract {}, permute_x {}, permute_y "
-      "{}",
-      machine, config.hidden_size, config.moe_intermediate_size, config.num_experts, config.top_k,
-      sizes.tokens, options.contract, options.permute_x, options.permute_y);
+      "{}; {}; hidden {}, intermediate {}, experts {}, top_k {}, tokens {}; contract {}, permute_x {}, "
+      "permute_y "
+      "{}; forward {}; dX {}",
+      machine, part, config.hidden_size, config.moe_intermediate_size, config.num_experts, config.top_k,
+      sizes.tokens, options.contract, options.permute_x, options.permute_y,
+      describe(options.kernel_config_fwd),
+      options.kernel_config_bwd_dX ? describe(*options.kernel_config_bwd_dX) : "the same");
 }
 
 std::optional<std::filesystem::path> tuning_path(const std::string& key) {
@@ -43,7 +47,8 @@ std::optional<std::filesystem::path> tuning_path(const std::string& key) {
   return *where / fmt::format("autotune-{}.json", sha256_hex(key).substr(0, 16));
 }
 
-std::optional<KernelConfigForward> load_tuning(const std::string& key) {
+template <class Config>
+std::optional<Config> load_tuning(const std::string& key) {
   const auto path = tuning_path(key);
   std::error_code ignored;
   if (!path || !std::filesystem::exists(*path, ignored)) return std::nullopt;
@@ -56,7 +61,7 @@ std::optional<KernelConfigForward> load_tuning(const std::string& key) {
     else if (json.at("key") != key)
       why = "it was tuned for something else";
     else
-      return parse_kernel_config(json.at("config").get<std::string>());
+      return parse_kernel_config<Config>(json.at("config").get<std::string>());
   } catch (const std::exception& error) {
     why = error.what();
   }
@@ -64,7 +69,8 @@ std::optional<KernelConfigForward> load_tuning(const std::string& key) {
   return std::nullopt;
 }
 
-void store_tuning(const std::string& key, const Tuning& tuning) {
+template <class Config>
+void store_tuning(const std::string& key, const Tuning<Config>& tuning) {
   const auto path = tuning_path(key);
   if (!path) {
     fmt::print(stderr,
@@ -88,5 +94,10 @@ void store_tuning(const std::string& key, const Tuning& tuning) {
     fmt::print(stderr, "assay: the tuning is not kept: {}\n", error.what());
   }
 }
+
+template std::optional<KernelConfigForward> load_tuning(const std::string&);
+template std::optional<KernelConfigBackwardDw> load_tuning(const std::string&);
+template void store_tuning(const std::string&, const Tuning<KernelConfigForward>&);
+template void store_tuning(const std::string&, const Tuning<KernelConfigBackwardDw>&);
 
 }  // namespace assay::cli

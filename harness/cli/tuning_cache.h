@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "gpu/autotune.h"
 #include "harness/contract/problem.h"
@@ -13,16 +14,20 @@
 namespace assay::cli {
 
 /// All that a tuned config depends on, as text. `machine` is tuning_machine().
-std::string tuning_key(const Problem& problem, const GpuOptions& options, const std::string& machine);
+/// `part` of the layer is that which is tuned.
+std::string tuning_key(std::string_view part, const Problem& problem, const GpuOptions& options,
+                       const std::string& machine);
 
 /// Where the tuning of that key is kept, or nothing where no folder is known.
 std::optional<std::filesystem::path> tuning_path(const std::string& key);
 
 /// The config kept under that key; nothing when there is none, and with a sentence when it is damaged or of
 /// another key.
-std::optional<KernelConfigForward> load_tuning(const std::string& key);
+template <class Config = KernelConfigForward>
+std::optional<Config> load_tuning(const std::string& key);
 
 /// Keeps the tuning's choice with its measurements.
-void store_tuning(const std::string& key, const Tuning& tuning);
+template <class Config>
+void store_tuning(const std::string& key, const Tuning<Config>& tuning);
 
 }  // namespace assay::cli

@@ -39,8 +39,8 @@ struct OwnCache {
 
 const Sizes kSizes{{2048, 768, 128, 8, true}, 4096};
 
-Tuning tuned() {
-  Tuning tuning;
+Tuning<KernelConfigForward> tuned() {
+  Tuning<KernelConfigForward> tuning;
   tuning.best.raster_rows = 16;
   tuning.best.cluster = 2;
   tuning.trials = {{{}, true, 10.0, 0.0, 0.0}, {tuning.best, true, 9.0, 1.0, 0.1}};
@@ -83,12 +83,51 @@ TEST_SUITE("tuning") {
     CHECK(tuning_space(few).size() == space.size() + 1);  // narrow tiles
   }
 
+  TEST_CASE(
+      "the configs of gradients are read, refused by the name of their option and kept like the others") {
+    const auto dw =
+        parse_kernel_config<KernelConfigBackwardDw>("tile_order=width,pipeline_depth=2", kOptionDw);
+    CHECK(dw.tile_order == "width");
+    CHECK(dw.pipeline_depth == 2);
+    CHECK(dw.pipeline_depth_gathered == KernelConfigBackwardDw{}.pipeline_depth_gathered);
+    const auto refused = [](const KernelConfigTexts& texts) -> std::string {
+      try {
+        check(texts);
+      } catch (const UsageError& error) {
+        return error.what();
+      }
+      return "";
+    };
+    CHECK(refused({"autotune", "autotune", "autotune"}).empty());
+    CHECK(refused({"", "cluster=3", ""}) == "--kernel-config-bwd-dx: expected cluster 0, 1 or 2, found 3");
+    CHECK(refused({"", "", "tiles=wide"})
+              .find("--kernel-config-bwd-dw: unknown key 'tiles'; valid: variant, tile_order, "
+                    "pipeline_depth, ") != std::string::npos);
+    CHECK(refused({"", "", "tile_order=up"}).find("expected tile_order to be height or width, found up") !=
+          std::string::npos);
+    CHECK(refused({"", "", "pipeline_depth=4"}).find("found 4") != std::string::npos);
+    CHECK(refused({"", "", "pipeline_depth_gathered=5"}).find("found 5") != std::string::npos);
+    CHECK(refused({"", "", "persistent_blocks=-1"}).find("found -1") != std::string::npos);
+    const auto space = tuning_space_dW();
+    CHECK(describe(space.front()) == describe(KernelConfigBackwardDw{}));
+    for (const auto& config : space) {
+      CHECK_FALSE(invalid(config).has_value());
+      CHECK(describe(parse_kernel_config<KernelConfigBackwardDw>(describe(config), kOptionDw)) ==
+            describe(config));
+    }
+    const OwnCache cache;
+    store_tuning("here", Tuning<KernelConfigBackwardDw>{dw, {{{}, true, 10.0, 0.0, 0.0}}, "it won"});
+    REQUIRE(load_tuning<KernelConfigBackwardDw>("here").has_value());
+    CHECK(describe(*load_tuning<KernelConfigBackwardDw>("here")) == describe(dw));
+    CHECK_FALSE(load_tuning("here").has_value());  // a config of another kind
+  }
+
   TEST_CASE("a config wins by more than the spread, with equal bits, or not at all") {
     std::string reason;
     KernelConfigForward other;
     other.raster_rows = 16;
-    const auto chosen = [&](TuningTrial trial) {
-      return choose({{{}, true, 100.0, 0.0, 0.0}, trial}, reason).raster_rows;
+    const auto chosen = [&](const TuningTrial<KernelConfigForward>& trial) {
+      return choose<KernelConfigForward>({{{}, true, 100.0, 0.0, 0.0}, trial}, reason).raster_rows;
     };
     CHECK(chosen({other, true, 97.0, 3.0, 1.0}) == 16);
     CHECK(reason.find("raster_rows=16") != std::string::npos);

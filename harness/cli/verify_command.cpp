@@ -254,8 +254,11 @@ class Verification {
     if (options_.backward) result.replay += " --backward";
     if (options_.dx_only) result.replay += " --dx-only";
     if (options_.dw_only) result.replay += " --dw-only";
-    if (!options_.kernel_config.empty())
-      result.replay += fmt::format(" --kernel-config {}", options_.kernel_config);
+    const auto& configs = options_.kernel_config;
+    for (const auto& [option, text] : {std::pair{kOptionForward, configs.forward},
+                                       {kOptionDx, configs.backward_dX},
+                                       {kOptionDw, configs.backward_dW}})
+      if (!text.empty()) result.replay += fmt::format(" {} {}", option, text);
     if (!options_.accumulator.empty())
       result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stages.empty())

@@ -72,9 +72,19 @@ void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& 
       ->needs("--backward")
       ->excludes("--dx-only");
   command
-      .add_option("--kernel-config", options.kernel_config,
+      .add_option(std::string(kOptionForward), options.kernel_config.forward,
                   "gpu_fused: key=value,... or autotune (default: chosen by size)")
       ->type_name("C");
+  command
+      .add_option(std::string(kOptionDx), options.kernel_config.backward_dX,
+                  "the same for the gradients of the products' rows (default: as --kernel-config)")
+      ->type_name("C")
+      ->needs("--backward");
+  command
+      .add_option(std::string(kOptionDw), options.kernel_config.backward_dW,
+                  "the same for the gradients of the experts' weights")
+      ->type_name("C")
+      ->needs("--backward");
   command.add_option("--dump", options.dump, "write the judged pipeline's fields in the schema")
       ->type_name("FILE");
   command
@@ -175,8 +185,7 @@ void check(const VerifyOptions& options) {
                                  options.false_alarm));
   for (const auto& name : options.pipelines)
     if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()), options.time_limit);
-  if (options.kernel_config != kAutotune)
-    parse_kernel_config(options.kernel_config);  // refused before anything is judged
+  check(options.kernel_config);  // refused before anything is judged
 }
 
 }  // namespace assay::cli

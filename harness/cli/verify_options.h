@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "harness/cli/engine_choice.h"
+#include "harness/cli/kernel_config.h"
 #include "harness/cli/output.h"
 #include "harness/cli/plugin/plugin_pipeline.h"
 #include "harness/cli/shard.h"
@@ -33,7 +34,7 @@ struct VerifyOptions {
   std::uint64_t seed = 1;
   double false_alarm = JudgeOptions{}.false_alarm;  // of the whole run, shared out among its cases
   std::size_t cases = 1;
-  std::string kernel_config;
+  KernelConfigTexts kernel_config;
   double time_limit = kTimeLimit;
   bool permute_x = true;
   bool permute_y = false;
