@@ -51,26 +51,36 @@ std::int64_t most_weights(const MoeConfig& config) {
 
 }  // namespace
 
-CublasBackward::CublasBackward(const Sizes& sizes, const WeightGradientOptions& options)
+CublasBackward::CublasBackward(const Sizes& sizes, std::string_view contract, const FieldSet& previous)
     : d_second_gemm("d_second_gemm", sizes.slots() * sizes.config.hidden_size),
       d_topk_weights("d_topk_weights", sizes.slots()),
       d_intermediate("d_intermediate", sizes.slots() * sizes.config.moe_intermediate_size),
       d_down_proj("d_down_proj",
                   sizes.config.num_experts * sizes.config.hidden_size * sizes.config.moe_intermediate_size,
-                  options),
+                  weight_gradient_options(Field::d_down_proj, contract, previous)),
       d_first_gemm("d_first_gemm", sizes.slots() * 2 * sizes.config.moe_intermediate_size),
       d_permuted("d_permuted_hidden_states", sizes.slots() * sizes.config.hidden_size),
       d_gate_up_proj(
           "d_gate_up_proj",
           sizes.config.num_experts * 2 * sizes.config.moe_intermediate_size * sizes.config.hidden_size,
-          options),
+          weight_gradient_options(Field::d_gate_up_proj, contract, previous)),
       d_logits("d_router_logits", sizes.tokens * sizes.config.num_experts),
-      d_gate("d_gate", sizes.config.num_experts * sizes.config.hidden_size, options),
+      d_gate("d_gate", sizes.config.num_experts * sizes.config.hidden_size,
+             weight_gradient_options(Field::d_gate, contract, previous)),
       d_experts("d_experts_hidden_states", sizes.tokens * sizes.config.hidden_size),
       router_part("router's part of d_input_hidden_states", sizes.tokens * sizes.config.hidden_size),
       d_input("d_input_hidden_states", sizes.tokens * sizes.config.hidden_size),
-      product("a weight's product",
-              elements_if(options.fp32 || options.added, 1, most_weights(sizes.config))) {}
+      product("a weight's product", elements_if(scratch(), 1, most_weights(sizes.config))) {
+  d_down_proj.upload_previous(Field::d_down_proj, previous, sizes);
+  d_gate_up_proj.upload_previous(Field::d_gate_up_proj, previous, sizes);
+  d_gate.upload_previous(Field::d_gate, previous, sizes);
+}
+
+bool CublasBackward::scratch() const {
+  for (const auto* weights : {&d_down_proj, &d_gate_up_proj, &d_gate})
+    if (weights->view().store != GradientStore::Bf16) return true;
+  return false;
+}
 
 void CublasBackward::verify_guards() const {
   for (const auto* buffer : {&d_second_gemm, &d_topk_weights, &d_intermediate, &d_first_gemm, &d_permuted,

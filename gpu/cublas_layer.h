@@ -30,7 +30,8 @@ struct CublasForward {
 
 /// Every backward field, and the router's part of the input's gradient.
 struct CublasBackward {
-  CublasBackward(const Sizes& sizes, const WeightGradientOptions& options);
+  /// `previous`: what gradients of weights are added to, each if it is there.
+  CublasBackward(const Sizes& sizes, std::string_view contract, const FieldSet& previous);
   void verify_guards() const;
 
   Buffer<bf16> d_second_gemm;           // [S, H]
@@ -46,6 +47,9 @@ struct CublasBackward {
   Buffer<bf16> router_part;             // [T, H]
   Buffer<bf16> d_input;                 // [T, H]
   Buffer<float> product;                // of a weight's gradient that is added or kept as float32, else empty
+
+ private:
+  bool scratch() const;  // whether a gradient is not simply stored as bf16
 };
 
 /// Runs every forward stage on `stream`, to which `cublas` is bound, and waits for it.

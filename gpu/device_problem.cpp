@@ -108,8 +108,7 @@ void RoutingBuffers::poison() {
 }
 
 void store_field(Candidate& candidate, Field field, const WeightGradientBuffer& buffer, const Sizes& sizes) {
-  ASSAY_CHECK(!buffer.fp32(), "expected a gradient in bf16");
-  Tensor tensor(row(field).dtype, expected_shape(field, sizes));
+  Tensor tensor(buffer.fp32() ? DType::Float32 : DType::BFloat16, expected_shape(field, sizes));
   ASSAY_CHECK(tensor.size() == buffer.size(), "expected a buffer of the field's size");
   buffer.bytes().download(tensor.bytes().data());
   candidate.fields.set(field, std::move(tensor));

@@ -9,8 +9,7 @@ bool rounds_as_hf(const GpuOptions& options) {
 
 }  // namespace
 
-FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options,
-                               const WeightGradientOptions& weights)
+FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options, const FieldSet& previous)
     : tiles("row tiles of the backward pass", max_row_tiles(sizes)),
       counters("tile counters of the backward pass", 1),
       d_rows("d_second_gemm", sizes.slots() * sizes.config.hidden_size),
@@ -24,7 +23,7 @@ FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options,
       d_down_proj("d_down_proj",
                   elements_if(!options.dX_only, sizes.config.num_experts * sizes.config.hidden_size,
                               sizes.config.moe_intermediate_size),
-                  weights),
+                  weight_gradient_options(Field::d_down_proj, options.contract, previous)),
       d_first_gemm("d_first_gemm", sizes.slots() * 2 * sizes.config.moe_intermediate_size),
       d_permuted("d_permuted_hidden_states",
                  elements_if(!options.dW_only, sizes.slots(), sizes.config.hidden_size)),
@@ -32,18 +31,22 @@ FusedGradients::FusedGradients(const Sizes& sizes, const GpuOptions& options,
           "d_gate_up_proj",
           elements_if(!options.dX_only, sizes.config.num_experts * 2 * sizes.config.moe_intermediate_size,
                       sizes.config.hidden_size),
-          weights),
+          weight_gradient_options(Field::d_gate_up_proj, options.contract, previous)),
       d_logits("d_router_logits", sizes.tokens * sizes.config.num_experts),
       d_logits_padded("d_router_logits in aligned rows",
                       sizes.tokens * padded_experts(sizes.config.num_experts)),
       d_gate("d_gate", elements_if(!options.dX_only, sizes.config.num_experts, sizes.config.hidden_size),
-             weights),
+             weight_gradient_options(Field::d_gate, options.contract, previous)),
       d_experts("d_experts_hidden_states", elements_if(options.debug_fields && !options.dW_only, sizes.tokens,
                                                        sizes.config.hidden_size)),
       router_part("router's part of d_input_hidden_states",
                   elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)),
       d_input("d_input_hidden_states",
-              elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)) {}
+              elements_if(!options.dW_only, sizes.tokens, sizes.config.hidden_size)) {
+  d_down_proj.upload_previous(Field::d_down_proj, previous, sizes);
+  d_gate_up_proj.upload_previous(Field::d_gate_up_proj, previous, sizes);
+  d_gate.upload_previous(Field::d_gate, previous, sizes);
+}
 
 template <class Self, class Visit>
 void FusedGradients::for_each_buffer(Self& self, Visit visit) {

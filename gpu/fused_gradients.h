@@ -13,7 +13,8 @@ namespace assay::gpu {
 /// Sized for one problem size and one set of options: with dX_only no gradient of a weight has elements, with
 /// dW_only none of the layer's input.
 struct FusedGradients {
-  FusedGradients(const Sizes& sizes, const GpuOptions& options, const WeightGradientOptions& weights = {});
+  /// `previous`: what gradients of weights are added to, each if it is there.
+  FusedGradients(const Sizes& sizes, const GpuOptions& options, const FieldSet& previous = {});
   void verify_guards() const;
   void poison();
 

@@ -220,8 +220,8 @@ int main(int argc, char** argv) {
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
     const auto asked = [&](const char* option) { return argc == 2 && std::string(argv[1]) == option; };
     const bool small = asked("--small");
+    if (!asked("--gradients")) wrong += gpu::count_small_runs_that_differ();
     if (asked("--races")) {
-      wrong += gpu::count_small_runs_that_differ();
       if (gpu::has_wgmma_sm90()) wrong += gpu::count_weight_gradients_that_differ(true);
     } else if (gpu::has_wgmma_sm90()) {
       wrong += gpu::count_gradients_that_differ();

@@ -60,7 +60,7 @@ Candidate run(const Problem& problem, const GpuOptions& options, const std::stri
   }
   store_forward(candidate, forward, sizes);
   if (device.has_backward()) {
-    const CublasBackward backward(sizes, {});
+    const CublasBackward backward(sizes, options.contract, problem.previous);
     ASSAY_CUDA(cudaDeviceSynchronize());
     run_backward(device, forward, backward, cublas, stream);
     backward.verify_guards();

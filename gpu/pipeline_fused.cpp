@@ -50,7 +50,7 @@ Candidate run_gpu_fused(const Problem& problem, const GpuOptions& options) {
   const bool backward = device.has_backward();
   const FusedWorkspace workspace(sizes, options, backward);
   const std::optional<FusedGradients> gradients =
-      backward ? std::make_optional<FusedGradients>(sizes, options) : std::nullopt;
+      backward ? std::make_optional<FusedGradients>(sizes, options, problem.previous) : std::nullopt;
   const Stream stream;
   ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
   FusedRun run = fused_run(device, workspace, options);

@@ -42,9 +42,12 @@ TEST_SUITE("gpu-pipeline") {
 
   TEST_CASE("a contract becomes a rounding once, and one without kernels is refused by name") {
     CHECK(gpu::rounding_of("hf", "gpu_fused") == gpu::Rounding::Hf);
+    CHECK(gpu::rounding_of("hf_main_grads", "gpu_fused") == gpu::Rounding::Hf);
     CHECK(gpu::rounding_of("fused_fp32", "gpu_fused") == gpu::Rounding::FusedFp32);
     CHECK_THROWS_WITH_AS(gpu::rounding_of("hf_eager", "gpu_fused"),
-                         "expected contract hf or fused_fp32 for gpu_fused, found hf_eager", UsageError);
+                         "expected contract hf, hf_in_place_grads, hf_added_main_grads, hf_main_grads or "
+                         "fused_fp32 for gpu_fused, found hf_eager",
+                         UsageError);
   }
 
   TEST_CASE("a kernel config outside its lists is refused, never adjusted") {

@@ -24,6 +24,14 @@ constexpr Small kSmall[] = {
     {{16, 8, 4, 1, true}, 2100, false}, {{16, 8, 4, 1, true}, 8200, false},
 };
 
+/// Gradients of weights that those of the backward pass are added to: this one's own.
+FieldSet gradients_of_before(const Candidate& other) {
+  FieldSet previous;
+  for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate})
+    previous.set(field, other.fields.at(field));
+  return previous;
+}
+
 std::int64_t check(const Small& one) {
   std::printf("H %lld, I %lld, T %lld\n", static_cast<long long>(one.config.hidden_size),
               static_cast<long long>(one.config.moe_intermediate_size), static_cast<long long>(one.tokens));
@@ -43,6 +51,12 @@ std::int64_t check(const Small& one) {
     options.permute_y = true;
     run("mma_sm80, other flags");
     if (!one.backward || !has_wgmma_sm90()) continue;
+    problem.previous = gradients_of_before(base);
+    const Candidate added = run_gpu_fused(problem, options);
+    options.kernel_config_fwd = {.variant = "wgmma_sm90"};
+    wrong += compare_candidates((std::string(contract) + ", added").c_str(), added,
+                                run_gpu_fused(problem, options), true);
+    problem.previous = {};
     for (const char* tiles : {"tall", "wide", "narrow"})
       for (const int cluster : {1, 2}) {
         options.permute_x = cluster == 1;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "gpu/buffer.h"
 #include "gpu/kernels/gradient_store.h"
+#include "harness/contract/field_set.h"
 
 namespace assay::gpu {
 
@@ -14,6 +16,10 @@ struct WeightGradientOptions {
   bool added = false;             // to what is there
   bool products_rounded = false;  // to bf16, before they are added or kept in float32
 };
+
+/// Those of a field under a contract, where `previous` is what gradients are added to.
+WeightGradientOptions weight_gradient_options(Field field, std::string_view contract,
+                                              const FieldSet& previous);
 
 /// Guarded and poisoned as bytes: NaN in either type.
 class WeightGradientBuffer {
@@ -32,6 +38,10 @@ class WeightGradientBuffer {
   Buffer<unsigned char>& bytes() { return bytes_; }
   std::int64_t size() const { return bytes_.size() / (options_.fp32 ? 4 : 2); }
   bool fp32() const { return options_.fp32; }
+
+  /// Where gradients are added: uploads those of before. Throws InputError where they have another shape or
+  /// type.
+  void upload_previous(Field field, const FieldSet& previous, const Sizes& sizes);
 
  private:
   WeightGradientOptions options_;
