@@ -35,6 +35,13 @@ double layer_bytes(const LaunchSizes& s) {
          (3 * s.experts_hit * s.inter * s.hidden + 2 * s.tokens * s.hidden + 2 * s.rows * s.inter);
 }
 
+/// Of the backward pass: weights of the experts hit, and every gradient of a weight; the input, both
+/// gradients of the layer's ends, first_gemm, and its gradient written and read.
+double backward_bytes(const LaunchSizes& s) {
+  return sizeof(bf16) * (3 * (s.experts_hit + s.experts) * s.inter * s.hidden + 3 * s.tokens * s.hidden +
+                         6 * s.rows * s.inter);
+}
+
 double flops_of(Pass pass, const GpuOptions& options, const LaunchSizes& sizes) {
   double flops = 0.0;
   for (const auto& launch : fused_launches(pass))
@@ -161,11 +168,14 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   add_launches(Pass::Forward);
   if (backward) {
     const double backward_flops = flops_of(Pass::Backward, options, amounts);
-    add("backward", backward_flops, 0, [&] { launch_pass(Pass::Backward, run, stream); });
-    add("forward and backward", forward_flops + backward_flops, 0, [&] {
-      launch_pass(Pass::Forward, run, stream);
-      launch_pass(Pass::Backward, run, stream);
-    });
+    const double both_flops = forward_flops + backward_flops;
+    add("backward", backward_flops, limit_us(backward_flops, backward_bytes(amounts)),
+        [&] { launch_pass(Pass::Backward, run, stream); });
+    add("forward and backward", both_flops,
+        limit_us(both_flops, layer_bytes(amounts) + backward_bytes(amounts)), [&] {
+          launch_pass(Pass::Forward, run, stream);
+          launch_pass(Pass::Backward, run, stream);
+        });
     add_launches(Pass::Backward);
   }
 

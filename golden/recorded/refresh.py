@@ -173,6 +173,19 @@ class Refresh:
         if run.returncode == 0:
             self.store("bench_layer.json", json.loads((self.work / "bench.json").read_text()))
             (self.out / "bench_layer.txt").write_text(run.stdout)
+        for contract in ("hf", "fused_fp32"):
+            self.bench_backward(contract)
+
+    def bench_backward(self, contract):
+        """Both passes of the three models; every row says at which size its bits were compared."""
+        start = time.monotonic()
+        path = self.work / "bench_backward.json"
+        run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--tokens", "128", "1024", "4096", "16384", "--backward",
+                              "--contract", contract, "--json", str(path)], capture_output=True, text=True)
+        self.say(f"bench layer --backward, {contract}, three models: {time.monotonic() - start:.0f} s {run.stderr.strip()[-200:]}", run.returncode == 0)
+        if run.returncode == 0:
+            self.store(f"bench_backward_{contract}.json", json.loads(path.read_text()))
+            (self.out / f"bench_backward_{contract}.txt").write_text(run.stdout)
 
     def run(self):
         running = self.sanitizers()
