@@ -1,5 +1,6 @@
 #include "gpu/weight_cache.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -11,6 +12,17 @@ namespace {
 double power_of(std::int32_t exponent) {
   if (exponent == kAllZero) return std::numeric_limits<double>::infinity();
   return exponent == kNotFinite ? 0.0 : std::ldexp(1.0, exponent);
+}
+
+/// [k, n] as [n, k], in blocks that stay in the cache.
+std::vector<Bf16> transposed(std::span<const Bf16> values, std::int64_t n, std::int64_t k) {
+  constexpr std::int64_t kBlock = 32;
+  std::vector<Bf16> out(values.size());
+  for (std::int64_t first = 0; first < n; first += kBlock)
+    for (std::int64_t i = 0; i < k; ++i)
+      for (std::int64_t c = first; c < std::min(first + kBlock, n); ++c)
+        out[static_cast<std::size_t>(c * k + i)] = values[static_cast<std::size_t>(i * n + c)];
+  return out;
 }
 
 std::shared_ptr<const DeviceMatrix> uploaded(std::span<const Bf16> values, std::int64_t n, std::int64_t k) {
@@ -35,16 +47,28 @@ WeightCache::WeightCache() {
 }
 
 std::shared_ptr<const DeviceMatrix> WeightCache::place(const ExpertMatrix& matrix, std::int64_t n,
-                                                       std::int64_t k) {
+                                                       std::int64_t k, Lies lies) {
   ASSAY_CHECK(static_cast<std::int64_t>(matrix.values.size()) == n * k,
               "expected a matrix of n rows and k columns");
+  const auto key = std::pair(matrix.values.data(), lies);
+  const auto held = [&]() -> std::shared_ptr<const DeviceMatrix> {
+    const auto found = held_.find(key);
+    return found == held_.end() ? nullptr : found->second.matrix;
+  };
+  std::vector<Bf16> turned;
+  if (lies == Lies::AlongRows) {  // side by side with other threads
+    {
+      const std::scoped_lock lock(mutex_);
+      if (auto matrix_there = held()) return matrix_there;
+    }
+    turned = transposed(matrix.values, n, k);
+  }
   const std::scoped_lock lock(mutex_);
-  const auto found = held_.find(matrix.values.data());
-  if (found != held_.end()) return found->second.matrix;
-  auto placed = uploaded(matrix.values, n, k);
+  if (auto matrix_there = held()) return matrix_there;
+  auto placed = uploaded(lies == Lies::AlongRows ? std::span<const Bf16>(turned) : matrix.values, n, k);
   if (matrix.owner != nullptr && bytes_ + placed->values.bytes() <= budget_) {
     bytes_ += placed->values.bytes();
-    held_.emplace(matrix.values.data(), HeldMatrix{matrix.owner, placed});
+    held_.emplace(key, HeldMatrix{matrix.owner, placed});
   }
   return placed;
 }

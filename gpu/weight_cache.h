@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "gpu/buffer.h"
@@ -25,8 +26,10 @@ class WeightCache {
  public:
   WeightCache();
 
-  /// The device's copy of `matrix` [n, k]. Safe to call from several threads.
-  std::shared_ptr<const DeviceMatrix> place(const ExpertMatrix& matrix, std::int64_t n, std::int64_t k);
+  /// The device's copy [n, k] of `matrix`, which is stored so or, where it lies along its rows, as [k, n].
+  /// Safe to call from several threads.
+  std::shared_ptr<const DeviceMatrix> place(const ExpertMatrix& matrix, std::int64_t n, std::int64_t k,
+                                            Lies lies);
 
  private:
   struct HeldMatrix {
@@ -34,7 +37,7 @@ class WeightCache {
     std::shared_ptr<const DeviceMatrix> matrix;
   };
   std::mutex mutex_;
-  std::map<const Bf16*, HeldMatrix> held_;
+  std::map<std::pair<const Bf16*, Lies>, HeldMatrix> held_;
   std::size_t bytes_ = 0;
   std::size_t budget_ = 0;
 };

@@ -1,11 +1,13 @@
 #include "gpu/engine/gpu_engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "gpu/buffer.h"
@@ -76,6 +78,34 @@ bool parts_of(const Summation& order, std::int64_t k, PartEnds& parts) {
   return end == k && parts.count > 0;
 }
 
+/// A value that a bf16 holds whole: neither open nor with an error.
+std::optional<Bf16> whole(const PredictedValue& x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x.value);
+  if (x.undetermined || (bits & 0xffff) != 0) return std::nullopt;
+  return Bf16{static_cast<std::uint16_t>(bits >> 16)};
+}
+std::optional<Bf16> whole(const Interval& x) {
+  const Bf16 rounded = round_to_bf16(x.ref);
+  if (x.low != x.ref || x.high != x.ref || x.noise > 0.0f || to_float(rounded) != x.ref) return std::nullopt;
+  return rounded;
+}
+
+/// A product whose right operand is a matrix of values, with that matrix as weights; nothing where one of
+/// them is no bf16.
+template <class Value>
+std::optional<GroupedProduct<Value>> with_weights(const GroupedProduct<Value>& product) {
+  const auto matrix = std::make_shared<std::vector<Bf16>>();
+  matrix->reserve(product.right.size());
+  for (const Value& x : product.right) {
+    const auto value = whole(x);
+    if (!value) return std::nullopt;
+    matrix->push_back(*value);
+  }
+  GroupedProduct<Value> of_weights = product;
+  of_weights.weights = [matrix](std::int64_t) { return ExpertMatrix{*matrix, nullptr}; };
+  return of_weights;
+}
+
 /// The left operand of a bounded product as the kernel reads it, and what the bounds need to know of its
 /// rows.
 struct LeftTerms {
@@ -116,6 +146,10 @@ class DeviceEngine {
   explicit DeviceEngine(int fraction_bits) : fraction_bits_(fraction_bits) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
+    if (!product.weights) {
+      const auto of_weights = with_weights(product);
+      return of_weights && bounded(*of_weights, out);
+    }
     if (!fits(product)) return false;
     const LeftTerms left(product);
     PartEnds parts{};
@@ -162,6 +196,10 @@ class DeviceEngine {
   }
 
   bool predicted(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
+    if (!product.weights) {
+      const auto of_weights = with_weights(product);
+      return of_weights && predicted(*of_weights, out);
+    }
     PartEnds parts{};
     if (!fits(product) || !parts_of(summation(product.accumulator, product.k), product.k, parts))
       return false;
@@ -245,7 +283,7 @@ class DeviceEngine {
       const auto group = static_cast<std::size_t>(g);
       if (product.offsets[group] == product.offsets[group + 1]) continue;
       try {
-        matrices[group] = weights_.place(product.weights(g), product.n, product.k);
+        matrices[group] = weights_.place(product.weights(g), product.n, product.k, product.right_lies);
       } catch (...) {
 #pragma omp critical
         failure = std::current_exception();

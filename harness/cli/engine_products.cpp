@@ -120,9 +120,9 @@ bool same(const PredictedValue& a, const PredictedValue& b) {
 }
 
 template <class Value>
-void compare_one(const std::string& what, const GroupedProduct<Value>& product,
-                 const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
-                 bool verbose, ProductComparison& all) {
+void compare_as_it_is(const std::string& what, const GroupedProduct<Value>& product,
+                      const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
+                      bool verbose, ProductComparison& all) {
   const LargeVector<Value> ours = grouped_product(product);  // offered to no engine
   LargeVector<Value> theirs(ours.size());
   if (!by_engine(product, theirs)) {
@@ -136,6 +136,34 @@ void compare_one(const std::string& what, const GroupedProduct<Value>& product,
   ++all.products;
   all.elements += static_cast<std::int64_t>(ours.size());
   all.differing += differing;
+}
+
+/// The same numbers as a matrix [n, k] and as one [k, n].
+template <class Value>
+void compare_one(const std::string& what, GroupedProduct<Value> product,
+                 const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
+                 bool verbose, ProductComparison& all) {
+  compare_as_it_is(what, product, by_engine, verbose, all);
+  product.right_lies = Lies::AlongRows;
+  compare_as_it_is("along its rows, " + what, product, by_engine, verbose, all);
+}
+
+/// One group's matrix as values instead of weights: how a weight's gradient has its right operand.
+PredictedValue exactly(Bf16 x, PredictedValue) { return {to_float(x), false}; }
+Interval exactly(Bf16 x, Interval) {
+  const double value = to_float(x);
+  return {value, value, value, 0.0f};
+}
+template <class Value>
+void compare_values(const std::string& what, GroupedProduct<Value> product,
+                    const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
+                    bool verbose, ProductComparison& all) {
+  const ExpertMatrix matrix = product.weights(0);
+  std::vector<Value> right;
+  for (const Bf16 x : matrix.values) right.push_back(exactly(x, Value{}));
+  product.weights = nullptr;
+  product.right = right;
+  compare_one<Value>("right operand of values, " + what, product, by_engine, verbose, all);
 }
 
 }  // namespace
@@ -177,6 +205,11 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
         product.accumulator = accumulator;
         compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
                                     engine.predicted, verbose, all);
+        if (shape.rows.size() > 1 || shape.rows.front() == 0) continue;
+        compare_values<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded,
+                                 verbose, all);
+        compare_values<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
+                                       engine.predicted, verbose, all);
       }
     }
   return all;

@@ -103,8 +103,6 @@ std::optional<LargeVector<Value>> product_by_engine(
   const auto rows = static_cast<std::int64_t>(product.source.size());
   if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
     return std::nullopt;
-  if (!product.weights || product.right_lies == Lies::AlongRows)
-    return std::nullopt;  // engines read [n, k] only
   if (rows * product.n * product.k < engine->least_multiply_adds) return std::nullopt;
   LargeVector<Value> out(static_cast<std::size_t>(rows * product.n));
   {
