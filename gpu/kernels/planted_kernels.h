@@ -21,6 +21,7 @@ enum class KernelFault {
   UncutRows = 9,              // a weight's gradient sums up to whole steps, over the next expert's rows
   EmptyExpertUnwritten = 10,  // nobody writes the gradients of the weights of an expert without rows
   EarlierWeights = 11,        // the gradient of rows takes the weights of the step of K before
+  PreviousOverwritten = 12,   // what a weight's gradient is added to is lost
 };
 
 inline constexpr KernelFault kPlanted = static_cast<KernelFault>(ASSAY_PLANTED);

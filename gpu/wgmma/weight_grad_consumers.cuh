@@ -92,7 +92,9 @@ __device__ inline float product_of(const WeightGradArguments& arguments, float s
 }
 __device__ inline std::uint32_t rounded_pair_added(const WeightGradArguments& arguments, float first,
                                                    float second, std::uint32_t before) {
-  const float2 there = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&before));
+  const float2 there = kPlanted == KernelFault::PreviousOverwritten
+                           ? float2{}
+                           : __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&before));
   return rounded_pair(__fadd_rn(product_of(arguments, first), there.x),
                       __fadd_rn(product_of(arguments, second), there.y));
 }
@@ -119,7 +121,10 @@ __device__ void write_grad_fp32(const WeightGradArguments& arguments, const Grad
           element(i, out + static_cast<std::int64_t>(row) * arguments.width + right);
       }
     };
-    if constexpr (kAdded) visit([&](int i, const float* at) { before[i] = *at; });
+    if constexpr (kAdded)
+      visit([&](int i, const float* at) {
+        before[i] = kPlanted == KernelFault::PreviousOverwritten ? 0.0f : *at;
+      });
     visit([&](int i, float* at) {
       const float sum = product_of(arguments, d[first * 4 + i]);
       if constexpr (kAdded)
