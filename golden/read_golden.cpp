@@ -285,7 +285,7 @@ class Reader {
     for (const auto& field : kFields) {
       const auto& candidate = file_.candidate;
       const bool present = candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr;
-      if (field.group == Group::Forward) need(present, field.id);
+      if (required_of_golden(field.id)) need(present, field.id);
       backward = backward || (field.group == Group::Backward && present);
     }
     if (backward) need(has_gradient_, Field::d_hidden_states);

@@ -43,6 +43,10 @@ std::string text_of(const json& value) { return value.dump(-1, ' ', false, json:
 
 std::string dataset_path(Field field) { return fmt::format("/{}/{}", name(row(field).group), name(field)); }
 
+bool required_of_golden(Field field) {
+  return !given(field) && (field == Field::hidden_states || descends_from(Field::hidden_states, field));
+}
+
 bool has_token_rows(Field field) {
   const auto& shape = row(field).shape;
   return shape[0] == Dim::T && shape[1] == Dim::H;

@@ -21,6 +21,10 @@ inline constexpr std::string_view kOracleGroup = "oracle";
 /// "/forward/router_logits", "/weights/gate", ...
 std::string dataset_path(Field field);
 
+/// Whether every golden has the field: all that the layer's output is made of. Others may be missing: older
+/// goldens lack what was added since.
+bool required_of_golden(Field field);
+
 /// Fields of which a file's leading [T] may be [B, L]; those the writer writes that way.
 bool has_token_rows(Field field);
 bool is_stored_by_sequence(Field field);

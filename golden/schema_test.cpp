@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "golden/schema.h"
 #include "harness/contract/field.h"
 #include "harness/contract/precision_contract.h"
 
@@ -34,6 +36,15 @@ TEST_SUITE("golden schema") {
     for (const auto name : kContractNames)
       expected += fmt::format("{}`{}`", name == kContractNames.front() ? "" : ", ", name);
     CHECK(listed == expected + "; a candidate may say `auto` |");
+  }
+
+  TEST_CASE("the version of golden/SCHEMA.md, which Python takes from there, is the code's") {
+    std::ifstream page("golden/SCHEMA.md");
+    REQUIRE(page);
+    const std::string text{std::istreambuf_iterator<char>(page), {}};
+    CHECK(text.starts_with(fmt::format("# The file schema, version {}\n", kSchemaVersion)));
+    CHECK(text.find(fmt::format("| `schema_version` | string | yes | `{}`;", kSchemaVersion)) !=
+          std::string::npos);
   }
 
   TEST_CASE("the field table of golden/SCHEMA.md is the field table of the code") {

@@ -139,7 +139,7 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
                                      to_string(expected_shape(field.id, problem.sizes())),
                                      to_string(held->shape)));
     }
-    if (golden && field.group == Group::Forward && !present && held == nullptr)
+    if (golden && required_of_golden(field.id) && !present && held == nullptr)
       throw InputError(fmt::format("a golden needs {}", field.name));
     if (present && (golden || field.group <= Group::Weights))
       require(candidate.fields.at(field.id), field.id, problem.sizes());

@@ -1,8 +1,9 @@
-"""The field table in Python: the rows of harness/contract/field.h that the writer and the exporter need. Tests hold both to golden/SCHEMA.md."""
+"""The field table in Python, as golden/SCHEMA.md lists it."""
 
 from dataclasses import dataclass
 
 from .errors import UsageError
+from .page import PAGE, fields_of
 
 
 @dataclass(frozen=True)
@@ -13,40 +14,7 @@ class Field:
     dtype: str  # "bfloat16" or "int32"
 
 
-FIELDS = {
-    field.name: field
-    for field in (
-        Field("input_hidden_states", "inputs", ("T", "H"), "bfloat16"),
-        Field("d_hidden_states", "inputs", ("T", "H"), "bfloat16"),
-        Field("gate", "weights", ("E", "H"), "bfloat16"),
-        Field("gate_up_proj", "weights", ("E", "2I", "H"), "bfloat16"),
-        Field("down_proj", "weights", ("E", "H", "I"), "bfloat16"),
-        Field("router_logits", "forward", ("T", "E"), "bfloat16"),
-        Field("selected_experts", "forward", ("T", "K"), "int32"),
-        Field("topk_weights", "forward", ("T", "K"), "bfloat16"),
-        Field("token_counts_by_expert", "forward", ("E",), "int32"),
-        Field("gather_indices", "forward", ("S",), "int32"),
-        Field("first_gemm", "forward", ("S", "2I"), "bfloat16"),
-        Field("intermediate", "forward", ("S", "I"), "bfloat16"),
-        Field("second_gemm", "forward", ("S", "H"), "bfloat16"),
-        Field("hidden_states_unpermute", "forward", ("S", "H"), "bfloat16"),
-        Field("hidden_states", "forward", ("T", "H"), "bfloat16"),
-        Field("d_second_gemm", "backward", ("S", "H"), "bfloat16"),
-        Field("d_topk_weights", "backward", ("T", "K"), "bfloat16"),
-        Field("d_intermediate", "backward", ("S", "I"), "bfloat16"),
-        Field("d_down_proj", "backward", ("E", "H", "I"), "bfloat16"),
-        Field("d_first_gemm", "backward", ("S", "2I"), "bfloat16"),
-        Field("d_permuted_hidden_states", "backward", ("S", "H"), "bfloat16"),
-        Field("d_gate_up_proj", "backward", ("E", "2I", "H"), "bfloat16"),
-        Field("d_router_logits", "backward", ("T", "E"), "bfloat16"),
-        Field("d_gate", "backward", ("E", "H"), "bfloat16"),
-        Field("d_experts_hidden_states", "backward", ("T", "H"), "bfloat16"),
-        Field("d_input_hidden_states", "backward", ("T", "H"), "bfloat16"),
-    )
-}
-
-# Implementations that never form them leave them out.
-OPTIONAL = ("d_experts_hidden_states",)
+FIELDS = {row[0]: Field(*row) for row in fields_of(PAGE)}
 
 # These two stand in files as [B, L, H], as the layer takes and returns them.
 BATCHED = ("input_hidden_states", "hidden_states")

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import pathlib
-import re
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -13,8 +11,10 @@ from . import hdf5
 from .errors import InputError
 from .fields import FIELDS, file_shape, is_by_expert
 from .fixture import Config, Generator, config_from
+from .page import PAGE, contracts_of, version_of
 
-VERSION = "1.1"
+VERSION = version_of(PAGE)
+CONTRACTS = contracts_of(PAGE)
 GROUPS = ("inputs", "weights", "forward", "backward", "oracle")
 HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
@@ -22,16 +22,6 @@ HASHED_STRINGS = (
 )  # fmt: skip
 FORWARD_PRODUCTS = ("router", "gate_up", "down")
 PRODUCTS = (*FORWARD_PRODUCTS, "down_dx", "down_dw", "gate_up_dx", "gate_up_dw", "router_dx", "router_dw")
-
-
-def contracts_of(page):
-    """The names that the schema's page gives the attribute `contract`."""
-    row = next(line for line in page.splitlines() if line.startswith("| `contract` |"))
-    return tuple(re.findall(r"`(\w+)`", row)[1:])  # the first one is the attribute's own name
-
-
-_PAGES = (pathlib.Path(__file__).with_name("SCHEMA.md"), pathlib.Path(__file__).resolve().parents[2] / "SCHEMA.md")  # of a wheel, of the source tree
-CONTRACTS = contracts_of(next(page for page in _PAGES if page.is_file()).read_text(encoding="utf-8"))
 
 
 @dataclass
