@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/error.h"
 #include "reference_cpu/product/element_bound.h"
 #include "reference_cpu/product/weight_gradient.h"
 
@@ -120,7 +121,7 @@ BoundAccount words_of(Field field, const Layer& layer) {
                           a_priori_words(config.num_experts, contract.product_unit_roundoff())),
               "none: this bound serves every order",
               {}};
-    default:
+    case StepKind::Merge:
       if (contract.combine == Combine::Bf16ByExpert)
         return {fmt::format("none of its own: {} additions in ascending expert order, each a declared "
                             "rounding to bf16 that is replayed",
@@ -134,7 +135,12 @@ BoundAccount words_of(Field field, const Layer& layer) {
                               : ""),
               "none: this bound serves every order",
               {}};
+    case StepKind::Product:  // bound_account has these words
+    case StepKind::Selection:
+    case StepKind::Counts:
+    case StepKind::Order: break;
   }
+  throw InputError(fmt::format("{} is not a field of rounded values", name(field)));
 }
 
 }  // namespace

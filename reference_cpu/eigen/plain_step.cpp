@@ -49,7 +49,9 @@ class Step {
       case StepKind::SoftmaxGrad: softmax_gradient(); break;
       case StepKind::Combine: combined(); break;
       case StepKind::AddRouter: with_router(); break;
-      default: break;  // the routing, which is replayed
+      case StepKind::Selection:  // the routing, which is replayed
+      case StepKind::Counts:
+      case StepKind::Order: break;
     }
     return std::move(out_);
   }

@@ -232,11 +232,21 @@ class Explanation {
              derivation_.value,
              {}});
         return;
-      default:
+      case StepKind::Merge:
         at_.weights = &bounded_->value(Field::topk_weights);
         if (predict_) at_.predicted_weights = &predicted_->value(Field::topk_weights);
-        derive_merge(at_, derivation_);
+        return derive_merge(at_, derivation_);
+      case StepKind::Selection:  // selection(), derive_integer
+      case StepKind::Counts:
+      case StepKind::Order:
+      case StepKind::WeightedRows:  // refused by run(): gradients
+      case StepKind::RowDots:
+      case StepKind::SwigluGrad:
+      case StepKind::SoftmaxGrad:
+      case StepKind::Combine:
+      case StepKind::AddRouter: break;
     }
+    throw InputError(fmt::format("explain has no words for {}", name(question_.field)));
   }
 
   void selection() {
