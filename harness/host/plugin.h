@@ -63,8 +63,7 @@ typedef struct {
   const char* name;  /* for reports: "my fused kernel" */
   const char*
       fields; /* what forward writes, separated by blanks: "router_logits selected_experts hidden_states" */
-  const char*
-      contract; /* where it rounds: "hf", "hf_eager", "hf_fp32_merge", "fused_fp32" (assay list contracts) */
+  const char* contract;     /* where it rounds: "hf", or another name of `assay list contracts` */
   const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
                                promised */
   const char* ties; /* among equal probabilities: "lowest_index", or "any"; followed by " rows_any" where the

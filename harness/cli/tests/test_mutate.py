@@ -25,12 +25,14 @@ class Score(ProgramTest):
         self.expect(FAILED, "mutate", "silu_overflows", "--fixture", "zeros", says=["UNREACHED", "no bit of any field changes"])
 
     def test_correct_runs_and_curves_are_counted(self):
-        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says="24 correct runs (1 seeds x 6 orders of summation x 4 contracts)")
+        contracts = len(json.loads(self.expect(PASSED, "list", "contracts", "--json").stdout)) - 1  # all but the oracle's
+        runs = f"{6 * contracts} correct runs"
+        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says=f"{runs} (1 seeds x 6 orders of summation x {contracts} contracts)")
         correct = json.loads((self.folder / "c.json").read_text())
         self.assertEqual((correct["alarms"], correct["judgements_without_elements"]), (0, 0))
         self.expect(PASSED, "mutate", "--curves", "1", "--family", "output_flip", "--json", "d.json", says="bit n of one element of the output is flipped")
         self.expect(PASSED, "mutate", "relu", "--fixture", "odd", "-q", "--html", "s.html", "--markdown", "s.md", "--evidence", "c.json", "d.json")
-        self.assertIn("0 in 44 judgements of 24 correct runs", (self.folder / "s.md").read_text())
+        self.assertIn(f"0 in {11 * contracts} judgements of {runs}", (self.folder / "s.md").read_text())
         self.assertIn("bit n of one element", (self.folder / "s.html").read_text())
 
     def test_scores_by_contract_are_written_and_shown(self):
