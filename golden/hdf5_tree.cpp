@@ -124,14 +124,14 @@ class TreeReader {
     if (elements == 1 && H5Tget_class(type.get()) == H5T_STRING) {
       out.kind = StoredAttribute::Kind::Text;
       out.text = text(attribute, type);
-    } else if ((described.stored == Stored::Signed || described.stored == Stored::Unsigned) &&
+    } else if ((described.stored == StoredAs::Signed || described.stored == StoredAs::Unsigned) &&
                elements >= 1 && elements <= kMostNumbers) {
       out.integers.resize(static_cast<std::size_t>(elements));
-      const bool with_sign = described.stored == Stored::Signed;
+      const bool with_sign = described.stored == StoredAs::Signed;
       check(H5Aread(attribute.get(), with_sign ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64, out.integers.data()),
             "read it");
       out.kind = with_sign ? StoredAttribute::Kind::Signed : StoredAttribute::Kind::Unsigned;
-    } else if (described.stored == Stored::Float64 && elements == 1) {
+    } else if (described.stored == StoredAs::Float64 && elements == 1) {
       check(H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &out.real), "read it");
       out.kind = StoredAttribute::Kind::Real;
     } else {

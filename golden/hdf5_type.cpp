@@ -6,7 +6,7 @@ namespace assay::hdf5 {
 namespace {
 
 struct FloatRow {
-  Stored stored;
+  StoredAs stored;
   const char* name;
   std::size_t size;
   std::size_t sign;  // bit positions from the lowest; the fraction is at 0
@@ -16,10 +16,10 @@ struct FloatRow {
   std::size_t bias;
 };
 constexpr FloatRow kFloats[] = {
-    {Stored::Bf16, "bfloat16", 2, 15, 7, 8, 7, 127},
-    {Stored::Float16, "float16", 2, 15, 10, 5, 10, 15},
-    {Stored::Float32, "float32", 4, 31, 23, 8, 23, 127},
-    {Stored::Float64, "float64", 8, 63, 52, 11, 52, 1023},
+    {StoredAs::Bf16, "bfloat16", 2, 15, 7, 8, 7, 127},
+    {StoredAs::Float16, "float16", 2, 15, 10, 5, 10, 15},
+    {StoredAs::Float32, "float32", 4, 31, 23, 8, 23, 127},
+    {StoredAs::Float64, "float64", 8, 63, 52, 11, 52, 1023},
 };
 
 bool matches(hid_t type, const FloatRow& row) {
@@ -43,9 +43,9 @@ TypeDescription describe_integer(hid_t type) {
   const bool whole = offset == 0 && bits == 8 * size && (size == 1 || size == 2 || size == 4 || size == 8);
   const auto order = H5Tget_order(type);
   if (!whole || (size > 1 && order != H5T_ORDER_LE && order != H5T_ORDER_BE))
-    return {Stored::Other, false, fmt::format("{}-bit integers at bit {} of {} bytes", bits, offset, size)};
+    return {StoredAs::Other, false, fmt::format("{}-bit integers at bit {} of {} bytes", bits, offset, size)};
   const bool big = size > 1 && order == H5T_ORDER_BE;
-  return {with_sign ? Stored::Signed : Stored::Unsigned, big,
+  return {with_sign ? StoredAs::Signed : StoredAs::Unsigned, big,
           fmt::format("{}{}int{}", big ? "big-endian " : "", with_sign ? "" : "u", bits)};
 }
 
@@ -53,9 +53,9 @@ TypeDescription describe_float(hid_t type) {
   const bool little = H5Tget_order(type) == H5T_ORDER_LE;
   for (const auto& row : kFloats)
     if (matches(type, row))
-      return {little ? row.stored : Stored::Other, !little,
+      return {little ? row.stored : StoredAs::Other, !little,
               little ? row.name : fmt::format("big-endian {}", row.name)};
-  return {Stored::Other, false, fmt::format("floats of {} bytes in another format", H5Tget_size(type))};
+  return {StoredAs::Other, false, fmt::format("floats of {} bytes in another format", H5Tget_size(type))};
 }
 
 }  // namespace
@@ -75,16 +75,16 @@ TypeDescription describe_type(const Handle& type) {
   switch (H5Tget_class(type.get())) {
     case H5T_INTEGER: return describe_integer(type.get());
     case H5T_FLOAT: return describe_float(type.get());
-    case H5T_STRING: return {Stored::Other, false, "text"};
+    case H5T_STRING: return {StoredAs::Other, false, "text"};
     case H5T_ENUM:
-      return {Stored::Other, false, fmt::format("an enumeration of {} bytes (h5py's bool is one)", size)};
-    case H5T_OPAQUE: return {Stored::Other, false, fmt::format("opaque elements of {} bytes", size)};
-    case H5T_COMPOUND: return {Stored::Other, false, "compound elements"};
-    case H5T_BITFIELD: return {Stored::Other, false, "bit fields"};
-    case H5T_REFERENCE: return {Stored::Other, false, "references"};
-    case H5T_VLEN: return {Stored::Other, false, "lists of changing length"};
-    case H5T_ARRAY: return {Stored::Other, false, "arrays"};
-    default: return {Stored::Other, false, "elements of an unknown kind"};
+      return {StoredAs::Other, false, fmt::format("an enumeration of {} bytes (h5py's bool is one)", size)};
+    case H5T_OPAQUE: return {StoredAs::Other, false, fmt::format("opaque elements of {} bytes", size)};
+    case H5T_COMPOUND: return {StoredAs::Other, false, "compound elements"};
+    case H5T_BITFIELD: return {StoredAs::Other, false, "bit fields"};
+    case H5T_REFERENCE: return {StoredAs::Other, false, "references"};
+    case H5T_VLEN: return {StoredAs::Other, false, "lists of changing length"};
+    case H5T_ARRAY: return {StoredAs::Other, false, "arrays"};
+    default: return {StoredAs::Other, false, "elements of an unknown kind"};
   }
 }
 

@@ -12,7 +12,7 @@ namespace assay::hdf5 {
 Handle bf16_type();
 
 struct TypeDescription {
-  Stored stored = Stored::Other;
+  StoredAs stored = StoredAs::Other;
   bool big_endian = false;
   std::string name;  // "int64", "big-endian float32", "text"
 };

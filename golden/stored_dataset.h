@@ -18,7 +18,7 @@ struct Dataset {
   const StoredObject* object = nullptr;  // of the tree, which outlives this
   std::string path;                      // "/forward/router_logits"
   Shape shape;
-  Stored stored = Stored::Other;
+  StoredAs stored = StoredAs::Other;
   std::size_t element_size = 0;
   std::optional<std::string> dtype;   // attribute
   std::optional<std::string> origin;  // attribute

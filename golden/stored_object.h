@@ -13,7 +13,7 @@
 namespace assay::hdf5 {
 
 /// How elements lie in the file. Other: everything that is not read; `StoredObject::type_name` says what.
-enum class Stored : std::uint8_t { Bf16, Float16, Float32, Float64, Signed, Unsigned, Other };
+enum class StoredAs : std::uint8_t { Bf16, Float16, Float32, Float64, Signed, Unsigned, Other };
 
 struct StoredAttribute {
   enum class Kind : std::uint8_t { Text, Signed, Unsigned, Real, Unreadable };
@@ -48,7 +48,7 @@ struct StoredObject {
 
   // Of a dataset.
   Shape shape;
-  Stored stored = Stored::Other;
+  StoredAs stored = StoredAs::Other;
   std::string type_name;  // "int64", "big-endian float32", "an enumeration of int8 (h5py's bool)"
   std::uint64_t element_size = 0;
   bool big_endian = false;

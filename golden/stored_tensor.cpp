@@ -14,7 +14,7 @@ namespace assay {
 namespace {
 
 using hdf5::Dataset;
-using hdf5::Stored;
+using hdf5::StoredAs;
 
 void remark_once(std::vector<std::string>& remarks, std::string remark) {
   if (std::ranges::find(remarks, remark) == remarks.end()) remarks.push_back(std::move(remark));
@@ -56,7 +56,7 @@ void narrow(std::span<const std::byte> raw, Tensor& tensor, const std::string& p
 
 void narrow_integers(const Dataset& dataset, std::span<const std::byte> raw, Tensor& tensor,
                      WideIntegers wide, std::vector<std::string>& remarks) {
-  const bool is_signed = dataset.stored == Stored::Signed;
+  const bool is_signed = dataset.stored == StoredAs::Signed;
   switch (dataset.element_size) {
     case 1:
       return is_signed ? narrow<std::int8_t>(raw, tensor, dataset.path, wide, remarks)
@@ -115,8 +115,8 @@ void convert(const Dataset& dataset, std::span<const std::byte> raw, Tensor& ten
   if (tensor.dtype() == DType::BFloat16) return narrow_floats(dataset, raw, tensor.as<Bf16>(), remarks);
   const auto out = tensor.as<double>();
   for (std::size_t i = 0; i < out.size(); ++i)
-    out[i] = dataset.stored == Stored::Float32 ? double{element<float>(raw, i)}
-                                               : half_to_double(element<std::uint16_t>(raw, i));
+    out[i] = dataset.stored == StoredAs::Float32 ? double{element<float>(raw, i)}
+                                                 : half_to_double(element<std::uint16_t>(raw, i));
   remark_once(remarks,
               fmt::format("{} is stored as {} and read as float64", dataset.path, dataset.stored_name()));
 }
@@ -155,20 +155,20 @@ void require_origin(const std::string& origin, const std::string& path) {
 DType dtype_of(const Dataset& dataset, std::optional<DType> wanted) {
   const bool as_bf16 = wanted == DType::BFloat16 || dataset.dtype == "bfloat16";
   switch (dataset.stored) {
-    case Stored::Bf16: return DType::BFloat16;
-    case Stored::Float64: return DType::Float64;
-    case Stored::Float32:
+    case StoredAs::Bf16: return DType::BFloat16;
+    case StoredAs::Float64: return DType::Float64;
+    case StoredAs::Float32:
       if (as_bf16) return DType::BFloat16;
       break;
-    case Stored::Unsigned:
+    case StoredAs::Unsigned:
       if (as_bf16 && dataset.element_size == 2) return DType::BFloat16;
       [[fallthrough]];
-    case Stored::Signed:
+    case StoredAs::Signed:
       // int32 is a dtype of its own: a wrong one, but no other storage.
       if (!wanted || wanted == DType::Int32 || value_type(dataset) == "int32") return DType::Int32;
       refuse(dataset, wanted);
-    case Stored::Float16: break;
-    case Stored::Other: refuse(dataset, wanted);
+    case StoredAs::Float16: break;
+    case StoredAs::Other: refuse(dataset, wanted);
   }
   if (wanted && wanted != DType::Float64) refuse(dataset, wanted);
   return DType::Float64;
@@ -187,11 +187,11 @@ StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, Wi
   require_origin(result.origin, dataset.path);
 
   const bool as_is = dataset.stored_name() == dtype_name ||
-                     (tensor.dtype() == DType::BFloat16 && dataset.stored == Stored::Unsigned);
+                     (tensor.dtype() == DType::BFloat16 && dataset.stored == StoredAs::Unsigned);
   if (as_is) {
     read_raw(dataset, tensor.bytes());
     result.sha256 = matching_hash(dataset, tensor.bytes(), tensor);
-    if (dataset.stored == Stored::Unsigned) remark_once(remarks, "bfloat16 is stored as uint16");
+    if (dataset.stored == StoredAs::Unsigned) remark_once(remarks, "bfloat16 is stored as uint16");
   } else {
     std::vector<std::byte> raw(static_cast<std::size_t>(tensor.size()) * dataset.element_size);
     read_raw(dataset, raw);

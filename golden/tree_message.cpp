@@ -68,7 +68,7 @@ struct Decoder {
     if (number > static_cast<std::underlying_type_t<T>>(last)) fail();
     value = static_cast<T>(number);
   }
-  void operator()(Stored& value) { bounded(value, Stored::Other); }
+  void operator()(StoredAs& value) { bounded(value, StoredAs::Other); }
   void operator()(ObjectKind& value) { bounded(value, ObjectKind::Foreign); }
   void operator()(StoredAttribute::Kind& value) { bounded(value, StoredAttribute::Kind::Unreadable); }
   /// A length: every item takes at least one byte of the rest.

@@ -93,6 +93,8 @@ TEST_SUITE("layering") {
     CHECK(complaints("harness/judge/a.cpp", "#include \"harness/field.h\"\n").size() == 1);
     CHECK(complaints("harness/judge/a.cpp", "#include \"revision.h\"\n").size() == 1);
     CHECK(complaints("harness/cli/a.cpp", "#include \"revision.h\"\n").empty());
+    CHECK(complaints("harness/cli/a.cpp", "#include \"data_dir.h\"\n").size() == 1);
+    CHECK(complaints("reference_cpu/a.cpp", "#include \"data_dir.h\"\n").empty());
   }
 
   TEST_CASE("other projects' headers stay in their folder") {
