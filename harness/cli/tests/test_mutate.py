@@ -1,6 +1,7 @@
 """mutate: what it prints and writes, and that harness/SENSITIVITY.md is what it says today."""
 
 import json
+import re
 import unittest
 
 from program import COULD_NOT_JUDGE, FAILED, PASSED, ROOT, USAGE, ProgramTest
@@ -58,6 +59,13 @@ class Document(ProgramTest):
         self.expect(PASSED, "mutate", "-q", "--markdown", "s.md", "--evidence", *evidence)
         said, committed = (self.folder / "s.md").read_text().splitlines(), (ROOT / "harness" / "SENSITIVITY.md").read_text().splitlines()
         self.assertEqual(said, committed, "write it anew, by the command it begins with")
+
+    def test_the_readme_has_the_documents_totals(self):
+        document, readme = (ROOT / "harness" / "SENSITIVITY.md").read_text(), (ROOT / "README.md").read_text()
+        faults, planted = re.search(r"^\| faults \| (\d+), planted (\d+) times \|$", document, re.M).groups()
+        killed = re.search(r"^\| killed \| (\d+) of \1 ", document, re.M).group(1)
+        backward = sum(fault["shows in"].startswith("d_") for fault in json.loads(self.expect(PASSED, "list", "faults", "--json").stdout))
+        self.assertIn(f"plants {faults} faults, {backward} of them in the backward pass, in {planted} places: all {killed} that are not legal are found", readme)
 
     def test_the_recorded_evidence_is_what_must_be_shown(self):
         correct = json.loads((RECORDED / "false_alarms.json").read_text())
