@@ -1,8 +1,9 @@
 // `gpu_bench MODEL TOKENS... [variable=value...]`: times the fused layer on a random problem of a released
 // model's size. MODEL is 30b, 235b or next80b, with "-skewed" for a routing in which the same experts take
 // most rows. Variables: variant, tiles, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks,
-// cluster; backward=true times the backward pass, too. Run `gpu_selfcheck` first: only verified kernels are
-// worth timing.
+// cluster, contract, and of gradients tiles_dx, cluster_dx, raster_dx (after those of the forward pass),
+// order_dw, depth_dw, depth_gathered_dw; backward=true times the backward pass, too. Run `gpu_selfcheck`
+// first: only verified kernels are worth timing.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -22,6 +23,19 @@ struct Model {
 const Model kModels[] = {{"30b", {2048, 768, 128, 8, true}},
                          {"235b", {4096, 1536, 128, 8, true}},
                          {"next80b", {2048, 512, 512, 10, true}}};
+
+void set_dx(GpuOptions& options, const std::string& variable, const std::string& value) {
+  if (!options.kernel_config_bwd_dX) options.kernel_config_bwd_dX = options.kernel_config_fwd;
+  auto& config = *options.kernel_config_bwd_dX;
+  if (variable == "tiles_dx")
+    config.tiles = value;
+  else if (variable == "cluster_dx")
+    config.cluster = std::stoi(value);
+  else if (variable == "raster_dx")
+    config.raster_rows = std::stoi(value);
+  else
+    throw UsageError("expected tiles_dx, cluster_dx or raster_dx, found " + variable);
+}
 
 void set(GpuOptions& options, const std::string& variable, const std::string& value) {
   auto& config = options.kernel_config_fwd;
@@ -43,10 +57,20 @@ void set(GpuOptions& options, const std::string& variable, const std::string& va
     config.persistent_blocks = std::stoi(value);
   else if (variable == "cluster")
     config.cluster = std::stoi(value);
+  else if (variable == "contract")
+    options.contract = value;
+  else if (variable.ends_with("_dx"))
+    set_dx(options, variable, value);
+  else if (variable == "order_dw")
+    options.kernel_config_bwd_dW.tile_order = value;
+  else if (variable == "depth_dw")
+    options.kernel_config_bwd_dW.pipeline_depth = std::stoi(value);
+  else if (variable == "depth_gathered_dw")
+    options.kernel_config_bwd_dW.pipeline_depth_gathered = std::stoi(value);
   else
     throw UsageError(
-        "expected variant, tiles, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks or "
-        "cluster, found " +
+        "expected variant, tiles, permute_x, permute_y, depth_gate_up, depth_down, raster, blocks, cluster, "
+        "contract, tiles_dx, cluster_dx, raster_dx, order_dw, depth_dw or depth_gathered_dw, found " +
         variable);
 }
 
