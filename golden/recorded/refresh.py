@@ -37,7 +37,7 @@ MODELS = ["qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"]
 PIPELINES = ["gpu_cublas", "gpu_cublas_grouped", "gpu_fused"]
 # Fault of gpu/kernels/planted_kernels.h -> stages of which one must be named first.
 WEIGHTS = ["d_down_proj", "d_gate_up_proj"]
-SANITIZER_SECONDS = 60  # beyond what is judged meanwhile
+SANITIZER_SECONDS = 120  # beyond what is judged meanwhile
 PLANTED = {1: ["first_gemm"], 2: ["first_gemm"], 3: ["first_gemm", "intermediate"], 4: ["first_gemm"], 5: ["intermediate"], 6: ["first_gemm", "intermediate"],
            7: ["first_gemm"], 8: ["first_gemm"], 9: WEIGHTS, 10: WEIGHTS, 11: ["d_intermediate", "d_permuted_hidden_states"]}  # fmt: skip
 RACES = {6}  # a missing fence: whether it changes a bit is the card's choice
