@@ -95,6 +95,37 @@ TEST_SUITE("engine") {
     }
   }
 
+  TEST_CASE("a matrix along its rows and one of values are offered, too, and believed no further") {
+    const Example e;
+    const auto expected = grouped_product(e.product(e.predictions));
+    std::vector<Bf16> turned;  // [kTerms, kColumns]
+    std::vector<PredictedValue> values;
+    for (std::int64_t k = 0; k < kTerms; ++k)
+      for (std::int64_t n = 0; n < kColumns; ++n) {
+        turned.push_back(e.right[static_cast<std::size_t>(n * kTerms + k)]);
+        values.push_back({to_float(turned.back()), false});
+      }
+    const auto nothing = [](PredictedValue&) {};
+    const auto one_bit = [](PredictedValue& x) { x.value = std::nextafter(x.value, 1e9f); };
+    for (const bool of_values : {false, true}) {
+      const auto product = [&](const Engine& engine) {
+        auto p = e.product(e.predictions, &engine);
+        p.right_lies = Lies::AlongRows;
+        p.weights = [&](std::int64_t) { return ExpertMatrix{turned, nullptr}; };
+        if (of_values) {
+          p.weights = nullptr;
+          p.right = values;
+        }
+        return p;
+      };
+      const Engine right{"test", 0, nullptr, replay<PredictedValue>(expected, 0, nothing)};
+      grouped_product(product(right));
+      CHECK(right.taken->products == 1);
+      const Engine wrong{"test", 0, nullptr, replay<PredictedValue>(expected, 0, one_bit)};
+      CHECK_THROWS_AS(grouped_product(product(wrong)), InputError);
+    }
+  }
+
   TEST_CASE("declined, small and planted products are computed by the CPU") {
     const Example e;
     const auto right = grouped_product(e.product(e.predictions));
