@@ -1,9 +1,9 @@
-// A whole plugin with CUDA kernels: one thread per element, nothing clever. Rounds where HuggingFace stores
-// bf16 (contract hf); products are summed in fp32 in ascending order, which it says, so that its bits are
-// predicted too.
+// A whole plugin with CUDA kernels, forward and backward: one thread per element, nothing clever. Rounds
+// where HuggingFace stores bf16 (contract hf); products are summed in fp32 in ascending order, which it says,
+// so that its bits are predicted too.
 //
 //     nvcc -shared -Xcompiler -fPIC -fmad=false -I. gpu/plugin_example.cu -o example.so
-//     assay verify --fixture tiny --pipeline plugin:./example.so
+//     assay verify --fixture tiny --pipeline plugin:./example.so --backward
 #include "harness/host/plugin.h"
 
 #include <cstdint>
@@ -14,56 +14,70 @@
 
 namespace {
 
-using bf16 = __nv_bfloat16;
-
+/// What a kernel works on.
 struct ExampleLayer {
-  std::int64_t T;
-  std::int64_t H;
-  std::int64_t I;
-  std::int64_t E;
-  std::int64_t K;
-  bool renormalise;
-  const bf16* x;
-  const bf16* gate;
-  const bf16* gate_up;
-  const bf16* down;
-  bf16* logits;
-  bf16* weights;
-  bf16* first;
-  bf16* middle;
-  bf16* second;
-  bf16* unpermuted;
-  bf16* out;
-  std::int32_t* selected;
-  std::int32_t* counts;
-  std::int32_t* gather;
+  assay_problem in;
+  assay_results out;
+  const std::uint16_t* d_out = nullptr;  // the output's gradient; of the backward pass, as all that follow
+  assay_gradients d = {};
+  std::int64_t T = in.tokens;
+  std::int64_t H = in.hidden_size;
+  std::int64_t I = in.moe_intermediate_size;
+  std::int64_t E = in.num_experts;
+  std::int64_t K = in.top_k;
+  std::int64_t S = T * K;
 };
 
-__device__ bf16 dot(const bf16* a, const bf16* b, std::int64_t k) {
-  float sum = 0.0f;
-  for (std::int64_t i = 0; i < k; ++i) sum += __bfloat162float(a[i]) * __bfloat162float(b[i]);
-  return __float2bfloat16_rn(sum);
-}
-__device__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
+__device__ float value(std::uint16_t bits) { return __bfloat162float(__ushort_as_bfloat16(bits)); }
+__device__ std::uint16_t bits(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+__device__ float rounded(float x) { return value(bits(x)); }
 __device__ std::int64_t element() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+/// The sum of k products, neighbours of a and of b that many elements apart.
+__device__ float dot(const std::uint16_t* a, std::int64_t step_a, const std::uint16_t* b, std::int64_t step_b,
+                     std::int64_t k) {
+  float sum = 0.0f;
+  for (std::int64_t i = 0; i < k; ++i) sum += value(a[i * step_a]) * value(b[i * step_b]);
+  return sum;
+}
+
+/// The sum of n terms in torch's order: lane l of a warp adds terms l, l + 32, ..., and lanes are added in
+/// pairs 16, 8, 4, 2, 1 apart.
+template <class Term>
+__device__ float torch_sum(std::int64_t n, Term term) {
+  float lane[32] = {};
+  for (std::int64_t i = 0; i < n; ++i) lane[i % 32] += term(i);
+  for (int apart = 16; apart > 0; apart /= 2)
+    for (int i = 0; i < apart; ++i) lane[i] += lane[i + apart];
+  return lane[0];
+}
 
 __global__ void router(ExampleLayer l) {
   const std::int64_t i = element();
-  if (i < l.T * l.E) l.logits[i] = dot(l.x + i / l.E * l.H, l.gate + i % l.E * l.H, l.H);
+  if (i >= l.T * l.E) return;
+  const std::uint16_t* x = l.in.input_hidden_states + i / l.E * l.H;
+  l.out.router_logits[i] = bits(dot(x, 1, l.in.gate + i % l.E * l.H, 1, l.H));
 }
 
-// One thread per token: softmax in fp32, the K largest, the lower index among equals.
+/// A token's softmax over E in fp32.
+struct Shares {
+  const std::uint16_t* logits;
+  float largest;
+  float sum;
+  __device__ Shares(const ExampleLayer& l, std::int64_t t)
+      : logits(l.out.router_logits + t * l.E), largest(value(logits[0])) {
+    for (std::int64_t e = 1; e < l.E; ++e) largest = fmaxf(largest, value(logits[e]));
+    sum = torch_sum(l.E, [&](std::int64_t e) { return expf(value(logits[e]) - largest); });
+  }
+  __device__ float operator()(std::int64_t e) const { return expf(value(logits[e]) - largest) / sum; }
+};
+
+// One thread per token: the K largest, the lower index among equals.
 __global__ void topk(ExampleLayer l) {
   const std::int64_t t = element();
   if (t >= l.T) return;
-  const bf16* logits = l.logits + t * l.E;
-  std::int32_t* selected = l.selected + t * l.K;
-  float largest = __bfloat162float(logits[0]);
-  float sum = 0.0f;
-  float chosen = 0.0f;
-  for (std::int64_t e = 1; e < l.E; ++e) largest = fmaxf(largest, __bfloat162float(logits[e]));
-  for (std::int64_t e = 0; e < l.E; ++e) sum += expf(__bfloat162float(logits[e]) - largest);
-  const auto share = [&](std::int64_t e) { return expf(__bfloat162float(logits[e]) - largest) / sum; };
+  std::int32_t* selected = l.out.selected_experts + t * l.K;
+  const Shares share(l, t);
   for (std::int64_t j = 0; j < l.K; ++j) {
     std::int32_t best = -1;
     for (std::int32_t e = 0; e < l.E; ++e) {
@@ -72,65 +86,192 @@ __global__ void topk(ExampleLayer l) {
       if (!taken && (best < 0 || share(e) > share(best))) best = e;
     }
     selected[j] = best;
-    chosen += share(best);
   }
+  const float chosen = torch_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
   for (std::int64_t j = 0; j < l.K; ++j)
-    l.weights[t * l.K + j] =
-        __float2bfloat16_rn(l.renormalise ? share(selected[j]) / chosen : share(selected[j]));
+    l.out.topk_weights[t * l.K + j] =
+        bits(l.in.norm_topk_prob != 0 ? share(selected[j]) / chosen : share(selected[j]));
 }
 
-// One thread per expert: its first row, then its slots in ascending order.
+/// The first of an expert's rows, in expert order.
+__device__ std::int64_t first_row(const ExampleLayer& l, std::int64_t expert) {
+  std::int64_t row = 0;
+  for (std::int64_t s = 0; s < l.S; ++s) row += l.out.selected_experts[s] < expert;
+  return row;
+}
+
+// One thread per expert: its slots in ascending order.
 __global__ void order(ExampleLayer l) {
   const std::int64_t e = element();
-  const std::int64_t slots = l.T * l.K;
   if (e >= l.E) return;
-  std::int64_t row = 0;
-  std::int64_t begin;
-  for (std::int64_t s = 0; s < slots; ++s) row += l.selected[s] < e;
-  begin = row;
-  for (std::int64_t s = 0; s < slots; ++s)
-    if (l.selected[s] == e) l.gather[row++] = static_cast<std::int32_t>(s);
-  l.counts[e] = static_cast<std::int32_t>(row - begin);
+  const std::int64_t begin = first_row(l, e);
+  std::int64_t row = begin;
+  for (std::int64_t s = 0; s < l.S; ++s)
+    if (l.out.selected_experts[s] == e) l.out.gather_indices[row++] = static_cast<std::int32_t>(s);
+  l.out.token_counts_by_expert[e] = static_cast<std::int32_t>(row - begin);
+}
+
+/// The token of a row in expert order, and its expert.
+__device__ std::int64_t token_of(const ExampleLayer& l, std::int64_t row) {
+  return l.out.gather_indices[row] / l.K;
+}
+__device__ std::int64_t expert_of(const ExampleLayer& l, std::int64_t row) {
+  return l.out.selected_experts[l.out.gather_indices[row]];
 }
 
 __global__ void gate_up(ExampleLayer l) {
   const std::int64_t i = element();
   const std::int64_t row = i / (2 * l.I);
-  const std::int64_t n = i % (2 * l.I);
-  if (row >= l.T * l.K) return;
-  const std::int64_t slot = l.gather[row];
-  l.first[i] = dot(l.x + slot / l.K * l.H, l.gate_up + (l.selected[slot] * 2 * l.I + n) * l.H, l.H);
+  if (row >= l.S) return;
+  const std::uint16_t* weights = l.in.gate_up_proj + (expert_of(l, row) * 2 * l.I + i % (2 * l.I)) * l.H;
+  l.out.first_gemm[i] = bits(dot(l.in.input_hidden_states + token_of(l, row) * l.H, 1, weights, 1, l.H));
 }
+
+__device__ float silu(float gate) { return rounded(gate / (1.0f + expf(-gate))); }
 
 __global__ void swiglu(ExampleLayer l) {
   const std::int64_t i = element();
   const std::int64_t row = i / l.I;
-  const std::int64_t n = i % l.I;
-  if (row >= l.T * l.K) return;
-  const float g = __bfloat162float(l.first[row * 2 * l.I + n]);
-  l.middle[i] = __float2bfloat16_rn(rounded(g / (1.0f + expf(-g))) *
-                                    __bfloat162float(l.first[row * 2 * l.I + l.I + n]));
+  if (row >= l.S) return;
+  const std::uint16_t* gate = l.out.first_gemm + row * 2 * l.I + i % l.I;
+  l.out.intermediate[i] = bits(silu(value(gate[0])) * value(gate[l.I]));
 }
 
 __global__ void down(ExampleLayer l) {
   const std::int64_t i = element();
   const std::int64_t row = i / l.H;
   const std::int64_t n = i % l.H;
-  if (row >= l.T * l.K) return;
-  const std::int64_t slot = l.gather[row];
-  l.second[i] = dot(l.middle + row * l.I, l.down + (l.selected[slot] * l.H + n) * l.I, l.I);
-  l.unpermuted[slot * l.H + n] = l.second[i];
+  if (row >= l.S) return;
+  const std::uint16_t* weights = l.in.down_proj + (expert_of(l, row) * l.H + n) * l.I;
+  l.out.second_gemm[i] = bits(dot(l.out.intermediate + row * l.I, 1, weights, 1, l.I));
+  l.out.hidden_states_unpermute[l.out.gather_indices[row] * l.H + n] = l.out.second_gemm[i];
 }
 
 __global__ void merge(ExampleLayer l) {
   const std::int64_t i = element();
   const std::int64_t t = i / l.H;
-  const std::int64_t n = i % l.H;
   if (t >= l.T) return;
   float sum = 0.0f;
   for (std::int64_t s = t * l.K; s < (t + 1) * l.K; ++s)
-    sum += rounded(__bfloat162float(l.weights[s]) * __bfloat162float(l.unpermuted[s * l.H + n]));
-  l.out[i] = __float2bfloat16_rn(sum);
+    sum += rounded(value(l.out.topk_weights[s]) * value(l.out.hidden_states_unpermute[s * l.H + i % l.H]));
+  l.out.hidden_states[i] = bits(sum);
+}
+
+/// A gradient's elements.
+__device__ std::uint16_t* of(const assay_gradient& g) { return static_cast<std::uint16_t*>(g.values); }
+/// One as it would be stored, then added to what was there before.
+__device__ void store(const assay_gradient& g, std::int64_t i, float x) {
+  const auto* before = static_cast<const std::uint16_t*>(g.before);
+  of(g)[i] = bits(before == nullptr ? x : rounded(x) + value(before[i]));
+}
+
+__global__ void merge_grad_rows(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t row = i / l.H;
+  if (row >= l.S) return;
+  store(l.d.d_second_gemm, i,
+        value(l.d_out[token_of(l, row) * l.H + i % l.H]) *
+            value(l.out.topk_weights[l.out.gather_indices[row]]));
+}
+
+__global__ void merge_grad_weights(ExampleLayer l) {
+  const std::int64_t s = element();
+  if (s >= l.S) return;
+  const std::uint16_t* d_token = l.d_out + s / l.K * l.H;
+  const std::uint16_t* row = l.out.hidden_states_unpermute + s * l.H;
+  store(l.d.d_topk_weights, s,
+        torch_sum(l.H, [&](std::int64_t n) { return rounded(value(d_token[n]) * value(row[n])); }));
+}
+
+// One thread per element of d_intermediate, and of both halves of d_first_gemm that follow from it.
+__global__ void down_dx_and_swiglu_grad(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t row = i / l.I;
+  if (row >= l.S) return;
+  const std::uint16_t* weights = l.in.down_proj + expert_of(l, row) * l.H * l.I + i % l.I;
+  store(l.d.d_intermediate, i, dot(of(l.d.d_second_gemm) + row * l.H, 1, weights, l.I, l.H));
+  const float d = value(of(l.d.d_intermediate)[i]);
+  const std::int64_t at = row * 2 * l.I + i % l.I;
+  const float gate = value(l.out.first_gemm[at]);
+  const float sigmoid = 1.0f / (1.0f + expf(-gate));
+  const float d_silu = rounded(d * value(l.out.first_gemm[at + l.I]));
+  store(l.d.d_first_gemm, at, d_silu * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
+  store(l.d.d_first_gemm, at + l.I, d * silu(gate));
+}
+
+__global__ void gate_up_dx(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t row = i / l.H;
+  if (row >= l.S) return;
+  const std::uint16_t* weights = l.in.gate_up_proj + expert_of(l, row) * 2 * l.I * l.H + i % l.H;
+  store(l.d.d_permuted_hidden_states, i, dot(of(l.d.d_first_gemm) + row * 2 * l.I, 1, weights, l.H, 2 * l.I));
+}
+
+// Of weights: sums over an expert's rows, zeros where it has none.
+__global__ void down_dw(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t e = i / (l.H * l.I);
+  if (e >= l.E) return;
+  const std::int64_t begin = first_row(l, e);
+  const std::uint16_t* d_second = of(l.d.d_second_gemm) + begin * l.H + i / l.I % l.H;
+  const std::uint16_t* middle = l.out.intermediate + begin * l.I + i % l.I;
+  store(l.d.d_down_proj, i, dot(d_second, l.H, middle, l.I, l.out.token_counts_by_expert[e]));
+}
+
+__global__ void gate_up_dw(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t n = i / l.H % (2 * l.I);
+  const std::int64_t e = i / (2 * l.I * l.H);
+  if (e >= l.E) return;
+  const std::int64_t begin = first_row(l, e);
+  float sum = 0.0f;
+  for (std::int64_t row = begin; row < begin + l.out.token_counts_by_expert[e]; ++row)
+    sum += value(of(l.d.d_first_gemm)[row * 2 * l.I + n]) *
+           value(l.in.input_hidden_states[token_of(l, row) * l.H + i % l.H]);
+  store(l.d.d_gate_up_proj, i, sum);
+}
+
+// One thread per token, through renormalisation and softmax: v are the chosen shares, c the gradients of all,
+// 0 for most. d_logit = c v - v (sum of c v), in one rounding.
+__global__ void softmax_topk_grad(ExampleLayer l) {
+  const std::int64_t t = element();
+  if (t >= l.T) return;
+  const Shares share(l, t);
+  const std::int32_t* selected = l.out.selected_experts + t * l.K;
+  const auto d_weight = [&](std::int64_t j) { return value(of(l.d.d_topk_weights)[t * l.K + j]); };
+  const float chosen = torch_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
+  const float through_sum =
+      torch_sum(l.K, [&](std::int64_t j) { return -d_weight(j) * (share(selected[j]) / chosen / chosen); });
+  const auto product = [&](std::int64_t e) {
+    for (std::int64_t j = 0; j < l.K; ++j)
+      if (selected[j] == e)
+        return (l.in.norm_topk_prob != 0 ? d_weight(j) / chosen + through_sum : d_weight(j)) * share(e);
+    return 0.0f;
+  };
+  const float sum = torch_sum(l.E, product);
+  for (std::int64_t e = 0; e < l.E; ++e)
+    store(l.d.d_router_logits, t * l.E + e, fmaf(-sum, share(e), product(e)));
+}
+
+__global__ void router_dw(ExampleLayer l) {
+  const std::int64_t i = element();
+  if (i >= l.E * l.H) return;
+  const std::uint16_t* d_logits = of(l.d.d_router_logits) + i / l.H;
+  store(l.d.d_gate, i, dot(d_logits, l.E, l.in.input_hidden_states + i % l.H, l.H, l.T));
+}
+
+// A token's rows added one by one in bf16, in the order of their experts; then the router's part.
+__global__ void input_grad(ExampleLayer l) {
+  const std::int64_t i = element();
+  const std::int64_t t = i / l.H;
+  if (t >= l.T) return;
+  float experts = 0.0f;
+  for (std::int64_t row = 0; row < l.S; ++row)
+    if (token_of(l, row) == t)
+      experts = rounded(experts + value(of(l.d.d_permuted_hidden_states)[row * l.H + i % l.H]));
+  store(l.d.d_experts_hidden_states, i, experts);
+  const std::uint16_t* d_logits = of(l.d.d_router_logits) + t * l.E;
+  store(l.d.d_input_hidden_states, i, experts + rounded(dot(d_logits, 1, l.in.gate + i % l.H, l.H, l.E)));
 }
 
 void launch(void (*kernel)(ExampleLayer), std::int64_t elements, const ExampleLayer& layer) {
@@ -138,41 +279,42 @@ void launch(void (*kernel)(ExampleLayer), std::int64_t elements, const ExampleLa
   if (elements > 0) kernel<<<static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads>>>(layer);
 }
 
-std::int32_t forward(const assay_problem* p, const assay_results* r, char* why, std::int64_t why_size) {
-  const auto in = [](const std::uint16_t* pointer) { return reinterpret_cast<const bf16*>(pointer); };
-  const auto out = [](std::uint16_t* pointer) { return reinterpret_cast<bf16*>(pointer); };
-  const ExampleLayer l = {p->tokens,
-                          p->hidden_size,
-                          p->moe_intermediate_size,
-                          p->num_experts,
-                          p->top_k,
-                          p->norm_topk_prob != 0,
-                          in(p->input_hidden_states),
-                          in(p->gate),
-                          in(p->gate_up_proj),
-                          in(p->down_proj),
-                          out(r->router_logits),
-                          out(r->topk_weights),
-                          out(r->first_gemm),
-                          out(r->intermediate),
-                          out(r->second_gemm),
-                          out(r->hidden_states_unpermute),
-                          out(r->hidden_states),
-                          r->selected_experts,
-                          r->token_counts_by_expert,
-                          r->gather_indices};
-  const std::int64_t rows = l.T * l.K;
-  launch(router, l.T * l.E, l);
-  launch(topk, l.T, l);
-  launch(order, l.E, l);
-  launch(gate_up, rows * 2 * l.I, l);
-  launch(swiglu, rows * l.I, l);
-  launch(down, rows * l.H, l);
-  launch(merge, l.T * l.H, l);
+std::int32_t launched(char* why, std::int64_t why_size) {
   const cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess) return ASSAY_OK;
   std::snprintf(why, static_cast<std::size_t>(why_size), "%s", cudaGetErrorString(status));
   return ASSAY_FAILED;
+}
+
+std::int32_t forward(const assay_problem* p, const assay_results* r, char* why, std::int64_t why_size) {
+  const ExampleLayer l = {*p, *r};
+  launch(router, l.T * l.E, l);
+  launch(topk, l.T, l);
+  launch(order, l.E, l);
+  launch(gate_up, l.S * 2 * l.I, l);
+  launch(swiglu, l.S * l.I, l);
+  launch(down, l.S * l.H, l);
+  launch(merge, l.T * l.H, l);
+  return launched(why, why_size);
+}
+
+std::int32_t backward(const assay_problem* p, const assay_results* r, const std::uint16_t* d_hidden_states,
+                      const assay_gradients* d, char* why, std::int64_t why_size) {
+  const ExampleLayer l = {*p, *r, d_hidden_states, *d};
+  launch(merge_grad_rows, l.S * l.H, l);
+  launch(merge_grad_weights, l.S, l);
+  launch(down_dx_and_swiglu_grad, l.S * l.I, l);
+  launch(softmax_topk_grad, l.T, l);
+  if (d->d_gate.values != nullptr) {  // null with --dx-only
+    launch(down_dw, l.E * l.H * l.I, l);
+    launch(gate_up_dw, l.E * 2 * l.I * l.H, l);
+    launch(router_dw, l.E * l.H, l);
+  }
+  if (d->d_input_hidden_states.values != nullptr) {  // null with --dw-only
+    launch(gate_up_dx, l.S * l.H, l);
+    launch(input_grad, l.T * l.H, l);
+  }
+  return launched(why, why_size);
 }
 
 }  // namespace
@@ -187,6 +329,10 @@ extern "C" const assay_plugin_row* assay_plugin() {
                                        "hf",
                                        "fp32_sequential",
                                        "lowest_index",
-                                       forward};
+                                       forward,
+                                       "d_second_gemm d_topk_weights d_intermediate d_down_proj d_first_gemm "
+                                       "d_permuted_hidden_states d_gate_up_proj d_router_logits d_gate "
+                                       "d_experts_hidden_states d_input_hidden_states",
+                                       backward};
   return &row;
 }

@@ -207,6 +207,8 @@ class Refresh:
         self.finish(running)  # before the planted faults: the eighth takes most of the memory there is
         if self.options.plugin:
             report = self.verify("plugin in device memory", "--fixture", *SMALL, "qwen3_30b_a3b", "--pipeline", f"plugin:{self.options.plugin}")
+            both = self.verify("plugin in device memory, backward", "--fixture", *SMALL, "--pipeline", f"plugin:{self.options.plugin}", "--backward")
+            report["cases"] += both["cases"]
             self.store("gpu_plugin.json", report)
         else:
             self.summary.append("skipped  plugin: no --plugin")

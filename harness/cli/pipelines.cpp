@@ -56,6 +56,10 @@ Candidate run_fused(const Problem& problem, const PipelineOptions& options) {
   return run_gpu_fused(problem, gpu);
 }
 
+PluginOptions plugin_options(const PipelineOptions& options) {
+  return {options.time_limit, options.backward, options.dX_only, options.dW_only};
+}
+
 /// Pipelines run the backward pass where there is a gradient of the output.
 Problem forward_only(Problem problem) {
   problem.output_gradient = {};
@@ -119,16 +123,16 @@ std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& pr
     return {{std::move(file.candidate), {}, std::move(file.unknown)}};
   }
   if (!name.starts_with(kPlugin)) return {{run_pipeline(name, problem, options), {}, {}}};
-  auto runs = run_plugin(std::string(name.substr(kPlugin.size())), problem, options.time_limit);
-  for (auto& run : runs) run.candidate.name = name;
-  if (runs.size() > 1) runs.back().candidate.name += ", first run";
+  auto runs = run_plugin(std::string(name.substr(kPlugin.size())), problem, plugin_options(options));
+  for (auto& run : runs)
+    run.candidate.name = run.which.empty() ? std::string(name) : fmt::format("{}, {}", name, run.which);
   return runs;
 }
 
 Candidate run_once(std::string_view name, const Problem& problem, const PipelineOptions& options) {
   if (!name.starts_with(kPlugin)) return run_pipeline(name, problem, options);
   Candidate candidate =
-      run_plugin_once(std::string(name.substr(kPlugin.size())), problem, options.time_limit);
+      run_plugin_once(std::string(name.substr(kPlugin.size())), problem, plugin_options(options));
   candidate.name = name;
   return candidate;
 }

@@ -20,8 +20,8 @@ struct PipelineOptions {
   KernelConfigTexts kernel_config = {};  // gpu_fused
   double time_limit = kTimeLimit;        // seconds a call of a plug-in may take
   bool backward = false;                 // run the backward pass, too, where the problem has d_hidden_states
-  bool dX_only = false;                  // of it: no gradients of weights; GPU pipelines
-  bool dW_only = false;                  // no gradient of the layer's input; GPU pipelines
+  bool dX_only = false;                  // of it: no gradients of weights; GPU pipelines, plugins
+  bool dW_only = false;                  // no gradient of the layer's input; GPU pipelines, plugins
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";

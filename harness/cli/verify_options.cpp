@@ -64,11 +64,12 @@ void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& 
                    "pipelines run the backward pass as well, where the problem has d_hidden_states; all "
                    "experts' gradients are held, 2 bytes an element");
   command
-      .add_flag("--dx-only", options.dx_only, "of the backward pass no gradients of weights (GPU pipelines)")
+      .add_flag("--dx-only", options.dx_only,
+                "of the backward pass no gradients of weights (GPU pipelines, plugins)")
       ->needs("--backward");
   command
       .add_flag("--dw-only", options.dw_only,
-                "of the backward pass no gradient of the layer's input (GPU pipelines)")
+                "of the backward pass no gradient of the layer's input (GPU pipelines, plugins)")
       ->needs("--backward")
       ->excludes("--dx-only");
   command

@@ -2,10 +2,10 @@
 
        assay verify --fixture tiny --pipeline plugin:./libmine.so
 
-   C, nothing else needed: this file can be copied. harness/host/plugin_example.c and gpu/plugin_example.cu
-   are whole plugins. The library runs in a process of its own: a crash, an exit or a call longer than
-   --time-limit seconds is the verdict of that problem, and the next one finds it started anew. What it prints
-   appears on stderr. */
+   or, with its gradients, the same and --backward. C, nothing else needed: this file can be copied.
+   harness/host/plugin_example.c and gpu/plugin_example.cu are whole plugins. The library runs in a process of
+   its own: a crash, an exit or a call longer than --time-limit seconds is the verdict of that problem, and
+   the next one finds it started anew. What it prints appears on stderr. */
 #ifndef ASSAY_PLUGIN_H
 #define ASSAY_PLUGIN_H
 
@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define ASSAY_PLUGIN_INTERFACE 1
+#define ASSAY_PLUGIN_INTERFACE 2 /* libraries built for 1, which had no backward, still run */
 
 enum {
   ASSAY_HOST = 0,
@@ -25,7 +25,8 @@ enum {
   ASSAY_OK = 0,
   ASSAY_UNSUPPORTED = 1,
   ASSAY_FAILED = 2
-}; /* what forward returns; a sentence in `why` goes with the last two */
+}; /* what forward and backward return; a sentence in `why` goes with the last two */
+enum { ASSAY_NONE = 0, ASSAY_BF16 = 1, ASSAY_FLOAT32 = 2 }; /* what a gradient's elements are */
 
 /* The problem. Everything is row-major; bf16 values are their 16 bits. T tokens, H hidden_size, I
    moe_intermediate_size, E num_experts, K top_k. T may be 0. Not to be written to. */
@@ -57,6 +58,29 @@ typedef struct {
   uint16_t* hidden_states;           /* [T, H] */
 } assay_results;
 
+/* Where a gradient goes. Poisoned before every call, too. Null and ASSAY_NONE for one that the plugin does
+ * not list, and for those that --dx-only (the weights') or --dw-only (the input's) leaves out. */
+typedef struct {
+  void* values;
+  int32_t dtype;      /* as the plugin lists it */
+  const void* before; /* of the same shape and dtype: values is to be the sum of this and the gradient, and
+                         this is not to be written to. Null: the gradient alone */
+} assay_gradient;
+
+typedef struct {
+  assay_gradient d_second_gemm;            /* [S, H], rows sorted by expert */
+  assay_gradient d_topk_weights;           /* [T, K] */
+  assay_gradient d_intermediate;           /* [S, I], rows sorted by expert */
+  assay_gradient d_down_proj;              /* [E, H, I], zeros where an expert has no rows */
+  assay_gradient d_first_gemm;             /* [S, 2I], rows sorted by expert */
+  assay_gradient d_permuted_hidden_states; /* [S, H], rows sorted by expert */
+  assay_gradient d_gate_up_proj;           /* [E, 2I, H], zeros where an expert has no rows */
+  assay_gradient d_router_logits;          /* [T, E] */
+  assay_gradient d_gate;                   /* [E, H] */
+  assay_gradient d_experts_hidden_states;  /* [T, H]: of the input, without the router's part */
+  assay_gradient d_input_hidden_states;    /* [T, H] */
+} assay_gradients;
+
 typedef struct {
   int32_t interface; /* ASSAY_PLUGIN_INTERFACE */
   int32_t memory;    /* ASSAY_HOST or ASSAY_DEVICE */
@@ -72,6 +96,16 @@ typedef struct {
      bits each time. Each call must leave its results complete when assay synchronises the device behind it.
      `why` has room for why_size bytes. */
   int32_t (*forward)(const assay_problem* problem, const assay_results* results, char* why, int64_t why_size);
+  /* Of interface 2; both null where there is no backward pass. */
+  const char* gradients; /* what backward writes, separated by blanks, ":float32" behind what is not bf16:
+                            "d_input_hidden_states d_gate_up_proj:float32 d_down_proj:float32" */
+  /* Runs the backward pass of the forward call before it: the same problem and results, in place as forward
+     left them. Called once or twice per forward, with the same d_hidden_states; the second call must give the
+     same bits as the first. What forward saves for it, if results do not tell enough, is the plugin's own. */
+  int32_t (*backward)(
+      const assay_problem* problem, const assay_results* results,
+      const uint16_t* d_hidden_states, /* [T, H], the output's gradient. Not to be written to */
+      const assay_gradients* gradients, char* why, int64_t why_size);
 } assay_plugin_row;
 
 /* The one symbol the library exports. */

@@ -102,7 +102,8 @@ std::optional<RowNumbers> MatchedRows::rows(Field field) const {
     case RowsAre::Slots: return slots_;
     case RowsAre::Experts:
     case RowsAre::ExpertMatrix:
-      if (!same_tokens_) return std::nullopt;
+      // Counts are of tokens in any order; gradients of weights are sums in theirs.
+      if (!same_tokens_ || (row(field).match == Match::Rounded && !same_places_)) return std::nullopt;
       return same_tokens(rows_of(field, sizes_a_));
     case RowsAre::ExpertOrder: break;
   }

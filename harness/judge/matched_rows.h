@@ -21,8 +21,8 @@ class MatchedRows {
               RowNumbers tokens);
 
   /// Per row of the field in `b` the row of `a`. Weights of slots [T, K] have a row per slot. Nothing where
-  /// nobody can tell: rows in expert order without indices or experts, sums over other tokens, indices of
-  /// other slots.
+  /// nobody can tell: rows in expert order without indices or experts, sums over other tokens or over tokens
+  /// in another order, indices of other slots.
   std::optional<RowNumbers> rows(Field field) const;
 
   /// The token of `b` that row r of the field belongs to; -1 where rows are experts'.

@@ -48,6 +48,8 @@ TEST_SUITE("matched_rows") {
     CHECK(*matched.rows(Field::hidden_states) == RowNumbers{2, 1, 0});
     CHECK(*matched.rows(Field::hidden_states_unpermute) == RowNumbers{4, 5, 2, 3, 0, 1});
     CHECK(matched.rows(Field::token_counts_by_expert));
+    CHECK_FALSE(matched.rows(Field::d_down_proj));  // the same tokens' terms, added in another order
+    CHECK(MatchedRows(a, kSizes, b, kSizes, same_tokens(3)).rows(Field::d_down_proj));
     CHECK_FALSE(matched.rows(Field::gather_indices));
     CHECK(matched.token_of(Field::hidden_states_unpermute, 3) == 1);
     const MatchedRows neighbour(a, kSizes, b, kSizes, {2, -1, 0});

@@ -41,7 +41,7 @@ ChildRooms::ChildRooms(const wire::Request& request, int problem, int results,
   }
   for (int i = 0; i < request.rooms; ++i) {
     const wire::Room& room = request.room[i];
-    placed_.push_back({room, map(room, room.input != 0 ? problem : results), nullptr});
+    placed_.push_back({room, map(room, room.role == wire::Role::Input ? problem : results), nullptr});
     if (device_) placed_.back().device = static_cast<std::byte*>(device_->room(size(room.image)));
   }
   ::close(problem);
@@ -53,40 +53,61 @@ ChildRooms::~ChildRooms() {
 }
 
 std::byte* ChildRooms::map(const wire::Room& room, int file) {
-  void* image =
-      ::mmap(reserved_ + next_, size(room.image), room.input != 0 ? PROT_READ : PROT_READ | PROT_WRITE,
-             MAP_SHARED | MAP_FIXED, file, room.at);
+  const int access = room.role == wire::Role::Input ? PROT_READ : PROT_READ | PROT_WRITE;
+  void* image = ::mmap(reserved_ + next_, size(room.image), access, MAP_SHARED | MAP_FIXED, file, room.at);
   if (image == MAP_FAILED)
     throw InputError(fmt::format("expected to map {} bytes, found: {}", room.image, std::strerror(errno)));
   next_ += size(room.image) + gap_;
   return static_cast<std::byte*>(image);
 }
 
-void* ChildRooms::payload(Field field) const {
+const ChildRooms::Placed* ChildRooms::find(Field field) const {
   for (const Placed& one : placed_)
-    if (one.room.field == static_cast<std::int32_t>(field))
-      return (one.device != nullptr ? one.device : one.image) + one.room.guard;
+    if (one.room.field == static_cast<std::int32_t>(field)) return &one;
   return nullptr;
 }
 
-void ChildRooms::send(bool all_inputs) {
-  if (!device_) return;
+void* ChildRooms::payload(Field field) const {
+  const Placed* one = find(field);
+  if (one == nullptr) return nullptr;
+  return (one->device != nullptr ? one->device : one->image) + one->room.guard;
+}
+
+std::optional<DType> ChildRooms::dtype(Field field) const {
+  const Placed* one = find(field);
+  if (one == nullptr) return std::nullopt;
+  return static_cast<DType>(one->room.dtype);
+}
+
+void ChildRooms::write(const Placed& one) {
+  if (device_) device_->write(one.device, one.image, size(one.room.image));
+}
+
+void ChildRooms::send_problem() {
   for (const Placed& one : placed_)
-    if (all_inputs || one.room.input == 0 || row(static_cast<Field>(one.room.field)).group == Group::Inputs)
-      device_->write(one.device, one.image, size(one.room.image));
+    if (one.room.role == wire::Role::Input) write(one);
+}
+
+void ChildRooms::send(wire::Function before) {
+  const auto changes = [&](const wire::Room& room) {
+    if (before == wire::Function::Backward) return room.role == wire::Role::Gradient;
+    return room.role != wire::Role::Input || row(static_cast<Field>(room.field)).group == Group::Inputs;
+  };
+  for (const Placed& one : placed_)
+    if (changes(one.room)) write(one);
 }
 
 void ChildRooms::fetch() {
   if (!device_) return;
   device_->finish();
   for (const Placed& one : placed_)
-    if (one.room.input == 0) device_->read(one.image, one.device, size(one.room.image));
+    if (one.room.role != wire::Role::Input) device_->read(one.image, one.device, size(one.room.image));
 }
 
 void ChildRooms::fingerprints(wire::Reply& reply) const {
   std::vector<std::byte> fetched;
   for (const Placed& one : placed_) {
-    if (one.room.input == 0) continue;
+    if (one.room.role != wire::Role::Input) continue;
     const std::byte* image = one.image;
     if (device_) {
       fetched.resize(size(one.room.image));

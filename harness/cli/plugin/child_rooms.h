@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "harness/cli/plugin/plugin_wire.h"
@@ -22,9 +23,14 @@ class ChildRooms {
 
   /// Where the plug-in finds the field's payload; null without a room.
   void* payload(Field field) const;
-  /// Hands images to the device: those of results, and of inputs all of them or the tokens alone.
-  void send(bool all_inputs);
-  /// Waits for the device and fetches the images of results. Throws CandidateError.
+  /// As what its elements are kept; nothing without a room.
+  std::optional<DType> dtype(Field field) const;
+  /// Hands the images of inputs and weights to the device.
+  void send_problem();
+  /// Hands over what changes before a call: before forward the tokens' rows and all results, before backward
+  /// the gradients alone, for results lie as forward left them.
+  void send(wire::Function before);
+  /// Waits for the device and fetches the images of results and gradients. Throws CandidateError.
   void fetch();
   /// Of every input's payload and guards, where the plug-in sees them.
   void fingerprints(wire::Reply& reply) const;
@@ -38,6 +44,8 @@ class ChildRooms {
     std::byte* device = nullptr;  // its copy there
   };
   std::byte* map(const wire::Room& room, int file);
+  const Placed* find(Field field) const;
+  void write(const Placed& one);
 
   std::vector<Placed> placed_;
   std::unique_ptr<ForeignMemory> device_;

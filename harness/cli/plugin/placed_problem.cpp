@@ -5,7 +5,6 @@
 #include <cstring>
 #include <exception>
 
-#include "harness/cli/plugin/room_images.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
@@ -15,23 +14,30 @@ Field field_of(const wire::Room& room) { return static_cast<Field>(room.field); 
 
 }  // namespace
 
-PlacedProblem::Layout PlacedProblem::lay_out(const Sizes& sizes, const std::vector<Field>& results,
-                                             std::int64_t guard) {
+PlacedProblem::Layout PlacedProblem::lay_out(const Sizes& sizes, const std::vector<PlacedField>& results,
+                                             const std::vector<PlacedField>& gradients, std::int64_t guard) {
   Layout layout;
-  for (const Field field : {Field::input_hidden_states, Field::gate, Field::gate_up_proj, Field::down_proj}) {
-    layout.inputs.push_back(make_room(field, sizes, true, guard, layout.input_bytes));
+  const auto input = [&](Field field) {
+    const PlacedField placed{field, row(field).dtype};
+    layout.inputs.push_back(make_room(placed, sizes, wire::Role::Input, guard, layout.input_bytes));
     layout.input_bytes += layout.inputs.back().image;
-  }
-  for (const Field field : results) {
-    layout.results.push_back(make_room(field, sizes, false, guard, layout.result_bytes));
+  };
+  input(Field::input_hidden_states);
+  if (!gradients.empty()) input(Field::d_hidden_states);
+  for (const Field field : {Field::gate, Field::gate_up_proj, Field::down_proj}) input(field);
+  const auto result = [&](const PlacedField& placed, wire::Role role) {
+    layout.results.push_back(make_room(placed, sizes, role, guard, layout.result_bytes));
     layout.result_bytes += layout.results.back().image;
-  }
+  };
+  for (const PlacedField& placed : results) result(placed, wire::Role::Result);
+  for (const PlacedField& placed : gradients) result(placed, wire::Role::Gradient);
   return layout;
 }
 
-PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<Field>& results, std::int64_t guard)
+PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
+                             const std::vector<PlacedField>& gradients, std::int64_t guard)
     : sizes_(problem.sizes()),
-      layout_(lay_out(sizes_, results, guard)),
+      layout_(lay_out(sizes_, results, gradients, guard)),
       inputs_(static_cast<std::size_t>(layout_.input_bytes)),
       results_(static_cast<std::size_t>(layout_.result_bytes)) {
   for (const wire::Room& room : layout_.inputs) {
@@ -50,10 +56,10 @@ void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
       throw InputError(fmt::format("expected {} to have {} bytes, found more", name(field), room.payload));
     if (bytes > 0) std::memcpy(payload + first, from, bytes);
   };
-  if (field == Field::input_hidden_states || field == Field::gate) {
-    const Tensor& tensor = field == Field::gate ? problem.gate : problem.input;
-    return put(0, tensor.bytes().data(), tensor.bytes().size());
-  }
+  const auto put_all = [&](const Tensor& tensor) { put(0, tensor.bytes().data(), tensor.bytes().size()); };
+  if (field == Field::input_hidden_states) return put_all(problem.input);
+  if (field == Field::d_hidden_states) return put_all(problem.output_gradient);
+  if (field == Field::gate) return put_all(problem.gate);
   const std::int64_t experts = sizes_.config.num_experts;
   const std::int64_t each = experts == 0 ? 0 : room.payload / experts;
   std::exception_ptr failure;
@@ -72,9 +78,10 @@ void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
   if (failure) std::rethrow_exception(failure);
 }
 
-wire::Request PlacedProblem::request(wire::Kind kind) const {
+wire::Request PlacedProblem::request(wire::Kind kind, wire::Function function) const {
   wire::Request request;
   request.kind = kind;
+  request.function = function;
   const MoeConfig& c = sizes_.config;
   request.tokens = sizes_.tokens;
   request.hidden_size = c.hidden_size;
@@ -89,11 +96,21 @@ wire::Request PlacedProblem::request(wire::Kind kind) const {
   return request;
 }
 
-void PlacedProblem::prepare(std::span<const Bf16> input) {
-  const wire::Room& room = layout_.inputs.front();
-  if (!input.empty()) std::memcpy(inputs_.data() + room.at + room.guard, input.data(), input.size_bytes());
-  payloads_.front() = payload_fingerprint(inputs_.data() + room.at, room);
-  for (const wire::Room& result : layout_.results) poison_image(results_.data() + result.at, result);
+void PlacedProblem::prepare(std::span<const Bf16> input, std::span<const Bf16> output_gradient) {
+  for (std::size_t i = 0; i < layout_.inputs.size(); ++i) {
+    const wire::Room& room = layout_.inputs[i];
+    if (row(field_of(room)).group != Group::Inputs) continue;
+    const auto values = field_of(room) == Field::d_hidden_states ? output_gradient : input;
+    if (!values.empty())
+      std::memcpy(inputs_.data() + room.at + room.guard, values.data(), values.size_bytes());
+    payloads_[i] = payload_fingerprint(inputs_.data() + room.at, room);
+  }
+  for (const wire::Room& room : layout_.results) poison_image(results_.data() + room.at, room);
+}
+
+void PlacedProblem::prepare_gradients() {
+  for (const wire::Room& room : layout_.results)
+    if (room.role == wire::Role::Gradient) poison_image(results_.data() + room.at, room);
 }
 
 std::string PlacedProblem::broken_results_guard() const {
@@ -102,11 +119,15 @@ std::string PlacedProblem::broken_results_guard() const {
   return "";
 }
 
-FieldSet PlacedProblem::results() const {
+FieldSet PlacedProblem::results() const { return read(wire::Role::Result); }
+FieldSet PlacedProblem::gradients() const { return read(wire::Role::Gradient); }
+
+FieldSet PlacedProblem::read(wire::Role role) const {
   FieldSet fields;
   for (const wire::Room& room : layout_.results) {
+    if (room.role != role) continue;
     const Field field = field_of(room);
-    Tensor tensor(row(field).dtype, expected_shape(field, sizes_));
+    Tensor tensor(static_cast<DType>(room.dtype), expected_shape(field, sizes_));
     if (room.payload > 0)
       std::memcpy(tensor.bytes().data(), results_.data() + room.at + room.guard, tensor.bytes().size());
     fields.set(field, std::move(tensor));

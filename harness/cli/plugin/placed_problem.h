@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "harness/cli/plugin/plugin_wire.h"
+#include "harness/cli/plugin/room_images.h"
 #include "harness/contract/field_set.h"
 #include "harness/contract/problem.h"
 #include "harness/host/shared_memory.h"
@@ -15,19 +16,24 @@ namespace assay::cli {
 
 class PlacedProblem {
  public:
-  /// Writes inputs and weights; `results` are the fields that get rooms. Throws InputError, also when memory
-  /// runs out.
-  PlacedProblem(const Problem& problem, const std::vector<Field>& results, std::int64_t guard);
+  /// Writes inputs and weights, with gradients the output's gradient, too; `results` of forward and
+  /// `gradients` get rooms. Throws InputError, also when memory runs out.
+  PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
+                const std::vector<PlacedField>& gradients, std::int64_t guard);
 
-  wire::Request request(wire::Kind kind) const;
+  wire::Request request(wire::Kind kind, wire::Function function = wire::Function::Forward) const;
   int problem_descriptor() const { return inputs_.read_only_descriptor(); }
   int results_descriptor() const { return results_.descriptor(); }
 
-  /// Other values of input_hidden_states [T, H], and results poisoned between whole guards.
-  void prepare(std::span<const Bf16> input);
-  /// The sentence for the first guard that is not whole, or empty.
+  /// Before forward: other values of input_hidden_states [T, H] and, where it has a room, of d_hidden_states
+  /// [T, H]; results and gradients poisoned between whole guards.
+  void prepare(std::span<const Bf16> input, std::span<const Bf16> output_gradient);
+  /// Before backward: gradients poisoned between whole guards. Results stay as they are.
+  void prepare_gradients();
+  /// The sentence for the first guard of a result or gradient that is not whole, or empty.
   std::string broken_results_guard() const;
   FieldSet results() const;
+  FieldSet gradients() const;
   /// The sentence for the first input that is not what was written, or empty: here and, where `seen` has
   /// fingerprints of copies, there. The input's values must be those of the last prepare().
   std::string changed_input(const wire::Reply* seen);
@@ -35,12 +41,14 @@ class PlacedProblem {
  private:
   struct Layout {
     std::vector<wire::Room> inputs;
-    std::vector<wire::Room> results;
+    std::vector<wire::Room> results;  // and gradients, behind them
     std::int64_t input_bytes = 0;
     std::int64_t result_bytes = 0;
   };
-  static Layout lay_out(const Sizes& sizes, const std::vector<Field>& results, std::int64_t guard);
+  static Layout lay_out(const Sizes& sizes, const std::vector<PlacedField>& results,
+                        const std::vector<PlacedField>& gradients, std::int64_t guard);
   void write(const wire::Room& room, const Problem& problem);
+  FieldSet read(wire::Role role) const;
 
   Sizes sizes_;
   Layout layout_;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "gpu/foreign_device_memory.h"
@@ -76,7 +77,9 @@ wire::Reply sentence(wire::Kind kind, const std::string& words) {
 wire::Reply description(const assay_plugin_row& row, const std::string& path) {
   std::string words;
   const auto add = [&](const std::string& word) { words += word + '\0'; };
-  for (const char* word : {row.name, row.fields, row.contract, row.accumulators, row.ties}) add(word);
+  const char* gradients = row.gradients == nullptr ? "" : row.gradients;
+  for (const char* word : {row.name, row.fields, row.contract, row.accumulators, row.ties, gradients})
+    add(word);
   if (row.memory == ASSAY_DEVICE) {
     const Candidate on = candidate_of_device(path);
     add(on.device);
@@ -91,6 +94,18 @@ wire::Reply description(const assay_plugin_row& row, const std::string& path) {
   return reply;
 }
 
+constexpr std::size_t fields_between(Field first, Field last) {
+  return static_cast<std::size_t>(last) - static_cast<std::size_t>(first) + 1;
+}
+constexpr Field field_behind(Field first, std::size_t i) {
+  return static_cast<Field>(static_cast<std::size_t>(first) + i);
+}
+
+std::int32_t dtype_of(std::optional<DType> dtype) {
+  if (!dtype) return ASSAY_NONE;
+  return ASSAY_BF16;
+}
+
 class Child {
  public:
   Child(const assay_plugin_row& row, std::string path) : row_(row), path_(std::move(path)) {}
@@ -99,7 +114,7 @@ class Child {
     try {
       if (request.kind == wire::Kind::Place) return place(request, problem, results);
       if (!rooms_) throw InputError("expected a problem before anything else");
-      if (request.kind == wire::Kind::Run) return run();
+      if (request.kind == wire::Kind::Run) return run(request.function);
       wire::Reply reply;
       rooms_->fingerprints(reply);
       return reply;
@@ -117,7 +132,7 @@ class Child {
     rooms_ = std::make_unique<ChildRooms>(request, problem, results,
                                           row_.memory == ASSAY_DEVICE ? foreign_device_memory() : nullptr);
     rooms_in_use = rooms_.get();
-    rooms_->send(true);
+    rooms_->send_problem();
     const auto input = [&](Field field) { return static_cast<const std::uint16_t*>(rooms_->payload(field)); };
     problem_ = {request.tokens,
                 request.hidden_size,
@@ -129,25 +144,39 @@ class Child {
                 input(Field::gate),
                 input(Field::gate_up_proj),
                 input(Field::down_proj)};
-    constexpr auto kFirst = static_cast<std::size_t>(Field::router_logits);
-    std::array<void*, static_cast<std::size_t>(Field::hidden_states) - kFirst + 1> pointers{};
+    d_hidden_states_ = input(Field::d_hidden_states);
+    std::array<void*, fields_between(Field::router_logits, Field::hidden_states)> pointers{};
     static_assert(sizeof(assay_results) == sizeof(pointers),
                   "assay_results has one pointer per forward field, in the table's order");
     for (std::size_t i = 0; i < pointers.size(); ++i)
-      pointers[i] = rooms_->payload(static_cast<Field>(kFirst + i));
+      pointers[i] = rooms_->payload(field_behind(Field::router_logits, i));
     std::memcpy(&results_, pointers.data(), sizeof(results_));
+    std::array<assay_gradient, fields_between(Field::d_second_gemm, Field::d_input_hidden_states)>
+        gradients{};
+    static_assert(sizeof(assay_gradients) == sizeof(gradients),
+                  "assay_gradients has one member per backward field, in the table's order");
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      const Field field = field_behind(Field::d_second_gemm, i);
+      gradients[i] = {rooms_->payload(field), dtype_of(rooms_->dtype(field)), nullptr};
+    }
+    std::memcpy(&gradients_, gradients.data(), sizeof(gradients_));
     return {};
   }
 
-  /// One call of forward. The plug-in gets copies of both structs: they are its to change.
-  wire::Reply run() {
-    rooms_->send(false);
+  /// One call of a function. The plug-in gets copies of the structs: they are its to change.
+  wire::Reply run(wire::Function function) {
+    rooms_->send(function);
     wire::Reply reply;
     std::array<char, 1024> why{};
+    const auto why_size = static_cast<std::int64_t>(why.size());
     const assay_problem problem = problem_;
     const assay_results results = results_;
+    const assay_gradients gradients = gradients_;
     try {
-      reply.status = row_.forward(&problem, &results, why.data(), static_cast<std::int64_t>(why.size()));
+      reply.status =
+          function == wire::Function::Forward
+              ? row_.forward(&problem, &results, why.data(), why_size)
+              : row_.backward(&problem, &results, d_hidden_states_, &gradients, why.data(), why_size);
     } catch (const std::exception& error) {
       return sentence(wire::Kind::Broke, fmt::format("threw an exception: {}", error.what()));
     } catch (...) {
@@ -165,6 +194,8 @@ class Child {
   std::unique_ptr<ChildRooms> rooms_;
   assay_problem problem_{};
   assay_results results_{};
+  const std::uint16_t* d_hidden_states_ = nullptr;
+  assay_gradients gradients_{};
 };
 
 }  // namespace
@@ -173,14 +204,14 @@ int plugin_child(const char* path, const char* socket) {
   parent = std::atoi(socket);
   live_as_child(parent);
   report_faults();
-  const assay_plugin_row* row = nullptr;
+  assay_plugin_row row{};
   try {
     void* library = load_library(path);
     wire::Reply loaded;
     loaded.kind = wire::Kind::Loaded;
     say(loaded);
     row = row_of_library(library, path);
-    say(description(*row, path));
+    say(description(row, path));
   } catch (const CandidateError& error) {
     say(sentence(wire::Kind::Broke, error.what()));
     return 0;
@@ -188,7 +219,7 @@ int plugin_child(const char* path, const char* socket) {
     say(sentence(wire::Kind::Refused, error.what()));
     return 0;
   }
-  Child child(*row, path);
+  Child child(row, path);
   wire::Request request;
   for (std::array<int, 2> shared{}; receive_from_parent(parent, &request, sizeof(request), shared);)
     if (!say(child.answer(request, shared[0], shared[1]))) break;

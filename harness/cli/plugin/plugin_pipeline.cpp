@@ -2,19 +2,16 @@
 
 #include <fmt/format.h>
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
+#include <optional>
 
-#include "harness/cli/plugin/placed_problem.h"
-#include "harness/cli/plugin/plugin_process.h"
+#include "harness/cli/plugin/plugin_runs.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
 namespace {
-
-// Beside a room of the host nothing is mapped; on a device other allocations follow.
-constexpr std::int64_t kGuardOnHost = 4096;
-constexpr std::int64_t kGuardOnDevice = 256 << 10;
 
 /// One process per plug-in, ended with the program.
 PluginProcess& process_of(const std::string& path) {
@@ -24,52 +21,53 @@ PluginProcess& process_of(const std::string& path) {
   return *one;
 }
 
-/// The rows of input_hidden_states [T, H], last first.
-std::vector<Bf16> reversed_tokens(const Problem& problem) {
-  const auto input = problem.input.as<Bf16>();
-  std::vector<Bf16> reversed(input.begin(), input.end());
-  const auto hidden = static_cast<std::ptrdiff_t>(problem.config.hidden_size);
-  for (std::ptrdiff_t t = 0, tokens = problem.sizes().tokens; t < tokens; ++t)
-    std::copy_n(input.begin() + (tokens - 1 - t) * hidden, hidden, reversed.begin() + t * hidden);
+/// Rows [T, H], last first; nothing of nothing.
+std::vector<Bf16> reversed_rows(std::span<const Bf16> rows, std::int64_t hidden) {
+  std::vector<Bf16> reversed;
+  reversed.reserve(rows.size());
+  for (std::size_t end = rows.size(); end > 0; end -= static_cast<std::size_t>(hidden)) {
+    const auto row = rows.first(end).last(static_cast<std::size_t>(hidden));
+    reversed.insert(reversed.end(), row.begin(), row.end());
+  }
   return reversed;
 }
 
-/// The calls on one problem.
-class PluginRuns {
- public:
-  PluginRuns(const std::string& path, PluginProcess& process, const Problem& problem, double time_limit)
-      : path_(path),
-        process_(process),
-        limit_(time_limit),
-        row_(process.row(time_limit)),
-        placed_(problem, row_.fields, row_.device ? kGuardOnDevice : kGuardOnHost) {
-    process_.place(placed_, time_limit);
-  }
+bool has_output_gradient(const Problem& problem) { return problem.output_gradient.shape().size() == 2; }
 
-  FieldSet run(const std::string& when, std::span<const Bf16> input) {
-    placed_.prepare(input);
-    process_.run(placed_, limit_, when);
-    if (const std::string sentence = placed_.broken_results_guard(); !sentence.empty())
-      throw CandidateError(fmt::format("{}: {}", path_, sentence));
-    return placed_.results();
-  }
+/// The gradients to ask for: of those that the plug-in lists, none for forward alone.
+std::vector<PlacedField> wanted_gradients(const PluginRow& row, const Problem& problem,
+                                          const PluginOptions& options) {
+  std::vector<PlacedField> wanted;
+  if (!options.backward || !has_output_gradient(problem)) return wanted;
+  constexpr std::array kOfWeights = {Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate};
+  constexpr std::array kOfInput = {Field::d_permuted_hidden_states, Field::d_experts_hidden_states,
+                                   Field::d_input_hidden_states};
+  const auto among = [](const auto& fields, Field field) {
+    return std::ranges::find(fields, field) != fields.end();
+  };
+  for (const PlacedField& one : row.gradients)
+    if (!(options.dX_only && among(kOfWeights, one.field)) &&
+        !(options.dW_only && among(kOfInput, one.field)))
+      wanted.push_back(one);
+  return wanted;
+}
 
-  void verify_inputs() {
-    std::optional<wire::Reply> seen;
-    if (row_.device) seen = process_.fingerprints(placed_, limit_);
-    if (const std::string sentence = placed_.changed_input(seen ? &*seen : nullptr); !sentence.empty())
-      throw CandidateError(fmt::format("{}: {}", path_, sentence));
-  }
+/// Why --backward runs forward alone; nothing where it runs backward, or the problem has none.
+std::optional<std::string> forward_alone(const PluginRuns& runs, const Problem& problem,
+                                         const PluginOptions& options) {
+  if (!options.backward || runs.has_backward() || !has_output_gradient(problem)) return std::nullopt;
+  if (runs.row().gradients.empty())
+    return "--backward: it has no backward function, so that forward alone was run";
+  return fmt::format("--backward: it lists no gradient that {} leaves, so that forward alone was run",
+                     options.dX_only ? "--dx-only" : "--dw-only");
+}
 
-  const PluginRow& row() const { return row_; }
-
- private:
-  const std::string& path_;
-  PluginProcess& process_;
-  double limit_;
-  const PluginRow& row_;
-  PlacedProblem placed_;
-};
+/// The problem's tokens as they are.
+TokenRows tokens_of(const Problem& problem) {
+  TokenRows tokens{problem.input.as<Bf16>(), {}};
+  if (has_output_gradient(problem)) tokens.output_gradient = problem.output_gradient.as<Bf16>();
+  return tokens;
+}
 
 /// What a run on the tokens in reverse showed.
 std::string order_remark(const ReversedDifferences& reversed, std::size_t fields) {
@@ -83,36 +81,89 @@ std::string order_remark(const ReversedDifferences& reversed, std::size_t fields
       "on its tokens in reverse, put back into their order, {} the same bits",
       reversed.compared.size() == fields
           ? std::string("every field has")
-          : fmt::format("the {} of {} fields whose rows can be told have", reversed.compared.size(), fields));
+          : fmt::format("the {} of {} fields whose rows can be told and are no sums over tokens have",
+                        reversed.compared.size(), fields));
+}
+
+/// What is told beside a run of those that differ.
+std::string unstable_remark(const std::vector<FieldDifference>& unstable, std::string_view which) {
+  const auto differ = [&](Repeated repeated) {
+    return std::ranges::find(unstable, repeated, &FieldDifference::repeated) != unstable.end();
+  };
+  std::string words = differ(Repeated::Run) ? "two runs on the problem differ (in between, its tokens in "
+                                              "reverse)"
+                                            : "two calls of backward behind the same forward differ";
+  return fmt::format(
+      "{}: {}. State left over, a read of what was not written, {}or sums in an order that changes; this is "
+      "the {}, what differs is judged beside it",
+      words, unstable_in_words(unstable),
+      differ(Repeated::Backward) ? "a saved tensor that the first backward overwrote, " : "", which);
 }
 
 std::vector<PluginRun> runs_of(const std::string& path, PluginProcess& process, const Problem& problem,
-                               double time_limit) {
-  PluginRuns runs(path, process, problem, time_limit);
-  const auto input = problem.input.as<Bf16>();
-  const FieldSet first = runs.run(fmt::format("in its first run on {}", problem.name), input);
-  const FieldSet reversed = runs.run(
-      fmt::format("on {} with its tokens in reverse, after one run", problem.name), reversed_tokens(problem));
-  const FieldSet second = runs.run(fmt::format("in its second run on {}", problem.name), input);
-  runs.verify_inputs();
-  const auto& fields = runs.row().fields;
-  const auto unstable = differences(fields, first, second);
-  std::vector<PluginRun> all(unstable.empty() ? 1 : 2, {runs.row().candidate, unstable, {}});
-  all.front().candidate.fields = second;
-  if (unstable.empty()) {
-    all.front().candidate.remarks.push_back(fmt::format(
-        "ran on the problem twice: the same bytes, and nothing written beside the results; {}",
-        order_remark(reversed_differences(fields, second, reversed, problem.sizes()), fields.size())));
-    return all;
+                               const PluginOptions& options) {
+  PluginRuns runs(path, process, problem, wanted_gradients(process.row(options.time_limit), problem, options),
+                  options.time_limit);
+  const auto fields = runs.fields();
+  const TokenRows tokens = tokens_of(problem);
+  const std::string in_first = fmt::format("in its first run on {}", problem.name);
+  FieldSet first = runs.forward(in_first, tokens);
+  std::vector<FieldDifference> overwritten;  // of forward's results, by the first backward
+  std::vector<FieldDifference> unstable;
+  std::optional<FieldSet> second_backward;  // where it differs
+  if (runs.has_backward()) {
+    if (runs.row().device) runs.verify_inputs("after forward, " + in_first);
+    FieldSet gradients = runs.backward(in_backward(in_first));
+    std::vector<Field> results;
+    std::vector<Field> of_backward;
+    for (const Field field : fields)
+      (row(field).group == Group::Forward ? results : of_backward).push_back(field);
+    overwritten = differences(results, first, runs.results());
+    FieldSet again = runs.backward("in the second backward, " + in_first);
+    unstable = differences(of_backward, gradients, again, Repeated::Backward);
+    if (!unstable.empty()) second_backward = std::move(again);
+    if (runs.row().device) runs.verify_inputs("after backward, " + in_first);
+    first = joined(std::move(first), std::move(gradients));
   }
-  all.back().candidate.fields = first;
-  for (auto& one : all)
-    one.candidate.remarks.push_back(
-        fmt::format("two runs on the problem differ (in between, its tokens in reverse): {}. State left "
-                    "over, a read of what "
-                    "was not written, or sums in an order that changes; this is the {} run, the other is "
-                    "judged beside it",
-                    in_words(unstable), &one == &all.front() ? "second" : "first"));
+  std::string order;
+  {
+    const auto hidden = problem.config.hidden_size;
+    const auto input = reversed_rows(tokens.input, hidden);
+    const auto output_gradient = reversed_rows(tokens.output_gradient, hidden);
+    const FieldSet reversed =
+        runs.both(fmt::format("on {} with its tokens in reverse, after one run", problem.name),
+                  {input, output_gradient});
+    order = order_remark(reversed_differences(fields, first, reversed, problem.sizes()), fields.size());
+  }
+  FieldSet second = runs.both(fmt::format("in its second run on {}", problem.name), tokens);
+  runs.verify_inputs(fmt::format("after its second run on {}", problem.name));
+  const auto between_runs = differences(fields, first, second);
+  unstable.insert(unstable.begin(), between_runs.begin(), between_runs.end());
+
+  std::vector<PluginRun> all;
+  const auto add = [&](FieldSet of_run, std::string_view which) {
+    PluginRun& run = all.emplace_back(PluginRun{runs.row().candidate, unstable, {}});
+    run.candidate.fields = std::move(of_run);
+    auto& remarks = run.candidate.remarks;
+    remarks.push_back(
+        unstable.empty()
+            ? fmt::format(
+                  "ran on the problem twice{}: the same bytes, and nothing written beside the results; {}",
+                  runs.has_backward() ? ", backward twice behind the first forward" : "", order)
+            : unstable_remark(unstable, which));
+    if (!overwritten.empty())
+      remarks.push_back(
+          fmt::format("backward left other bits in results of forward: {} (information; what is "
+                      "judged is what forward left)",
+                      in_words(overwritten)));
+    if (const auto why = forward_alone(runs, problem, options)) remarks.push_back(*why);
+    if (all.size() > 1) run.which = which;
+  };
+  add(std::move(second), "second run");
+  std::optional<FieldSet> backward_again;
+  if (second_backward) backward_again = joined(first, std::move(*second_backward));
+  if (!between_runs.empty()) add(std::move(first), "first run");
+  if (backward_again) add(std::move(*backward_again), "second backward");
   return all;
 }
 
@@ -143,17 +194,21 @@ void check_plugin(const std::string& path, double time_limit) {
   }
 }
 
-std::vector<PluginRun> run_plugin(const std::string& path, const Problem& problem, double time_limit) {
+std::vector<PluginRun> run_plugin(const std::string& path, const Problem& problem,
+                                  const PluginOptions& options) {
   return in_its_process(path,
-                        [&](PluginProcess& process) { return runs_of(path, process, problem, time_limit); });
+                        [&](PluginProcess& process) { return runs_of(path, process, problem, options); });
 }
 
-Candidate run_plugin_once(const std::string& path, const Problem& problem, double time_limit) {
+Candidate run_plugin_once(const std::string& path, const Problem& problem, const PluginOptions& options) {
   return in_its_process(path, [&](PluginProcess& process) {
-    PluginRuns runs(path, process, problem, time_limit);
+    PluginRuns runs(path, process, problem,
+                    wanted_gradients(process.row(options.time_limit), problem, options), options.time_limit);
+    const std::string when = fmt::format("on {}", problem.name);
     Candidate candidate = runs.row().candidate;
-    candidate.fields = runs.run(fmt::format("on {}", problem.name), problem.input.as<Bf16>());
-    runs.verify_inputs();
+    candidate.fields = runs.both(when, tokens_of(problem));
+    runs.verify_inputs(when);
+    if (const auto why = forward_alone(runs, problem, options)) candidate.remarks.push_back(*why);
     return candidate;
   });
 }

@@ -21,18 +21,22 @@ std::string text(const wire::Reply& reply) {
 
 /// The words of a description, in the words of the command line.
 PluginRow read_row(const wire::Reply& reply, const std::string& path) {
+  constexpr std::size_t kOfTheRow = 6;  // those of the device, if there is one, are never empty
   std::vector<std::string> words;
-  for (const char* at = reply.text.data(); *at != '\0' || words.size() < 5; at += words.back().size() + 1)
+  for (const char* at = reply.text.data(); *at != '\0' || words.size() < kOfTheRow;
+       at += words.back().size() + 1)
     words.emplace_back(at);
   PluginRow row;
-  row.fields = listed_fields(path, words[1]);
+  row.results = listed_results(path, words[1]);
+  if (!words[5].empty()) row.gradients = listed_gradients(path, words[5]);
   row.device = reply.memory == ASSAY_DEVICE;
   Candidate& candidate = row.candidate;
   candidate.name = path;
   candidate.producer = words[0];
-  candidate.device = row.device ? words.at(5) : "cpu";
-  if (row.device) candidate.compute_capability = words.at(6);
-  for (std::size_t i = 7; i + 1 < words.size(); i += 2) candidate.provenance[words[i]] = words[i + 1];
+  candidate.device = row.device ? words.at(kOfTheRow) : "cpu";
+  if (row.device) candidate.compute_capability = words.at(kOfTheRow + 1);
+  for (std::size_t i = kOfTheRow + 2; i + 1 < words.size(); i += 2)
+    candidate.provenance[words[i]] = words[i + 1];
   try {
     candidate.contract = find_contract(words[2]).name;
     if (!words[3].empty()) {
@@ -98,14 +102,16 @@ void PluginProcess::place(const PlacedProblem& problem, double time_limit) {
   if (reply.kind != wire::Kind::Done) throw InputError(text(reply));
 }
 
-void PluginProcess::run(const PlacedProblem& problem, double time_limit, const std::string& when) {
-  const auto reply = ask(problem.request(wire::Kind::Run), time_limit, when);
+void PluginProcess::run(const PlacedProblem& problem, wire::Function function, double time_limit,
+                        const std::string& when) {
+  const auto reply = ask(problem.request(wire::Kind::Run, function), time_limit, when);
   if (reply.kind == wire::Kind::Broke)
     throw CandidateError(fmt::format("{} {}: {}", path_, when, text(reply)));
   if (reply.kind != wire::Kind::Done) throw InputError(fmt::format("{} {}: {}", path_, when, text(reply)));
   const std::string why = text(reply);
   if (reply.status == ASSAY_UNSUPPORTED)
-    throw InputError(fmt::format("{} does not support this problem: {}", path_, why));
+    throw InputError(fmt::format("{} does not support this problem{}: {}", path_,
+                                 function == wire::Function::Backward ? "'s backward pass" : "", why));
   if (reply.status != ASSAY_OK)
     throw CandidateError(
         fmt::format("{} failed {}: {}", path_, when,

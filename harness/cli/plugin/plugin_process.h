@@ -22,8 +22,9 @@ struct EndedError : CandidateError {
 
 /// What a plug-in declares.
 struct PluginRow {
-  std::vector<Field> fields;
-  Candidate candidate;  // without fields
+  std::vector<PlacedField> results;    // of forward
+  std::vector<PlacedField> gradients;  // of backward; none where it has no such function
+  Candidate candidate;                 // without fields
   bool device = false;
 };
 
@@ -37,9 +38,9 @@ class PluginProcess {
 
   /// Hands a problem over.
   void place(const PlacedProblem& problem, double time_limit);
-  /// Calls forward once; results and guards lie in the problem's memory. `when` is for sentences: "in its
-  /// first run on tiny".
-  void run(const PlacedProblem& problem, double time_limit, const std::string& when);
+  /// Calls the function once; results and guards lie in the problem's memory. `when` is for sentences: "in
+  /// its first run on tiny".
+  void run(const PlacedProblem& problem, wire::Function function, double time_limit, const std::string& when);
   /// Fingerprints of device copies of the inputs.
   wire::Reply fingerprints(const PlacedProblem& problem, double time_limit);
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/contract/field.h"
+#include "harness/cli/plugin/room_images.h"
 #include "harness/host/plugin.h"
 
 namespace assay::cli {
@@ -12,10 +12,13 @@ namespace assay::cli {
 /// Loads the library. It stays loaded: it may have threads, or a CUDA context. Throws InputError.
 void* load_library(const std::string& path);
 
-/// Calls assay_plugin() and checks what it returns. Throws InputError, CandidateError when it throws.
-const assay_plugin_row* row_of_library(void* library, const std::string& path);
+/// Calls assay_plugin() and checks what it returns; a row of interface 1 has no gradients and no backward.
+/// Throws InputError, CandidateError when it throws.
+assay_plugin_row row_of_library(void* library, const std::string& path);
 
-/// The fields that words name, separated by blanks. Throws InputError.
-std::vector<Field> listed_fields(const std::string& path, const std::string& words);
+/// The fields of forward that words name, separated by blanks. Throws InputError.
+std::vector<PlacedField> listed_results(const std::string& path, const std::string& words);
+/// The fields of backward, ":float32" behind those that are not bf16. Throws InputError.
+std::vector<PlacedField> listed_gradients(const std::string& path, const std::string& words);
 
 }  // namespace assay::cli

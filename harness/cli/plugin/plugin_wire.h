@@ -12,9 +12,11 @@
 
 namespace assay::wire {
 
-/// Which function of the plug-in runs. Backward has the same rooms, more of them, and gradients in a type of
-/// their own: a room says its type.
-enum class Function : std::int32_t { Forward };
+/// Which function of the plug-in runs.
+enum class Function : std::int32_t { Forward, Backward };
+
+/// What a room is: input or weight, result of forward, or result of backward.
+enum class Role : std::int32_t { Input, Result, Gradient };
 
 enum class Kind : std::int32_t {
   // To the child.
@@ -36,7 +38,7 @@ enum class Kind : std::int32_t {
 struct Room {
   std::int32_t field = 0;
   std::int32_t dtype = 0;
-  std::int32_t input = 0;    // of the problem's memory, else of the results'
+  Role role = Role::Input;   // an input is in the problem's memory, all others in the results'
   std::int64_t at = 0;       // of the image in its memory
   std::int64_t image = 0;    // bytes of the image
   std::int64_t guard = 0;    // bytes in front

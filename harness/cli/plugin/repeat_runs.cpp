@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "harness/contract/digits.h"
 #include "harness/judge/matched_rows.h"
@@ -23,13 +24,13 @@ std::int64_t differing(const std::byte* a, const std::byte* b, std::size_t bytes
 }  // namespace
 
 std::vector<FieldDifference> differences(const std::vector<Field>& fields, const FieldSet& first,
-                                         const FieldSet& second) {
+                                         const FieldSet& second, Repeated repeated) {
   std::vector<FieldDifference> all;
   for (const Field field : fields) {
     const Tensor& a = first.at(field);
     const Tensor& b = second.at(field);
     const auto count = differing(a.bytes().data(), b.bytes().data(), a.bytes().size(), width(a));
-    if (count > 0) all.push_back({field, count, a.size()});
+    if (count > 0) all.push_back({field, count, a.size(), repeated});
   }
   return all;
 }
@@ -52,16 +53,32 @@ ReversedDifferences reversed_differences(const std::vector<Field>& fields, const
     std::int64_t count = 0;
     visit_differences(run.at(field), reversed.at(field), *rows, matched_width(field, sizes),
                       [&](std::int64_t, std::int64_t) { ++count; });
-    if (count > 0) all.differing.push_back({field, count, run.at(field).size()});
+    if (count > 0) all.differing.push_back({field, count, run.at(field).size(), Repeated::Run});
   }
   return all;
 }
 
 std::string in_words(const std::vector<FieldDifference>& differences) {
   std::string words;
-  for (const auto& [field, differing, elements] : differences)
-    words += fmt::format("{}{} of {} elements of {}", words.empty() ? "" : ", ", grouped_digits(differing),
-                         grouped_digits(elements), name(field));
+  for (const auto& one : differences)
+    words += fmt::format("{}{} of {} elements of {}", words.empty() ? "" : ", ",
+                         grouped_digits(one.differing), grouped_digits(one.elements), name(one.field));
+  return words;
+}
+
+std::string unstable_in_words(const std::vector<FieldDifference>& unstable) {
+  const auto of = [&](Repeated repeated) {
+    std::vector<FieldDifference> some;
+    std::ranges::copy_if(unstable, std::back_inserter(some),
+                         [&](const FieldDifference& one) { return one.repeated == repeated; });
+    return in_words(some);
+  };
+  std::string words;
+  if (const auto run = of(Repeated::Run); !run.empty())
+    words = fmt::format("two runs on the same input in the same process differ in {}", run);
+  if (const auto backward = of(Repeated::Backward); !backward.empty())
+    words += fmt::format("{}the second backward after the same forward differs from the first in {}",
+                         words.empty() ? "" : "; ", backward);
   return words;
 }
 
@@ -73,14 +90,15 @@ void mark_unstable(CaseResult& result, const std::vector<FieldDifference>& unsta
         field.verdict = worst(field.verdict, Verdict::Unstable);
         field.notes.insert(
             field.notes.begin(),
-            fmt::format("unstable: {} of {} elements have other bits in another run on the same "
-                        "input in the same process",
-                        grouped_digits(one.differing), grouped_digits(one.elements)));
+            fmt::format("unstable: {} of {} elements have other bits in {}", grouped_digits(one.differing),
+                        grouped_digits(one.elements),
+                        one.repeated == Repeated::Run ? "another run on the same input in the same process"
+                                                      : "the second backward after the same forward"));
       }
   const bool by_itself = result.verdict <= Verdict::Passed;
   result.verdict = worst(result.verdict, Verdict::Unstable);
-  result.headline = fmt::format("unstable: two runs on the same input in the same process differ in {}; {}{}",
-                                in_words(unstable), by_itself ? "this run by itself: " : "", result.headline);
+  result.headline = fmt::format("unstable: {}; {}{}", unstable_in_words(unstable),
+                                by_itself ? "this run by itself: " : "", result.headline);
 }
 
 }  // namespace assay::cli

@@ -97,8 +97,51 @@ TEST_SUITE("repeat_runs") {
     CHECK(result.headline.starts_with("unstable: two runs on the same input"));
   }
 
+  TEST_CASE("a second backward that differs is told as such, beside runs that differ or alone") {
+    FieldSet gradients;
+    gradients.set(Field::d_gate, Tensor(DType::BFloat16, expected_shape(Field::d_gate, kSizes)));
+    FieldSet again = gradients;
+    again.at(Field::d_gate).as<Bf16>()[5].bits = 1;
+    std::vector<FieldDifference> unstable =
+        differences({Field::d_gate}, gradients, again, Repeated::Backward);
+    const std::string backward =
+        "the second backward after the same forward differs from the first in 1 of 6 elements of d_gate";
+    CHECK(unstable_in_words(unstable) == backward);
+    CaseResult result;
+    result.verdict = Verdict::Passed;
+    result.fields.emplace_back().field = Field::d_gate;
+    mark_unstable(result, unstable);
+    CHECK(result.fields[0].verdict == Verdict::Unstable);
+    CHECK(result.fields[0].notes[0] ==
+          "unstable: 1 of 6 elements have other bits in the second backward after the same forward");
+    CHECK(result.headline.starts_with("unstable: " + backward));
+    unstable.push_back({Field::hidden_states, 2, 6});
+    CHECK(unstable_in_words(unstable) ==
+          "two runs on the same input in the same process differ in 2 of 6 elements of hidden_states; " +
+              backward);
+  }
+
+  TEST_CASE("gradients of tokens are put back into their order, those of weights are sums in another") {
+    FieldSet one = run(false);
+    FieldSet reversed = run(true);
+    const std::vector<Field> gradients = {Field::d_input_hidden_states, Field::d_gate};
+    for (FieldSet* fields : {&one, &reversed}) {
+      fields->set(Field::d_input_hidden_states, fields->at(Field::hidden_states));
+      fields->set(Field::d_gate, Tensor(DType::BFloat16, expected_shape(Field::d_gate, kSizes)));
+    }
+    reversed.at(Field::d_gate).as<Bf16>()[0].bits = 1;
+    auto found = reversed_differences(gradients, one, reversed, kSizes);
+    CHECK(found.differing.empty());
+    CHECK(found.compared == std::vector<Field>{Field::d_input_hidden_states});
+    reversed.at(Field::d_input_hidden_states).as<Bf16>()[0].bits ^= 1;
+    found = reversed_differences(gradients, one, reversed, kSizes);
+    REQUIRE(found.differing.size() == 1);
+    CHECK(found.differing[0].field == Field::d_input_hidden_states);
+  }
+
   TEST_CASE("a byte beside a room is told with its side, its distance and how many there are") {
-    const wire::Room room = make_room(Field::hidden_states, kSizes, false, 4096, 0);
+    const wire::Room room =
+        make_room({Field::hidden_states, DType::BFloat16}, kSizes, wire::Role::Result, 4096, 0);
     std::vector<std::byte> image(static_cast<std::size_t>(room.image));
     poison_image(image.data(), room);
     CHECK_FALSE(broken_guard(image.data(), room));

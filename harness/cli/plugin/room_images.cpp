@@ -44,15 +44,16 @@ std::optional<std::string> broken(std::span<const std::byte> band, const char* s
 
 }  // namespace
 
-wire::Room make_room(Field field, const Sizes& sizes, bool input, std::int64_t guard, std::int64_t at) {
+wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
+                     std::int64_t at) {
   wire::Room room;
-  room.field = static_cast<std::int32_t>(field);
-  room.dtype = static_cast<std::int32_t>(row(field).dtype);
-  room.input = input ? 1 : 0;
+  room.field = static_cast<std::int32_t>(field.field);
+  room.dtype = static_cast<std::int32_t>(field.dtype);
+  room.role = role;
   room.at = at;
   room.guard = guard;
   room.payload =
-      element_count(expected_shape(field, sizes)) * static_cast<std::int64_t>(row(row(field).dtype).size);
+      element_count(expected_shape(field.field, sizes)) * static_cast<std::int64_t>(row(field.dtype).size);
   room.image = (guard + room.payload + guard + kPage - 1) / kPage * kPage;
   return room;
 }

@@ -10,10 +10,18 @@
 
 namespace assay::cli {
 
-/// A room for the field with front guards of `guard` bytes, a multiple of 256, at byte `at` of its memory.
-wire::Room make_room(Field field, const Sizes& sizes, bool input, std::int64_t guard, std::int64_t at);
+/// A field as it is kept in a room.
+struct PlacedField {
+  Field field{};
+  DType dtype{};
+  friend bool operator==(const PlacedField&, const PlacedField&) = default;
+};
 
-/// Guards around, poison (NaN as bf16, -1 as an integer) inside.
+/// A room for the field with front guards of `guard` bytes, a multiple of 256, at byte `at` of its memory.
+wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
+                     std::int64_t at);
+
+/// Guards around, poison (NaN as bf16 and float32, -1 as an integer) inside.
 void poison_image(std::byte* image, const wire::Room& room);
 
 /// What of the guards was overwritten: "expected the memory behind x to be left alone, found ..."; nothing

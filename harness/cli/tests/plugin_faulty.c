@@ -59,6 +59,19 @@ static int recurse(volatile int depth) {
  * be another. */
 static int sums_elsewhere(void) { return is("sums by batch") || is("place") || is("wrong in large batches"); }
 
+/* Lists the output and the routing alone: the rest goes where nobody looks, and backward finds it there. */
+static int keeps_its_own(void) { return is("third run") || is("own state") || sums_elsewhere(); }
+static assay_results with_its_own(const assay_results* r) {
+  static uint16_t elsewhere[4][1 << 20];
+  assay_results all = *r;
+  if (!keeps_its_own()) return all;
+  all.first_gemm = elsewhere[0];
+  all.intermediate = elsewhere[1];
+  all.second_gemm = elsewhere[2];
+  all.hidden_states_unpermute = elsewhere[3];
+  return all;
+}
+
 static int32_t faulty_forward(const assay_problem* p, const assay_results* r, char* why, int64_t why_size) {
   static int calls = 0;
   ++calls;
@@ -92,14 +105,7 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
   }
   if (is("closes everything"))
     for (int file = 0; file < 64; ++file) close(file);
-  assay_results all = *r;
-  if (is("third run") || sums_elsewhere()) { /* lists the output alone: the rest goes where nobody looks */
-    static uint16_t elsewhere[4][1 << 20];
-    all.first_gemm = elsewhere[0];
-    all.intermediate = elsewhere[1];
-    all.second_gemm = elsewhere[2];
-    all.hidden_states_unpermute = elsewhere[3];
-  }
+  const assay_results all = with_its_own(r);
   const int32_t status = forward(p, &all, why, why_size);
   if (is("thread") && calls == 1) leave_a_thread(spin, NULL);
   if (is("thread that writes") && calls == 1) leave_a_thread(meddle, r->hidden_states);
@@ -133,6 +139,64 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
   return status;
 }
 
+/* The rows that backward reads, as second_gemm has them. */
+static uint16_t* unpermuted_anew(const assay_problem* p, const assay_results* r) {
+  static uint16_t rows[1 << 20];
+  for (int64_t row = 0; row < p->tokens * p->top_k; ++row)
+    memcpy(rows + r->gather_indices[row] * p->hidden_size, r->second_gemm + row * p->hidden_size,
+           (size_t)p->hidden_size * sizeof(uint16_t));
+  return rows;
+}
+
+/* A logit of an expert that token 0 has not chosen: its gradient is a residue of roundings. */
+static int64_t unchosen(const assay_problem* p, const assay_results* r) {
+  int64_t expert = 0;
+  for (int64_t j = 0; j < p->top_k; ++j)
+    if (r->selected_experts[j] == expert) {
+      ++expert;
+      j = -1;
+    }
+  return expert;
+}
+
+static int32_t faulty_backward(const assay_problem* p, const assay_results* r, const uint16_t* d_out,
+                               const assay_gradients* g, char* why, int64_t why_size) {
+  static int calls = 0; /* 1 and 2 behind the first forward, 3 on the tokens in reverse, 4 on them again */
+  ++calls;
+  uint16_t* d_input = g->d_input_hidden_states.values;
+  const int64_t elements = p->tokens * p->hidden_size;
+  if (is("backward unsupported") || is("backward failed")) {
+    strncpy(why, "needs 3 experts", (size_t)why_size - 1);
+    return is("backward failed") ? ASSAY_FAILED : ASSAY_UNSUPPORTED;
+  }
+  if (is("backward crash")) raise(SIGSEGV);
+  if (is("backward crash the second time") && calls == 2) abort();
+  if (is("backward hang")) pause();
+  if (is("backward hang the second time") && calls == 2) pause();
+  if (is("backward exit")) exit(0);
+  assay_results all = with_its_own(r);
+  if (is("backward overwrites")) all.hidden_states_unpermute = unpermuted_anew(p, r);
+  const int32_t status = backward(p, &all, d_out, g, why, why_size);
+  if (is("backward overwrites")) memset(r->second_gemm, 0, 64);
+  if (is("backward touches")) r->hidden_states[7] ^= 1; /* which it does not read itself */
+  if (is("backward behind")) d_input[elements] = 0;
+  if (is("backward before")) ((uint16_t*)g->d_first_gemm.values)[-1] = 0;
+  if (is("backward behind a result")) r->hidden_states[elements] = 0;
+  if (is("backward far behind")) d_input[elements + 4096] = 0;
+  if (is("backward input")) ((uint16_t*)p->down_proj)[5] ^= 1;
+  if (is("backward output's gradient")) ((uint16_t*)d_out)[5] ^= 1;
+  if (is("backward not listed")) ((uint16_t*)g->d_gate.values)[0] = 0;
+  if (is("backward not written")) d_input[elements - 1] = 0xffff; /* as it was found */
+  if (is("backward not written again") && calls == 2) ((uint16_t*)g->d_down_proj.values)[11] = 0xffff;
+  if ((is("second backward") && calls == 2) || (is("later backward") && calls == 4)) /* legal */
+    ((uint16_t*)g->d_router_logits.values)[unchosen(p, r)] ^= 1;
+  if (is("backward half")) {
+    uint16_t* d_first = g->d_first_gemm.values;
+    d_first[3] = to_bf16(0.5f * from_bf16(d_first[3]) + 1.0f);
+  }
+  return status;
+}
+
 const assay_plugin_row* assay_plugin(void) {
   static assay_plugin_row row;
   if (is("crash in assay_plugin")) raise(SIGBUS);
@@ -140,7 +204,13 @@ const assay_plugin_row* assay_plugin(void) {
   if (is("exit in assay_plugin")) exit(0);
   row = *example_plugin();
   row.forward = faulty_forward;
+  row.backward = faulty_backward;
   if (is("interface")) row.interface = 7;
+  if (is("interface 1")) { /* nothing behind its end is read */
+    row.interface = 1;
+    row.gradients = (const char*)1;
+    row.backward = NULL;
+  }
   if (is("memory")) row.memory = 5;
   if (is("no device")) row.memory = ASSAY_DEVICE;
   if (is("fields")) row.fields = "hidden_states hidden_state";
@@ -150,10 +220,21 @@ const assay_plugin_row* assay_plugin(void) {
   if (is("accumulators")) row.accumulators = "tensor core";
   if (is("ties")) row.ties = "highest_index";
   if (is("null")) row.ties = NULL;
-  if (is("third run") || sums_elsewhere())
+  if (keeps_its_own())
     row.fields =
         "router_logits selected_experts topk_weights token_counts_by_expert gather_indices hidden_states";
   if (is("not listed")) row.fields = "selected_experts hidden_states";
   if (is("no forward")) row.forward = NULL;
+  if (is("no backward")) row.backward = NULL;
+  if (is("forward only")) row.backward = NULL;
+  if (is("forward only") || is("no gradients")) row.gradients = NULL;
+  if (is("gradients")) row.gradients = "d_gate d_gates";
+  if (is("gradients of forward")) row.gradients = "d_gate first_gemm";
+  if (is("gradients twice")) row.gradients = "d_gate d_down_proj d_gate";
+  if (is("no gradient of a weight") || is("backward not listed"))
+    row.gradients =
+        "d_second_gemm d_topk_weights d_intermediate d_first_gemm d_permuted_hidden_states d_router_logits "
+        "d_experts_hidden_states d_input_hidden_states";
+  if (is("one gradient")) row.gradients = "d_input_hidden_states";
   return is("no row") ? NULL : &row;
 }

@@ -5,10 +5,11 @@ import os
 import pathlib
 import unittest
 
-from program import FAILED, PASSED, SUSPECT, USAGE, ProgramTest
+from program import BACKWARD, FAILED, PASSED, SUSPECT, USAGE, ProgramTest
 
 PLUGINS = pathlib.Path(os.environ["ASSAY_PLUGINS"])  # where the build leaves them
 EXAMPLE, FAULTY = PLUGINS / "plugin_example.so", PLUGINS / "plugin_faulty.so"
+OF_WEIGHTS = {"d_down_proj", "d_gate_up_proj", "d_gate"}
 CHANGES = ["run to run", "alone", "a batch of 2", "a batch of 4", "a batch of 16", "a batch of 64", "a batch of 257", "a batch of 1024", "a batch of 4096",
            "other neighbours", "reverse", "other places"]  # fmt: skip
 
@@ -44,6 +45,19 @@ class Invariance(ProgramTest):
     def test_the_example_plugin_is_invariant(self):
         self.expect(PASSED, "invariance", "--fixture", "tiny", "--pipeline", f"plugin:{EXAMPLE}", "--promise", "run,batch,order",
                     says="the same bits run to run, in every batch and order")
+
+    def test_gradients_of_a_plugin_are_compared_as_its_results_are(self):
+        """Gradients of weights run to run alone: other tokens, or their order, are other sums."""
+        self.expect(PASSED, "invariance", "--fixture", "odd", "--pipeline", f"plugin:{EXAMPLE}", "--backward", "--batches", "1,4", "--runs", "3",
+                    "--promise", "run,batch,order", "--json", "i.json", says="the same bits run to run, in every batch and order")  # fmt: skip
+        for change in json.loads((self.folder / "i.json").read_text())["cases"][0]["changes"]:
+            compared = {field["field"] for field in change["fields"]}
+            self.assertGreaterEqual(compared, set(BACKWARD) - OF_WEIGHTS)
+            self.assertEqual(OF_WEIGHTS & compared, OF_WEIGHTS if change["change"] == "run to run" else set())
+
+    def test_a_backward_that_differs_run_to_run_is_unstable(self):
+        changes = self.changes(SUSPECT, "later backward", "--backward", "--batches", "2", "--runs", "9", says="1 unstable")
+        self.assertEqual((self.differing(changes), changes["run to run"]["first"]), (["run to run"], "d_router_logits"))
 
     def test_an_order_of_summation_that_depends_on_the_batch_is_told(self):
         """verify passes it: no batch but the problem's own is looked at there."""

@@ -139,7 +139,7 @@ class Plugin(ProgramTest):
 
     def test_what_cannot_be_judged_says_why(self):
         for fault, says in {
-            "interface": "to be built for plugin interface 1, found 7",
+            "interface": "to be built for plugin interface 1 or 2, found 7",
             "memory": "to be ASSAY_HOST or ASSAY_DEVICE, found 5",
             "fields": "to list forward fields (assay list fields), found 'hidden_state'",
             "no fields": "to list the fields it writes, found none",
