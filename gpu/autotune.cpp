@@ -66,14 +66,14 @@ void require_tokens(const Problem& problem) {
 }
 
 /// Both passes of a problem, run once: what launches of the backward pass are tried on.
-struct BothPasses {
+struct TunedPasses {
   GpuOptions options;
   DeviceProblem problem;
   FusedWorkspace workspace;
   FusedGradients gradients;
   Stream stream;
 
-  BothPasses(const Problem& given, const GpuOptions& with)
+  TunedPasses(const Problem& given, const GpuOptions& with)
       : options(with),
         problem(upload(given)),
         workspace(given.sizes(), options, true),
@@ -130,7 +130,7 @@ Tuning<KernelConfigBackwardDx> autotune_gpu_fused_dX(const Problem& problem, con
   options.kernel_config_bwd_dX = KernelConfigBackwardDx{};
   options.dW_only = false;
   require_runnable_backward(problem, options);
-  BothPasses passes(problem, options);
+  TunedPasses passes(problem, options);
   FusedGradients& to = passes.gradients;
   return tune(
       tuning_space(problem.sizes()),
@@ -153,7 +153,7 @@ Tuning<KernelConfigBackwardDw> autotune_gpu_fused_dW(const Problem& problem, con
   options.kernel_config_bwd_dW = {};
   options.dX_only = false;
   require_runnable_backward(problem, options);
-  BothPasses passes(problem, options);
+  TunedPasses passes(problem, options);
   FusedGradients& to = passes.gradients;
   return tune(
       tuning_space_dW(), [&](const auto& config) { passes.options.kernel_config_bwd_dW = config; },

@@ -18,7 +18,7 @@ enum class Weight { Down, GateUp, GateUpGathered };
 constexpr Weight kWeights[] = {Weight::Down, Weight::GateUp, Weight::GateUpGathered};
 
 /// What is expected and found of an expert's matrices, elements as float; bf16 converts without loss.
-using Floats = std::vector<float>;
+using GradientValues = std::vector<float>;
 
 std::int64_t elements_of(const GradientProblem& problem, Weight weight) {
   const auto& config = problem.sizes.config;
@@ -26,24 +26,24 @@ std::int64_t elements_of(const GradientProblem& problem, Weight weight) {
          (weight == Weight::Down ? 1 : 2);
 }
 
-Floats random_values(std::int64_t count) {
+GradientValues random_values(std::int64_t count) {
   const Buffer<bf16> random = random_buffer("gradients of before", count, 11);
   std::vector<Bf16> bits(static_cast<std::size_t>(count));
   random.download(bits.data());
-  Floats values;
+  GradientValues values;
   for (const Bf16 x : bits) values.push_back(to_float(x));
   return values;
 }
 
-void upload(WeightGradientBuffer& buffer, const Floats& values) {
+void upload(WeightGradientBuffer& buffer, const GradientValues& values) {
   if (buffer.fp32()) return buffer.bytes().upload(values.data(), 0, buffer.bytes().size());
   std::vector<Bf16> rounded;
   for (const float x : values) rounded.push_back(round_to_bf16(x));
   buffer.bytes().upload(rounded.data(), 0, buffer.bytes().size());
 }
 
-Floats download(const WeightGradientBuffer& buffer) {
-  Floats values(static_cast<std::size_t>(buffer.size()));
+GradientValues download(const WeightGradientBuffer& buffer) {
+  GradientValues values(static_cast<std::size_t>(buffer.size()));
   if (buffer.fp32()) {
     buffer.bytes().download(values.data());
     return values;
@@ -74,8 +74,8 @@ void launch(const GradientProblem& problem, Weight weight, const WeightGradient&
     gate_up_dw_mma_sm80(product, routing, problem.sizes, stream);
 }
 
-Floats run(const GradientProblem& problem, Weight weight, const WeightGradientOptions& options,
-           const Floats& before, bool hopper) {
+GradientValues run(const GradientProblem& problem, Weight weight, const WeightGradientOptions& options,
+                   const GradientValues& before, bool hopper) {
   WeightGradientBuffer to("a weight's gradient", elements_of(problem, weight), options);
   if (options.added) upload(to, before);
   const Stream stream;
@@ -89,8 +89,9 @@ Floats run(const GradientProblem& problem, Weight weight, const WeightGradientOp
 }
 
 /// The step behind cuBLAS's products, expert by expert.
-Floats keep(const GradientProblem& problem, const WeightGradientOptions& options, const Floats& sums,
-            const Floats& before, const std::vector<std::int32_t>& counts) {
+GradientValues keep(const GradientProblem& problem, const WeightGradientOptions& options,
+                    const GradientValues& sums, const GradientValues& before,
+                    const std::vector<std::int32_t>& counts) {
   const auto elements = static_cast<std::int64_t>(sums.size());
   WeightGradientBuffer to("a weight's gradient", elements, options);
   upload(to, before);
@@ -110,10 +111,10 @@ Floats keep(const GradientProblem& problem, const WeightGradientOptions& options
 }
 
 /// What the sums leave behind, by the definition in gradient_store.h.
-Floats expected(const WeightGradientOptions& options, const Floats& sums, const Floats& before,
-                const std::vector<std::int32_t>& counts) {
+GradientValues expected(const WeightGradientOptions& options, const GradientValues& sums,
+                        const GradientValues& before, const std::vector<std::int32_t>& counts) {
   const auto rounded = [](float x) { return to_float(round_to_bf16(x)); };
-  Floats values(sums.size());
+  GradientValues values(sums.size());
   for (std::size_t i = 0; i < sums.size(); ++i) {
     const float product = options.products_rounded ? rounded(sums[i]) : sums[i];
     const float kept = options.added ? product + before[i] : product;
@@ -123,7 +124,7 @@ Floats expected(const WeightGradientOptions& options, const Floats& sums, const 
   return values;
 }
 
-std::int64_t differing(const Floats& a, const Floats& b) {
+std::int64_t differing(const GradientValues& a, const GradientValues& b) {
   std::int64_t count = 0;
   for (std::size_t i = 0; i < a.size(); ++i)
     count += std::bit_cast<std::uint32_t>(a[i]) != std::bit_cast<std::uint32_t>(b[i]) &&
@@ -133,11 +134,12 @@ std::int64_t differing(const Floats& a, const Floats& b) {
 
 std::int64_t check(const GradientCase& one, Weight weight) {
   const GradientProblem problem(one);
-  const Floats before = random_values(elements_of(problem, weight));
-  const Floats sums = run(problem, weight, {.fp32 = true}, before, false);
+  const GradientValues before = random_values(elements_of(problem, weight));
+  const GradientValues sums = run(problem, weight, {.fp32 = true}, before, false);
   std::int64_t total = 0;
   int ways = 0;
-  const auto compare = [&](const char* who, const WeightGradientOptions& options, const Floats& found) {
+  const auto compare = [&](const char* who, const WeightGradientOptions& options,
+                           const GradientValues& found) {
     const std::int64_t wrong = differing(found, expected(options, sums, before, one.counts));
     total += wrong;
     ++ways;

@@ -8,7 +8,6 @@
 #include "harness/cli/contract_auto.h"
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/environment.h"
-#include "harness/cli/kernel_config.h"
 #include "harness/cli/live_report.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
