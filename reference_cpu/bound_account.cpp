@@ -16,7 +16,7 @@ BoundPair pair_of(const ElementBound& bound) {
 }
 
 /// Both bounds of some elements [rows, n] of a product that sums over rows.
-std::vector<BoundPair> pairs_of_gradient(ProductId id, const Layer& layer, const Values<Bounded>& left,
+std::vector<BoundPair> pairs_of_gradient(ProductId id, const Layer& layer, const Values<Bounded>* left,
                                          const Values<Bounded>* right,
                                          std::span<const std::int64_t> elements) {
   const Sizes sizes = layer.problem->sizes();
@@ -64,7 +64,7 @@ std::vector<BoundPair> pairs_of(ProductId id, const Layer& layer, const Values<B
 BoundAccount words_of(Field field, const Layer& layer) {
   const PrecisionContract& contract = *layer.contract;
   const MoeConfig& config = layer.config();
-  switch (find_step(field)->kind) {
+  switch (find_step(field, contract)->kind) {
     case StepKind::Weights:
       return {fmt::format("expf to {} ulp and its rounded arguments, in numerator and sum; a sum of {} terms "
                           "in any order; two divisions",
@@ -87,6 +87,14 @@ BoundAccount words_of(Field field, const Layer& layer) {
                   contract.d_weighted == Store::Bf16 ? "; the rounding of products to bf16 is replayed" : ""),
               "none: this bound serves every order",
               {}};
+    case StepKind::ActivationDots:
+      return {
+          fmt::format("C(n) sum |a p| for adding n = {} products in any order, each rounded or fused with "
+                      "its addition; what silu and the product p, which is in no memory, allow, carried "
+                      "along",
+                      config.moe_intermediate_size),
+          "none: this bound serves every order",
+          {}};
     case StepKind::SwigluGrad:
       return {
           fmt::format("expf to {} ulp, an addition and a division in sigma(a), and six more operations of "
@@ -153,12 +161,12 @@ BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded
   if (const auto product = product_of(field)) {
     const bool over_rows = row(*product).left_lies == Lies::AlongRows;
     if (!elements.empty())
-      account.elements = over_rows ? pairs_of_gradient(*product, layer, *left, right, elements)
+      account.elements = over_rows ? pairs_of_gradient(*product, layer, left, right, elements)
                                    : pairs_of(*product, layer, left, elements);
     // An operand carried along may be exact all the same: where no error of the stages before survives their
     // roundings.
     const bool exact =
-        upstream_of(field).empty() || !carries ||
+        upstream_of(field, *layer.contract).empty() || !carries ||
         std::ranges::any_of(account.elements, [](const BoundPair& e) { return e.running.has_value(); });
     const std::int64_t k = row(*product).summed == Dim::S
                                ? std::int64_t{std::ranges::max(layer.routing.counts)}

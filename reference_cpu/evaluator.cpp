@@ -1,5 +1,7 @@
 #include "reference_cpu/evaluator.h"
 
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
@@ -17,21 +19,30 @@ const Values<A>& of(const Reads<A>& reads, Field field) {
   return *reads[static_cast<std::size_t>(field)];
 }
 
+/// The weights that a step applies itself.
+template <class A>
+const Values<A>* own_weights(const Layer& layer, const Reads<A>& reads) {
+  return weight_after_product(*layer.contract) ? &of<A>(reads, Field::topk_weights) : nullptr;
+}
+
 /// A product's values; of one that sums over rows those of `rows` alone.
 template <class A>
 Values<A> evaluate_product(ProductId id, const Layer& layer, RowRange rows, const Reads<A>& reads) {
   const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
   if (sums_over_rows(row(id)))
-    return weight_gradient<A>(id, layer, rows, *of_operand(row(id).left), of_operand(row(id).right));
+    return weight_gradient<A>(id, layer, rows, of_operand(row(id).left), of_operand(row(id).right));
   return product_values<A>(id, layer, of_operand(row(id).left));
 }
 
 /// One step, from the values it reads: all rows, or where a product sums over rows `rows` of the field.
 template <class A>
 Values<A> evaluate_step(Field field, const Layer& layer, RowRange rows, const Reads<A>& reads) {
-  const StepRow* step = find_step(field);
+  const StepRow* step = find_step(field, *layer.contract);
   switch (step == nullptr ? StepKind::Selection : step->kind) {
-    case StepKind::Product: return evaluate_product<A>(*product_of(field), layer, rows, reads);
+    case StepKind::Product:
+      if (field == Field::d_intermediate && weight_after_product(*layer.contract))
+        return times_weights<A>(layer, of<A>(reads, field), of<A>(reads, Field::topk_weights));
+      return evaluate_product<A>(*product_of(field), layer, rows, reads);
     case StepKind::Weights: return topk_weights<A>(layer, of<A>(reads, Field::router_logits));
     case StepKind::Swiglu: return act_and_mul<A>(layer, of<A>(reads, Field::first_gemm));
     case StepKind::Unpermute: return unpermute<A>(layer, of<A>(reads, Field::second_gemm));
@@ -39,8 +50,11 @@ Values<A> evaluate_step(Field field, const Layer& layer, RowRange rows, const Re
       return merge<A>(layer, of<A>(reads, Field::hidden_states_unpermute), of<A>(reads, Field::topk_weights));
     case StepKind::WeightedRows: return weighted_rows<A>(layer, of<A>(reads, Field::topk_weights));
     case StepKind::RowDots: return row_dots<A>(layer, of<A>(reads, Field::hidden_states_unpermute));
+    case StepKind::ActivationDots:
+      return activation_dots<A>(layer, of<A>(reads, Field::d_intermediate), of<A>(reads, Field::first_gemm));
     case StepKind::SwigluGrad:
-      return act_and_mul_grad<A>(layer, of<A>(reads, Field::d_intermediate), of<A>(reads, Field::first_gemm));
+      return act_and_mul_grad<A>(layer, of<A>(reads, Field::d_intermediate), of<A>(reads, Field::first_gemm),
+                                 own_weights<A>(layer, reads));
     case StepKind::SoftmaxGrad:
       return router_grad<A>(layer, of<A>(reads, Field::d_topk_weights), of<A>(reads, Field::router_logits));
     case StepKind::Combine: return combine_slots<A>(layer, of<A>(reads, Field::d_permuted_hidden_states));
@@ -58,29 +72,54 @@ Values<A> evaluate_step(Field field, const Layer& layer, RowRange rows, const Re
 
 template <class A>
 Evaluator<A>::Evaluator(const Layer& layer, const Upstream& stored, const FieldFlags& asked)
-    : layer_(layer), stored_(stored) {
-  FieldFlags expected = asked;
+    : layer_(layer), stored_(stored), asked_(asked) {}
+
+/// When the first value is asked for: the layer has its contract then.
+template <class A>
+void Evaluator<A>::count_readers() {
+  if (std::exchange(counted_, true)) return;
+  FieldFlags expected = asked_;
   for (const FieldRow& field : kFields)
     for (const FieldRow& later : kFields)
-      if (asked[static_cast<std::size_t>(later.id)] && descends_from(later.id, field.id))
+      if (asked_[static_cast<std::size_t>(later.id)] && descends_from(later.id, field.id, *layer_.contract))
         expected[static_cast<std::size_t>(field.id)] = true;
-  for (const FieldRow& field : kFields)
-    for (const Field reader : readers_of(field.id))
-      readers_[static_cast<std::size_t>(field.id)] += expected[static_cast<std::size_t>(reader)];
+  for (const FieldRow& reader : kFields)
+    for (const View& read : views(reader.id)) readers(read) += expected[static_cast<std::size_t>(reader.id)];
 }
 
 template <class A>
 void Evaluator<A>::give_back() {
-  for (const Field field : done_) forget(field);
+  for (const View& view : done_) slot(view).reset();
   done_.clear();
 }
 
-/// Whether a planted fault lets a stage read the field before its rounding: the last of what the stage reads.
 template <class A>
-bool Evaluator<A>::read_unrounded(Field field) const {
-  if (layer_.fault.kind != FaultKind::ReadsUnrounded) return false;
-  const auto reads = upstream_of(layer_.fault.field);
-  return !reads.empty() && reads.back() == field;
+void Evaluator<A>::forget(Field field) {
+  for (const Lives lives : {Lives::InMemory, Lives::Unrounded, Lives::Formed}) slot({field, lives}).reset();
+}
+
+/// A planted fault may let a stage read the last of what it reads before that is rounded.
+template <class A>
+typename Evaluator<A>::View Evaluator<A>::view(Field reader, Field field) const {
+  const bool after = weight_after_product(*layer_.contract);
+  if (after &&
+      (field == Field::d_intermediate || (field == Field::intermediate && reader == Field::d_down_proj)))
+    return {field, Lives::Formed};
+  const auto reads = upstream_of(reader, *layer_.contract);
+  if (layer_.fault.hits(FaultKind::ReadsUnrounded, reader) && !reads.empty() && reads.back() == field)
+    return {field, Lives::Unrounded};
+  return {field, in_memory(reader, field, *layer_.contract) ? Lives::InMemory : Lives::Unrounded};
+}
+
+/// What a step sees: the values it reads, and what is formed for it alone.
+template <class A>
+std::vector<typename Evaluator<A>::View> Evaluator<A>::views(Field reader) const {
+  std::vector<View> all;
+  for (const Field read : upstream_of(reader, *layer_.contract)) all.push_back(view(reader, read));
+  if (!weight_after_product(*layer_.contract)) return all;
+  if (reader == Field::d_intermediate) all.push_back({reader, Lives::Formed});
+  if (reader == Field::d_down_proj) all.push_back({Field::intermediate, Lives::Formed});
+  return all;
 }
 
 template <class A>
@@ -90,10 +129,12 @@ Values<A> Evaluator<A>::evaluate(Field field) {
 
 template <class A>
 Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
+  count_readers();
   if (depth_ == 0) give_back();  // not while a step further on is collecting what it reads
   ++depth_;
   Reads<A> reads{};
-  for (const Field from : upstream_of(field)) reads[static_cast<std::size_t>(from)] = &read(from, field);
+  const std::vector<View> all = views(field);
+  for (const View& from : all) reads[static_cast<std::size_t>(from.field)] = &seen(field, from.field);
   auto values = [&] {
     if constexpr (std::is_same_v<A, Predicted>)
       if (replaces_step(layer_.fault, field)) return planted_step(field);
@@ -101,8 +142,8 @@ Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
   }();
   const Sizes sizes = layer_.problem->sizes();
   const bool last = rows.end == rows_of(field, sizes);
-  for (const Field from : upstream_of(field))
-    if (last && --readers_[static_cast<std::size_t>(from)] <= 0) done_.push_back(from);
+  for (const View& from : all)
+    if (last && --readers(from) <= 0) done_.push_back(from);
   --depth_;
   const auto asked = static_cast<std::size_t>(rows.count() * width_of(field, sizes));
   if (values.size() == asked) return values;
@@ -117,27 +158,56 @@ Values<A> Evaluator<A>::planted_step(Field field) {
     Layer right = layer_;
     right.fault = {};
     return planted_gradient(field, layer_.fault, right,
-                            [this](Field from) -> const auto& { return value(from); });
+                            [this, field](Field from) -> const auto& { return seen(field, from); });
   } else {
     return {};
   }
 }
 
 template <class A>
-const Values<A>& Evaluator<A>::read(Field field, Field by) {
-  const Values<A>& seen = value(field);
-  return layer_.fault.field == by && unrounded_ && read_unrounded(field) ? *unrounded_ : seen;
+const Values<A>& Evaluator<A>::value(Field field) {
+  auto& kept = slot({field, Lives::InMemory});
+  if (kept) return *kept;
+  if (stored_.has(field)) return kept.emplace(lift<A>(stored_.fields->at(field)));
+  keep(field, evaluate(field));
+  return *kept;
 }
 
 template <class A>
-const Values<A>& Evaluator<A>::value(Field field) {
-  auto& kept = slot(field);
+void Evaluator<A>::keep(Field field, Values<A> evaluated) {
+  count_readers();
+  const View unrounded{field, Lives::Unrounded};
+  if (readers(unrounded) > 0 && !slot(unrounded))
+    plant_field<A>(field, layer_, slot(unrounded).emplace(evaluated));
+  store_field<A>(field, layer_, evaluated);
+  slot({field, Lives::InMemory}) = std::move(evaluated);
+}
+
+template <class A>
+const Values<A>& Evaluator<A>::seen(Field reader, Field field) {
+  const View as = view(reader, field);
+  if (as.lives == Lives::InMemory) return value(field);
+  auto& kept = slot(as);
   if (kept) return *kept;
-  if (stored_.has(field)) return kept.emplace(lift<A>(stored_.fields->at(field)));
+  if (as.lives == Lives::Formed) return kept.emplace(formed(reader, field));
   auto values = evaluate(field);
-  if (read_unrounded(field)) unrounded_ = values;
-  store_field<A>(field, layer_, values);
+  plant_field<A>(field, layer_, values);
   return kept.emplace(std::move(values));
+}
+
+/// With the weight after the product: d_intermediate is that product alone, and what d_down_proj takes for
+/// intermediate the activation with the weight rounded into it.
+template <class A>
+Values<A> Evaluator<A>::formed(Field reader, Field field) {
+  if (field == Field::d_intermediate) {
+    auto values = product_values<A>(ProductId::down_dx, layer_, nullptr);
+    plant_field<A>(field, layer_, values);
+    return values;
+  }
+  auto values = times_weights<A>(layer_, recomputed_activation<A>(layer_, seen(reader, Field::first_gemm)),
+                                 seen(reader, Field::topk_weights));
+  for (auto& x : values) x = stored(x, layer_.contract->intermediate);
+  return values;
 }
 
 template class Evaluator<Bounded>;

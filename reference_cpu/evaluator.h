@@ -27,29 +27,50 @@ class Evaluator {
   /// given back after the block that ends the field.
   Values<A> evaluate_rows(Field field, RowRange rows);
 
-  /// The field as its readers see it: stored, or evaluated and rounded. Valid until the next call of
+  /// The field as it stands in memory: stored, or evaluated and rounded. Valid until the next call of
   /// `evaluate`.
   const Values<A>& value(Field field);
 
-  /// Takes a value for what readers see.
-  void keep(Field field, Values<A> stored) { slot(field) = std::move(stored); }
-  bool holds(Field field) const { return kept_[static_cast<std::size_t>(field)].has_value(); }
-  void forget(Field field) { slot(field).reset(); }
+  /// The field as the step that makes `reader` sees it, which under some contracts is in no memory. Valid as
+  /// `value` is.
+  const Values<A>& seen(Field reader, Field field);
+
+  /// Takes what was evaluated, before it is stored, for what readers see.
+  void keep(Field field, Values<A> evaluated);
+  bool holds(Field field) const { return kept_[0][static_cast<std::size_t>(field)].has_value(); }
+  void forget(Field field);
 
  private:
-  std::optional<Values<A>>& slot(Field field) { return kept_[static_cast<std::size_t>(field)]; }
-  bool read_unrounded(Field field) const;
+  enum class Lives {
+    InMemory,   // as the contract stores the field
+    Unrounded,  // in registers, before that
+    Formed,     // something else in its place: the weight comes after the product
+  };
+  struct View {
+    Field field{};
+    Lives lives{};
+  };
+  View view(Field reader, Field field) const;
+  std::vector<View> views(Field reader) const;
+  std::optional<Values<A>>& slot(const View& view) {
+    return kept_[static_cast<std::size_t>(view.lives)][static_cast<std::size_t>(view.field)];
+  }
+  int& readers(const View& view) {
+    return readers_[static_cast<std::size_t>(view.lives)][static_cast<std::size_t>(view.field)];
+  }
+  Values<A> formed(Field reader, Field field);
   Values<A> planted_step(Field field);
-  const Values<A>& read(Field field, Field by);
+  void count_readers();
   void give_back();
 
   const Layer& layer_;
   Upstream stored_;
-  std::array<std::optional<Values<A>>, kFieldCount> kept_;
-  std::optional<Values<A>> unrounded_;      // what a planted fault reads in place of the stored value
-  std::array<int, kFieldCount> readers_{};  // still to come
-  std::vector<Field> done_;                 // read for the last time by the steps before
-  int depth_ = 0;                           // of evaluations within evaluations
+  FieldFlags asked_;
+  bool counted_ = false;
+  std::array<std::array<std::optional<Values<A>>, kFieldCount>, 3> kept_;
+  std::array<std::array<int, kFieldCount>, 3> readers_{};  // still to come
+  std::vector<View> done_;                                 // read for the last time by the steps before
+  int depth_ = 0;                                          // of evaluations within evaluations
 };
 
 }  // namespace assay

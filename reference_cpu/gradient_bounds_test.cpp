@@ -170,6 +170,65 @@ TEST_SUITE("gradient_bounds") {
     CHECK(outside == 0);
   }
 
+  TEST_CASE(
+      "d_topk_weights from the activation: rounded, fused or in any order, draws stay inside, and no term is "
+      "spare") {
+    std::mt19937_64 engine(12);
+    std::int64_t outside = 0;
+    std::int64_t draws = 0;
+    std::int64_t caught = 0;
+    for (const std::int64_t width : {1, 7, 64, 500}) {
+      const TinyBackward g(plain::PlainProblem({1, width, 1, 1, true}, 1), "fused_fp32");
+      for (const double half : {0.0, 0x1p-20}) {
+        Values<Bounded> products;
+        Values<Bounded> first;
+        Values<Predicted> z;
+        for (std::int64_t i = 0; i < width; ++i) {
+          const auto p = static_cast<float>(static_cast<double>(engine() % 4001) / 1000 - 2.0003);
+          products.push_back({p, p - half * std::fabs(p), p + half * std::fabs(p)});
+        }
+        for (std::int64_t i = 0; i < 2 * width; ++i) {
+          const float x = to_float(round_to_bf16(static_cast<double>(engine() % 4001) / 1000 - 2));
+          first.push_back(Bounded::exact(x));
+          z.push_back({x, false});
+        }
+        const Values<Predicted> a = recomputed_activation<Predicted>(g.layer, z);
+        const Interval accepted = activation_dots<Bounded>(g.layer, products, first)[0];
+        const auto look = [&](double sum) {
+          ++draws;
+          outside += !(accepted.low <= sum && sum <= accepted.high);
+        };
+        for (int draw = 0; draw < 200; ++draw) {
+          Values<Predicted> drawn;
+          for (const Interval& x : products) {
+            const auto pick = engine() % 3;
+            const float p = static_cast<float>(pick == 0 ? x.low : pick == 1 ? x.high : x.ref);
+            drawn.push_back({x.low <= p && p <= x.high ? p : static_cast<float>(x.ref), false});
+          }
+          look(activation_dots<Predicted>(g.layer, drawn, z)[0].value);
+          std::vector<std::size_t> order(a.size());
+          for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+          std::ranges::shuffle(order, engine);
+          float fused = 0.0f;
+          float rounded = 0.0f;
+          double without = 0.0;
+          for (std::size_t i = 0; i < order.size(); ++i) {
+            const std::size_t at = order[i];
+            fused = std::fma(a[at].value, drawn[at].value, fused);
+            rounded += a[at].value * drawn[at].value;
+            if (i > 0) without += static_cast<double>(a[at].value) * drawn[at].value;
+          }
+          look(fused);
+          look(rounded);
+          caught += !(accepted.low <= without && without <= accepted.high);
+        }
+      }
+    }
+    CHECK(draws == 4 * 2 * 200 * 3);
+    CHECK(outside == 0);
+    CHECK(caught > 4 * 2 * 200 * 9 / 10);  // one term in 500 may be small
+  }
+
   TEST_CASE("d_topk_weights: sums in random orders, of draws from the rows' intervals, stay inside") {
     std::mt19937_64 engine(11);
     std::int64_t outside = 0;

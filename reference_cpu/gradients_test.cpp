@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "reference_cpu/eigen/worked_example.h"
+#include "reference_cpu/expf_sm90.h"
+#include "reference_cpu/row_sum_quad.h"
 #include "reference_cpu/tiny_backward.h"
 
 using namespace assay;
@@ -158,6 +160,82 @@ TEST_SUITE("gradients") {
         CHECK(refuted(g, field, gradient) == 0);
       }
     }
+  }
+
+  TEST_CASE("central differences confirm the gradients with the weight after the product, in float64") {
+    PrecisionContract after = find_contract("fp64");
+    after.weight_side = WeightSide::AfterProduct;
+    after.d_weights_from = WeightGradientFrom::Activation;
+    unsigned seed = 20;
+    for (const MoeConfig& config : {kRenormalised, kUnnormalised, kOneChoice, kAllExperts}) {
+      TinyBackward g(plain::eighths(config, 3, ++seed), "fp64");
+      g.layer.contract = &after;
+      CAPTURE(seed);
+      CHECK(refuted(g, g.p.problem.input, Field::d_input_hidden_states) == 0);
+      CHECK(refuted(g, g.p.problem.gate, Field::d_gate) == 0);
+      CHECK(refuted(g, *g.p.gate_up_proj, Field::d_gate_up_proj) == 0);
+      CHECK(refuted(g, *g.p.down_proj, Field::d_down_proj) == 0);
+      CHECK(refuted(g, Field::topk_weights, Field::d_topk_weights) == 0);
+      CHECK(refuted(g, Field::intermediate, Field::d_intermediate) == 0);
+      CHECK(refuted(g, Field::first_gemm, Field::d_first_gemm) == 0);
+    }
+  }
+
+  TEST_CASE("fused_fp32, operation by operation: one row of one expert, written down") {
+    // H = 1, I = 2, K = 1 of E = 1, not renormalised: the weight is the softmax's 1, moved by hand.
+    plain::PlainProblem p({1, 2, 1, 1, false}, 1);
+    p.d_hidden_states = plain::Matrix{{1 + 0x1p-7}};
+    const TinyBackward g(std::move(p), "fused_fp32");
+    const float g0 = 1.0f;
+    const float g1 = -2.0f;
+    const float u0 = 1 + 5 * 0x1p-7f;
+    const float u1 = 3.0f;
+    const Values<Predicted> first = {{g0, false}, {g1, false}, {u0, false}, {u1, false}};
+    const Values<Predicted> products = {{0.3f, false}, {0.7f, false}};  // fp32: not bf16 numbers
+    const Values<Predicted> weights = {{0.40625f, false}};
+    const auto expf = [](float x) { return expf_sm90(x).value; };
+    const auto silu = [&](float a) { return a / (1.0f + expf(-a)); };
+    const float a0 = silu(g0) * u0;
+    const float a1 = silu(g1) * u1;
+    CHECK(activation_dots<Predicted>(g.layer, products, first)[0].value ==
+          std::fma(a1, 0.7f, std::fma(a0, 0.3f, 0.0f)));
+    const auto d_first = act_and_mul_grad<Predicted>(g.layer, products, first, &weights);
+    const float d_a = 0.40625f * 0.3f;
+    const float s = 1.0f / (1.0f + expf(-g0));
+    CHECK(d_first[0].value == d_a * u0 * s * (1.0f + g0 * (1.0f - s)));
+    CHECK(d_first[2].value == d_a * silu(g0));
+    const auto weighted =
+        times_weights<Predicted>(g.layer, recomputed_activation<Predicted>(g.layer, first), weights);
+    CHECK(weighted[0].value == a0 * 0.40625f);
+    CHECK(weighted[1].value == a1 * 0.40625f);
+  }
+
+  TEST_CASE(
+      "a quad's lanes take columns 2 lane and 2 lane + 1 of every 8, blocks of 64 one after the other") {
+    std::vector<PredictedValue> a(71, PredictedValue{0.0f, false});
+    const std::vector<PredictedValue> ones(71, PredictedValue{1.0f, false});
+    const auto sum = [&](std::vector<std::pair<std::size_t, float>> at) {
+      std::ranges::fill(a, PredictedValue{0.0f, false});
+      for (const auto& [column, value] : at) a[column].value = value;
+      return row_sum_quad(a, ones).value;
+    };
+    constexpr float kBig = 0x1p24f;                                  // beside which 1 is lost, and 2 is not
+    CHECK(sum({{0, kBig}, {1, 1.0f}, {8, 1.0f}}) == kBig);           // one lane, ascending: 1 is lost twice
+    CHECK(sum({{0, kBig}, {2, 1.0f}, {10, 1.0f}}) == kBig + 2.0f);   // another lane holds 2
+    CHECK(sum({{0, kBig}, {4, 1.0f}, {6, 1.0f}}) == kBig + 2.0f);    // lanes 2 and 3 meet before lane 0's sum
+    CHECK(sum({{0, kBig}, {2, 1.0f}, {4, 1.0f}}) == kBig);           // lane 1 is lost in lane 0, 2 in both
+    CHECK(sum({{0, kBig}, {64, 1.0f}, {66, 1.0f}}) == kBig + 2.0f);  // the next block is a sum of its own
+    CHECK(sum({{0, 1.0f}, {2, 1.0f}, {64, kBig}}) == kBig + 2.0f);
+    std::vector<PredictedValue> open = ones;
+    open[70].undetermined = true;
+    CHECK(row_sum_quad(open, ones).undetermined);
+    // A product and its addition round once.
+    const std::vector<PredictedValue> x = {{1 + 0x1p-12f, false}, {1.0f, false}};
+    const std::vector<PredictedValue> y = {{1 + 0x1p-12f, false}, {-(1 + 0x1p-11f), false}};
+    CHECK(row_sum_quad(x, y).value == std::fma(1.0f, -(1 + 0x1p-11f), (1 + 0x1p-12f) * (1 + 0x1p-12f)));
+    const std::vector<PredictedValue> later = {{1.0f, false}, {1 + 0x1p-12f, false}};
+    const std::vector<PredictedValue> other = {{-(1 + 0x1p-11f), false}, {1 + 0x1p-12f, false}};
+    CHECK(row_sum_quad(later, other).value == 0x1p-24f);
   }
 
   TEST_CASE("the differences refute the gradient of another layer") {

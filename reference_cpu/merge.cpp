@@ -7,10 +7,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include <fmt/format.h>
-
-#include "harness/contract/error.h"
-
 namespace assay {
 namespace {
 
@@ -28,16 +24,6 @@ PredictedValue sum_slots(std::span<const PredictedValue> terms, const PrecisionC
   PredictedValue sum;
   for (const auto& term : terms) sum = add(sum, term);
   return sum;
-}
-
-std::span<const Bf16> output_gradient(const Layer& layer) {
-  const Problem& problem = *layer.problem;
-  if (problem.input.size() == 0) return {};
-  if (problem.output_gradient.shape() != problem.input.shape())
-    throw InputError(fmt::format("{}: gradients need d_hidden_states {}, found {}", problem.name,
-                                 to_string(problem.input.shape()),
-                                 to_string(problem.output_gradient.shape())));
-  return problem.output_gradient.as<Bf16>();
 }
 
 }  // namespace
@@ -123,7 +109,7 @@ template <class A>
 Values<A> weighted_rows(const Layer& layer, const Values<A>& weights) {
   const std::int64_t width = layer.config().hidden_size;
   const std::int64_t top_k = layer.config().top_k;
-  const std::span<const Bf16> d_output = output_gradient(layer);
+  const std::span<const Bf16> d_output = given_left(ProductId::down_dx, layer).as<Bf16>();
   Values<A> out(layer.routing.gather.size() * static_cast<std::size_t>(width));
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
   for (std::size_t r = 0; r < layer.routing.gather.size(); ++r) {
@@ -135,6 +121,16 @@ Values<A> weighted_rows(const Layer& layer, const Values<A>& weights) {
                                          layer.contract->unit_roundoff);
   }
   return out;
+}
+
+template <class A>
+Values<A> times_weights(const Layer& layer, Values<A> rows, const Values<A>& weights) {
+  const std::size_t width = rows.size() / std::max<std::size_t>(1, layer.routing.gather.size());
+#pragma omp parallel for schedule(static) if (worth_threads(rows.size()))
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    rows[i] = multiply(rows[i], weights[static_cast<std::size_t>(layer.routing.gather[i / width])],
+                       layer.contract->unit_roundoff);
+  return rows;
 }
 
 namespace {
@@ -178,7 +174,7 @@ template <class A>
 Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted) {
   const std::int64_t top_k = layer.config().top_k;
   const auto width = static_cast<std::size_t>(layer.config().hidden_size);
-  const std::span<const Bf16> d_output = output_gradient(layer);
+  const std::span<const Bf16> d_output = given_left(ProductId::down_dx, layer).as<Bf16>();
   const std::vector<ReducedRow> rows = reduced_rows(layer);
   Values<A> out(static_cast<std::size_t>(layer.tokens() * top_k));
 #pragma omp parallel for schedule(static) if (worth_threads(unpermuted.size()))
@@ -200,6 +196,9 @@ template Values<Bounded> merge<Bounded>(const Layer&, const Values<Bounded>&, co
 template Values<Predicted> merge<Predicted>(const Layer&, const Values<Predicted>&, const Values<Predicted>&);
 template Values<Bounded> weighted_rows<Bounded>(const Layer&, const Values<Bounded>&);
 template Values<Predicted> weighted_rows<Predicted>(const Layer&, const Values<Predicted>&);
+template Values<Bounded> times_weights<Bounded>(const Layer&, Values<Bounded>, const Values<Bounded>&);
+template Values<Predicted> times_weights<Predicted>(const Layer&, Values<Predicted>,
+                                                    const Values<Predicted>&);
 template Values<Bounded> row_dots<Bounded>(const Layer&, const Values<Bounded>&);
 template Values<Predicted> row_dots<Predicted>(const Layer&, const Values<Predicted>&);
 

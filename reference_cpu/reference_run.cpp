@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -29,19 +30,6 @@ FieldFlags offered(const Upstream& upstream) {
   FieldFlags flags{};
   for (const FieldRow& field : kFields) flags[static_cast<std::size_t>(field.id)] = upstream.has(field.id);
   return flags;
-}
-
-/// Products add up the squares of the noise that their operands carry in fp32, where they are lost below
-/// 2^-126: of values so small that this is all there is, the model knows no noise below 2^-60.
-void keep_noise_above_underflow(Values<Bounded>& values) {
-  constexpr float kLeast = 0x1p-60f;
-#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    Interval& x = values[i];
-    if (x.noise >= kLeast || !(x.low < x.high)) continue;
-    x.noise = kLeast;
-    x.mean = std::max(x.mean, kLeast);
-  }
 }
 
 /// The graph walked twice: from the candidate's own fields, and from the inputs.
@@ -125,25 +113,28 @@ class ReferenceRun final : public Reference {
 
   BoundAccount bound_account(Field field, Mode mode, std::span<const std::int64_t> elements) override {
     const bool isolated = mode == Mode::Isolated;
-    const bool carries = isolated ? !isolated_from(field).empty() : !upstream_of(field).empty();
+    const bool carries = isolated ? !isolated_from(field).empty() : !read_by(field).empty();
     const auto product = product_of(field);
+    const bool after = weight_after_product(contract());
+    if (after && field == Field::d_intermediate) elements = {};  // of the product alone, the weight missing
     const auto read = [&](Field operand) {
-      return given(operand) || elements.empty() ? nullptr : &bounded_.in(mode).value(operand);
+      const bool none = given(operand) || (after && operand == Field::d_second_gemm);
+      return none || elements.empty() ? nullptr : &bounded_.in(mode).seen(field, operand);
     };
     return assay::bound_account(field, layer(mode), product ? read(row(*product).left) : nullptr,
                                 product ? read(row(*product).right) : nullptr, carries, elements);
   }
 
   bool same_in_both_modes(Field field) const override {
-    if (!upstream_of(field).empty()) return false;
+    if (!read_by(field).empty()) return false;
     return row(field).rows == RowsAre::Tokens || isolated_.routing.gather == layer_.routing.gather;
   }
 
   bool same_predictions(Field field) override {
     if (!predict_ || isolated_.routing.gather != layer_.routing.gather) return false;
-    return std::ranges::all_of(upstream_of(field), [&](Field read) {
-      const auto& own = predicted_.isolated.value(read);
-      const auto& chained = predicted_.chained.value(read);
+    return std::ranges::all_of(read_by(field), [&](Field read) {
+      const auto& own = predicted_.isolated.seen(field, read);
+      const auto& chained = predicted_.chained.seen(field, read);
       return std::ranges::equal(own, chained, [](const PredictedValue& a, const PredictedValue& b) {
         return !a.undetermined && !b.undetermined &&
                std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value);
@@ -154,7 +145,8 @@ class ReferenceRun final : public Reference {
   std::string isolated_from(Field field) const override {
     std::string missing;
     for (const Field need : unwritten_before(field))
-      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name(need));
+      missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", name(need),
+                             upstream_.has(need) ? " before its rounding" : "");
     return missing;
   }
 
@@ -203,8 +195,8 @@ class ReferenceRun final : public Reference {
     const auto add = [&](Field one) {
       if (std::ranges::find(missing, one) == missing.end()) missing.push_back(one);
     };
-    for (const Field need : upstream_of(field)) {
-      if (upstream_.has(need)) continue;
+    for (const Field need : read_by(field)) {
+      if (upstream_.has(need) && in_memory(field, need, contract())) continue;
       add(need);
       for (const Field further : unwritten_before(need)) add(further);
     }
@@ -215,10 +207,10 @@ class ReferenceRun final : public Reference {
     const auto bounded = bounded_.isolated.evaluate(field);
     Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(),
                                         predicted_.isolated.evaluate(field), bounded);
-    for (const Field read : upstream_of(field))
-      evidence.inputs[static_cast<std::size_t>(read)] = &predicted_.isolated.value(read);
-    evidence.read = [this](Field other) -> const Values<Predicted>& {
-      return predicted_.isolated.value(other);
+    for (const Field read : read_by(field))
+      evidence.inputs[static_cast<std::size_t>(read)] = &predicted_.isolated.seen(field, read);
+    evidence.read = [this, field](Field other) -> const Values<Predicted>& {
+      return predicted_.isolated.seen(field, other);
     };
     if (field == Field::hidden_states &&
         upstream_.has(Field::router_logits))  // to try weights before their rounding
@@ -258,13 +250,21 @@ class ReferenceRun final : public Reference {
   void confirm(Field field, Mode mode, RowRange rows, const Values<Bounded>& values) {
     const PhaseTimer timer("plain layer");
     StepReads reads{};
-    for (const Field from : upstream_of(field))
-      reads[static_cast<std::size_t>(from)] = &bounded_.in(mode).value(from);
+    for (const Field from : read_by(field))
+      reads[static_cast<std::size_t>(from)] = &bounded_.in(mode).seen(field, from);
     const auto more = confirm_by_plain_layer(field, layer(mode), reads, values, rows);
     confirmed_.values += more.values;
     confirmed_.of += more.of;
+    // Where the weight comes after the product, d_intermediate is stored by nobody and never asked for.
+    const bool hidden =
+        weight_after_product(contract()) && std::ranges::count(read_by(field), Field::d_intermediate) > 0;
+    if (!hidden || std::exchange(product_confirmed_[mode == Mode::Chained], true)) return;
+    confirm(Field::d_intermediate, mode, all_rows(Field::d_intermediate, layer_.problem->sizes()),
+            bounded_.in(mode).evaluate(Field::d_intermediate));
   }
 
+  const PrecisionContract& contract() const { return *layer_.contract; }
+  std::span<const Field> read_by(Field field) const { return upstream_of(field, contract()); }
   const Layer& layer(Mode mode) const { return mode == Mode::Isolated ? isolated_ : layer_; }
 
   /// The candidate's routing where it is usable, else the reference's own.
@@ -284,7 +284,7 @@ class ReferenceRun final : public Reference {
   /// sought.
   bool resolve_split(Field field, const Values<Predicted>& plain) {
     const auto product = product_of(field);
-    if (!product) return false;
+    if (!product || (field == Field::d_intermediate && weight_after_product(contract()))) return false;
     Accumulator& accumulator = layer_.accumulators[*product];
     if (accumulator.kind != AccumulatorKind::HopperAnySplit) return false;
     accumulator = {AccumulatorKind::Hopper, {}};
@@ -308,13 +308,12 @@ class ReferenceRun final : public Reference {
   template <class A>
   Values<A> evaluated(Field field, Mode mode, RowRange rows) {
     auto values = walks(A{}).in(mode).evaluate_rows(field, rows);
-    if (readers_of(field).empty()) return values;
+    if (readers_of(field, contract()).empty()) return values;
     auto& chained = walks(A{}).chained;
     if ((mode == Mode::Chained || same_in_both_modes(field)) && !chained.holds(field)) {
       Values<A> kept(values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
       for (std::size_t i = 0; i < values.size(); ++i) kept[i] = values[i];
-      store_field<A>(field, layer_, kept);
       chained.keep(field, std::move(kept));
     }
     return values;
@@ -323,7 +322,8 @@ class ReferenceRun final : public Reference {
   Upstream upstream_;
   bool predict_;
   ConfirmedValues confirmed_;
-  std::vector<std::int32_t> ascending_;  // the gather order that is promised where none is declared
+  std::array<bool, 2> product_confirmed_{};  // d_intermediate's, isolated and chained
+  std::vector<std::int32_t> ascending_;      // the gather order that is promised where none is declared
   Layer layer_;  // chained: the rebuilt gather order, or the candidate's where it takes each expert's rows in
                  // another one
   Layer isolated_;  // the candidate's own gather_indices

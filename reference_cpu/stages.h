@@ -44,6 +44,14 @@ const Accumulators& accumulators_for(const Layer& layer) {
 template <class A>
 void store_field(Field field, const Layer& layer, Values<A>& values);
 
+/// The first half of it: the planted faults that strike values before any rounding.
+template <class A>
+void plant_field(Field field, const Layer& layer, Values<A>& values);
+
+/// store.cpp: products add up the squares of the noise that their operands carry in fp32, where they are lost
+/// below 2^-126: of values so small that this is all there is, the model knows no noise below 2^-60.
+void keep_noise_above_underflow(Values<Bounded>& values);
+
 /// topk.cpp: softmax over E in fp32 of one token's logits; Predicted only, in torch's order of sums.
 std::vector<PredictedValue> probabilities(std::span<const PredictedValue> logits);
 
@@ -74,8 +82,19 @@ template <class A>
 Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm);
 
 /// swiglu.cpp: d_first_gemm [S, 2I] = d_intermediate * (up half * silu'(gate half), silu(gate half)).
+/// `weights` [T, K]: what d_intermediate is still to be multiplied by; null where that was done.
 template <class A>
-Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm);
+Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm,
+                           const Values<A>* weights = nullptr);
+
+/// swiglu.cpp: the activation [S, I] that backward recomputes, in registers: intermediate before its
+/// rounding.
+template <class A>
+Values<A> recomputed_activation(const Layer& layer, const Values<A>& first_gemm);
+
+/// merge.cpp: rows in expert order [S, I] times their slots' weights.
+template <class A>
+Values<A> times_weights(const Layer& layer, Values<A> rows, const Values<A>& weights);
 
 /// merge.cpp: rows from expert order to slot order [S, H]: a copy.
 template <class A>
@@ -92,6 +111,11 @@ Values<A> weighted_rows(const Layer& layer, const Values<A>& weights);
 /// merge.cpp: d_topk_weights [T, K] = sum over H of the token's d_hidden_states times the slot's row.
 template <class A>
 Values<A> row_dots(const Layer& layer, const Values<A>& unpermuted);
+
+/// activation_dots.cpp: d_topk_weights [T, K] = sum over I of the recomputed activation times `products` [S,
+/// I], the product of d_hidden_states and down_proj without the weight.
+template <class A>
+Values<A> activation_dots(const Layer& layer, const Values<A>& products, const Values<A>& first_gemm);
 
 /// permute.cpp: d_experts_hidden_states [T, H]: a token's rows of d_permuted_hidden_states added up as the
 /// contract says.

@@ -4,10 +4,10 @@
 
 namespace assay {
 
-namespace {
-
 /// Rows of experts where the field has them; one group otherwise.
-void plant_field(Field field, const Layer& layer, auto& values) {
+template <class A>
+void plant_field(Field field, const Layer& layer, Values<A>& values) {
+  if (layer.fault.kind == FaultKind::None || layer.fault.field != field) return;
   const std::int64_t width = width_of(field, layer.problem->sizes());
   const std::int64_t rows = std::ssize(values) / width;
   std::vector<std::int64_t> offsets = {0, rows};
@@ -20,6 +20,8 @@ void plant_field(Field field, const Layer& layer, auto& values) {
   }
   plant_values(layer.fault, {rows, width, offsets, counts}, layer.problem->input, values);
 }
+
+namespace {
 
 /// One bit of one stored element is wrong.
 void flip_bit(const Fault& fault, Values<Predicted>& values) {
@@ -38,7 +40,7 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
   const Store store = store_of(field, *layer.contract);
   const bool here = layer.fault.kind != FaultKind::None && layer.fault.field == field;
   const bool wrongly = here && rounds_wrongly(layer.fault.kind);
-  if (here) plant_field(field, layer, values);
+  plant_field<A>(field, layer, values);
 #pragma omp parallel for schedule(static) if (worth_threads(8 * values.size()))
   for (std::size_t i = 0; i < values.size(); ++i) {
     const auto before = values[i];
@@ -65,8 +67,21 @@ Values<A> lift(const Tensor& tensor) {
   return out;
 }
 
+void keep_noise_above_underflow(Values<Bounded>& values) {
+  constexpr float kLeast = 0x1p-60f;
+#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    Interval& x = values[i];
+    if (x.noise >= kLeast || !(x.low < x.high)) continue;
+    x.noise = kLeast;
+    x.mean = std::max(x.mean, kLeast);
+  }
+}
+
 template void store_field<Bounded>(Field, const Layer&, Values<Bounded>&);
 template void store_field<Predicted>(Field, const Layer&, Values<Predicted>&);
+template void plant_field<Bounded>(Field, const Layer&, Values<Bounded>&);
+template void plant_field<Predicted>(Field, const Layer&, Values<Predicted>&);
 template Values<Bounded> lift<Bounded>(const Tensor&);
 template Values<Predicted> lift<Predicted>(const Tensor&);
 

@@ -167,7 +167,15 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
 }
 
 template <class A>
-Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm) {
+Values<A> recomputed_activation(const Layer& layer, const Values<A>& first_gemm) {
+  Layer right = layer;  // the forward pass's faults are its own
+  right.fault = {};
+  return act_and_mul<A>(right, first_gemm);
+}
+
+template <class A>
+Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, const Values<A>& first_gemm,
+                           const Values<A>* weights) {
   const std::int64_t rows = static_cast<std::int64_t>(layer.routing.gather.size());
   const std::int64_t width = layer.config().moe_intermediate_size;
   const PrecisionContract& contract = *layer.contract;
@@ -179,10 +187,13 @@ Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, 
     const auto* d_hidden = d_intermediate.data() + r * width;
     auto* d_gate = out.data() + r * 2 * width;
     auto* d_up = d_gate + width;
+    const auto slot = static_cast<std::size_t>(layer.routing.gather[static_cast<std::size_t>(r)]);
     for (std::int64_t i = 0; i < width; ++i) {
-      const auto d_silu = stored(multiply(d_hidden[i], up[i], contract.unit_roundoff), contract.d_silu);
+      const auto d_a =
+          weights == nullptr ? d_hidden[i] : multiply(d_hidden[i], (*weights)[slot], contract.unit_roundoff);
+      const auto d_silu = stored(multiply(d_a, up[i], contract.unit_roundoff), contract.d_silu);
       d_gate[i] = through_silu(d_silu, gate[i], layer);
-      d_up[i] = multiply(d_hidden[i], silu(gate[i], layer), contract.unit_roundoff);
+      d_up[i] = multiply(d_a, silu(gate[i], layer), contract.unit_roundoff);
     }
   }
   return out;
@@ -191,8 +202,10 @@ Values<A> act_and_mul_grad(const Layer& layer, const Values<A>& d_intermediate, 
 template Values<Bounded> act_and_mul<Bounded>(const Layer&, const Values<Bounded>&);
 template Values<Predicted> act_and_mul<Predicted>(const Layer&, const Values<Predicted>&);
 template Values<Bounded> act_and_mul_grad<Bounded>(const Layer&, const Values<Bounded>&,
-                                                   const Values<Bounded>&);
+                                                   const Values<Bounded>&, const Values<Bounded>*);
 template Values<Predicted> act_and_mul_grad<Predicted>(const Layer&, const Values<Predicted>&,
-                                                       const Values<Predicted>&);
+                                                       const Values<Predicted>&, const Values<Predicted>*);
+template Values<Bounded> recomputed_activation<Bounded>(const Layer&, const Values<Bounded>&);
+template Values<Predicted> recomputed_activation<Predicted>(const Layer&, const Values<Predicted>&);
 
 }  // namespace assay

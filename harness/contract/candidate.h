@@ -65,17 +65,19 @@ inline bool declared(const Accumulators& all) {
 /// Whether every bit of a field is promised: by its accumulator, where nothing but a product stands between
 /// the field and stored fields it is computed from; else by a candidate that promises the rest as well.
 inline bool promises_bits(const Accumulators& accumulators, ExpertRowOrder rows, Field field,
-                          bool from_stored_fields) {
+                          bool from_stored_fields, const PrecisionContract& contract) {
   if (!declared(accumulators)) return false;
   for (const ProductRow& product : kProducts) {
-    if (product.made != field && !descends_from(field, product.made)) continue;
+    if (product.made != field && !descends_from(field, product.made, contract)) continue;
     if (!declared(accumulators[product.id])) return false;
     if (rows == ExpertRowOrder::Any && product.summed == Dim::S) return false;  // sums over rows in no order
   }
   // The router's product reads nothing but what is given, and its rows are in no order that may be another.
   if (accumulators.rest_as_torch || product_of(field) == ProductId::router) return true;
   const bool copy = find_step(field)->kind == StepKind::Unpermute;  // of a product's rows
-  return from_stored_fields && (copy || product_of(field));
+  // Where the weight comes after the product, exponentials stand between as well.
+  const bool recomputes = weight_after_product(contract) && field == Field::d_down_proj;
+  return from_stored_fields && (copy || product_of(field)) && !recomputes;
 }
 
 /// What the a-priori bound of products is multiplied by. Tensor cores before Hopper align 8 products with 24

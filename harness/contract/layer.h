@@ -18,7 +18,9 @@
 namespace assay {
 
 /// out[r][n] = sum over k of left[r][k] right[n][k]. Left rows are tokens, or rows in expert order; a token
-/// operand of a field in expert order is gathered. Right is one matrix per expert, or one for all.
+/// operand of a field in expert order is gathered. Right is one matrix per expert, or one for all. Under
+/// WeightSide::AfterProduct the rows of d_hidden_states stand in for d_second_gemm, and rb(weight *
+/// activation), a tensor that is no field, for the intermediate of down_dw.
 struct ProductRow {
   ProductId id;
   std::string_view name;  // in files and on the command line
@@ -55,10 +57,11 @@ enum class StepKind {
   Counts,     // rows per expert
   Order,      // slots sorted by expert
   Swiglu,
-  Unpermute,     // rows from expert order to slot order
-  Merge,         // weighted rows summed over a token's slots
-  WeightedRows,  // the output's gradient times the slot's weight
-  RowDots,       // dot products of the output's gradient with the slots' rows
+  Unpermute,       // rows from expert order to slot order
+  Merge,           // weighted rows summed over a token's slots
+  WeightedRows,    // the output's gradient times the slot's weight
+  RowDots,         // dot products of the output's gradient with the slots' rows
+  ActivationDots,  // of the activations with d_intermediate's product, before the weight
   SwigluGrad,
   SoftmaxGrad,  // through renormalisation and softmax, to all logits
   Combine,      // a token's slots added up
@@ -90,8 +93,8 @@ inline constexpr StepRow kSteps[] = {
   {Field::hidden_states_unpermute,  StepKind::Unpermute,    &Rounds::second_gemm,      {Field::second_gemm, Field::gather_indices}},
   {Field::hidden_states,            StepKind::Merge,        &Rounds::output,           {Field::hidden_states_unpermute, Field::topk_weights, Field::selected_experts}},
   {Field::d_second_gemm,            StepKind::WeightedRows, &Rounds::gradients,        {Field::d_hidden_states, Field::topk_weights, Field::gather_indices}},
-  {Field::d_topk_weights,           StepKind::RowDots,      &Rounds::gradients,        {Field::d_hidden_states, Field::hidden_states_unpermute}},
   {Field::d_intermediate,           StepKind::Product,      &Rounds::gradients,        {Field::d_second_gemm, Field::down_proj, Field::token_counts_by_expert}},
+  {Field::d_topk_weights,           StepKind::RowDots,      &Rounds::gradients,        {Field::d_hidden_states, Field::hidden_states_unpermute}},
   {Field::d_down_proj,              StepKind::Product,      &Rounds::weight_gradients, {Field::d_second_gemm, Field::intermediate, Field::token_counts_by_expert}},
   {Field::d_first_gemm,             StepKind::SwigluGrad,   &Rounds::gradients,        {Field::d_intermediate, Field::first_gemm}},
   {Field::d_permuted_hidden_states, StepKind::Product,      &Rounds::gradients,        {Field::d_first_gemm, Field::gate_up_proj, Field::token_counts_by_expert}},
@@ -105,6 +108,28 @@ inline constexpr StepRow kSteps[] = {
 
 inline constexpr std::size_t kStepCount = std::size(kSteps);
 
+constexpr bool weight_after_product(const PrecisionContract& contract) {
+  return contract.weight_side == WeightSide::AfterProduct;
+}
+constexpr bool weights_from_activation(const PrecisionContract& contract) {
+  return contract.d_weights_from == WeightGradientFrom::Activation;
+}
+
+/// A step that stands in for that of kSteps under some contracts.
+struct OtherStep {
+  bool (*holds)(const PrecisionContract& contract);
+  StepRow step;
+};
+
+// clang-format off
+inline constexpr OtherStep kOtherSteps[] = {
+  {weight_after_product,    {Field::d_intermediate, StepKind::Product,        &Rounds::gradients,        {Field::d_hidden_states, Field::down_proj, Field::topk_weights, Field::gather_indices}}},
+  {weight_after_product,    {Field::d_down_proj,    StepKind::Product,        &Rounds::weight_gradients, {Field::d_hidden_states, Field::topk_weights, Field::first_gemm, Field::gather_indices}}},
+  {weight_after_product,    {Field::d_first_gemm,   StepKind::SwigluGrad,     &Rounds::gradients,        {Field::d_intermediate, Field::topk_weights, Field::first_gemm, Field::gather_indices}}},
+  {weights_from_activation, {Field::d_topk_weights, StepKind::ActivationDots, &Rounds::gradients,        {Field::d_intermediate, Field::first_gemm, Field::gather_indices}}},
+};
+// clang-format on
+
 constexpr bool given(Field field) {
   return row(field).group == Group::Inputs || row(field).group == Group::Weights;
 }
@@ -116,9 +141,18 @@ constexpr const StepRow* find_step(Field made) {
   return nullptr;
 }
 
+/// The same under a contract.
+constexpr const StepRow* find_step(Field made, const PrecisionContract& contract) {
+  for (const OtherStep& other : kOtherSteps)
+    if (other.step.made == made && other.holds(contract)) return &other.step;
+  return find_step(made);
+}
+
 /// How the contract keeps a field: what is given is bf16.
 constexpr Store store_of(Field field, const PrecisionContract& contract) {
   const StepRow* step = find_step(field);
+  if (weight_after_product(contract) && (field == Field::d_second_gemm || field == Field::d_intermediate))
+    return Store::Unrounded;
   return step == nullptr || step->stored == nullptr ? Store::Bf16 : contract.*step->stored;
 }
 
@@ -137,7 +171,18 @@ constexpr DType dtype_of(Field field, const PrecisionContract& contract) {
   return main_gradient ? DType::Float32 : row(field).dtype;
 }
 
-/// Every computed field after all that it reads, ties in the table's order. Those left out hang on a cycle.
+/// Whether the step reads the field from memory. Else it sees what a kernel holds in registers in its place
+/// (reference_cpu/evaluator.h), whatever a candidate wrote. A float64 layer stores what it does not round.
+constexpr bool in_memory(Field reader, Field read, const PrecisionContract& contract) {
+  if (given(read) || contract.unit_roundoff < kFp32UnitRoundoff) return true;
+  if (store_of(read, contract) == Store::Unrounded) return false;
+  if (reader == Field::d_down_proj && read == Field::intermediate) return !weight_after_product(contract);
+  return !(reader == Field::intermediate && read == Field::first_gemm &&
+           contract.swiglu_reads == From::Registers);
+}
+
+/// Every computed field after all that it reads under any contract, ties in the table's order. Those left out
+/// hang on a cycle.
 constexpr std::pair<std::array<Field, kStepCount>, std::size_t> order_of_evaluation() {
   std::array<Field, kStepCount> order{};
   std::array<bool, kFieldCount> known{};
@@ -147,6 +192,9 @@ constexpr std::pair<std::array<Field, kStepCount>, std::size_t> order_of_evaluat
     for (const StepRow& step : kSteps) {
       bool ready = !known[static_cast<std::size_t>(step.made)];
       for (const auto& read : step.reads) ready = ready && (!read || known[static_cast<std::size_t>(*read)]);
+      for (const OtherStep& other : kOtherSteps)
+        for (const auto& read : other.step.reads)
+          ready = ready && (other.step.made != step.made || !read || known[static_cast<std::size_t>(*read)]);
       if (!ready) continue;
       known[static_cast<std::size_t>(step.made)] = true;
       order[count++] = step.made;
@@ -156,23 +204,9 @@ constexpr std::pair<std::array<Field, kStepCount>, std::size_t> order_of_evaluat
 inline constexpr auto kEvaluationOrder = order_of_evaluation().first;
 static_assert(order_of_evaluation().second == kStepCount, "the layer's graph has a cycle");
 
-/// Bit i is set where field i is on a way to the field.
-constexpr std::array<std::uint32_t, kFieldCount> ancestors() {
-  static_assert(kFieldCount <= 32);
-  std::array<std::uint32_t, kFieldCount> all{};
-  for (const Field made : kEvaluationOrder)
-    for (const auto& read : find_step(made)->reads)
-      if (read)
-        all[static_cast<std::size_t>(made)] |=
-            all[static_cast<std::size_t>(*read)] | std::uint32_t{1} << static_cast<std::size_t>(*read);
-  return all;
-}
-inline constexpr auto kAncestors = ancestors();
-
-/// Whether an error of `earlier` can reach `later`.
-constexpr bool descends_from(Field later, Field earlier) {
-  return (kAncestors[static_cast<std::size_t>(later)] >> static_cast<std::size_t>(earlier) & 1u) != 0;
-}
+/// Whether an error of `earlier` can reach `later`: under `hf`, and under a contract.
+bool descends_from(Field later, Field earlier);
+bool descends_from(Field later, Field earlier, const PrecisionContract& contract);
 
 /// The product that is the field's value; none for other steps, d_input_hidden_states among them.
 constexpr std::optional<ProductId> product_of(Field field) {
@@ -189,11 +223,13 @@ constexpr bool per_expert(const ProductRow& product) {
 }
 
 /// Computed values that the field's step reads beside the problem and the routing: what its interval inherits
-/// from.
+/// from. Under `hf`, and under a contract.
 std::span<const Field> upstream_of(Field field);
+std::span<const Field> upstream_of(Field field, const PrecisionContract& contract);
 
-/// Steps that read the field.
+/// Steps that read the field, likewise.
 std::span<const Field> readers_of(Field field);
+std::span<const Field> readers_of(Field field, const PrecisionContract& contract);
 
 constexpr bool graph_is_whole() {
   for (const FieldRow& field : kFields)
@@ -215,6 +251,15 @@ constexpr bool graph_is_whole() {
     if ((step.kind == StepKind::Product) != product_of(step.made).has_value()) return false;
   return true;
 }
+constexpr bool other_steps_change_reads_alone() {
+  for (const OtherStep& other : kOtherSteps) {
+    const StepRow* step = find_step(other.step.made);
+    if (step == nullptr || step->stored != other.step.stored) return false;
+    if ((step->kind == StepKind::Product) != (other.step.kind == StepKind::Product)) return false;
+  }
+  return true;
+}
+static_assert(other_steps_change_reads_alone(), "a field is kept alike, and a product or none, however made");
 static_assert(graph_is_whole(),
               "every computed field has one step and what is no integer a rounding, row i of kProducts "
               "describes product i, and steps read their products' operands");

@@ -70,13 +70,46 @@ TEST_SUITE("layer") {
       CHECK(store_of(field.id, find_contract("hf")) == Store::Bf16);
       CHECK(store_of(field.id, find_contract("fp64")) == (rounded ? Store::Bf16 : Store::Unrounded));
       CHECK((store_of(field.id, find_contract("fused_fp32")) == Store::Unrounded) ==
-            (field.id == Field::first_gemm));
+            (field.id == Field::d_second_gemm || field.id == Field::d_intermediate));
     }
     PrecisionContract main_gradients = find_contract("hf");
     main_gradients.weight_gradients = Store::Unrounded;
     for (const FieldRow& field : kFields)
       CHECK((store_of(field.id, main_gradients) == Store::Unrounded) ==
             ((field.rows == RowsAre::ExpertMatrix && !given(field.id)) || field.id == Field::d_gate));
+  }
+
+  TEST_CASE("with the weight after the product, gradients of down read the output's and what is recomputed") {
+    const PrecisionContract& fused = find_contract("fused_fp32");
+    CHECK(list(upstream_of(Field::d_topk_weights, fused)) ==
+          std::vector{Field::d_intermediate, Field::first_gemm});
+    CHECK(list(upstream_of(Field::d_down_proj, fused)) ==
+          std::vector{Field::topk_weights, Field::first_gemm});
+    CHECK(list(upstream_of(Field::d_intermediate, fused)) == std::vector{Field::topk_weights});
+    CHECK(list(readers_of(Field::d_second_gemm, fused)).empty());
+    CHECK(list(readers_of(Field::second_gemm, fused)) == std::vector{Field::hidden_states_unpermute});
+    CHECK_FALSE(descends_from(Field::d_topk_weights, Field::second_gemm, fused));
+    CHECK(descends_from(Field::d_topk_weights, Field::second_gemm));
+    CHECK_FALSE(descends_from(Field::d_input_hidden_states, Field::d_second_gemm, fused));
+    CHECK(descends_from(Field::d_router_logits, Field::first_gemm, fused));
+    // Steps that a contract does not change stay.
+    CHECK(find_step(Field::d_gate, fused) == find_step(Field::d_gate));
+    CHECK(find_step(Field::d_topk_weights, find_contract("hf_fp32_merge")) ==
+          find_step(Field::d_topk_weights));
+  }
+
+  TEST_CASE("what registers hold is not read from memory") {
+    const PrecisionContract& fused = find_contract("fused_fp32");
+    CHECK_FALSE(in_memory(Field::intermediate, Field::first_gemm, fused));
+    CHECK(in_memory(Field::d_first_gemm, Field::first_gemm, fused));
+    CHECK_FALSE(in_memory(Field::d_first_gemm, Field::d_intermediate, fused));
+    CHECK_FALSE(in_memory(Field::d_down_proj, Field::intermediate, fused));
+    CHECK(in_memory(Field::second_gemm, Field::intermediate, fused));
+    for (const FieldRow& field : kFields)
+      for (const Field read : upstream_of(field.id)) {
+        CHECK(in_memory(field.id, read, find_contract("hf")));
+        CHECK(in_memory(field.id, read, find_contract("fp64")));
+      }
   }
 
   TEST_CASE("readers are the other end of reads") {

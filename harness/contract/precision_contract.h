@@ -2,6 +2,7 @@
 // swallowed by a tolerance.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <span>
 #include <string_view>
@@ -17,6 +18,26 @@ enum class Combine {
 /// In which order a weight gradient's sum takes the rows of an expert: as they stand in expert order, or slot
 /// by slot (all tokens of slot 0, then those of slot 1, ...). Moves bits, never bounds.
 enum class RowOrder { Ascending, BySlot };
+/// Where a step finds a value that is stored as well.
+enum class From {
+  Memory,     // as it is stored
+  Registers,  // before that rounding
+};
+/// Where a slot's weight enters the gradients behind it.
+enum class WeightSide {
+  OutputGradient,  // d_second_gemm = weight * d_hidden_states is stored, and both gradients of down read it
+  // d_intermediate is the fp32 sum of d_hidden_states and down_proj times the weight, kept in registers
+  // through SwiGLU's gradient; d_down_proj sums d_hidden_states times rb(weight * activation), the activation
+  // recomputed in fp32 from first_gemm as stored. d_second_gemm is never formed.
+  AfterProduct,
+};
+/// What d_topk_weights is summed from, for each slot.
+enum class WeightGradientFrom {
+  OutputDotRow,  // d_hidden_states * second_gemm, over H
+  // Activation * (d_hidden_states down_proj), over I, both in fp32: the activation recomputed from first_gemm
+  // as stored, the product before the weight. In the order of row_sum_quad.h.
+  Activation,
+};
 enum class TieRule { Any, LowestIndex };       // order and choice among equal probabilities
 enum class ExpertRowOrder { Ascending, Any };  // of an expert's slots, in fields in expert order
 
@@ -26,23 +47,26 @@ std::string_view name(TieRule rule);
 TieRule parse_tie_rule(std::string_view text);
 
 /// One member per rounding point of the layer. Unless a row says otherwise it is HuggingFace's: everything
-/// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16. The weight is
-/// applied to the output's gradient (d_second_gemm), and d_topk_weights is formed from second_gemm. A
-/// weight's gradient is the product, or where the problem has gradients of before (Problem::previous) the
-/// product added to them in fp32.
+/// stored is bf16, slots are summed in fp32, slots of the input's gradient are added in bf16. A weight's
+/// gradient is the product, or where the problem has gradients of before (Problem::previous) the product
+/// added to them in fp32. That a slot's dX is summed in two halves is an accumulator's matter:
+/// hopper_split(I).
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
   Store logits = Store::Bf16;   // before the fp32 softmax
   Store weights = Store::Bf16;  // after renormalisation
   Store first_gemm = Store::Bf16;
-  Store silu = Store::Bf16;  // before the product with the up half
+  From swiglu_reads = From::Memory;  // first_gemm, in forward
+  Store silu = Store::Bf16;          // before the product with the up half
   Store intermediate = Store::Bf16;
   Store second_gemm = Store::Bf16;
   Store weighted = Store::Bf16;  // weight * value, before the sum over slots
   Store output = Store::Bf16;
   Combine combine = Combine::Fp32Sum;
   // Backward.
+  WeightSide weight_side = WeightSide::OutputGradient;
+  WeightGradientFrom d_weights_from = WeightGradientFrom::OutputDotRow;
   Store d_weighted = Store::Bf16;  // d_hidden_states * second_gemm, before d_topk_weights sums it over H
   Store d_silu = Store::Bf16;      // d_intermediate * up half, before the derivative of silu
   Combine d_input_combine = Combine::Bf16ByExpert;      // slots of d_experts_hidden_states
@@ -78,10 +102,13 @@ inline constexpr std::array<PrecisionContract, 5> kContracts = {{
      .d_weighted = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum},
     {.name = "fused_fp32",
-     .summary = "a kernel that keeps SwiGLU and the merge in fp32 registers",
-     .first_gemm = Store::Unrounded,
+     .summary = "a kernel that keeps SwiGLU and the merge in fp32 registers; backward reads first_gemm "
+                "alone, and applies the weight after the product",
+     .swiglu_reads = From::Registers,
      .silu = Store::Unrounded,
      .weighted = Store::Unrounded,
+     .weight_side = WeightSide::AfterProduct,
+     .d_weights_from = WeightGradientFrom::Activation,
      .d_weighted = Store::Unrounded,
      .d_silu = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum},
@@ -114,6 +141,12 @@ inline constexpr auto kContractNames = [] {
 inline constexpr std::span<const std::string_view> kKernelContracts =
     std::span(kContractNames).first<kContracts.size() - 1>();
 static_assert(kContracts.back().name == "fp64");
+static_assert(std::ranges::all_of(kContracts,
+                                  [](const PrecisionContract& contract) {
+                                    return contract.d_weights_from != WeightGradientFrom::Activation ||
+                                           contract.weight_side == WeightSide::AfterProduct;
+                                  }),
+              "only a product without the weight in it gives the weight's gradient");
 
 /// The contract of that name. Throws UsageError listing the valid names.
 const PrecisionContract& find_contract(std::string_view name);

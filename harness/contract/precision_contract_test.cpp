@@ -30,7 +30,8 @@ TEST_SUITE("contract") {
     CHECK(find_contract("hf_eager").combine == Combine::Bf16ByExpert);
     CHECK(find_contract("hf_fp32_merge").weighted == Store::Unrounded);
     CHECK(find_contract("fused_fp32").silu == Store::Unrounded);
-    CHECK(find_contract("fused_fp32").first_gemm == Store::Unrounded);
+    CHECK(find_contract("fused_fp32").first_gemm == Store::Bf16);
+    CHECK(find_contract("fused_fp32").swiglu_reads == From::Registers);
     CHECK(find_contract("fused_fp32").output == Store::Bf16);
     for (const auto store :
          {find_contract("fp64").logits, find_contract("fp64").weights, find_contract("fp64").output})
@@ -46,6 +47,10 @@ TEST_SUITE("contract") {
     CHECK(eager.weight_gradient_rows == RowOrder::BySlot);
     for (const auto& contract : kContracts) {
       CAPTURE(contract.name);
+      // Alone a fused kernel applies the weight late, and forms its gradient from what it recomputes.
+      const bool fused = contract.name == "fused_fp32";
+      CHECK((contract.weight_side == WeightSide::AfterProduct) == fused);
+      CHECK((contract.d_weights_from == WeightGradientFrom::Activation) == fused);
       CHECK(contract.d_weighted == contract.weighted);
       CHECK(contract.d_silu == contract.silu);
       CHECK(contract.gradients == contract.output);

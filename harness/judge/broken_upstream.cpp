@@ -8,8 +8,9 @@
 
 namespace assay {
 
-std::optional<Field> broken_upstream(Field field, std::span<const FieldResult> judged) {
-  for (const auto& read : find_step(field)->reads) {
+std::optional<Field> broken_upstream(Field field, std::span<const FieldResult> judged,
+                                     const PrecisionContract& contract) {
+  for (const auto& read : find_step(field, contract)->reads) {
     if (!read || given(*read)) continue;
     const auto result = std::ranges::find(judged, *read, &FieldResult::field);
     if (result == judged.end()) continue;
@@ -20,7 +21,7 @@ std::optional<Field> broken_upstream(Field field, std::span<const FieldResult> j
          row(*read).dtype != DType::Int32);
     if (!recomputed && failed(result->verdict)) return *read;
     if (!recomputed) continue;
-    if (const auto further = broken_upstream(*read, judged)) return further;
+    if (const auto further = broken_upstream(*read, judged, contract)) return further;
   }
   return std::nullopt;
 }

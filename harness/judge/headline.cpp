@@ -73,17 +73,23 @@ bool explained_in_itself(const FieldResult& own) {
   return !own.causes.empty() && own.causes.front().every_bit && !own.causes.front().unwritten;
 }
 
+const PrecisionContract& contract_of(const CaseResult& result) {
+  const auto named = std::ranges::find(kContracts, result.contract, &PrecisionContract::name);
+  return named == kContracts.end() ? kContracts.front() : *named;
+}
+
 /// Where the span that the field is the end of begins: written fields, and the inputs.
 void add_beginnings(const CaseResult& result, Field field, std::vector<std::string_view>& all) {
   const auto add = [&](std::string_view what) {
     if (std::ranges::find(all, what) == all.end()) all.push_back(what);
   };
-  for (const auto& read : find_step(field)->reads) {
+  const PrecisionContract& contract = contract_of(result);
+  for (const auto& read : find_step(field, contract)->reads) {
     if (!read || row(*read).group == Group::Weights || row(*read).dtype == DType::Int32) continue;
     const FieldResult* written = find_field(result, *read);
     if (given(*read))
       add("the inputs");
-    else if (written != nullptr && compared(written->verdict))
+    else if (written != nullptr && compared(written->verdict) && in_memory(field, *read, contract))
       add(name(*read));
     else
       add_beginnings(result, *read, all);

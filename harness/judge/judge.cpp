@@ -183,7 +183,7 @@ class Judge {
     note_rows_left_out(result, problem_.sizes(), reference_->routing(), invalid_);
     const bool accusing = result.isolated.verdict > Verdict::Passed ||
                           (result.isolated_bits.binding && result.isolated_bits.differing > 0);
-    const auto broken = accusing ? broken_upstream(result.field, case_.fields) : std::nullopt;
+    const auto broken = accusing ? broken_upstream(result.field, case_.fields, contract_) : std::nullopt;
     if (broken) judge_by_the_chain(result, *broken);
     mistrust_vacuous(result);
     if (!broken) result.verdict = worst(result.verdict, result.isolated.verdict);
@@ -232,7 +232,7 @@ class Judge {
 
   bool binding(Field field, Mode mode) const {
     return promises_bits(accumulators_, candidate_.row_order, field,
-                         mode == Mode::Isolated && reference_->isolated_from(field).empty());
+                         mode == Mode::Isolated && reference_->isolated_from(field).empty(), contract_);
   }
 
   void judge_rounded(FieldResult& result) {

@@ -1,3 +1,4 @@
+#include "harness/contract/layer.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
@@ -13,27 +14,35 @@ PlainGradients backward(const Problem& problem, const PrecisionContract& contrac
   const Eigen::VectorXd weight_of_row = topk_weights.reshaped<Eigen::RowMajor>()(gather);
   PlainGradients d;
 
+  const Matrix d_out = d_hidden_states(token_of_row, Eigen::all);
   d.d_second_gemm =
-      rounded(d_hidden_states(token_of_row, Eigen::all).array().colwise() * weight_of_row.array(), stored);
-  d.d_topk_weights = d_weights(d_hidden_states, unpermuted, contract);
-
+      rounded(d_out.array().colwise() * weight_of_row.array(), store_of(Field::d_second_gemm, contract));
   d.d_intermediate.resize(gather.size(), config.moe_intermediate_size);
   d.d_first_gemm.resize(gather.size(), 2 * config.moe_intermediate_size);
   d.d_permuted_hidden_states.resize(gather.size(), config.hidden_size);
+  Eigen::VectorXd d_weight_of_row(gather.size());
   for_each_expert(config.num_experts, [&](std::int64_t e) {
     const auto [begin, rows] = rows_of(counts, e);
     if (rows == 0) return;
-    const Matrix d_second = d.d_second_gemm.middleRows(begin, rows);
-    const auto down_proj = problem.experts(Field::down_proj, e);
-    const Matrix d_hidden = rounded(times(d_second, down_proj.values, config.moe_intermediate_size), stored);
-    const Matrix d_first = d_act_and_mul(first_gemm.middleRows(begin, rows), d_hidden, contract);
+    const Matrix first = first_gemm.middleRows(begin, rows);
+    const DownGradient down = d_down(d_out.middleRows(begin, rows), weight_of_row.segment(begin, rows), first,
+                                     problem.experts(Field::down_proj, e).values, contract);
+    const Matrix d_first = d_act_and_mul(first, down.d_intermediate, contract);
     const auto gate_up_proj = problem.experts(Field::gate_up_proj, e);
-    d.d_intermediate.middleRows(begin, rows) = d_hidden;
+    d_weight_of_row.segment(begin, rows) = down.d_weights;
+    d.d_intermediate.middleRows(begin, rows) = down.d_intermediate;
     d.d_first_gemm.middleRows(begin, rows) = d_first;
     d.d_permuted_hidden_states.middleRows(begin, rows) =
         rounded(times(d_first, gate_up_proj.values, config.hidden_size), stored);
   });
 
+  if (contract.weight_side == WeightSide::AfterProduct) d.d_hidden_states_permuted = d_out;
+  if (contract.d_weights_from == WeightGradientFrom::Activation) {
+    d.d_topk_weights.resize(topk_weights.rows(), topk_weights.cols());
+    d.d_topk_weights.reshaped<Eigen::RowMajor>()(gather) = rounded(d_weight_of_row, stored);
+  } else {
+    d.d_topk_weights = d_weights(d_hidden_states, unpermuted, contract);
+  }
   d.d_router_logits = d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
                                config.norm_topk_prob, contract);
   d.d_gate = rounded(d.d_router_logits.transpose() * widened(problem.input), contract.weight_gradients);
@@ -54,9 +63,16 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const IndexVector slots = of.gather_indices.segment(begin, rows);
   const Matrix x = widened(problem.input, slots / static_cast<std::int32_t>(problem.config.top_k));
   const Store stored = contract.weight_gradients;
-  return {rounded(gradients.d_first_gemm.middleRows(begin, rows).transpose() * x, stored),
-          rounded(gradients.d_second_gemm.middleRows(begin, rows).transpose() *
-                      of.intermediate.middleRows(begin, rows),
+  const Matrix d_gate_up = gradients.d_first_gemm.middleRows(begin, rows).transpose() * x;
+  if (contract.weight_side == WeightSide::OutputGradient)
+    return {rounded(d_gate_up, stored), rounded(gradients.d_second_gemm.middleRows(begin, rows).transpose() *
+                                                    of.intermediate.middleRows(begin, rows),
+                                                stored)};
+  const Matrix d_out = gradients.d_hidden_states_permuted.middleRows(begin, rows);
+  const Eigen::VectorXd weights = of.topk_weights.reshaped<Eigen::RowMajor>()(slots);
+  return {rounded(d_gate_up, stored),
+          rounded(d_out.transpose() *
+                      weighted_activation(of.first_gemm.middleRows(begin, rows), weights, contract),
                   stored)};
 }
 
@@ -71,20 +87,40 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const Matrix topk_weights = run_router(x, widened(problem.gate), config, contract,
                                          IndexMatrix(selected_experts(tokens, Eigen::all)))
                                   .topk_weights;
-  Eigen::VectorXd weight_of_row(rows);
-  for (std::int64_t r = 0; r < rows; ++r)
-    weight_of_row[r] = topk_weights(r, gather[begin + r] % config.top_k);
+  Eigen::VectorXd weights(rows);
+  for (std::int64_t r = 0; r < rows; ++r) weights[r] = topk_weights(r, gather[begin + r] % config.top_k);
 
-  const auto gate_up_proj = problem.experts(Field::gate_up_proj, expert);
-  const auto down_proj = problem.experts(Field::down_proj, expert);
-  const Matrix first = rounded(times_transposed(x, gate_up_proj.values), contract.first_gemm);
-  const Matrix d_second = rounded(
-      d_hidden_states(tokens, Eigen::all).array().colwise() * weight_of_row.array(), contract.gradients);
-  const Matrix d_hidden =
-      rounded(times(d_second, down_proj.values, config.moe_intermediate_size), contract.gradients);
-  const Matrix d_first = d_act_and_mul(first, d_hidden, contract);
+  const Matrix product = times_transposed(x, problem.experts(Field::gate_up_proj, expert).values);
+  const Matrix first = rounded(product, contract.first_gemm);
+  const Matrix d_out = d_hidden_states(tokens, Eigen::all);
+  const auto down = d_down(d_out, weights, first, problem.experts(Field::down_proj, expert).values, contract);
+  const Matrix d_first = d_act_and_mul(first, down.d_intermediate, contract);
+  const bool after_product = contract.weight_side == WeightSide::AfterProduct;
+  const Matrix left =
+      after_product ? d_out : rounded(d_out.array().colwise() * weights.array(), contract.gradients);
+  const Matrix right = after_product
+                           ? weighted_activation(first, weights, contract)
+                           : act_and_mul(contract.swiglu_reads == From::Memory ? first : product, contract);
   return {rounded(d_first.transpose() * x, contract.weight_gradients),
-          rounded(d_second.transpose() * act_and_mul(first, contract), contract.weight_gradients)};
+          rounded(left.transpose() * right, contract.weight_gradients)};
+}
+
+DownGradient d_down(const Matrix& d_out, const Eigen::VectorXd& weights, const Matrix& first_gemm,
+                    std::span<const Bf16> down_proj, const PrecisionContract& contract) {
+  const std::int64_t width = first_gemm.cols() / 2;
+  if (contract.weight_side == WeightSide::OutputGradient) {
+    const Matrix weighted = rounded(d_out.array().colwise() * weights.array(), contract.gradients);
+    return {rounded(times(weighted, down_proj, width), contract.gradients),
+            Eigen::VectorXd::Zero(weights.size())};
+  }
+  const Matrix product = times(d_out, down_proj, width);
+  return {product.array().colwise() * weights.array(),
+          product.cwiseProduct(activation(first_gemm, contract)).rowwise().sum()};
+}
+
+Matrix weighted_activation(const Matrix& first_gemm, const Eigen::VectorXd& weights,
+                           const PrecisionContract& contract) {
+  return rounded(activation(first_gemm, contract).array().colwise() * weights.array(), contract.intermediate);
 }
 
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,

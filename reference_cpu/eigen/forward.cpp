@@ -29,8 +29,9 @@ ForwardResult forward(const Problem& problem, const PrecisionContract& contract,
     if (rows == 0) return;
     const Matrix x = input(token_of_row.segment(begin, rows), Eigen::all);
     const auto gate_up_proj = problem.experts(Field::gate_up_proj, e);
-    const Matrix first = rounded(times_transposed(x, gate_up_proj.values), contract.first_gemm);
-    const Matrix hidden = act_and_mul(first, contract);
+    const Matrix product = times_transposed(x, gate_up_proj.values);
+    const Matrix first = rounded(product, contract.first_gemm);
+    const Matrix hidden = act_and_mul(contract.swiglu_reads == From::Memory ? first : product, contract);
     const auto down_proj = problem.experts(Field::down_proj, e);
     first_gemm.middleRows(begin, rows) = first;
     intermediate.middleRows(begin, rows) = hidden;
@@ -115,11 +116,15 @@ Matrix sigmoid(const Matrix& gate, const PrecisionContract& contract) {
   });
 }
 
-Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) {
+Matrix activation(const Matrix& first_gemm, const PrecisionContract& contract) {
   const Matrix gate = first_gemm.leftCols(first_gemm.cols() / 2);
   const auto up = first_gemm.rightCols(first_gemm.cols() / 2);
   const Matrix silu = rounded(gate.cwiseProduct(sigmoid(gate, contract)), contract.silu);
-  return rounded(silu.cwiseProduct(up), contract.intermediate);
+  return silu.cwiseProduct(up);
+}
+
+Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) {
+  return rounded(activation(first_gemm, contract), contract.intermediate);
 }
 
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,

@@ -123,7 +123,7 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   if (problem.output_gradient.shape().size() != 2 || contract.gradients == Store::Unrounded) return candidate;
   const Sizes sizes = problem.sizes();
   const PlainGradients gradients = backward(problem, contract, result, widened(problem.output_gradient));
-  for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix, Store::Bf16);
+  for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix, store_of(row.field, contract));
   keep(Field::d_gate, gradients.d_gate, Store::Bf16);
   Tensor d_gate_up_proj(DType::BFloat16, expected_shape(Field::d_gate_up_proj, sizes));
   Tensor d_down_proj(DType::BFloat16, expected_shape(Field::d_down_proj, sizes));

@@ -80,6 +80,9 @@ Matrix sigmoid(const Matrix& gate, const PrecisionContract& contract);
 /// intermediate = silu(gate half) * up half.
 Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract);
 
+/// The same before its rounding, as backward recomputes it.
+Matrix activation(const Matrix& first_gemm, const PrecisionContract& contract);
+
 /// hidden_states [T, H] = sum over the slots of weight times row.
 Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
              const IndexMatrix& selected_experts, const PrecisionContract& contract);
@@ -105,6 +108,7 @@ struct PlainGradients {
   Matrix d_gate;                    // [E, H]
   Matrix d_experts_hidden_states;   // [T, H], without the router's part
   Matrix d_input_hidden_states;     // [T, H]
+  Matrix d_hidden_states_permuted;  // [S, H], the rows that are read where the weight comes after the product
 };
 
 /// The gradients of one expert's matrices, zero where it has no rows.
@@ -126,6 +130,19 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
 ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
                                  const IndexMatrix& selected_experts, const Matrix& d_hidden_states,
                                  std::int64_t expert);
+
+/// An expert's rows through down_proj.
+struct DownGradient {
+  Matrix d_intermediate;      // [rows, I]
+  Eigen::VectorXd d_weights;  // [rows]: <activation, product without the weight>; 0 where that is not formed
+};
+DownGradient d_down(const Matrix& d_out, const Eigen::VectorXd& weights, const Matrix& first_gemm,
+                    std::span<const Bf16> down_proj, const PrecisionContract& contract);
+
+/// What down_proj's gradient reads of an expert's rows, where the weight comes after the product: the
+/// activation with the weight rounded into it.
+Matrix weighted_activation(const Matrix& first_gemm, const Eigen::VectorXd& weights,
+                           const PrecisionContract& contract);
 
 /// d_topk_weights = <d_hidden_states, row> of every slot.
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,

@@ -1,6 +1,7 @@
 #include "reference_cpu/eigen/plain_matrix.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace assay::plain {
 namespace {
@@ -50,6 +51,29 @@ Matrix times(const Matrix& x, std::span<const Bf16> w, std::int64_t k) {
     out.noalias() += x.middleCols(i, rows) * widened(w, i, rows, k);
   }
   return out;
+}
+
+RowVector largest_magnitudes(std::span<const Bf16> w, std::int64_t k, bool transposed) {
+  const auto n = static_cast<std::int64_t>(w.size()) / k;
+  std::vector<std::uint16_t> most(static_cast<std::size_t>(n));
+  const std::int64_t rows = transposed ? k : n;
+  const std::int64_t columns = transposed ? n : k;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const Bf16* line = w.data() + r * columns;
+    if (transposed) {
+      for (std::int64_t c = 0; c < columns; ++c)
+        most[static_cast<std::size_t>(c)] =
+            std::max(most[static_cast<std::size_t>(c)], static_cast<std::uint16_t>(line[c].bits & 0x7fff));
+    } else {
+      std::uint16_t top = 0;
+      for (std::int64_t c = 0; c < columns; ++c)
+        top = std::max(top, static_cast<std::uint16_t>(line[c].bits & 0x7fff));
+      most[static_cast<std::size_t>(r)] = top;
+    }
+  }
+  RowVector sizes(n);
+  for (std::int64_t i = 0; i < n; ++i) sizes[i] = to_float(Bf16{most[static_cast<std::size_t>(i)]});
+  return sizes;
 }
 
 }  // namespace assay::plain

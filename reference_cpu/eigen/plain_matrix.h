@@ -37,6 +37,10 @@ Matrix times_transposed(const Matrix& x, std::span<const Bf16> w);
 /// x W [m, k], of x [m, n] and W [n, k].
 Matrix times(const Matrix& x, std::span<const Bf16> w, std::int64_t k);
 
+/// The largest magnitude that each result meets among the weights [n, k], or [k, n] where they are read
+/// transposed. As bits: bf16 magnitudes are ordered as their bits are, NaN above all.
+RowVector largest_magnitudes(std::span<const Bf16> w, std::int64_t k, bool transposed);
+
 /// Calls body(expert) for every expert, on several threads; what it throws is thrown again.
 template <class Body>
 void for_each_expert(std::int64_t experts, Body body) {

@@ -34,7 +34,7 @@ class Step {
         rows_(rows) {}
 
   StepRows run() {
-    switch (find_step(made_)->kind) {
+    switch (find_step(made_, contract_)->kind) {
       case StepKind::Product: product(); break;
       case StepKind::Weights: weights(); break;
       case StepKind::Swiglu: swiglu(); break;
@@ -45,6 +45,7 @@ class Step {
       case StepKind::Merge: merged(); break;
       case StepKind::WeightedRows: weighted_rows(); break;
       case StepKind::RowDots: row_dots(); break;
+      case StepKind::ActivationDots: activation_dots(); break;
       case StepKind::SwigluGrad: swiglu_gradient(); break;
       case StepKind::SoftmaxGrad: softmax_gradient(); break;
       case StepKind::Combine: combined(); break;
@@ -120,45 +121,25 @@ class Step {
   void product() {
     const ProductRow& product = row(*product_of(made_));
     if (product.left_lies == Lies::AlongRows) return weight_gradient(product);
-    const bool gathered =
-        row(made_).rows == RowsAre::ExpertOrder && row(product.left).rows == RowsAre::Tokens;
-    const Matrix x = operand(product.left, gathered ? tokens_of_rows(rows_) : rows_);
+    const bool after_product = weight_after_product(contract_) && product.left == Field::d_second_gemm;
+    const Field left = after_product ? Field::d_hidden_states : product.left;
+    const bool gathered = row(made_).rows == RowsAre::ExpertOrder && row(left).rows == RowsAre::Tokens;
+    const Matrix x = operand(left, gathered ? tokens_of_rows(rows_) : rows_);
     const ExpertMatrix weights = per_expert(product) ? input_.problem->experts(product.right, expert())
                                                      : ExpertMatrix{input_.problem->gate.as<Bf16>(), {}};
     const bool transposed = product.right_lies == Lies::AlongRows;
     out_.values = transposed ? times(x, weights.values, width_of(made_, input_.problem->sizes()))
                              : times_transposed(x, weights.values);
     out_.row_slack = slack_of(x.cols()) * x.cwiseAbs().rowwise().sum();
-    out_.column_slack = largest_weights(weights.values, x.cols(), transposed);
+    out_.column_slack = largest_magnitudes(weights.values, x.cols(), transposed);
+    if (!after_product) return;
+    const Eigen::VectorXd weight = weights_of_rows(rows_);
+    out_.values.array().colwise() *= weight.array();
+    out_.row_slack.array() *= weight.array().abs();
   }
 
   IndexVector tokens_of_rows(const IndexVector& rows) const {
     return slots_of_rows(rows) / static_cast<std::int32_t>(config_.top_k);
-  }
-
-  /// The largest magnitude that each result meets among the weights [n, k], or [k, n] where they are read
-  /// transposed. As bits: bf16 magnitudes are ordered as their bits are, NaN above all.
-  RowVector largest_weights(std::span<const Bf16> w, std::int64_t k, bool transposed) const {
-    const auto n = static_cast<std::int64_t>(w.size()) / k;
-    std::vector<std::uint16_t> most(static_cast<std::size_t>(n));
-    const std::int64_t rows = transposed ? k : n;
-    const std::int64_t columns = transposed ? n : k;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const Bf16* line = w.data() + r * columns;
-      if (transposed) {
-        for (std::int64_t c = 0; c < columns; ++c)
-          most[static_cast<std::size_t>(c)] =
-              std::max(most[static_cast<std::size_t>(c)], static_cast<std::uint16_t>(line[c].bits & 0x7fff));
-      } else {
-        std::uint16_t top = 0;
-        for (std::int64_t c = 0; c < columns; ++c)
-          top = std::max(top, static_cast<std::uint16_t>(line[c].bits & 0x7fff));
-        most[static_cast<std::size_t>(r)] = top;
-      }
-    }
-    RowVector sizes(n);
-    for (std::int64_t i = 0; i < n; ++i) sizes[i] = to_float(Bf16{most[static_cast<std::size_t>(i)]});
-    return sizes;
   }
 
   void weight_gradient(const ProductRow& product) {
@@ -167,13 +148,29 @@ class Step {
     const IndexVector summed = tokens ? range(0, input_.problem->sizes().tokens)
                                       : range(routing_.offsets[e], routing_.offsets[e + 1]);
     const bool gathered = !tokens && row(product.right).rows == RowsAre::Tokens;
+    const bool after_product = weight_after_product(contract_) && product.left == Field::d_second_gemm;
     const IndexVector own = rows_.array() - static_cast<std::int32_t>(expert() * matrix_rows());
-    const Matrix left = operand(product.left, summed)(Eigen::all, own);
-    const Matrix right = operand(product.right, gathered ? tokens_of_rows(summed) : summed);
+    const Matrix left = after_product
+                            ? operand(Field::d_hidden_states, tokens_of_rows(summed))(Eigen::all, own)
+                            : operand(product.left, summed)(Eigen::all, own);
+    const Matrix right = after_product ? weighted_activation(operand(Field::first_gemm, summed),
+                                                             weights_of_rows(summed), contract_)
+                                       : operand(product.right, gathered ? tokens_of_rows(summed) : summed);
     out_.values = left.transpose() * right;  // zeros where there are no rows
     out_.row_slack = slack_of(summed.size()) * left.cwiseAbs().colwise().sum().transpose();
     out_.column_slack =
         summed.size() == 0 ? RowVector::Zero(right.cols()) : RowVector(right.cwiseAbs().colwise().maxCoeff());
+    if (after_product && contract_.intermediate == Store::Bf16) leave_undecided_columns(summed);
+  }
+
+  /// Columns with an activation of which float64 cannot tell how it is rounded.
+  void leave_undecided_columns(const IndexVector& rows) {
+    const Eigen::VectorXd weights = weights_of_rows(rows);
+    const Matrix a =
+        activation(operand(Field::first_gemm, rows), contract_).array().colwise() * weights.array();
+    for (std::int64_t r = 0; r < a.rows(); ++r)
+      for (std::int64_t c = 0; c < a.cols(); ++c)
+        if (undecided(a(r, c), 32 * kUnitRoundoff * std::fabs(a(r, c)))) out_.column_slack[c] = kUndecided;
   }
 
   void weights() {
@@ -225,12 +222,18 @@ class Step {
     out_.slack = slack_of(config_.top_k) * merge(rows.cwiseAbs(), weights.cwiseAbs(), selected(rows_), sizes);
   }
 
-  void weighted_rows() {
-    const IndexVector slots = slots_of_rows(rows_);
+  Eigen::VectorXd weights_of_rows(const IndexVector& rows) const {
+    const IndexVector slots = slots_of_rows(rows);
     const auto top_k = static_cast<std::int32_t>(config_.top_k);
     const Matrix weights = operand(Field::topk_weights, slots / top_k);
-    out_.values = operand(Field::d_hidden_states, slots / top_k);
-    for (std::int64_t r = 0; r < rows_.size(); ++r) out_.values.row(r) *= weights(r, slots[r] % top_k);
+    Eigen::VectorXd of_rows(rows.size());
+    for (std::int64_t r = 0; r < rows.size(); ++r) of_rows[r] = weights(r, slots[r] % top_k);
+    return of_rows;
+  }
+
+  void weighted_rows() {
+    out_.values = operand(Field::d_hidden_states, tokens_of_rows(rows_)).array().colwise() *
+                  weights_of_rows(rows_).array();
     out_.slack = slack_of(0) * out_.values.cwiseAbs();
   }
 
@@ -241,9 +244,22 @@ class Step {
     out_.slack = slack_of(config_.hidden_size) * d_weights(gradient.cwiseAbs(), rows.cwiseAbs(), unrounded());
   }
 
+  /// `d_intermediate` is seen as the product without the weight.
+  void activation_dots() {
+    const IndexVector wanted = slots_of(rows_);
+    const Matrix products = slots(Field::d_intermediate, wanted);
+    const Matrix a = activation(slots(Field::first_gemm, wanted), contract_);
+    const Matrix terms = products.cwiseProduct(a);
+    const Eigen::VectorXd sums = terms.rowwise().sum();
+    const Eigen::VectorXd sizes = terms.cwiseAbs().rowwise().sum();
+    out_.values = sums.reshaped<Eigen::RowMajor>(rows_.size(), config_.top_k);
+    out_.slack = slack_of(a.cols() + 16) * sizes.reshaped<Eigen::RowMajor>(rows_.size(), config_.top_k);
+  }
+
   void swiglu_gradient() {
     const Matrix first_gemm = operand(Field::first_gemm, rows_);
-    const Matrix d_hidden = operand(Field::d_intermediate, rows_);
+    Matrix d_hidden = operand(Field::d_intermediate, rows_);
+    if (weight_after_product(contract_)) d_hidden.array().colwise() *= weights_of_rows(rows_).array();
     const std::int64_t width = d_hidden.cols();
     out_.values = d_act_and_mul(first_gemm, d_hidden, unrounded());
     // Of the slope 1 + a (1 - s), which crosses zero, every term's own size counts.

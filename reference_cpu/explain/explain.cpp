@@ -54,7 +54,7 @@ class Explanation {
  private:
   bool binding() const {
     return promises_bits(question_.declared, ExpertRowOrder::Ascending, question_.field,
-                         derivation_.from.empty());
+                         derivation_.from.empty(), contract_);
   }
 
   void describe() {
@@ -215,8 +215,8 @@ class Explanation {
   void read_upstream() {
     const auto reads = upstream_of(question_.field);
     if (reads.empty()) return;
-    at_.upstream = &bounded_->value(reads.front());
-    if (predict_) at_.predicted_upstream = &predicted_->value(reads.front());
+    at_.upstream = &bounded_->seen(question_.field, reads.front());
+    if (predict_) at_.predicted_upstream = &predicted_->seen(question_.field, reads.front());
   }
 
   void derive() {

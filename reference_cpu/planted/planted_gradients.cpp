@@ -22,19 +22,11 @@ using Field::d_router_logits;
 using Field::d_second_gemm;
 using Field::d_topk_weights;
 using Field::first_gemm;
-using Field::hidden_states_unpermute;
 using Field::router_logits;
 using Field::topk_weights;
 using Gradients = Values<Predicted>;
 
 float bf16(float x) { return to_float(round_to_bf16(x)); }
-
-/// Slots j and 1 - j of every token, [T, K].
-Gradients with_slots_swapped(Gradients weights, std::int64_t top_k) {
-  for (std::size_t t = 0; top_k > 1 && t < weights.size(); t += static_cast<std::size_t>(top_k))
-    std::swap(weights[t], weights[t + 1]);
-  return weights;
-}
 
 class PlantedStep {
  public:
@@ -64,43 +56,13 @@ class PlantedStep {
         for (std::size_t i = 0; i < weights.size(); ++i)
           weights[i] = read_(topk_weights)[i % (static_cast<std::size_t>(fault_.amount) * top_k_)];
         break;
-      case FaultKind::SlotForToken: permute_output_gradient(); break;
+      case FaultKind::SlotForToken: problem_ = tokens_of_slots(problem_); break;
       default: break;
     }
     Gradients out = weighted_rows<Predicted>(layer_, weights);
     if (fault_.kind == FaultKind::WeightTwice)
       for (std::size_t i = 0; i < out.size(); ++i)
         out[i].value = bf16(out[i].value) * weights[slot_of(i / hidden_)].value;
-    return out;
-  }
-
-  /// The dot products.
-  Gradients dots() {
-    Gradients slots = read_(hidden_states_unpermute);
-    switch (fault_.kind) {
-      case FaultKind::WeightedUnrounded: contract_.d_weighted = Store::Unrounded; break;
-      case FaultKind::DropLastK: {
-        const auto d_output = problem_.output_gradient.as<Bf16>();
-        for (std::size_t i = 0; i < d_output.size(); ++i)
-          if (i % hidden_ + static_cast<std::size_t>(fault_.amount) >= hidden_) d_output[i] = {};
-        break;
-      }
-      case FaultKind::RowsInExpertOrder:
-        for (std::size_t i = 0; i < slots.size(); ++i)
-          slots[i] = read_(hidden_states_unpermute)[slot_of(i / hidden_) * hidden_ + i % hidden_];
-        break;
-      case FaultKind::SlotForToken: permute_output_gradient(); break;
-      case FaultKind::AccumulateBf16: return dots_in_bf16(slots);
-      case FaultKind::DividedByWeight: return dots_over_weight();
-      default: break;
-    }
-    Gradients out = row_dots<Predicted>(layer_, slots);
-    if (fault_.kind == FaultKind::SwapWeights)
-      return with_slots_swapped(std::move(out), layer_.config().top_k);
-    for (std::size_t s = 0; s < out.size(); ++s) {
-      if (fault_.kind == FaultKind::WeightTwice) out[s].value *= read_(topk_weights)[s].value;
-      if (fault_.kind == FaultKind::DropSlot && s % top_k_ + 1 == top_k_) out[s] = {};
-    }
     return out;
   }
 
@@ -121,7 +83,7 @@ class PlantedStep {
       default: break;
     }
     if (changes_silu(fault_.kind) || fault_.kind == FaultKind::SlopeOfSigmoid) return other_activation(first);
-    const Gradients right = act_and_mul_grad<Predicted>(layer_, read_(Field::d_intermediate), first);
+    const Gradients right = act_and_mul_grad<Predicted>(layer_, d_activation(), first);
     Gradients out = right;
     for (std::size_t i = 0; i < out.size(); ++i) {
       const std::size_t row = i / (2 * width_) * 2 * width_;
@@ -234,44 +196,18 @@ class PlantedStep {
  private:
   std::size_t slot_of(std::size_t row) const { return static_cast<std::size_t>(layer_.routing.gather[row]); }
 
-  /// Every slot a token of its own, which reads the gradient of the token numbered as the slot.
-  void permute_output_gradient() {
-    const auto tokens = static_cast<std::size_t>(layer_.tokens());
-    Tensor rows(DType::BFloat16, {layer_.tokens() * layer_.config().top_k, layer_.config().hidden_size});
-    const auto from = problem_.output_gradient.as<Bf16>();
-    for (std::size_t i = 0; i < rows.as<Bf16>().size(); ++i)
-      rows.as<Bf16>()[i] = from[i / hidden_ % tokens * hidden_ + i % hidden_];
-    problem_.batch = 1;
-    problem_.sequence = rows.shape()[0];
-    problem_.config.top_k = 1;
-    problem_.output_gradient = std::move(rows);
-    problem_.input = Tensor(DType::BFloat16, problem_.output_gradient.shape());
-  }
-
-  Gradients dots_in_bf16(const Gradients& slots) const {
-    Gradients out(slots.size() / hidden_, PredictedValue{});
-    const auto d_output = problem_.output_gradient.as<Bf16>();
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      const std::size_t slot = i / hidden_;
-      const float term = bf16(to_float(d_output[slot / top_k_ * hidden_ + i % hidden_]) * slots[i].value);
-      out[slot].value = bf16(out[slot].value + term);
-    }
-    return out;
-  }
-
-  /// sum over I of a dA, over the weight.
-  Gradients dots_over_weight() const {
-    const Gradients& a = read_(Field::intermediate);
-    const Gradients& d_a = read_(Field::d_intermediate);
-    Gradients out(read_(topk_weights).size(), PredictedValue{});
-    for (std::size_t i = 0; i < a.size(); ++i) out[slot_of(i / width_)].value += a[i].value * d_a[i].value;
-    for (std::size_t s = 0; s < out.size(); ++s) out[s].value /= read_(topk_weights)[s].value;
-    return out;
+  /// The gradient of the activation, the weight in it.
+  Gradients d_activation() const {
+    const Gradients& of = read_(Field::d_intermediate);
+    if (!weight_after_product(contract_) || fault_.kind == FaultKind::NoWeights) return of;
+    Gradients out = times_weights<Predicted>(layer_, of, read_(topk_weights));
+    if (fault_.kind != FaultKind::WeightTwice) return out;
+    return times_weights<Predicted>(layer_, std::move(out), read_(topk_weights));
   }
 
   /// Slope of another activation; where the activation itself is another, so is the up half's gradient.
   Gradients other_activation(const Gradients& first) const {
-    const Gradients& d_hidden = read_(Field::d_intermediate);
+    const Gradients d_hidden = d_activation();
     Gradients out(first.size(), PredictedValue{});
     const auto sigmoid = [&](double a) {
       if (fault_.kind == FaultKind::TanhApprox)
@@ -335,7 +271,7 @@ Values<Predicted> planted_gradient(Field field, const Fault& fault, const Layer&
   PlantedStep step(fault, right, read);
   switch (field) {
     case d_second_gemm: return step.rows();
-    case d_topk_weights: return step.dots();
+    case d_topk_weights: return planted_dots(fault, right, read);
     case d_first_gemm: return step.swiglu();
     case d_permuted_hidden_states: return step.rows_of_input();
     case d_router_logits: return step.logits();

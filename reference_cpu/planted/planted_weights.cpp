@@ -32,6 +32,20 @@ Values<Predicted> changed_rows(ProductId id, const Layer& layer, const Values<Pr
   return out;
 }
 
+/// The left operand in the order of its sum's rows: the field, or the rows that stand in for it.
+Values<Predicted> left_operand(ProductId id, const Layer& layer, const FieldReader& read) {
+  const ProductRow& product = row(id);
+  if (id != ProductId::down_dw || !weight_after_product(*layer.contract)) return read(product.left);
+  const auto width = static_cast<std::size_t>(width_of(product.left, layer.problem->sizes()));
+  const auto rows = given_left(id, layer).as<Bf16>();
+  Values<Predicted> out(layer.routing.gather.size() * width);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto token = static_cast<std::size_t>(layer.routing.gather[i / width] / layer.config().top_k);
+    out[i] = Predicted::exact(to_float(rows[token * width + i % width]));
+  }
+  return out;
+}
+
 void reverse_rows(Values<Predicted>& rows, std::int64_t width, std::int64_t first, std::int64_t last) {
   if (rows.empty()) return;
   for (; first < last - 1; ++first, --last)
@@ -48,12 +62,23 @@ Values<Predicted> planted_weight_gradient(ProductId id, const Fault& fault, cons
   const Sizes sizes = layer.problem->sizes();
   const std::int64_t matrices = product.summed == Dim::T ? 1 : sizes.config.num_experts;
   const auto slots = static_cast<std::int64_t>(layer.routing.gather.size());
-  Values<Predicted> left = read(product.left);
+  Values<Predicted> left = left_operand(id, layer, read);
   const Values<Predicted>* second = given(product.right) ? nullptr : &read(product.right);
   const std::int64_t width = width_of(product.left, sizes);
   const std::int64_t second_width = width_of(product.right, sizes);
   Values<Predicted> own_second = second == nullptr ? Values<Predicted>() : *second;
+  const bool weighted = id == ProductId::down_dw && weight_after_product(*layer.contract);
   switch (fault.kind) {
+    case FaultKind::NoWeights:
+    case FaultKind::WeightTwice:
+      if (!weighted) break;
+      if (fault.kind == FaultKind::NoWeights)
+        own_second = recomputed_activation<Predicted>(layer, read(Field::first_gemm));
+      else
+        own_second = times_weights<Predicted>(layer, own_second, read(Field::topk_weights));
+      for (auto& x : own_second) x = stored(x, Store::Bf16);
+      second = &own_second;
+      break;
     case FaultKind::DropLastK:
       left = changed_rows(id, layer, left, [&](std::int64_t i, std::int64_t of, float x) {
         return i + fault.amount >= of ? 0.0f : x;
@@ -99,11 +124,11 @@ Values<Predicted> planted_weight_gradient(ProductId id, const Fault& fault, cons
           std::min(slots, layer.routing.offsets[static_cast<std::size_t>(e) + 1] + fault.amount);
     Values<Predicted> matrix;
     if (fault.kind == FaultKind::AccumulateBf16) {
-      auto prepared = prepare_weight_gradient<Predicted>(id, of_expert, e, {0, width}, left, second);
+      auto prepared = prepare_weight_gradient<Predicted>(id, of_expert, e, {0, width}, &left, second);
       prepared.product.fault = fault;
       matrix = grouped_product(prepared.product);
     } else {
-      matrix = weight_gradient<Predicted>(id, of_expert, rows_of_matrix(id, layer, e), left, second);
+      matrix = weight_gradient<Predicted>(id, of_expert, rows_of_matrix(id, layer, e), &left, second);
     }
     out.insert(out.end(), matrix.begin(), matrix.end());
   }

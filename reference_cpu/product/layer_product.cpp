@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include <fmt/format.h>
+
+#include "harness/contract/error.h"
 #include "harness/contract/noise.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
@@ -67,13 +70,23 @@ ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t gr
   return problem.experts(what.right, group);
 }
 
+const Tensor& given_left(ProductId id, const Layer& layer) {
+  const Problem& problem = *layer.problem;
+  if (given(row(id).left) || problem.input.size() == 0) return problem.input;
+  if (problem.output_gradient.shape() != problem.input.shape())
+    throw InputError(fmt::format("{}: gradients need d_hidden_states {}, found {}", problem.name,
+                                 to_string(problem.input.shape()),
+                                 to_string(problem.output_gradient.shape())));
+  return problem.output_gradient;
+}
+
 template <class A>
 PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left) {
   const ProductRow& what = row(id);
   const Sizes sizes = layer.problem->sizes();
   PreparedProduct<A> prepared;
   auto& product = prepared.product;
-  if (left == nullptr) prepared.lifted = lift<A>(layer.problem->input);
+  if (left == nullptr) prepared.lifted = lift<A>(given_left(id, layer));
   product.left = left == nullptr ? std::span(prepared.lifted) : std::span(*left);
   prepared.source.resize(static_cast<std::size_t>(rows_of(what.made, sizes)));
   if (per_expert(what)) {
@@ -81,7 +94,8 @@ PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Value
   } else {
     prepared.offsets = {0, std::ssize(prepared.source)};
   }
-  if (row(what.made).rows == RowsAre::ExpertOrder && row(what.left).rows == RowsAre::Tokens) {
+  if (row(what.made).rows == RowsAre::ExpertOrder &&
+      (left == nullptr || row(what.left).rows == RowsAre::Tokens)) {
     const auto top_k = static_cast<std::int32_t>(sizes.config.top_k);
     std::ranges::transform(layer.routing.gather, prepared.source.begin(),
                            [top_k](std::int32_t slot) { return slot / top_k; });

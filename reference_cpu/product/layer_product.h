@@ -24,11 +24,15 @@ struct PreparedProduct {
   PreparedProduct& operator=(PreparedProduct&&) = default;
 };
 
-/// `left`: the stored values of the product's left operand, null where the problem gives it. A field in
-/// expert order has one group per expert, its rows gathered where the operand's are tokens; other fields have
-/// one group. The right operand is a weight; products that sum over rows: weight_gradient.h.
+/// `left`: the stored values of the product's left operand, null where the problem gives it (`given_left`). A
+/// field in expert order has one group per expert, its rows gathered where the operand's are tokens; other
+/// fields have one group. The right operand is a weight; products that sum over rows: weight_gradient.h.
 template <class A>
 PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left);
+
+/// The tokens' rows [T, width] that are the product's left operand where no computed field is: the layer's
+/// input, or under WeightSide::AfterProduct the output's gradient.
+const Tensor& given_left(ProductId id, const Layer& layer);
 
 /// Only these rows (ascending) of a prepared product.
 template <class A>

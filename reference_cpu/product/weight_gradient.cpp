@@ -8,25 +8,31 @@
 namespace assay {
 namespace {
 
-/// columns [columns.begin, columns.end) of the rows, as rows: [columns, rows].
+Interval exactly(Bf16 x, Interval) {
+  const double value = to_float(x);
+  return {value, value, value};
+}
+PredictedValue exactly(Bf16 x, PredictedValue) { return {to_float(x), false}; }
+
 template <class Value>
-LargeVector<Value> transposed(std::span<const Value> from, std::int64_t width, RowRange columns,
+const Value& exactly(const Value& x, Value) {
+  return x;
+}
+
+/// columns [columns.begin, columns.end) of the rows, as rows: [columns, rows]; `from` is values or bf16.
+template <class Value, class From>
+LargeVector<Value> transposed(std::span<const From> from, std::int64_t width, RowRange columns,
                               std::span<const std::int64_t> rows) {
   const auto k = std::ssize(rows);
   LargeVector<Value> out(static_cast<std::size_t>(columns.count() * k));
 #pragma omp parallel for schedule(static) if (worth_threads(columns.count() * k))
   for (std::int64_t c = 0; c < columns.count(); ++c)
     for (std::int64_t i = 0; i < k; ++i)
-      out[static_cast<std::size_t>(c * k + i)] =
-          from[static_cast<std::size_t>(rows[static_cast<std::size_t>(i)] * width + columns.begin + c)];
+      out[static_cast<std::size_t>(c * k + i)] = exactly(
+          from[static_cast<std::size_t>(rows[static_cast<std::size_t>(i)] * width + columns.begin + c)],
+          Value{});
   return out;
 }
-
-Interval exactly(Bf16 x, Interval) {
-  const double value = to_float(x);
-  return {value, value, value};
-}
-PredictedValue exactly(Bf16 x, PredictedValue) { return {to_float(x), false}; }
 
 /// The rows one after the other: [rows, width]; `from` is values or bf16.
 template <class Value, class From>
@@ -35,14 +41,9 @@ LargeVector<Value> gathered(std::span<const From> from, std::int64_t width,
   LargeVector<Value> out(rows.size() * static_cast<std::size_t>(width));
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
   for (std::size_t i = 0; i < rows.size(); ++i)
-    for (std::int64_t n = 0; n < width; ++n) {
-      const From& x = from[static_cast<std::size_t>(rows[i] * width + n)];
-      Value& to = out[i * static_cast<std::size_t>(width) + static_cast<std::size_t>(n)];
-      if constexpr (std::is_same_v<Value, From>)
-        to = x;
-      else
-        to = exactly(x, Value{});
-    }
+    for (std::int64_t n = 0; n < width; ++n)
+      out[i * static_cast<std::size_t>(width) + static_cast<std::size_t>(n)] =
+          exactly(from[static_cast<std::size_t>(rows[i] * width + n)], Value{});
   return out;
 }
 
@@ -68,20 +69,24 @@ std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int
 
 template <class A>
 PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std::int64_t expert,
-                                           RowRange rows, const Values<A>& left, const Values<A>* right) {
+                                           RowRange rows, const Values<A>* left, const Values<A>* right) {
   using Value = typename A::Value;
   const ProductRow& what = row(id);
   const Sizes sizes = layer.problem->sizes();
-  std::vector<std::int64_t> summed = summed_rows(id, layer, expert);
+  const std::vector<std::int64_t> summed = summed_rows(id, layer, expert);
+  std::vector<std::int64_t> tokens = summed;
+  for (auto& r : tokens)
+    if (what.summed == Dim::S) r = layer.routing.gather[static_cast<std::size_t>(r)] / layer.config().top_k;
   PreparedProduct<A> prepared;
   auto& product = prepared.product;
   product.k = std::ssize(summed);
   product.n = width_of(what.made, sizes);
-  prepared.lifted = transposed<Value>(left, width_of(what.left, sizes), rows, summed);
-  if (row(what.right).rows == RowsAre::Tokens && what.summed == Dim::S)
-    for (auto& r : summed) r = layer.routing.gather[static_cast<std::size_t>(r)] / layer.config().top_k;
+  const std::int64_t left_width = width_of(what.left, sizes);
+  prepared.lifted =
+      left == nullptr ? transposed<Value>(given_left(id, layer).template as<Bf16>(), left_width, rows, tokens)
+                      : transposed<Value>(std::span<const Value>(*left), left_width, rows, summed);
   prepared.right = right == nullptr
-                       ? gathered<Value>(layer.problem->input.template as<Bf16>(), product.n, summed)
+                       ? gathered<Value>(layer.problem->input.template as<Bf16>(), product.n, tokens)
                        : gathered<Value>(std::span<const Value>(*right), product.n, summed);
   prepared.source.resize(static_cast<std::size_t>(rows.count()));
   std::iota(prepared.source.begin(), prepared.source.end(), 0);
@@ -98,7 +103,7 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
 }
 
 template <class A>
-Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>& left,
+Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
                           const Values<A>* right) {
   const Sizes sizes = layer.problem->sizes();
   const auto rows_of_matrix = width_of(row(id).left, sizes);
@@ -119,14 +124,14 @@ Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const
 }
 
 template PreparedProduct<Bounded> prepare_weight_gradient<Bounded>(ProductId, const Layer&, std::int64_t,
-                                                                   RowRange, const Values<Bounded>&,
+                                                                   RowRange, const Values<Bounded>*,
                                                                    const Values<Bounded>*);
 template PreparedProduct<Predicted> prepare_weight_gradient<Predicted>(ProductId, const Layer&, std::int64_t,
-                                                                       RowRange, const Values<Predicted>&,
+                                                                       RowRange, const Values<Predicted>*,
                                                                        const Values<Predicted>*);
-template Values<Bounded> weight_gradient<Bounded>(ProductId, const Layer&, RowRange, const Values<Bounded>&,
+template Values<Bounded> weight_gradient<Bounded>(ProductId, const Layer&, RowRange, const Values<Bounded>*,
                                                   const Values<Bounded>*);
 template Values<Predicted> weight_gradient<Predicted>(ProductId, const Layer&, RowRange,
-                                                      const Values<Predicted>&, const Values<Predicted>*);
+                                                      const Values<Predicted>*, const Values<Predicted>*);
 
 }  // namespace assay

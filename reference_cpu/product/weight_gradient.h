@@ -21,17 +21,18 @@ constexpr bool sums_over_rows(const ProductRow& product) {
 std::vector<std::int64_t> summed_rows(ProductId id, const Layer& layer, std::int64_t expert);
 
 /// Rows `rows` of the matrix of `expert`: out[i][n] = sum over r of left[r][rows.begin + i] right[r][n], one
-/// group. `left` [rows of its field, its width]; `right` likewise, null where it is the layer's input, whose
-/// rows are gathered where the sum goes over rows in expert order. No rows: exactly +0. Every expert's sum
+/// group. `left` [rows of its field, its width]; `right` likewise. Null where the problem gives
+/// the tokens' rows, which are gathered where the sum goes over rows in expert order (`given_left`; right is
+/// the layer's input). No rows: exactly +0. Every expert's sum
 /// starts a tensor-core step of its own. Planted faults do not reach these products.
 template <class A>
 PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std::int64_t expert,
-                                           RowRange rows, const Values<A>& left, const Values<A>* right);
+                                           RowRange rows, const Values<A>* left, const Values<A>* right);
 
 /// Rows [rows.begin, rows.end) of the field that the product makes, all experts' matrices counted through,
 /// before the rounding of the stored value. Errors of both operands are carried on.
 template <class A>
-Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>& left,
+Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
                           const Values<A>* right);
 
 }  // namespace assay

@@ -119,9 +119,9 @@ TEST_SUITE("weight gradient") {
       const auto exact_a = lifted<Bounded>(left);
       const auto exact_b = lifted<Bounded>(right);
       const RowRange all{0, rows_of(what.made, sizes)};
-      const auto out = weight_gradient<Predicted>(id, g.layer, all, a, of_input ? nullptr : &b);
+      const auto out = weight_gradient<Predicted>(id, g.layer, all, &a, of_input ? nullptr : &b);
       const auto intervals =
-          weight_gradient<Bounded>(id, g.layer, all, exact_a, of_input ? nullptr : &exact_b);
+          weight_gradient<Bounded>(id, g.layer, all, &exact_a, of_input ? nullptr : &exact_b);
       CAPTURE(std::string(what.name));
       REQUIRE(std::ssize(out) == all.count() * n);
       for (std::int64_t r = 0; r < all.count(); ++r) {
@@ -163,10 +163,10 @@ TEST_SUITE("weight gradient") {
     const auto right = lifted<Bounded>(g.random(Field::intermediate));
     const auto n = width_in(g, Field::d_down_proj);
     const auto rows = rows_of(Field::d_down_proj, g.problem.sizes());
-    const auto whole = weight_gradient<Bounded>(ProductId::down_dw, g.layer, {0, rows}, left, &right);
+    const auto whole = weight_gradient<Bounded>(ProductId::down_dw, g.layer, {0, rows}, &left, &right);
     std::int64_t begin = 0;
     for (const std::int64_t end : {std::int64_t{24}, std::int64_t{31}, std::int64_t{100}, rows}) {
-      const auto block = weight_gradient<Bounded>(ProductId::down_dw, g.layer, {begin, end}, left, &right);
+      const auto block = weight_gradient<Bounded>(ProductId::down_dw, g.layer, {begin, end}, &left, &right);
       REQUIRE(std::ssize(block) == (end - begin) * n);
       for (std::size_t i = 0; i < block.size(); ++i) {
         const Interval& x = whole[static_cast<std::size_t>(begin * n) + i];
@@ -190,7 +190,7 @@ TEST_SUITE("weight gradient") {
     // d_first_gemm [4, 2]: rows of expert 0 (tokens 0, 1), then of expert 1.
     Values<Bounded> left;
     for (const double x : {1.0, 2.0, 10.0, 20.0, 100.0, 200.0, 1000.0, 2000.0}) left.push_back({x, x, x});
-    const auto out = weight_gradient<Bounded>(ProductId::gate_up_dw, layer, {0, 4}, left, nullptr);
+    const auto out = weight_gradient<Bounded>(ProductId::gate_up_dw, layer, {0, 4}, &left, nullptr);
     CHECK(out[0].ref == 1.0 * 3.0 + 10.0 * 5.0);
     CHECK(out[1].ref == 2.0 * 3.0 + 20.0 * 5.0);
     CHECK(out[2].ref == 100.0 * 3.0 + 1000.0 * 5.0);
@@ -208,13 +208,13 @@ TEST_SUITE("weight gradient") {
     auto left = lifted<Bounded>(g.random(Field::d_second_gemm));
     auto right = lifted<Bounded>(g.random(Field::intermediate));
     const RowRange last{5 * 24, 6 * 24};
-    const auto exact = weight_gradient<Bounded>(ProductId::down_dw, g.layer, last, left, &right);
+    const auto exact = weight_gradient<Bounded>(ProductId::down_dw, g.layer, last, &left, &right);
     for (auto* side : {&left, &right})
       for (Interval& x : *side) {
         const double wide = std::fabs(x.ref) * 0x1p-8;
         x = {x.ref, x.ref - wide, x.ref + wide, 0.5 * wide};
       }
-    const auto out = weight_gradient<Bounded>(ProductId::down_dw, g.layer, last, left, &right);
+    const auto out = weight_gradient<Bounded>(ProductId::down_dw, g.layer, last, &left, &right);
     for (std::size_t i = 0; i < out.size(); ++i) {
       // Each operand's mean errors are 2^-9 of its magnitudes.
       CHECK(out[i].noise >= 0.999 * 0x1p-8 * std::fabs(out[i].ref));

@@ -56,7 +56,8 @@ Candidate float64_candidate(const Problem& problem, const PrecisionContract& con
   // Where the contract stores no such field, the first one computed from it.
   Field struck = fault.field;
   for (const Field later : kEvaluationOrder)
-    if (!candidate.fields.has(struck) && descends_from(later, fault.field) && candidate.fields.has(later))
+    if (!candidate.fields.has(struck) && descends_from(later, fault.field, contract) &&
+        candidate.fields.has(later))
       struck = later;
   const auto from = wrong.fields.at(struck).bytes();
   const auto beside = right.fields.at(struck).bytes();
@@ -68,7 +69,7 @@ Candidate float64_candidate(const Problem& problem, const PrecisionContract& con
   FieldSet made;
   for (const Field field : kEvaluationOrder) {
     if (!candidate.fields.has(field)) continue;
-    const bool follows = descends_from(field, struck);
+    const bool follows = descends_from(field, struck, contract);
     made.set(field, follows ? in_float64(problem, contract, made, field) : candidate.fields.at(field));
   }
   candidate.fields = std::move(made);
