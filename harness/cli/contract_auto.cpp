@@ -55,7 +55,9 @@ ContractTrials try_contracts(const Problem& problem, const Candidate& candidate,
     if (candidate.contract != kContractAuto && candidate.contract != best->contract)
       named.push_back(candidate.contract);
     for (const auto& name : named)
-      if (const auto points = differing_points(fit.fitted, find_contract(name)); !points.empty())
+      if (const auto points =
+              differing_points(fit.fitted, find_contract(name), has_gradients(candidate.fields));
+          !points.empty())
         remarks.push_back(
             fmt::format("the candidate differs from contract {}: {}", name, fmt::join(points, "; ")));
   }

@@ -39,10 +39,14 @@ TEST_SUITE("contract_auto") {
         CAPTURE(contract);
         const ContractFit fit = fitted(problem, candidate);
         CHECK(fit.closest->name == contract);
-        CHECK(differing_points(fit.fitted, find_contract(contract)).empty());
+        CHECK(differing_points(fit.fitted, find_contract(contract), false).empty());
         for (const Field field : {Field::first_gemm, Field::intermediate, Field::second_gemm})
           candidate.fields.erase(field);
         CHECK(fitted(problem, candidate).closest->name == contract);
+        const ContractFit both =
+            fitted(problem, predict_both_passes(problem, find_contract(contract), every_product(kHopper)));
+        CHECK(both.closest->name == contract);
+        CHECK(differing_points(both.fitted, find_contract(contract), true).empty());
       }
     }
   }
@@ -75,7 +79,7 @@ TEST_SUITE("contract_auto") {
       const Candidate candidate = predict_forward(problem, made_up, kDeclared);
       const ContractFit fit = fitted(problem, candidate);
       CAPTURE(sentence);
-      const auto found = differing_points(fit.fitted, find_contract("hf"));
+      const auto found = differing_points(fit.fitted, find_contract("hf"), false);
       REQUIRE(found.size() == 1);
       CHECK(found.front() == sentence);
     }
@@ -87,9 +91,58 @@ TEST_SUITE("contract_auto") {
     for (auto& x : wrong.fields.at(Field::intermediate).as<Bf16>()) x = round_to_bf16(1.5f * to_float(x));
     for (auto& x : wrong.fields.at(Field::hidden_states).as<Bf16>()) x.bits = 0;
     const ContractFit fit = fitted(problem, wrong);
-    const auto points = differing_points(fit.fitted, *fit.closest);
+    const auto points = differing_points(fit.fitted, *fit.closest, false);
     CHECK(fit.closest->name == "hf");
     for (const auto& point : points) FAIL_CHECK(point);
+  }
+
+  TEST_CASE("gradients tell what the forward pass does not: one backward point left out of a contract") {
+    const struct {
+      std::string_view from;
+      void (*change)(PrecisionContract& contract);
+      std::string_view sentence;
+    } points[] = {
+        {"hf", [](PrecisionContract& c) { c.d_weighted = Store::Unrounded; },
+         "d_hidden_states times second_gemm is not rounded to bf16, which hf does"},
+        {"hf", [](PrecisionContract& c) { c.d_silu = Store::Unrounded; },
+         "d_intermediate times the up half is not rounded to bf16, which hf does"},
+        {"hf", [](PrecisionContract& c) { c.d_input_combine = Combine::Fp32Sum; },
+         "slots of dX are summed in fp32, where hf adds them in bf16 by ascending expert"},
+        {"hf", [](PrecisionContract& c) { c.weight_side = WeightSide::AfterProduct; },
+         "the weight is applied after the product of d_hidden_states and down_proj, where hf applies it to "
+         "the "
+         "output's gradient"},
+        {"fused_fp32", [](PrecisionContract& c) { c.d_weights_from = WeightGradientFrom::OutputDotRow; },
+         "d_topk_weights is formed from second_gemm, where fused_fp32 forms it from the activation"},
+    };
+    const Problem problem = load_fixture("hot_expert");
+    for (const auto& [from, change, sentence] : points) {
+      PrecisionContract made_up = find_contract(from);
+      change(made_up);
+      const Candidate candidate = predict_both_passes(problem, made_up, every_product(kHopper));
+      const ContractFit fit = fitted(problem, candidate);
+      CAPTURE(sentence);
+      CHECK(fit.closest->name == from);
+      const auto found = differing_points(fit.fitted, find_contract(from), true);
+      REQUIRE(found.size() == 1);
+      CHECK(found.front() == sentence);
+    }
+  }
+
+  TEST_CASE("a field that a contract leaves in registers stays accused where it is wrong") {
+    const Problem problem = load_fixture("odd");
+    const Candidate right = predict_both_passes(problem, find_contract("hf"), every_product(kHopper));
+    JudgeOptions options;
+    options.reference = make_reference;
+    for (const Field field : {Field::first_gemm, Field::d_second_gemm, Field::d_intermediate}) {
+      CAPTURE(name(field));
+      Candidate wrong = right;
+      for (auto& x : wrong.fields.at(field).as<Bf16>()) x = round_to_bf16(1.01 * to_float(x));
+      const CaseResult result = judge_best_contract(problem, wrong, options);
+      CHECK(result.contract == "hf");
+      CHECK(result.verdict == Verdict::Failed);
+      CHECK(result.first_own_error == field);
+    }
   }
 
   TEST_CASE("the declared contract is compared as well") {

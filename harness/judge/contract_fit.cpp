@@ -27,13 +27,71 @@ struct RoundingPoint {
 
 constexpr RoundingPoint kPoints[] = {
     {"what the softmax reads of router_logits", &PrecisionContract::logits, Field::topk_weights},
-    {"what SwiGLU reads of first_gemm", &PrecisionContract::first_gemm, Field::intermediate},
     {"silu", &PrecisionContract::silu, Field::intermediate},
     {"what the second product reads of intermediate", &PrecisionContract::intermediate, Field::second_gemm},
     {"what the merge reads of second_gemm", &PrecisionContract::second_gemm, Field::hidden_states},
     {"what the merge reads of topk_weights", &PrecisionContract::weights, Field::hidden_states},
     {"weight times value", &PrecisionContract::weighted, Field::hidden_states},
+    {"d_hidden_states times second_gemm", &PrecisionContract::d_weighted, Field::d_topk_weights},
+    {"d_intermediate times the up half", &PrecisionContract::d_silu, Field::d_first_gemm},
 };
+
+/// A point that contracts choose otherwise than by rounding or not.
+struct OtherPoint {
+  Field told_by;
+  int (*get)(const PrecisionContract& contract);
+  void (*set)(PrecisionContract& contract, int value);
+  std::array<std::string_view, 3> found;  // one for each value: "slots are summed in fp32"
+  std::array<std::string_view, 3> named;  // "where {} sums them in fp32"
+};
+
+template <auto member>
+constexpr OtherPoint other_point(Field told_by, std::array<std::string_view, 3> found,
+                                 std::array<std::string_view, 3> named) {
+  return {told_by, [](const PrecisionContract& contract) { return static_cast<int>(contract.*member); },
+          [](PrecisionContract& contract, int value) {
+            contract.*member = static_cast<std::remove_reference_t<decltype(contract.*member)>>(value);
+          },
+          found, named};
+}
+
+constexpr OtherPoint kOtherPoints[] = {
+    other_point<&PrecisionContract::swiglu_reads>(Field::intermediate,
+                                                  {"what SwiGLU reads of first_gemm is rounded to bf16",
+                                                   "what SwiGLU reads of first_gemm is not rounded to bf16"},
+                                                  {"which {} does", "which {} does not do"}),
+    other_point<&PrecisionContract::combine>(
+        Field::hidden_states,
+        {"slots are summed in fp32", "slots are added in bf16 by ascending expert",
+         "slots are added in bf16 by descending expert"},
+        {"where {} sums them in fp32", "where {} adds them in bf16 by ascending expert",
+         "where {} adds them in bf16 by descending expert"}),
+    other_point<&PrecisionContract::weight_side>(
+        Field::d_first_gemm,
+        {"the weight is applied to the output's gradient",
+         "the weight is applied after the product of d_hidden_states and down_proj"},
+        {"where {} applies it to the output's gradient", "where {} applies it after the product"}),
+    other_point<&PrecisionContract::d_weights_from>(
+        Field::d_topk_weights,
+        {"d_topk_weights is formed from second_gemm", "d_topk_weights is formed from the activation"},
+        {"where {} forms it from second_gemm", "where {} forms it from the activation"}),
+    other_point<&PrecisionContract::d_input_combine>(
+        Field::d_experts_hidden_states,
+        {"slots of dX are summed in fp32", "slots of dX are added in bf16 by ascending expert",
+         "slots of dX are added in bf16 by descending expert"},
+        {"where {} sums them in fp32", "where {} adds them in bf16 by ascending expert",
+         "where {} adds them in bf16 by descending expert"}),
+};
+
+/// Fields that a step of the contract sees in registers, whatever the candidate wrote.
+FieldFlags unread_under(const PrecisionContract& contract) {
+  FieldFlags unread{};
+  for (const FieldRow& field : kFields)
+    for (const Field read : upstream_of(field.id, contract))
+      if (!in_memory(field.id, read, contract)) unread[static_cast<std::size_t>(read)] = true;
+  if (weight_after_product(contract)) unread[static_cast<std::size_t>(Field::d_second_gemm)] = true;
+  return unread;
+}
 
 /// Elements that one prediction has right and another has not.
 struct Balance {
@@ -81,12 +139,7 @@ class Fit {
     ContractFit fit{&start_, start_};
     for (const auto& named : kContracts) {
       if (named.unit_roundoff != kFp32UnitRoundoff || &named == fit.closest) continue;
-      Balance all;
-      for (const Field field : kEvaluationOrder)
-        if (std::ranges::find(kPoints, field, &RoundingPoint::told_by) != std::end(kPoints) &&
-            upstream_.has(field))
-          all += balance(right(field, named), right(field, *fit.closest));
-      if (all.beyond_chance()) fit.closest = &named;
+      if (followed_rather(named, *fit.closest)) fit.closest = &named;
     }
     fit.fitted = *fit.closest;
     // A flip may uncover another: two points can meet in one field.
@@ -95,23 +148,22 @@ class Fit {
       for (const auto& point : kPoints) {
         PrecisionContract flipped = fit.fitted;
         flipped.*point.member = flipped.*point.member == Store::Bf16 ? Store::Unrounded : Store::Bf16;
-        if (!better(flipped, fit.fitted, nullptr, point.told_by)) continue;
-        // What is not rounded is not read from memory. If the field there is wrong, that alone corrects much;
-        // the rounding has to matter beside it.
-        if (flipped.*point.member == Store::Unrounded &&
-            !better(flipped, fit.fitted, point.member, point.told_by))
-          continue;
+        if (!better(flipped, fit.fitted, point.told_by)) continue;
         fit.fitted = flipped;
         changed = true;
       }
-      PrecisionContract other = fit.fitted;
-      other.combine = other.combine == Combine::Fp32Sum ? Combine::Bf16ByExpert : Combine::Fp32Sum;
-      if (!better(other, fit.fitted, nullptr, Field::hidden_states)) continue;
-      fit.fitted = other;
-      changed = true;
+      for (const auto& point : kOtherPoints)
+        for (int value = 0; value < std::ssize(point.found) && !point.found[at(value)].empty(); ++value) {
+          PrecisionContract flipped = fit.fitted;
+          point.set(flipped, value);
+          if (value == point.get(fit.fitted) || !better(flipped, fit.fitted, point.told_by)) continue;
+          fit.fitted = flipped;
+          changed = true;
+        }
     }
+    back_to_the_start(fit.fitted);
     const auto distance = [&](const PrecisionContract& named) {
-      return differing_points(fit.fitted, named).size();
+      return differing_points(fit.fitted, named, has_gradients(*upstream_.fields)).size();
     };
     for (const auto& named : kContracts)
       if (named.unit_roundoff == kFp32UnitRoundoff && distance(named) < distance(*fit.closest))
@@ -126,27 +178,29 @@ class Fit {
                                                                                   : kContracts.front();
   }
 
-  /// The field that tells, or the first materialised one of the forward pass that descends from it: a
-  /// contract is fitted to that pass.
+  static std::size_t at(int value) { return static_cast<std::size_t>(value); }
+
+  /// The field that tells, or the first materialised one of its pass that descends from it. Gradients of
+  /// experts' matrices tell nothing that no other field tells, and are large.
   std::optional<Field> telling(Field field) const {
     for (const Field later : kEvaluationOrder)
-      if ((later == field || descends_from(later, field)) && row(later).group == Group::Forward &&
-          find_step(later)->stored != nullptr && upstream_.has(later))
+      if ((later == field || descends_from(later, field)) && row(later).group == row(field).group &&
+          row(later).rows != RowsAre::ExpertMatrix && find_step(later)->stored != nullptr &&
+          upstream_.has(later))
         return later;
     return std::nullopt;
   }
 
-  /// Which elements are as the contract predicts from what it reads; undetermined ones are. Fields of the
-  /// point `unread` are recomputed and rounded, not read.
+  /// Which elements are as the contract predicts from what it reads; undetermined ones are. Of what it reads
+  /// `unread` is recomputed and rounded.
   const std::vector<bool>& right(Field field, const PrecisionContract& contract,
-                                 Store PrecisionContract::* unread = nullptr) {
-    const auto key = std::tuple(field, signature(contract), unread == nullptr ? -1 : index(unread));
+                                 const FieldFlags& unread = {}) {
+    const auto key = std::tuple(field, signature(contract), unread);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     Upstream read = upstream_;
-    for (const StepRow& step : kSteps)  // what is not rounded is not read from memory
-      if (step.stored != nullptr && step.made != field &&
-          (contract.*step.stored == Store::Unrounded || step.stored == unread))
-        read.usable[static_cast<std::size_t>(step.made)] = false;
+    for (const FieldRow& other : kFields)
+      if (unread[static_cast<std::size_t>(other.id)] && other.id != field)
+        read.usable[static_cast<std::size_t>(other.id)] = false;
     const auto predicted = factory_(problem_, read, contract, accumulators_, true, engine_)
                                ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
     const auto out = upstream_.fields->at(field).as<Bf16>();
@@ -156,23 +210,59 @@ class Fit {
     return known_.emplace(key, std::move(as_predicted)).first->second;
   }
 
-  /// Whether `a` corrects more elements of the telling field than it spoils against `b`, beyond chance.
-  bool better(const PrecisionContract& a, const PrecisionContract& b, Store PrecisionContract::* unread_by_b,
-              Field told_by) {
+  /// Whether `named` is right in more elements than `than`. A contract that leaves a field in registers does
+  /// not see it when it is wrong, and corrects much by that alone: its roundings have to matter beside it,
+  /// when the other does not read the field either.
+  bool followed_rather(const PrecisionContract& named, const PrecisionContract& than) {
+    std::vector<Field> told;
+    const auto add = [&](Field told_by) {
+      const auto field = telling(told_by);
+      if (field && std::ranges::find(told, *field) == told.end()) told.push_back(*field);
+    };
+    for (const auto& point : kPoints) add(point.told_by);
+    for (const auto& point : kOtherPoints) add(point.told_by);
+    Balance all;
+    Balance unread;
+    for (const Field field : told) {
+      all += balance(right(field, named), right(field, than));
+      unread += balance(right(field, named), right(field, than, unread_under(named)));
+    }
+    return all.beyond_chance() && unread.beyond_chance();
+  }
+
+  /// Whether `a` corrects more elements of the telling field than it spoils against `b`, beyond chance, and
+  /// when `b` does not read what `a` leaves in registers.
+  bool better(const PrecisionContract& a, const PrecisionContract& b, Field told_by) {
     const auto field = telling(told_by);
-    if (!field) return false;
-    return balance(right(*field, a), right(*field, b, unread_by_b)).beyond_chance();
+    return field && balance(right(*field, a), right(*field, b)).beyond_chance() &&
+           balance(right(*field, a), right(*field, b, unread_under(a))).beyond_chance();
   }
 
-  static int index(Store PrecisionContract::* member) {
-    return static_cast<int>(std::ranges::find(kPoints, member, &RoundingPoint::member) - kPoints);
+  /// A named contract brings points along that the data do not show: those are the first one's.
+  void back_to_the_start(PrecisionContract& fitted) {
+    const auto keep_if_told = [&](const PrecisionContract& back, Field told_by) {
+      if (signature(back) != signature(fitted) && !better(fitted, back, told_by)) fitted = back;
+    };
+    for (const auto& point : kPoints) {
+      PrecisionContract back = fitted;
+      back.*point.member = start_.*point.member;
+      keep_if_told(back, point.told_by);
+    }
+    for (const auto& point : kOtherPoints) {
+      PrecisionContract back = fitted;
+      point.set(back, point.get(start_));
+      keep_if_told(back, point.told_by);
+    }
   }
 
-  static std::array<int, std::size(kPoints) + 1> signature(const PrecisionContract& contract) {
-    std::array<int, std::size(kPoints) + 1> all{};
+  using Signature = std::array<int, std::size(kPoints) + std::size(kOtherPoints)>;
+
+  static Signature signature(const PrecisionContract& contract) {
+    Signature all{};
     for (std::size_t i = 0; i < std::size(kPoints); ++i)
       all[i] = static_cast<int>(contract.*kPoints[i].member);
-    all.back() = static_cast<int>(contract.combine);
+    for (std::size_t i = 0; i < std::size(kOtherPoints); ++i)
+      all[std::size(kPoints) + i] = kOtherPoints[i].get(contract);
     return all;
   }
 
@@ -182,7 +272,7 @@ class Fit {
   const Engine* engine_;
   const PrecisionContract& start_;
   Upstream upstream_;
-  std::map<std::tuple<Field, std::array<int, std::size(kPoints) + 1>, int>, std::vector<bool>> known_;
+  std::map<std::tuple<Field, Signature, FieldFlags>, std::vector<bool>> known_;
 };
 
 }  // namespace
@@ -193,21 +283,30 @@ ContractFit fit_contract(const Problem& problem, const Candidate& candidate, con
   return Fit(problem, candidate, judged, accumulators, reference, engine).run();
 }
 
-std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named) {
+bool has_gradients(const FieldSet& fields) {
+  return std::ranges::any_of(
+      kFields, [&](const FieldRow& field) { return field.group == Group::Backward && fields.has(field.id); });
+}
+
+std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named,
+                                          bool backward) {
+  const auto told = [&](const auto& point) { return backward || row(point.told_by).group == Group::Forward; };
   std::vector<std::string> sentences;
-  for (const auto& point : kPoints)
-    if (found.*point.member != named.*point.member)
+  for (const auto& point : kPoints) {
+    // What is formed from the activation has no such products.
+    const bool formed = point.member != &PrecisionContract::d_weighted ||
+                        (!weights_from_activation(found) && !weights_from_activation(named));
+    if (told(point) && formed && found.*point.member != named.*point.member)
       sentences.push_back(
           found.*point.member == Store::Bf16
               ? fmt::format("{} is rounded to bf16, which {} does not do", point.what, named.name)
               : fmt::format("{} is not rounded to bf16, which {} does", point.what, named.name));
-  if (found.combine != named.combine)
-    sentences.push_back(
-        found.combine == Combine::Fp32Sum
-            ? fmt::format("slots are summed in fp32, where {} adds them in bf16 by ascending expert",
-                          named.name)
-            : fmt::format("slots are added in bf16 by ascending expert, where {} sums them in fp32",
-                          named.name));
+  }
+  for (const auto& point : kOtherPoints)
+    if (told(point) && point.get(found) != point.get(named))
+      sentences.push_back(fmt::format(
+          "{}, {}", point.found[static_cast<std::size_t>(point.get(found))],
+          fmt::format(fmt::runtime(point.named[static_cast<std::size_t>(point.get(named))]), named.name)));
   return sentences;
 }
 

@@ -283,7 +283,7 @@ Parting diff(const Problem& problem, JudgedSide a, JudgedSide b, const Reference
   if (all.first && a.fitted && b.fitted) {
     PrecisionContract other = *b.fitted;
     other.name = "B";
-    all.separating = differing_points(*a.fitted, other);
+    all.separating = differing_points(*a.fitted, other, has_gradients(of_a) && has_gradients(of_b));
   }
   all.a = std::move(a.side);
   all.b = std::move(b.side);

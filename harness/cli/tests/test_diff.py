@@ -50,7 +50,7 @@ class Diff(ProgramTest):
 
     def test_one_rounding_point_is_named(self):
         self.dump("hf.h5")
-        for contract, says in (("fused_fp32", "in A what SwiGLU reads of first_gemm is rounded to bf16, which B does not do"),
+        for contract, says in (("fused_fp32", "what SwiGLU reads of first_gemm is rounded to bf16, which B does not do"),
                                ("hf_fp32_merge", "in A weight times value is rounded to bf16, which B does not do")):  # fmt: skip
             with self.subTest(contract):
                 self.dump("other.h5", contract=contract)
