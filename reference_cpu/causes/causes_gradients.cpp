@@ -30,8 +30,8 @@ struct GradientTrial {
 
 // clang-format off
 const GradientTrial kTrials[] = {
-  {"weight_not_applied",   fields_of(d_second_gemm), {.kind = K::NoWeights}, "the weights are not applied"},
-  {"weight_twice",         fields_of(d_second_gemm, d_topk_weights, d_experts_hidden_states), {.kind = K::WeightTwice}, "the weight is applied once more"},
+  {"weight_not_applied",   fields_of(d_second_gemm, d_first_gemm, d_down_proj), {.kind = K::NoWeights}, "the weights are not applied"},
+  {"weight_twice",         fields_of(d_second_gemm, d_topk_weights, d_experts_hidden_states, d_first_gemm, d_down_proj), {.kind = K::WeightTwice}, "the weight is applied once more"},
   {"weights_permuted",     fields_of(d_second_gemm, d_topk_weights, d_router_logits), {.kind = K::SwapWeights}, "slots 0 and 1 are exchanged"},
   {"weights_of_token",     fields_of(d_second_gemm), {.kind = K::WeightsModulo, .amount = kEachPower}, "tokens take the weights of the first {}, over and over"},
   {"wrong_token",          fields_of(d_second_gemm, d_topk_weights, d_gate_up_proj), {.kind = K::SlotForToken}, "the token numbered as the slot is read"},

@@ -17,8 +17,8 @@ namespace {
 
 using K = FaultKind;
 using W = Where;
-constexpr FieldMask kGrouped = fields_of(Field::first_gemm, Field::second_gemm);
-constexpr FieldMask kProducts = hypothesis_fields::kProducts;
+constexpr FieldMask kGrouped = fields_of(Field::first_gemm, Field::second_gemm, Field::d_intermediate);
+constexpr FieldMask kProducts = hypothesis_fields::kProducts | fields_of(Field::d_intermediate);
 constexpr FieldMask kSwiglu = hypothesis_fields::kSwiglu;
 constexpr FieldMask kWeights = hypothesis_fields::kWeights;
 constexpr FieldMask kSelection = fields_of(Field::selected_experts);

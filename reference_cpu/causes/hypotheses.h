@@ -33,6 +33,8 @@ inline constexpr FieldMask kRowGradients = fields_of(Field::d_intermediate, Fiel
 inline constexpr FieldMask kExpertGradients = fields_of(Field::d_down_proj, Field::d_gate_up_proj);
 inline constexpr FieldMask kWeightGradients = kExpertGradients | fields_of(Field::d_gate);
 inline constexpr FieldMask kSlotGradients = fields_of(Field::d_second_gemm);
+/// Where a weight may be applied: late where it comes after the product.
+inline constexpr FieldMask kLateWeights = fields_of(Field::d_first_gemm, Field::d_down_proj);
 inline constexpr FieldMask kDots = fields_of(Field::d_topk_weights);
 inline constexpr FieldMask kSwigluGradient = fields_of(Field::d_first_gemm);
 inline constexpr FieldMask kRouterGradient = fields_of(Field::d_router_logits);
@@ -114,8 +116,8 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"product_unrounded",     hypothesis_fields::kMerge | hypothesis_fields::kDots,    "weight times value is not rounded before the sum"},
   {"product_rounded",       hypothesis_fields::kMerge,    "weight times value is rounded before the sum"},
   {"weights_unrounded",     hypothesis_fields::kMerge,    "the weights are not rounded to bf16"},
-  {"weight_twice",          hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kCombine,    "the weight is applied twice"},
-  {"weight_not_applied",    hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients,    "the weights are not applied"},
+  {"weight_twice",          hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kCombine | hypothesis_fields::kLateWeights,    "the weight is applied twice"},
+  {"weight_not_applied",    hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kLateWeights,    "the weights are not applied"},
   {"weights_permuted",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kRouterGradient, "the weights of two slots are exchanged, or their order is another"},
   {"weights_of_token",      hypothesis_fields::kMerge | hypothesis_fields::kWeights | hypothesis_fields::kSlotGradients, "the weights are another token's"},
   {"slot_missing",          hypothesis_fields::kMerge | hypothesis_fields::kCombine | hypothesis_fields::kRouterGradient,    "a slot is left out of the sum"},

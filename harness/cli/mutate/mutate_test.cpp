@@ -50,14 +50,18 @@ TEST_SUITE("mutate") {
   }
 
   TEST_CASE("a fault shows in the first field that the contract stores") {
-    const auto mutation = planted(find_fault("gate_up_drops_k_tile"), "odd", "fused_fp32");
-    CHECK(mutation.expected == Field::intermediate);
+    // d_intermediate's product stays in registers, and d_topk_weights is the first that is formed from it.
+    const auto mutation = planted(find_fault("down_dx_tail_dropped"), "odd", "fused_fp32");
+    CHECK(mutation.expected == Field::d_topk_weights);
     CHECK(mutation.outcome == Outcome::Killed);
   }
 
   TEST_CASE("what a contract allows is equivalent there, and an error elsewhere") {
     CHECK(planted(find_fault("silu_unrounded"), "odd", "fused_fp32").outcome == Outcome::Equivalent);
     CHECK(planted(find_fault("silu_unrounded"), "odd", "hf").outcome == Outcome::Killed);
+    // No row of it is formed, so that none can lack the weight.
+    CHECK(planted(find_fault("d_rows_weight_not_applied"), "odd", "fused_fp32").outcome ==
+          Outcome::Equivalent);
   }
 
   TEST_CASE("a fault that changes no bit is an error of the table") {

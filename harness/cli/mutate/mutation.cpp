@@ -39,13 +39,24 @@ Detectors detectors(const CaseResult& result) {
   return by;
 }
 
+/// Whether both are computed from a field that was not written, so that its error is seen in each.
+bool share_unwritten(Field a, Field b, const CaseResult& result, const PrecisionContract& contract) {
+  return std::ranges::any_of(result.fields, [&](const FieldResult& field) {
+    return field.verdict == Verdict::NotMaterialised && descends_from(a, field.field, contract) &&
+           descends_from(b, field.field, contract);
+  });
+}
+
 Sentence sentence(const CaseResult& result, Field expected) {
+  const PrecisionContract& contract = find_contract(result.contract);
   Sentence said;
   said.verdict = result.verdict;
   said.killed = result.verdict >= Verdict::Suspect;
   said.right_stage = result.first_own_error == expected;
   for (const auto& field : result.fields)
-    if (field.verdict >= Verdict::Suspect && field.field != expected && !descends_from(field.field, expected))
+    if (field.verdict >= Verdict::Suspect && field.field != expected &&
+        !descends_from(field.field, expected, contract) &&
+        !share_unwritten(field.field, expected, result, contract))
       said.right_stage = false;
   said.by = detectors(result);
   said.headline = result.headline;
@@ -56,8 +67,9 @@ Sentence sentence(const CaseResult& result, Field expected) {
 /// candidate stores.
 Field expected_stage(Field planted, const Candidate& candidate) {
   if (candidate.fields.has(planted)) return planted;
+  const PrecisionContract& contract = find_contract(candidate.contract);
   for (const Field later : kEvaluationOrder)
-    if (descends_from(later, planted) && candidate.fields.has(later)) return later;
+    if (descends_from(later, planted, contract) && candidate.fields.has(later)) return later;
   return planted;
 }
 
@@ -153,7 +165,9 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
   mutation.expected = expected_stage(fault.shows_in(), candidate);
   const bool equivalent = std::ranges::find(fault.equivalent, ground.contract) != fault.equivalent.end();
   if (same_bits(candidate, ground.right)) {
-    mutation.outcome = equivalent ? Outcome::Equivalent : Outcome::Unreached;
+    // What a contract stores nowhere cannot be stored wrongly.
+    const bool stored = store_of(fault.fault.field, find_contract(ground.contract)) == Store::Bf16;
+    mutation.outcome = equivalent || !stored ? Outcome::Equivalent : Outcome::Unreached;
     return mutation;
   }
   CaseResult result;
