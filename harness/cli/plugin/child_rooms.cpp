@@ -41,7 +41,7 @@ ChildRooms::ChildRooms(const wire::Request& request, int problem, int results,
   }
   for (int i = 0; i < request.rooms; ++i) {
     const wire::Room& room = request.room[i];
-    placed_.push_back({room, map(room, room.role == wire::Role::Input ? problem : results), nullptr});
+    placed_.push_back({room, map(room, wire::read_only(room.role) ? problem : results), nullptr});
     if (device_) placed_.back().device = static_cast<std::byte*>(device_->room(size(room.image)));
   }
   ::close(problem);
@@ -53,7 +53,7 @@ ChildRooms::~ChildRooms() {
 }
 
 std::byte* ChildRooms::map(const wire::Room& room, int file) {
-  const int access = room.role == wire::Role::Input ? PROT_READ : PROT_READ | PROT_WRITE;
+  const int access = wire::read_only(room.role) ? PROT_READ : PROT_READ | PROT_WRITE;
   void* image = ::mmap(reserved_ + next_, size(room.image), access, MAP_SHARED | MAP_FIXED, file, room.at);
   if (image == MAP_FAILED)
     throw InputError(fmt::format("expected to map {} bytes, found: {}", room.image, std::strerror(errno)));
@@ -61,20 +61,20 @@ std::byte* ChildRooms::map(const wire::Room& room, int file) {
   return static_cast<std::byte*>(image);
 }
 
-const ChildRooms::Placed* ChildRooms::find(Field field) const {
+const ChildRooms::Placed* ChildRooms::find(Field field, wire::Role role) const {
   for (const Placed& one : placed_)
-    if (one.room.field == static_cast<std::int32_t>(field)) return &one;
+    if (one.room.field == static_cast<std::int32_t>(field) && one.room.role == role) return &one;
   return nullptr;
 }
 
-void* ChildRooms::payload(Field field) const {
-  const Placed* one = find(field);
+void* ChildRooms::payload(Field field, wire::Role role) const {
+  const Placed* one = find(field, role);
   if (one == nullptr) return nullptr;
   return (one->device != nullptr ? one->device : one->image) + one->room.guard;
 }
 
-std::optional<DType> ChildRooms::dtype(Field field) const {
-  const Placed* one = find(field);
+std::optional<DType> ChildRooms::gradient_dtype(Field field) const {
+  const Placed* one = find(field, wire::Role::Gradient);
   if (one == nullptr) return std::nullopt;
   return static_cast<DType>(one->room.dtype);
 }
@@ -85,13 +85,13 @@ void ChildRooms::write(const Placed& one) {
 
 void ChildRooms::send_problem() {
   for (const Placed& one : placed_)
-    if (one.room.role == wire::Role::Input) write(one);
+    if (wire::read_only(one.room.role)) write(one);
 }
 
 void ChildRooms::send(wire::Function before) {
   const auto changes = [&](const wire::Room& room) {
     if (before == wire::Function::Backward) return room.role == wire::Role::Gradient;
-    return room.role != wire::Role::Input || row(static_cast<Field>(room.field)).group == Group::Inputs;
+    return !wire::read_only(room.role) || row(static_cast<Field>(room.field)).group == Group::Inputs;
   };
   for (const Placed& one : placed_)
     if (changes(one.room)) write(one);
@@ -101,13 +101,13 @@ void ChildRooms::fetch() {
   if (!device_) return;
   device_->finish();
   for (const Placed& one : placed_)
-    if (one.room.role != wire::Role::Input) device_->read(one.image, one.device, size(one.room.image));
+    if (!wire::read_only(one.room.role)) device_->read(one.image, one.device, size(one.room.image));
 }
 
 void ChildRooms::fingerprints(wire::Reply& reply) const {
   std::vector<std::byte> fetched;
   for (const Placed& one : placed_) {
-    if (one.room.role != wire::Role::Input) continue;
+    if (!wire::read_only(one.room.role)) continue;
     const std::byte* image = one.image;
     if (device_) {
       fetched.resize(size(one.room.image));
@@ -130,6 +130,7 @@ void ChildRooms::locate(const void* address, wire::Reply& fault) const {
     if (at >= begin && at < end) {  // readable: a write to an input
       fault.touched = wire::Touched::Input;
       fault.field = one.room.field;
+      fault.role = one.room.role;
       fault.distance = at - begin;
       return;
     }
@@ -137,6 +138,7 @@ void ChildRooms::locate(const void* address, wire::Reply& fault) const {
     if (distance >= fault.distance) continue;
     fault.touched = at < begin ? wire::Touched::Before : wire::Touched::Behind;
     fault.field = one.room.field;
+    fault.role = one.room.role;
     fault.distance = distance;
   }
 }

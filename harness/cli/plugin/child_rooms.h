@@ -21,10 +21,10 @@ class ChildRooms {
   ChildRooms(const ChildRooms&) = delete;
   ChildRooms& operator=(const ChildRooms&) = delete;
 
-  /// Where the plug-in finds the field's payload; null without a room.
-  void* payload(Field field) const;
-  /// As what its elements are kept; nothing without a room.
-  std::optional<DType> dtype(Field field) const;
+  /// Where the plug-in finds the payload of the field's room of that role; null without one.
+  void* payload(Field field, wire::Role role) const;
+  /// As what a gradient's elements are kept; nothing without a room.
+  std::optional<DType> gradient_dtype(Field field) const;
   /// Hands the images of inputs and weights to the device.
   void send_problem();
   /// Hands over what changes before a call: before forward the tokens' rows and all results, before backward
@@ -44,7 +44,7 @@ class ChildRooms {
     std::byte* device = nullptr;  // its copy there
   };
   std::byte* map(const wire::Room& room, int file);
-  const Placed* find(Field field) const;
+  const Placed* find(Field field, wire::Role role) const;
   void write(const Placed& one);
 
   std::vector<Placed> placed_;

@@ -12,19 +12,34 @@ namespace {
 
 Field field_of(const wire::Room& room) { return static_cast<Field>(room.field); }
 
+/// A gradient of before in the type in which the plug-in keeps it: as it is, or bf16 widened.
+Tensor in_dtype(const Tensor& before, DType dtype, Field field) {
+  if (before.dtype() == dtype) return before;
+  if (before.dtype() != DType::BFloat16 || dtype != DType::Float32)
+    throw InputError(fmt::format("expected {} in {}, in which the plugin keeps the gradient, found {}",
+                                 name_of(field, wire::Role::Previous), row(dtype).name,
+                                 row(before.dtype()).name));
+  Tensor wide(dtype, before.shape());
+  std::ranges::transform(before.as<Bf16>(), wide.as<float>().begin(), [](Bf16 x) { return to_float(x); });
+  return wide;
+}
+
 }  // namespace
 
-PlacedProblem::Layout PlacedProblem::lay_out(const Sizes& sizes, const std::vector<PlacedField>& results,
+PlacedProblem::Layout PlacedProblem::lay_out(const Problem& problem, const std::vector<PlacedField>& results,
                                              const std::vector<PlacedField>& gradients, std::int64_t guard) {
+  const Sizes sizes = problem.sizes();
   Layout layout;
-  const auto input = [&](Field field) {
-    const PlacedField placed{field, row(field).dtype};
-    layout.inputs.push_back(make_room(placed, sizes, wire::Role::Input, guard, layout.input_bytes));
+  const auto given_room = [&](const PlacedField& placed, wire::Role role) {
+    layout.inputs.push_back(make_room(placed, sizes, role, guard, layout.input_bytes));
     layout.input_bytes += layout.inputs.back().image;
   };
+  const auto input = [&](Field field) { given_room({field, row(field).dtype}, wire::Role::Input); };
   input(Field::input_hidden_states);
   if (!gradients.empty()) input(Field::d_hidden_states);
   for (const Field field : {Field::gate, Field::gate_up_proj, Field::down_proj}) input(field);
+  for (const PlacedField& placed : gradients)
+    if (problem.previous.has(placed.field)) given_room(placed, wire::Role::Previous);
   const auto result = [&](const PlacedField& placed, wire::Role role) {
     layout.results.push_back(make_room(placed, sizes, role, guard, layout.result_bytes));
     layout.result_bytes += layout.results.back().image;
@@ -37,7 +52,7 @@ PlacedProblem::Layout PlacedProblem::lay_out(const Sizes& sizes, const std::vect
 PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
                              const std::vector<PlacedField>& gradients, std::int64_t guard)
     : sizes_(problem.sizes()),
-      layout_(lay_out(sizes_, results, gradients, guard)),
+      layout_(lay_out(problem, results, gradients, guard)),
       inputs_(static_cast<std::size_t>(layout_.input_bytes)),
       results_(static_cast<std::size_t>(layout_.result_bytes)) {
   for (const wire::Room& room : layout_.inputs) {
@@ -57,6 +72,8 @@ void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
     if (bytes > 0) std::memcpy(payload + first, from, bytes);
   };
   const auto put_all = [&](const Tensor& tensor) { put(0, tensor.bytes().data(), tensor.bytes().size()); };
+  if (room.role == wire::Role::Previous)
+    return put_all(in_dtype(problem.previous.at(field), static_cast<DType>(room.dtype), field));
   if (field == Field::input_hidden_states) return put_all(problem.input);
   if (field == Field::d_hidden_states) return put_all(problem.output_gradient);
   if (field == Field::gate) return put_all(problem.gate);
@@ -142,11 +159,12 @@ std::string PlacedProblem::changed_input(const wire::Reply* seen) {
     const std::byte* image = inputs_.data() + room.at;
     if (payload_fingerprint(image, room) != payloads_[i] ||
         (seen != nullptr && seen->payloads[field] != payloads_[i]))
-      return fmt::format("expected its inputs to be left alone, found {} changed", name(field_of(room)));
+      return fmt::format("expected its inputs to be left alone, found {} changed",
+                         name_of(field_of(room), room.role));
     if (guards_fingerprint(image, room) != guards_[i] ||
         (seen != nullptr && seen->guards[field] != guards_[i]))
       return fmt::format("expected the memory beside {} to be left alone, found it overwritten",
-                         name(field_of(room)));
+                         name_of(field_of(room), room.role));
   }
   return "";
 }

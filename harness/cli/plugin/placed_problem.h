@@ -16,8 +16,9 @@ namespace assay::cli {
 
 class PlacedProblem {
  public:
-  /// Writes inputs and weights, with gradients the output's gradient, too; `results` of forward and
-  /// `gradients` get rooms. Throws InputError, also when memory runs out.
+  /// Writes inputs and weights, with gradients the output's gradient, too, and those of before that the
+  /// problem has, in the gradients' types; `results` of forward and `gradients` get rooms. Throws InputError,
+  /// also when memory runs out.
   PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
                 const std::vector<PlacedField>& gradients, std::int64_t guard);
 
@@ -45,7 +46,7 @@ class PlacedProblem {
     std::int64_t input_bytes = 0;
     std::int64_t result_bytes = 0;
   };
-  static Layout lay_out(const Sizes& sizes, const std::vector<PlacedField>& results,
+  static Layout lay_out(const Problem& problem, const std::vector<PlacedField>& results,
                         const std::vector<PlacedField>& gradients, std::int64_t guard);
   void write(const wire::Room& room, const Problem& problem);
   FieldSet read(wire::Role role) const;

@@ -103,7 +103,7 @@ constexpr Field field_behind(Field first, std::size_t i) {
 
 std::int32_t dtype_of(std::optional<DType> dtype) {
   if (!dtype) return ASSAY_NONE;
-  return ASSAY_BF16;
+  return *dtype == DType::Float32 ? ASSAY_FLOAT32 : ASSAY_BF16;
 }
 
 class Child {
@@ -133,7 +133,9 @@ class Child {
                                           row_.memory == ASSAY_DEVICE ? foreign_device_memory() : nullptr);
     rooms_in_use = rooms_.get();
     rooms_->send_problem();
-    const auto input = [&](Field field) { return static_cast<const std::uint16_t*>(rooms_->payload(field)); };
+    const auto input = [&](Field field) {
+      return static_cast<const std::uint16_t*>(rooms_->payload(field, wire::Role::Input));
+    };
     problem_ = {request.tokens,
                 request.hidden_size,
                 request.moe_intermediate_size,
@@ -149,7 +151,7 @@ class Child {
     static_assert(sizeof(assay_results) == sizeof(pointers),
                   "assay_results has one pointer per forward field, in the table's order");
     for (std::size_t i = 0; i < pointers.size(); ++i)
-      pointers[i] = rooms_->payload(field_behind(Field::router_logits, i));
+      pointers[i] = rooms_->payload(field_behind(Field::router_logits, i), wire::Role::Result);
     std::memcpy(&results_, pointers.data(), sizeof(results_));
     std::array<assay_gradient, fields_between(Field::d_second_gemm, Field::d_input_hidden_states)>
         gradients{};
@@ -157,7 +159,8 @@ class Child {
                   "assay_gradients has one member per backward field, in the table's order");
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       const Field field = field_behind(Field::d_second_gemm, i);
-      gradients[i] = {rooms_->payload(field), dtype_of(rooms_->dtype(field)), nullptr};
+      gradients[i] = {rooms_->payload(field, wire::Role::Gradient), dtype_of(rooms_->gradient_dtype(field)),
+                      rooms_->payload(field, wire::Role::Previous)};
     }
     std::memcpy(&gradients_, gradients.data(), sizeof(gradients_));
     return {};

@@ -74,8 +74,7 @@ std::string order_remark(const ReversedDifferences& reversed, std::size_t fields
   if (!reversed.differing.empty())
     return fmt::format(
         "on its tokens in reverse, put back into their order, {} have other bits: the results of a token "
-        "depend on "
-        "where it stands among the others (information: no order is promised)",
+        "depend on where it stands among the others (information: no order is promised)",
         in_words(reversed.differing));
   return fmt::format(
       "on its tokens in reverse, put back into their order, {} the same bits",
@@ -90,80 +89,98 @@ std::string unstable_remark(const std::vector<FieldDifference>& unstable, std::s
   const auto differ = [&](Repeated repeated) {
     return std::ranges::find(unstable, repeated, &FieldDifference::repeated) != unstable.end();
   };
-  std::string words = differ(Repeated::Run) ? "two runs on the problem differ (in between, its tokens in "
-                                              "reverse)"
-                                            : "two calls of backward behind the same forward differ";
   return fmt::format(
-      "{}: {}. State left over, a read of what was not written, {}or sums in an order that changes; this is "
-      "the {}, what differs is judged beside it",
-      words, unstable_in_words(unstable),
+      "{}{}. State left over, a read of what was not written, {}or sums in an order that changes; this is "
+      "the "
+      "{}, what differs is judged beside it",
+      unstable_in_words(unstable),
+      differ(Repeated::Run) ? " (in between a run on its tokens in reverse)" : "",
       differ(Repeated::Backward) ? "a saved tensor that the first backward overwrote, " : "", which);
+}
+
+/// What the calls on one problem left, and where those on the same input differ.
+struct Observed {
+  FieldSet first;
+  FieldSet second;
+  std::optional<FieldSet> second_backward;  // first's, where its gradients are other than the first
+  std::vector<FieldDifference> between_runs;
+  std::vector<FieldDifference> between_backwards;
+  std::vector<FieldDifference> overwritten;  // results of forward, by the first backward
+  std::string order;
+
+  std::vector<FieldDifference> unstable() const {
+    auto all = between_runs;
+    all.insert(all.end(), between_backwards.begin(), between_backwards.end());
+    return all;
+  }
+};
+
+/// Backward twice behind the first forward.
+void observe_backward(PluginRuns& runs, const std::string& when, Observed& seen) {
+  if (runs.row().device) runs.verify_inputs("after forward, " + when);
+  FieldSet gradients = runs.backward(in_backward(when));
+  std::vector<Field> of_forward;
+  std::vector<Field> of_backward;
+  for (const Field field : runs.fields())
+    (row(field).group == Group::Forward ? of_forward : of_backward).push_back(field);
+  seen.overwritten = differences(of_forward, seen.first, runs.results());
+  FieldSet again = runs.backward("in the second backward, " + when);
+  seen.between_backwards = differences(of_backward, gradients, again, Repeated::Backward);
+  if (runs.row().device) runs.verify_inputs("after backward, " + when);
+  seen.first = joined(std::move(seen.first), std::move(gradients));
+  if (!seen.between_backwards.empty()) seen.second_backward = joined(seen.first, std::move(again));
+}
+
+Observed observe(PluginRuns& runs, const Problem& problem) {
+  Observed seen;
+  const auto fields = runs.fields();
+  const TokenRows tokens = tokens_of(problem);
+  const std::string in_first = fmt::format("in its first run on {}", problem.name);
+  seen.first = runs.forward(in_first, tokens);
+  if (runs.has_backward()) observe_backward(runs, in_first, seen);
+  {
+    const auto input = reversed_rows(tokens.input, problem.config.hidden_size);
+    const auto output_gradient = reversed_rows(tokens.output_gradient, problem.config.hidden_size);
+    const FieldSet reversed =
+        runs.both(fmt::format("on {} with its tokens in reverse, after one run", problem.name),
+                  {input, output_gradient});
+    seen.order =
+        order_remark(reversed_differences(fields, seen.first, reversed, problem.sizes()), fields.size());
+  }
+  seen.second = runs.both(fmt::format("in its second run on {}", problem.name), tokens);
+  runs.verify_inputs(fmt::format("after its second run on {}", problem.name));
+  seen.between_runs = differences(fields, seen.first, seen.second);
+  return seen;
 }
 
 std::vector<PluginRun> runs_of(const std::string& path, PluginProcess& process, const Problem& problem,
                                const PluginOptions& options) {
   PluginRuns runs(path, process, problem, wanted_gradients(process.row(options.time_limit), problem, options),
                   options.time_limit);
-  const auto fields = runs.fields();
-  const TokenRows tokens = tokens_of(problem);
-  const std::string in_first = fmt::format("in its first run on {}", problem.name);
-  FieldSet first = runs.forward(in_first, tokens);
-  std::vector<FieldDifference> overwritten;  // of forward's results, by the first backward
-  std::vector<FieldDifference> unstable;
-  std::optional<FieldSet> second_backward;  // where it differs
-  if (runs.has_backward()) {
-    if (runs.row().device) runs.verify_inputs("after forward, " + in_first);
-    FieldSet gradients = runs.backward(in_backward(in_first));
-    std::vector<Field> results;
-    std::vector<Field> of_backward;
-    for (const Field field : fields)
-      (row(field).group == Group::Forward ? results : of_backward).push_back(field);
-    overwritten = differences(results, first, runs.results());
-    FieldSet again = runs.backward("in the second backward, " + in_first);
-    unstable = differences(of_backward, gradients, again, Repeated::Backward);
-    if (!unstable.empty()) second_backward = std::move(again);
-    if (runs.row().device) runs.verify_inputs("after backward, " + in_first);
-    first = joined(std::move(first), std::move(gradients));
-  }
-  std::string order;
-  {
-    const auto hidden = problem.config.hidden_size;
-    const auto input = reversed_rows(tokens.input, hidden);
-    const auto output_gradient = reversed_rows(tokens.output_gradient, hidden);
-    const FieldSet reversed =
-        runs.both(fmt::format("on {} with its tokens in reverse, after one run", problem.name),
-                  {input, output_gradient});
-    order = order_remark(reversed_differences(fields, first, reversed, problem.sizes()), fields.size());
-  }
-  FieldSet second = runs.both(fmt::format("in its second run on {}", problem.name), tokens);
-  runs.verify_inputs(fmt::format("after its second run on {}", problem.name));
-  const auto between_runs = differences(fields, first, second);
-  unstable.insert(unstable.begin(), between_runs.begin(), between_runs.end());
-
+  Observed seen = observe(runs, problem);
+  const auto unstable = seen.unstable();
   std::vector<PluginRun> all;
-  const auto add = [&](FieldSet of_run, std::string_view which) {
+  const auto add = [&](FieldSet fields, std::string_view which) {
     PluginRun& run = all.emplace_back(PluginRun{runs.row().candidate, unstable, {}});
-    run.candidate.fields = std::move(of_run);
+    run.candidate.fields = std::move(fields);
     auto& remarks = run.candidate.remarks;
     remarks.push_back(
         unstable.empty()
             ? fmt::format(
                   "ran on the problem twice{}: the same bytes, and nothing written beside the results; {}",
-                  runs.has_backward() ? ", backward twice behind the first forward" : "", order)
+                  runs.has_backward() ? ", backward twice behind the first forward" : "", seen.order)
             : unstable_remark(unstable, which));
-    if (!overwritten.empty())
+    if (!seen.overwritten.empty())
       remarks.push_back(
-          fmt::format("backward left other bits in results of forward: {} (information; what is "
+          fmt::format("backward left other bits in results of forward: {} (information: what is "
                       "judged is what forward left)",
-                      in_words(overwritten)));
+                      in_words(seen.overwritten)));
     if (const auto why = forward_alone(runs, problem, options)) remarks.push_back(*why);
     if (all.size() > 1) run.which = which;
   };
-  add(std::move(second), "second run");
-  std::optional<FieldSet> backward_again;
-  if (second_backward) backward_again = joined(first, std::move(*second_backward));
-  if (!between_runs.empty()) add(std::move(first), "first run");
-  if (backward_again) add(std::move(*backward_again), "second backward");
+  add(std::move(seen.second), "second run");
+  if (!seen.between_runs.empty()) add(std::move(seen.first), "first run");
+  if (seen.second_backward) add(std::move(*seen.second_backward), "second backward");
   return all;
 }
 

@@ -55,6 +55,8 @@ PluginRow read_row(const wire::Reply& reply, const std::string& path) {
   return row;
 }
 
+std::string named(const wire::Reply& fault) { return name_of(static_cast<Field>(fault.field), fault.role); }
+
 /// "; it read byte 8,192 behind gate", or nothing.
 std::string where(const wire::Reply& fault) {
   if (fault.has_address == 0) return "";
@@ -63,9 +65,9 @@ std::string where(const wire::Reply& fault) {
     return fault.distance >= 0 && fault.distance < kNearNull
                ? "; it used a null pointer (fields that it does not list are null)"
                : "";
-  return fmt::format(
-      "; it {} byte {} {} {}", fault.wrote == 0 ? "read" : "touched", grouped_digits(fault.distance),
-      fault.touched == wire::Touched::Before ? "before" : "behind", name(static_cast<Field>(fault.field)));
+  return fmt::format("; it {} byte {} {} {}", fault.wrote == 0 ? "read" : "touched",
+                     grouped_digits(fault.distance),
+                     fault.touched == wire::Touched::Before ? "before" : "behind", named(fault));
 }
 
 }  // namespace
@@ -155,13 +157,13 @@ void PluginProcess::report_ending(const std::optional<wire::Reply>& fault, doubl
   if (fault && fault->touched == wire::Touched::Input)
     throw CandidateError(
         fmt::format("expected {} to leave its inputs alone, found that it wrote to {} (byte {}) {}", path_,
-                    name(static_cast<Field>(fault->field)), grouped_digits(fault->distance), when));
+                    named(*fault), grouped_digits(fault->distance), when));
   if (fault && fault->touched != wire::Touched::Elsewhere && fault->wrote == 1) {
     const char* side = fault->touched == wire::Touched::Before ? "before" : "behind";
     throw CandidateError(fmt::format(
         "{}: expected the memory {} {} to be left alone, found that it wrote to byte {} {} it, beyond "
         "the guard band, {}",
-        path_, side, name(static_cast<Field>(fault->field)), grouped_digits(fault->distance), side, when));
+        path_, side, named(*fault), grouped_digits(fault->distance), side, when));
   }
   if (fault || ending.how == ChildEnding::How::Signalled)
     throw EndedError(fmt::format("{} crashed {} (signal {}){}", path_, when,

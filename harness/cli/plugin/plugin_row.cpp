@@ -14,6 +14,7 @@ namespace assay::cli {
 namespace {
 
 constexpr std::size_t kLongestWord = 1024;
+constexpr std::string_view kFloat32 = ":float32";
 
 /// Interface 1 ended before `gradients`: nothing behind that is read of its rows.
 constexpr std::size_t kBytesOfInterface1 = offsetof(assay_plugin_row, gradients);
@@ -36,13 +37,14 @@ std::vector<PlacedField> listed(const std::string& path, const std::string& word
   std::vector<PlacedField> fields;
   std::istringstream names(words);
   for (std::string word; names >> word;) {
-    const auto field = find_field(word);
+    const bool float32 = group == Group::Backward && word.ends_with(kFloat32);
+    const auto field = find_field(word.substr(0, word.size() - (float32 ? kFloat32.size() : 0)));
     if (!field || row(*field).group != group)
       throw InputError(fmt::format("expected {} to list {} fields (assay list fields), found '{}'", path,
                                    name(group), word));
     if (std::ranges::find(fields, *field, &PlacedField::field) != fields.end())
       throw InputError(fmt::format("expected {} to list {} once, found it twice", path, name(*field)));
-    fields.push_back({*field, row(*field).dtype});
+    fields.push_back({*field, float32 ? DType::Float32 : row(*field).dtype});
   }
   return fields;
 }

@@ -15,8 +15,13 @@ namespace assay::wire {
 /// Which function of the plug-in runs.
 enum class Function : std::int32_t { Forward, Backward };
 
-/// What a room is: input or weight, result of forward, or result of backward.
-enum class Role : std::int32_t { Input, Result, Gradient };
+/// What a room is: input or weight, gradient of before, result of forward, or result of backward.
+enum class Role : std::int32_t { Input, Previous, Result, Gradient };
+
+/// Whether the room is in the problem's memory, which the child maps read-only.
+constexpr bool read_only(Role role) { return role == Role::Input || role == Role::Previous; }
+
+inline constexpr std::size_t kMostRooms = 2 * kFieldCount;
 
 enum class Kind : std::int32_t {
   // To the child.
@@ -38,7 +43,7 @@ enum class Kind : std::int32_t {
 struct Room {
   std::int32_t field = 0;
   std::int32_t dtype = 0;
-  Role role = Role::Input;   // an input is in the problem's memory, all others in the results'
+  Role role = Role::Input;
   std::int64_t at = 0;       // of the image in its memory
   std::int64_t image = 0;    // bytes of the image
   std::int64_t guard = 0;    // bytes in front
@@ -57,7 +62,7 @@ struct Request {
   std::int64_t problem_bytes = 0;
   std::int64_t results_bytes = 0;
   std::int32_t rooms = 0;
-  std::array<Room, kFieldCount> room{};
+  std::array<Room, kMostRooms> room{};
 };
 
 /// Where a fault hit, as far as it is known.
@@ -73,6 +78,7 @@ struct Reply {
   Touched touched = Touched::Elsewhere;
   std::int32_t wrote = 0;  // 1 written, 0 read, -1 not known
   std::int32_t field = -1;
+  Role role = Role::Input;
   // Bytes from the field's nearest end; inside an input: from its start; elsewhere: the address.
   std::int64_t distance = 0;
   // fingerprints of inputs, by field

@@ -44,6 +44,10 @@ std::optional<std::string> broken(std::span<const std::byte> band, const char* s
 
 }  // namespace
 
+std::string name_of(Field field, wire::Role role) {
+  return std::string(name(field)) + (role == wire::Role::Previous ? " of before" : "");
+}
+
 wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
                      std::int64_t at) {
   wire::Room room;

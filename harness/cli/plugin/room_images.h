@@ -17,6 +17,9 @@ struct PlacedField {
   friend bool operator==(const PlacedField&, const PlacedField&) = default;
 };
 
+/// "d_gate"; "d_gate of before"
+std::string name_of(Field field, wire::Role role);
+
 /// A room for the field with front guards of `guard` bytes, a multiple of 256, at byte `at` of its memory.
 wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
                      std::int64_t at);

@@ -235,6 +235,11 @@ const assay_plugin_row* assay_plugin(void) {
     row.gradients =
         "d_second_gemm d_topk_weights d_intermediate d_first_gemm d_permuted_hidden_states d_router_logits "
         "d_experts_hidden_states d_input_hidden_states";
+  if (is("float32"))
+    row.gradients =
+        "d_second_gemm d_topk_weights d_intermediate d_down_proj:float32 d_first_gemm d_router_logits "
+        "d_gate_up_proj:float32 d_gate:float32";
+  if (is("unknown type")) row.gradients = "d_gate:float16";
   if (is("one gradient")) row.gradients = "d_input_hidden_states";
   return is("no row") ? NULL : &row;
 }

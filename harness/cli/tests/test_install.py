@@ -86,7 +86,7 @@ class Installed(unittest.TestCase):
         self.assertIn("#include <assay/plugin.h>", (examples / "plugin_example.cu").read_text())
         library = self.folder / "libmine.so"
         said("cc", "-O2", "-shared", "-fPIC", *flags, example, "-o", library, "-lm", cwd=self.folder)
-        report = said(self.prefix / "bin" / "assay", "verify", "--fixture", "tiny", "--pipeline", f"plugin:{library}", "--json", "-", cwd=self.folder)
+        report = said(self.prefix / "bin" / "assay", "verify", "--fixture", "tiny", "--pipeline", f"plugin:{library}", "--backward", "--json", "-", cwd=self.folder)
         self.assertEqual(json.loads(report)["verdict"], "Passed")
 
     def test_pages_lie_where_man_and_the_shells_look(self):

@@ -55,7 +55,7 @@ class Plugin(ProgramTest):
         self.judge(FAILED, "order", "on its tokens in reverse, put back into their order, 128 of 768 elements of hidden_states have other bits")
 
     def test_runs_that_differ_are_both_judged(self):
-        self.judge(FAILED, "left over", ["two runs on the problem differ", "1 of", "elements of first_gemm", "this is the second run"])
+        self.judge(FAILED, "left over", ["two runs on the same input in the same process differ", "(in between a run on its tokens in reverse)", "1 of", "elements of first_gemm", "this is the second run"])
         self.judge(FAILED, "wrong the first time", ["elements of intermediate", "this is the first run", "first run"])
 
     def test_what_no_implementation_may_do_is_a_failure(self):

@@ -70,6 +70,15 @@ class PluginBackward(ProgramTest):
         self.assertGreaterEqual(self.passing(case), GRADIENTS)
         self.assertNotIn("first_gemm", self.passing(case))
 
+    def test_gradients_kept_in_float32_are_what_the_report_finds(self):
+        """Its contract has them in bf16."""
+        case = self.cases(FAILED, "float32")[0]
+        fields = {field["field"]: field for field in case["fields"]}
+        for name in OF_WEIGHTS:
+            self.assertEqual(fields[name]["verdict"], "WrongDtype")
+            self.assertIn("expected bfloat16, found float32", " ".join(fields[name]["notes"]))
+        self.assertGreaterEqual(self.passing(case), GRADIENTS - OF_WEIGHTS - OF_INPUT)
+
     def test_a_second_backward_that_differs_is_unstable_although_each_passes(self):
         case, again = self.cases(SUSPECT, "second backward")
         self.assertTrue(again["candidate"].endswith(", second backward"), again["candidate"])
@@ -150,6 +159,7 @@ class PluginBackward(ProgramTest):
             "no gradients": "to have a backward function and gradients, or neither, found gradients null",
             "gradients": "to list backward fields (assay list fields), found 'd_gates'",
             "gradients of forward": "to list backward fields (assay list fields), found 'first_gemm'",
+            "unknown type": "to list backward fields (assay list fields), found 'd_gate:float16'",
             "gradients twice": "to list d_gate once, found it twice",
         }.items():
             with self.subTest(fault=fault):
