@@ -9,6 +9,7 @@
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/host/json_text.h"
 
 namespace assay {
@@ -82,6 +83,7 @@ StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5
   auto& held = result.held;
   held.field = field;
   const auto dtype = need(hdf5::read_string(group, "dtype", path), "dtype");
+  if (is_weight_gradient(field) && dtype == row(DType::Float32).name) held.dtype = DType::Float32;
   if (dtype != row(held.dtype).name)
     throw InputError(fmt::format("{}: expected dtype '{}', found '{}'", path, row(held.dtype).name, dtype));
   held.shape = need(hdf5::read_shape(group, "shape", path), "shape");
@@ -119,18 +121,18 @@ std::vector<HeldRows> rows_to_store(const Shape& shape, std::span<const std::int
 }
 
 HeldField hold(Field field, const Tensor& tensor, std::vector<HeldRows> stored) {
-  const auto values = tensor.as<Bf16>();
-  const auto columns = static_cast<std::size_t>(tensor.shape().back());
-  HeldField held{field, DType::BFloat16, tensor.shape(), {}, std::move(stored), {}};
+  const auto values = tensor.bytes();
+  const auto columns = static_cast<std::size_t>(tensor.shape().back()) * row(tensor.dtype()).size;
+  HeldField held{field, tensor.dtype(), tensor.shape(), {}, std::move(stored), {}};
   held.sha256.resize(is_hashed_by_expert(field) ? static_cast<std::size_t>(tensor.shape()[0]) : 1);
   const std::size_t of_part = held.sha256.empty() ? 0 : values.size() / held.sha256.size();
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t part = 0; part < held.sha256.size(); ++part)
-    held.sha256[part] = sha256_hex(std::as_bytes(values.subspan(part * of_part, of_part)));
+    held.sha256[part] = sha256_hex(values.subspan(part * of_part, of_part));
   std::int64_t count = 0;
   for (const auto& range : held.stored) count += range.count;
-  held.rows = Tensor(DType::BFloat16, {count, tensor.shape().back()});
-  auto out = held.rows.as<Bf16>().begin();
+  held.rows = Tensor(tensor.dtype(), {count, tensor.shape().back()});
+  auto out = held.rows.bytes().begin();
   for (const auto& range : held.stored)
     out = std::ranges::copy(values.subspan(static_cast<std::size_t>(range.first) * columns,
                                            static_cast<std::size_t>(range.count) * columns),

@@ -1,6 +1,4 @@
 // Reading a file of the schema into a problem and a candidate.
-#include <unistd.h>
-
 #include <algorithm>
 #include <memory>
 #include <new>
@@ -11,11 +9,13 @@
 #include "golden/described_golden.h"
 #include "golden/golden_file.h"
 #include "golden/held_tensor.h"
+#include "golden/read_gradients.h"
 #include "golden/regenerated.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/printable.h"
 
 namespace assay {
@@ -32,7 +32,9 @@ class Reader {
         config_(header.config),
         batch_(header.batch),
         sequence_(header.sequence),
-        wide_(header.candidate.kind == "golden" ? WideIntegers::Refuse : WideIntegers::Saturate) {
+        wide_(header.candidate.kind == "golden" ? WideIntegers::Refuse : WideIntegers::Saturate),
+        contract_(header.candidate.contract == "auto" ? kContracts[0]
+                                                      : find_contract(header.candidate.contract)) {
     file_.candidate = header.candidate;
     file_.problem.name = header.fixture;
     file_.problem.config = header.config;
@@ -80,6 +82,10 @@ class Reader {
     if (!object.refusal.empty()) throw InputError(fmt::format("{} {}", path, object.refusal));
     const bool is_group = object.kind == hdf5::ObjectKind::Group;
     const bool oracle = group == kOracleGroup;
+    if (group == kPreviousGroup && field && is_weight_gradient(*field)) {
+      read_previous(*field, object, path);
+      return;
+    }
     if (!field || (!oracle && group != name(row(*field).group))) {
       remark(fmt::format("{} is not part of the schema", path));
       file_.unknown.push_back(
@@ -111,12 +117,13 @@ class Reader {
   }
 
   void read_field(Field field, const hdf5::Dataset& dataset) {
-    const DType dtype = dtype_of(dataset, row(field).dtype);
+    const DType wanted = assay::dtype_of(field, contract_);
+    const DType dtype = dtype_of(dataset, wanted);
     const auto expected = expected_shape(field, file_.problem.sizes());
     const bool given = row(field).group <= Group::Weights;
     if (given || file_.candidate.kind == "golden") {
-      require_form(field, dataset, dtype, row(field).dtype);
-    } else if (!fits(field, dataset.shape) && element_count(dataset.shape) > most_elements(expected)) {
+      require_form(field, dataset, dtype, wanted);
+    } else if (!fits(field, dataset.shape) && element_count(dataset.shape) > most_plausible(expected)) {
       misstored(field, Verdict::WrongShape,
                 fmt::format("expected shape {}, found {}, which is not read", to_string(expected),
                             to_string(dataset.shape)),
@@ -124,12 +131,23 @@ class Reader {
       return;
     }
     require_memory(dataset, dtype);
-    auto stored = read_tensor(dataset, row(field).dtype, wide_, file_.candidate.remarks);
+    const bool wide = is_weight_gradient(field) && file_.candidate.kind != "golden";
+    auto stored = wide ? read_weight_gradient(dataset, wanted, file_.candidate.remarks)
+                       : read_tensor(dataset, wanted, wide_, file_.candidate.remarks);
     content_.add(dataset.path, stored.sha256);
     if (!stored.hash_stated) ++missing_hashes_;
     flatten_tokens(field, stored.tensor);
     if (!stored.origin.empty()) file_.origins[field] = stored.origin;
     place(field, std::move(stored.tensor));
+  }
+
+  void read_previous(Field field, const hdf5::StoredObject& object, const std::string& path) {
+    auto read = assay::read_previous(source_, object, path, expected_shape(field, file_.problem.sizes()),
+                                     regenerators_, file_.candidate.remarks);
+    content_.add(path, read.content_hash);
+    if (!read.hash_stated) ++missing_hashes_;
+    file_.problem.previous.set(field, std::move(read.tensor));
+    file_.problem.generators[static_cast<std::size_t>(field)] = std::move(read.generator);
   }
 
   void read_oracle(Field field, const hdf5::Dataset& dataset) {
@@ -163,28 +181,12 @@ class Reader {
            (has_token_rows(field) && shape == Shape{batch_, sequence_, config_.hidden_size});
   }
 
-  /// A wrong shape is the judge's to explain while it is of a plausible size: padded rows of experts, say.
-  static std::int64_t most_elements(const Shape& expected) {
-    constexpr std::int64_t kPlausible = std::int64_t{1} << 25;
-    const auto count = element_count(expected);
-    return std::max(kPlausible, count > INT64_MAX / 4 ? count : 4 * count);
-  }
-
   /// Shape and dtype are checked before data are read: a small file must not ask for much memory.
   void require_form(Field field, const hdf5::Dataset& dataset, DType found, DType wanted) const {
     if (found == wanted && fits(field, dataset.shape)) return;
     throw InputError(fmt::format("{}: expected {} {}, found {} {}", dataset.path, row(wanted).name,
                                  to_string(expected_shape(field, file_.problem.sizes())), row(found).name,
                                  to_string(dataset.shape)));
-  }
-
-  static void require_memory(const hdf5::Dataset& dataset, DType dtype) {
-    const auto machine = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                         static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-    const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
-    if (elements > machine / row(dtype).size)
-      throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine",
-                                   dataset.path, to_string(dataset.shape), machine >> 30));
   }
 
   void read_held_field(Field field, const hdf5::StoredObject& group, const std::string& path) {
@@ -299,6 +301,7 @@ class Reader {
   std::int64_t batch_;
   std::int64_t sequence_;
   WideIntegers wide_;
+  const PrecisionContract& contract_;
   GoldenFile file_;
   WeightSource gate_up_;
   WeightSource down_;

@@ -47,6 +47,8 @@ bool required_of_golden(Field field) {
   return !given(field) && (field == Field::hidden_states || descends_from(Field::hidden_states, field));
 }
 
+std::string previous_path(Field field) { return fmt::format("/{}/{}", kPreviousGroup, name(field)); }
+
 bool has_token_rows(Field field) {
   const auto& shape = row(field).shape;
   return shape[0] == Dim::T && shape[1] == Dim::H;

@@ -14,12 +14,16 @@
 namespace assay {
 
 inline constexpr std::string_view kSchemaName = "assay";
-inline constexpr std::string_view kSchemaVersion = "1.1";
+inline constexpr std::string_view kSchemaVersion = "1.2";
+inline constexpr std::string_view kPlainVersion = "1.1";  // of files without /previous and float32 gradients
 inline constexpr int kSchemaMajor = 1;
 inline constexpr std::string_view kOracleGroup = "oracle";
+inline constexpr std::string_view kPreviousGroup = "previous";  // weight gradients of before
 
 /// "/forward/router_logits", "/weights/gate", ...
 std::string dataset_path(Field field);
+/// "/previous/d_gate", ...
+std::string previous_path(Field field);
 
 /// Whether every golden has the field: all that the layer's output is made of. Others may be missing: older
 /// goldens lack what was added since.

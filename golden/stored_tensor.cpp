@@ -1,5 +1,7 @@
 #include "golden/stored_tensor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -113,6 +115,10 @@ void convert(const Dataset& dataset, std::span<const std::byte> raw, Tensor& ten
              std::vector<std::string>& remarks) {
   if (tensor.dtype() == DType::Int32) return narrow_integers(dataset, raw, tensor, wide, remarks);
   if (tensor.dtype() == DType::BFloat16) return narrow_floats(dataset, raw, tensor.as<Bf16>(), remarks);
+  if (tensor.dtype() == DType::Float32) {  // in the other byte order, which is undone
+    std::memcpy(tensor.bytes().data(), raw.data(), raw.size());
+    return;
+  }
   const auto out = tensor.as<double>();
   for (std::size_t i = 0; i < out.size(); ++i)
     out[i] = dataset.stored == StoredAs::Float32 ? double{element<float>(raw, i)}
@@ -158,6 +164,7 @@ DType dtype_of(const Dataset& dataset, std::optional<DType> wanted) {
     case StoredAs::Bf16: return DType::BFloat16;
     case StoredAs::Float64: return DType::Float64;
     case StoredAs::Float32:
+      if (wanted == DType::Float32 && dataset.dtype != "bfloat16") return DType::Float32;
       if (as_bf16) return DType::BFloat16;
       break;
     case StoredAs::Unsigned:
@@ -172,6 +179,21 @@ DType dtype_of(const Dataset& dataset, std::optional<DType> wanted) {
   }
   if (wanted && wanted != DType::Float64) refuse(dataset, wanted);
   return DType::Float64;
+}
+
+std::int64_t most_plausible(const Shape& expected) {
+  constexpr std::int64_t kPlausible = std::int64_t{1} << 25;
+  const auto count = element_count(expected);
+  return std::max(kPlausible, count > INT64_MAX / 4 ? count : 4 * count);
+}
+
+void require_memory(const Dataset& dataset, DType dtype) {
+  const auto machine = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                       static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
+  if (elements > machine / row(dtype).size)
+    throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine",
+                                 dataset.path, to_string(dataset.shape), machine >> 30));
 }
 
 StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,

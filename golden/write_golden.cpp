@@ -12,6 +12,7 @@
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/host/atomic_file.h"
 
 namespace assay {
@@ -60,17 +61,17 @@ struct GoldenWriter {
     content.add(path, hash);
   }
 
-  void regenerated(const hdf5::Handle& parent, Field field, const Generator& generator,
-                   const std::vector<std::string>& hashes) {
+  void regenerated(const hdf5::Handle& parent, const std::string& path, Field field,
+                   const Generator& generator, const std::vector<std::string>& hashes) {
     const auto group = hdf5::create_group(parent, std::string(name(field)));
     const StoredGenerator stored{generator, hashes_json(hashes), hashes};
     write_generator(group, stored);
-    content.add(dataset_path(field), generator_hash(generator, stored.hashes_json));
+    content.add(path, generator_hash(generator, stored.hashes_json));
   }
 
   void given(const hdf5::Handle& group, Field field, const Tensor& tensor) {
     if (const auto& generator = generator_of(problem, field)) {
-      regenerated(group, field, *generator, {sha256_hex(tensor.bytes())});
+      regenerated(group, dataset_path(field), field, *generator, {sha256_hex(tensor.bytes())});
     } else {
       dataset(group, dataset_path(field), field, tensor, origin(field));
     }
@@ -78,7 +79,7 @@ struct GoldenWriter {
 
   void expert_weight(const hdf5::Handle& group, Field field, const std::vector<std::string>& hashes) {
     if (const auto& generator = generator_of(problem, field)) {
-      regenerated(group, field, *generator, hashes);
+      regenerated(group, dataset_path(field), field, *generator, hashes);
       return;
     }
     Tensor whole(DType::BFloat16, expected_shape(field, problem.sizes()));
@@ -86,6 +87,20 @@ struct GoldenWriter {
     for (std::int64_t expert = 0; expert < problem.config.num_experts; ++expert)
       out = std::ranges::copy(problem.experts(field, expert).values, out).out;
     dataset(group, dataset_path(field), field, whole, origin(field));
+  }
+
+  void previous(const hdf5::Handle& root) {
+    hdf5::Handle group;
+    for (const auto& field : kFields) {
+      if (!problem.previous.has(field.id)) continue;
+      if (group.get() < 0) group = hdf5::create_group(root, std::string(kPreviousGroup));
+      const Tensor& tensor = problem.previous.at(field.id);
+      const std::string path = previous_path(field.id);
+      if (const auto& generator = generator_of(problem, field.id))
+        regenerated(group, path, field.id, *generator, {sha256_hex(tensor.bytes())});
+      else
+        dataset(group, path, field.id, tensor, "computed");
+    }
   }
 
   void fields(const hdf5::Handle& root, const FieldSet& set, Group which, const std::string& group_name,
@@ -106,11 +121,20 @@ struct GoldenWriter {
   }
 };
 
-void require(const Tensor& tensor, Field field, const Sizes& sizes) {
+void require(const Tensor& tensor, Field field, DType dtype, const Sizes& sizes) {
   const auto expected = expected_shape(field, sizes);
-  if (tensor.dtype() != row(field).dtype || tensor.shape() != expected)
-    throw InputError(fmt::format("{}: expected {} {}, found {} {}", name(field), row(row(field).dtype).name,
+  if (tensor.dtype() != dtype || tensor.shape() != expected)
+    throw InputError(fmt::format("{}: expected {} {}, found {} {}", name(field), row(dtype).name,
                                  to_string(expected), row(tensor.dtype()).name, to_string(tensor.shape())));
+}
+
+/// Whether what the file holds came with the schema's newest minor version.
+bool needs_this_version(const Problem& problem, const Candidate& candidate) {
+  return problem.has_previous() || std::ranges::any_of(kFields, [&](const FieldRow& field) {
+           const auto* const held = candidate.held_field(field.id);
+           return (held != nullptr && held->dtype == DType::Float32) ||
+                  (candidate.fields.has(field.id) && candidate.fields.at(field.id).dtype() == DType::Float32);
+         });
 }
 
 /// Without one there is no backward pass. That of no tokens has a shape, and no elements.
@@ -123,10 +147,14 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
   const bool has_inputs = static_cast<bool>(problem.experts);
   if (golden && !has_inputs) throw InputError("a golden needs its inputs and weights");
   if (has_inputs) {
-    require(problem.input, Field::input_hidden_states, problem.sizes());
-    require(problem.gate, Field::gate, problem.sizes());
-    if (has_gradient(problem)) require(problem.output_gradient, Field::d_hidden_states, problem.sizes());
+    const Sizes sizes = problem.sizes();
+    require(problem.input, Field::input_hidden_states, DType::BFloat16, sizes);
+    require(problem.gate, Field::gate, DType::BFloat16, sizes);
+    if (has_gradient(problem))
+      require(problem.output_gradient, Field::d_hidden_states, DType::BFloat16, sizes);
   }
+  const PrecisionContract& contract =
+      candidate.contract == "auto" ? kContracts[0] : find_contract(candidate.contract);
   for (const auto& field : kFields) {
     const bool present = candidate.fields.has(field.id);
     const auto* const held = candidate.held_field(field.id);
@@ -142,7 +170,12 @@ bool check_arguments(const Problem& problem, const Candidate& candidate) {
     if (golden && required_of_golden(field.id) && !present && held == nullptr)
       throw InputError(fmt::format("a golden needs {}", field.name));
     if (present && (golden || field.group <= Group::Weights))
-      require(candidate.fields.at(field.id), field.id, problem.sizes());
+      require(candidate.fields.at(field.id), field.id, dtype_of(field.id, contract), problem.sizes());
+    if (problem.previous.has(field.id)) {
+      const bool wide = problem.previous.at(field.id).dtype() == DType::Float32;
+      require(problem.previous.at(field.id), field.id, wide ? DType::Float32 : DType::BFloat16,
+              problem.sizes());
+    }
     if (candidate.oracle.has(field.id) &&
         candidate.oracle.at(field.id).shape() != expected_shape(field.id, problem.sizes()))
       throw InputError(fmt::format("oracle {}: expected shape {}, found {}", field.name,
@@ -178,10 +211,12 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
   hdf5::Image image;
   {
     const auto lock = hdf5::lock();
-    hdf5::MemoryFile file(payload_bytes(candidate.fields) + payload_bytes(candidate.oracle));
+    hdf5::MemoryFile file(payload_bytes(candidate.fields) + payload_bytes(candidate.oracle) +
+                          payload_bytes(problem.previous));
     const auto root = hdf5::open_root(file.handle());
     GoldenWriter write{problem, candidate, options, {}};
     Header header;
+    if (!needs_this_version(problem, candidate)) header.schema_version = kPlainVersion;
     header.fixture = problem.name;
     header.seed = problem.seed;
     header.config = problem.config;
@@ -206,6 +241,7 @@ void write_golden(const std::filesystem::path& path, const Problem& problem, con
       write.expert_weight(weights, Field::gate_up_proj, hashes[Field::gate_up_proj]);
       write.expert_weight(weights, Field::down_proj, hashes[Field::down_proj]);
     }
+    write.previous(root);
     write.fields(root, candidate.fields, Group::Forward, "forward", "");
     write.fields(root, candidate.fields, Group::Backward, "backward", "");
     write.fields(root, candidate.oracle, Group::Forward, std::string(kOracleGroup), "computed");

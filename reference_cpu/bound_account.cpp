@@ -174,6 +174,11 @@ BoundAccount bound_account(Field field, const Layer& layer, const Values<Bounded
     account.a_priori = a_priori_words(k, u);
     account.running = running_words(layer.declared[*product], k, u, exact);
     if (row(*product).summed == Dim::S) account.a_priori += " for the expert with the most rows";
+    if (layer.problem->previous.has(field))
+      account.a_priori += layer.contract->weight_products == Store::Bf16
+                              ? "; the product's rounding to bf16 and one fp32 addition to what was there "
+                                "before are declared, and replayed"
+                              : "; one fp32 addition to what was there before is declared, and replayed";
   } else {
     account = words_of(field, layer);
   }

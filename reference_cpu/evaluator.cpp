@@ -6,6 +6,7 @@
 
 #include "harness/contract/error.h"
 #include "reference_cpu/planted/planted_gradients.h"
+#include "reference_cpu/previous_gradients.h"
 #include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
@@ -29,8 +30,11 @@ const Values<A>* own_weights(const Layer& layer, const Reads<A>& reads) {
 template <class A>
 Values<A> evaluate_product(ProductId id, const Layer& layer, RowRange rows, const Reads<A>& reads) {
   const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
-  if (sums_over_rows(row(id)))
-    return weight_gradient<A>(id, layer, rows, of_operand(row(id).left), of_operand(row(id).right));
+  if (sums_over_rows(row(id))) {
+    auto values = weight_gradient<A>(id, layer, rows, of_operand(row(id).left), of_operand(row(id).right));
+    add_previous<A>(row(id).made, layer, rows.begin, values);
+    return values;
+  }
   return product_values<A>(id, layer, of_operand(row(id).left));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "harness/contract/layer.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/evaluator.h"
 #include "reference_cpu/planted/planted.h"
@@ -14,10 +15,14 @@ namespace {
 double value_of(const Interval& x) { return x.ref; }
 double value_of(const PredictedValue& x) { return x.value; }
 
-template <class A>
-void round_to(const Values<A>& values, std::span<Bf16> out) {
+Bf16 kept_as(double x, Bf16) { return round_to_bf16(x); }
+float kept_as(double x, float) { return static_cast<float>(x); }
+
+template <class A, class Element>
+void keep_rounded(const Values<A>& values, std::int64_t begin, std::span<Element> field) {
+  const auto out = field.subspan(static_cast<std::size_t>(begin), values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-  for (std::size_t i = 0; i < values.size(); ++i) out[i] = round_to_bf16(value_of(values[i]));
+  for (std::size_t i = 0; i < values.size(); ++i) out[i] = kept_as(value_of(values[i]), Element{});
 }
 
 Tensor to_tensor(std::span<const std::int32_t> values, Shape shape) {
@@ -73,8 +78,9 @@ class LayerRun {
       default: break;
     }
     const Sizes sizes = layer_.problem->sizes();
-    if (store_of(field, *layer_.contract) == Store::Bf16)
-      fields_.set(field, Tensor(DType::BFloat16, expected_shape(field, sizes)));
+    const DType dtype = dtype_of(field, *layer_.contract);
+    if (store_of(field, *layer_.contract) == Store::Bf16 || dtype == DType::Float32)
+      fields_.set(field, Tensor(dtype, expected_shape(field, sizes)));
     if (row(field).rows != RowsAre::ExpertMatrix) return keep(field, 0, walk_.value(field));
     // Nobody reads a weight's gradient, so that it can come in blocks; a fault may need to see all of it.
     const auto blocks = layer_.fault.field == field && layer_.fault.kind != FaultKind::None
@@ -104,9 +110,11 @@ class LayerRun {
   }
 
   void keep(Field field, std::int64_t first_row, const Values<A>& values) {
-    if (fields_.has(field))
-      round_to<A>(values, fields_.at(field).as<Bf16>().subspan(static_cast<std::size_t>(
-                              first_row * width_of(field, layer_.problem->sizes()))));
+    const std::int64_t begin = first_row * width_of(field, layer_.problem->sizes());
+    if (fields_.has(field) && fields_.at(field).dtype() == DType::Float32)
+      keep_rounded<A>(values, begin, fields_.at(field).as<float>());
+    else if (fields_.has(field))
+      keep_rounded<A>(values, begin, fields_.at(field).as<Bf16>());
     if constexpr (std::is_same_v<A, Predicted>)
       note(field, std::ranges::count(values, true, &PredictedValue::undetermined));
   }

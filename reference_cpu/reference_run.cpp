@@ -8,6 +8,7 @@
 
 #include "harness/contract/error.h"
 #include "harness/contract/row_order.h"
+#include "harness/contract/stored.h"
 #include "harness/contract/subproblem.h"
 #include "harness/contract/upstream.h"
 #include "harness/contract/worth_threads.h"
@@ -92,10 +93,11 @@ class ReferenceRun final : public Reference {
     if (mode == Mode::Isolated && resolve_split(field, values))
       values = evaluated<Predicted>(field, mode, rows);
     store_field<Predicted>(field, layer_, values);
+    const DType dtype = dtype_of(field, *layer_.contract);
     LargeVector<PredictedBits> bits(values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
     for (std::size_t i = 0; i < values.size(); ++i)
-      bits[i] = {round_to_bf16(values[i].value).bits, values[i].undetermined};
+      bits[i] = {stored_as(dtype, values[i].value).bits(), values[i].undetermined};
     return bits;
   }
 
@@ -205,8 +207,9 @@ class ReferenceRun final : public Reference {
 
   Evidence evidence(Field field) {
     const auto bounded = bounded_.isolated.evaluate(field);
-    Evidence evidence = gather_evidence(field, isolated_, upstream_.fields->at(field).as<Bf16>(),
-                                        predicted_.isolated.evaluate(field), bounded);
+    Evidence evidence = gather_evidence(
+        field, isolated_, StoredSpan(upstream_.fields->at(field), dtype_of(field, *layer_.contract)),
+        predicted_.isolated.evaluate(field), bounded);
     for (const Field read : read_by(field))
       evidence.inputs[static_cast<std::size_t>(read)] = &predicted_.isolated.seen(field, read);
     evidence.read = [this, field](Field other) -> const Values<Predicted>& {
@@ -288,8 +291,10 @@ class ReferenceRun final : public Reference {
     Accumulator& accumulator = layer_.accumulators[*product];
     if (accumulator.kind != AccumulatorKind::HopperAnySplit) return false;
     accumulator = {AccumulatorKind::Hopper, {}};
-    const auto [rows, bits] = known_bits(field, upstream_, layer_.problem->sizes());
-    if (!rows.empty() && !sums_over_rows(row(*product))) {
+    const bool may_be_split = !sums_over_rows(row(*product));
+    const auto [rows, bits] = may_be_split ? known_bits(field, upstream_, layer_.problem->sizes())
+                                           : decltype(known_bits(field, upstream_, {}))();
+    if (!rows.empty()) {
       const Field left = row(*product).left;
       const auto* operand = given(left) ? nullptr : &predicted_.isolated.value(left);
       if (const auto split = find_split(*product, isolated_, operand, bits, rows, plain))

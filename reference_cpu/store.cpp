@@ -1,3 +1,5 @@
+#include "harness/contract/layer.h"
+#include "harness/contract/stored.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/stages.h"
@@ -24,14 +26,12 @@ void plant_field(Field field, const Layer& layer, Values<A>& values) {
 namespace {
 
 /// One bit of one stored element is wrong.
-void flip_bit(const Fault& fault, Values<Predicted>& values) {
+void flip_bit(const Fault& fault, DType dtype, Values<Predicted>& values) {
   if (values.empty()) return;
   float& victim = values[values.size() / 2].value;
-  Bf16 bits = round_to_bf16(victim);
-  bits.bits = static_cast<std::uint16_t>(bits.bits ^ (1u << fault.amount));
-  victim = to_float(bits);
+  victim = with_bits(dtype, stored_as(dtype, victim).bits() ^ (1u << fault.amount)).value;
 }
-void flip_bit(const Fault&, Values<Bounded>&) {}
+void flip_bit(const Fault&, DType, Values<Bounded>&) {}
 
 }  // namespace
 
@@ -49,7 +49,8 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
       if (wrongly)
         values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
   }
-  if (layer.fault.hits(FaultKind::FlipBit, field)) flip_bit(layer.fault, values);
+  if (layer.fault.hits(FaultKind::FlipBit, field))
+    flip_bit(layer.fault, dtype_of(field, *layer.contract), values);
 }
 
 template <class A>

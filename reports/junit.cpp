@@ -33,9 +33,9 @@ std::string judgement_line(const FieldResult& result, const Judgement& judgement
   if (has_ratio(result.field)) line += fmt::format(", worst ratio {}", ratio_text(judgement.max_ratio));
   if (judgement.worst) {
     const Element& e = *judgement.worst;
-    const bool bf16 = stored_as_bf16(result.field, e);
+    const DType dtype = dtype_of(result);
     const auto bits = [&](std::uint32_t stored) {
-      return bf16 ? fmt::format(" ({})", bits_text(result.field, stored)) : "";
+      return shows_bits(dtype, e) ? fmt::format(" ({})", bits_text(dtype, stored)) : "";
     };
     line += fmt::format("\n  worst at {}: found {}{}, reference {}{}, accepted {} .. {}", place_text(e),
                         value_text(e.out), bits(e.out_bits), value_text(e.ref), bits(e.ref_bits),

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/contract/bf16.h"
+#include "harness/contract/stored.h"
 #include "reports/columns.h"
 #include "reports/text_paint.h"
 #include "reports/text_statistics.h"
@@ -30,26 +30,27 @@ std::string bounds_text(const Judgement& judgement, std::size_t width) {
   return out;
 }
 
-std::string element_text(Field field, const Element& e, std::size_t width) {
+std::string element_text(const FieldResult& result, const Element& e, std::size_t width) {
+  const DType dtype = dtype_of(result);
   Columns lines;
   lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
-  const bool rounded = has_ratio(field);
+  const bool rounded = has_ratio(result.field);
   const bool finite = std::isfinite(e.out);
-  const bool bf16 = stored_as_bf16(field, e);
-  lines.rows.push_back({"found", value_text(e.out), bf16 ? bits_text(field, e.out_bits) : "",
-                        rounded && finite && bf16 && !std::isnan(e.ref)
+  const bool bits = shows_bits(dtype, e);
+  lines.rows.push_back({"found", value_text(e.out), bits ? bits_text(dtype, e.out_bits) : "",
+                        rounded && finite && bits && !std::isnan(e.ref)
                             ? ulps_text(e.ulps) + " from the rounded reference"
                             : ""});
-  lines.rows.push_back({"reference", value_text(e.ref), bf16 ? bits_text(field, e.ref_bits) : "",
-                        rounded && bf16 ? "value before rounding, bits after" : ""});
+  lines.rows.push_back({"reference", value_text(e.ref), bits ? bits_text(dtype, e.ref_bits) : "",
+                        rounded && bits ? "value before rounding, bits after" : ""});
   std::string out = wrapped(printable(place_text(e)), "      at ", width) + lines.text(6);
   if (!rounded) return out;
   if (std::isnan(e.ref)) return out + "      accepted   NaN alone, which the operands give\n";
   out += fmt::format("      accepted   {} .. {}\n", value_text(e.low), value_text(e.high));
   if (!finite) return out;
-  const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
+  const double half_ulp = bits ? ulp_at(dtype, e.out) / 2 : 0.0;
   std::string bound = fmt::format("{:.3g} = delta {:.3g}", e.delta + half_ulp, e.delta);
-  if (bf16) bound += fmt::format(" + half an ulp {:.3g}", half_ulp);
+  if (bits) bound += fmt::format(" + half an ulp {:.3g}", half_ulp);
   bound += fmt::format("; off by {} times that", ratio_text(e.ratio));
   if (e.magnitude > 0) bound += fmt::format("; sum of |a||b| {:.3g}", e.magnitude);
   return out + wrapped(bound, "      bound      ", width);
@@ -73,8 +74,7 @@ std::string judgement_text(const FieldResult& result, const Judgement& judgement
       wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
   if (!judgement.where.empty())
     out += wrapped(judgement.where, "      where      ", static_cast<std::size_t>(options.width));
-  if (judgement.worst)
-    out += element_text(result.field, *judgement.worst, static_cast<std::size_t>(options.width));
+  if (judgement.worst) out += element_text(result, *judgement.worst, static_cast<std::size_t>(options.width));
   if (judgement.worst && has_ratio(result.field) && std::isfinite(judgement.worst->out) &&
       std::isfinite(judgement.worst->ref))
     out += bounds_text(judgement, static_cast<std::size_t>(options.width));
@@ -91,10 +91,11 @@ std::string prediction_detail(const FieldResult& result, const Prediction& bits,
   std::string out =
       wrapped(painted(sentence, kind, options.colour), "    ", static_cast<std::size_t>(options.width));
   if (bits.first)
-    out += wrapped(fmt::format("{}: found {} {}, predicted {} {}", printable(place_text(*bits.first)),
-                               value_text(bits.first->out), bits_text(result.field, bits.first->out_bits),
-                               value_text(bits.first->ref), bits_text(result.field, bits.first->ref_bits)),
-                   "      first at ", static_cast<std::size_t>(options.width));
+    out +=
+        wrapped(fmt::format("{}: found {} {}, predicted {} {}", printable(place_text(*bits.first)),
+                            value_text(bits.first->out), bits_text(dtype_of(result), bits.first->out_bits),
+                            value_text(bits.first->ref), bits_text(dtype_of(result), bits.first->ref_bits)),
+                "      first at ", static_cast<std::size_t>(options.width));
   if (!bits.cause.empty())
     out += wrapped(printable(bits.cause), "      cause: ", static_cast<std::size_t>(options.width));
   return out;

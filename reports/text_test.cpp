@@ -43,8 +43,9 @@ TEST_SUITE("text") {
     CHECK(ratio_text(1e-9) == "<0.001");
     CHECK(ratio_text(123456.7) == "123,457");
     CHECK(ratio_text(std::numeric_limits<double>::infinity()) == "inf");
-    CHECK(bits_text(Field::first_gemm, 0x3df) == "0x03df");
-    CHECK(bits_text(Field::gather_indices, 17) == "0x00000011");
+    CHECK(bits_text(DType::BFloat16, 0x3df) == "0x03df");
+    CHECK(bits_text(DType::Int32, 17) == "0x00000011");
+    CHECK(bits_text(DType::Float32, 0x3dfc0001) == "0x3dfc0001");
     CHECK(seconds_text(245) == "4 min 05 s");
     CHECK(bytes_text(1288490188) == "1.2 GiB");
     Prediction bits;

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/contract/bf16.h"
 #include "harness/contract/field_set.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 
@@ -67,14 +67,18 @@ std::string ratio_text(double ratio) {
 
 std::string value_text(double value) { return fmt::format("{}", value); }
 
-std::string bits_text(Field field, std::uint32_t bits) {
-  return fmt::format("0x{:0{}x}", bits, row(field).dtype == DType::BFloat16 ? 4 : 8);
+std::string bits_text(DType dtype, std::uint32_t bits) {
+  return fmt::format("0x{:0{}x}", bits, dtype == DType::BFloat16 ? 4 : 8);
 }
 
-bool stored_as_bf16(Field field, const Element& element) {
-  const double stored = to_float(Bf16{static_cast<std::uint16_t>(element.out_bits)});
-  return row(field).dtype == DType::BFloat16 &&
-         (stored == element.out || (std::isnan(stored) && std::isnan(element.out)));
+DType dtype_of(const FieldResult& result) {
+  return row(result.field).dtype == DType::Int32 ? DType::Int32 : result.dtype;
+}
+
+bool shows_bits(DType dtype, const Element& element) {
+  if (dtype != DType::BFloat16 && dtype != DType::Float32) return false;
+  const double stored = with_bits(dtype, element.out_bits).value;
+  return stored == element.out || (std::isnan(stored) && std::isnan(element.out));
 }
 
 std::string place_text(const Element& element) { return place_text(element.at); }

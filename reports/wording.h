@@ -36,12 +36,15 @@ std::string ratio_text(double ratio);
 /// The shortest decimal digits that give the same double back.
 std::string value_text(double value);
 
-/// The stored bits as hexadecimal digits, as many as the field's dtype has: "0x3dfc".
-std::string bits_text(Field field, std::uint32_t bits);
+/// The stored bits as hexadecimal digits, as many as the dtype has: "0x3dfc".
+std::string bits_text(DType dtype, std::uint32_t bits);
 
-/// Whether the element was stored as bf16, so that its bits and their ulp mean something: integers and
-/// float64 results have none.
-bool stored_as_bf16(Field field, const Element& element);
+/// Of the result's elements; older reports do not say.
+DType dtype_of(const FieldResult& result);
+
+/// Whether the element was stored as bf16 or float32, so that its bits and their ulp mean something: integers
+/// and float64 results have none.
+bool shows_bits(DType dtype, const Element& element);
 
 /// "row 17, col 3, expert 5, token 2"
 std::string place_text(const std::vector<std::pair<std::string, std::int64_t>>& at);

@@ -227,7 +227,7 @@ class DeviceEngine {
   }
 
   bool cells(const FieldRows& field, FieldCells& out) {
-    if (field.tasks() > kMostTasks) return false;
+    if (field.tasks() > kMostTasks || field.out.bf16() == nullptr) return false;
     const auto elements = static_cast<std::int64_t>(field.out.size());
     const auto argument_count = static_cast<std::int64_t>(field.classes.size());
     const std::scoped_lock lock(mutex_);
@@ -238,7 +238,7 @@ class DeviceEngine {
     const Buffer<DeviceClass> classes("class sums", static_cast<std::int64_t>(out.classes.size()));
     ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
     ASSAY_CUDA(cudaMemsetAsync(classes.data(), 0, classes.bytes(), stream_));
-    link_.upload(values.data(), field.out.data(), values.bytes(), stream_);
+    link_.upload(values.data(), field.out.bf16(), values.bytes(), stream_);
     link_.upload(intervals.data(), field.reference.data(), intervals.bytes(), stream_);
     link_.upload(arguments.data(), field.classes.data(), arguments.bytes(), stream_);
     field_cells({values.data(), intervals.data(), field.rows, field.width, field.carried, arguments.data(),

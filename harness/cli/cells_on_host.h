@@ -14,7 +14,8 @@ inline FieldCells cells_on_host(const FieldRows& field) {
     for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile) {
       const std::int64_t at = r * field.width + tile * kCellColumns;
       all.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)].test =
-          test_cell(field.out.data() + at, field.reference.data() + at, field.cell_width(tile));
+          test_cell(field.out.subspan(static_cast<std::size_t>(at)), field.reference.data() + at,
+                    field.cell_width(tile));
     }
   return all;
 }

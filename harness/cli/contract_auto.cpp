@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/bf16.h"
 #include "harness/judge/contract_fit.h"
 
 namespace assay::cli {
@@ -22,6 +23,17 @@ std::int64_t elements(const CaseResult& result) {
   return all;
 }
 
+/// Whether the candidate's weight gradients can tell the contract from the one that differs in nothing else:
+/// float32 ones are kept by some contracts and no others, and gradients of before are added to.
+bool in_question(const PrecisionContract& contract, const Problem& problem, const Candidate& candidate) {
+  if (contract.unit_roundoff != kFp32UnitRoundoff) return false;
+  const bool wide = std::ranges::any_of(kFields, [&](const FieldRow& field) {
+    return candidate.fields.has(field.id) && candidate.fields.at(field.id).dtype() == DType::Float32;
+  });
+  if (contract.weight_gradients == Store::Unrounded) return wide;
+  return contract.weight_products == Store::Bf16 || problem.has_previous();
+}
+
 }  // namespace
 
 ContractTrials try_contracts(const Problem& problem, const Candidate& candidate,
@@ -30,7 +42,7 @@ ContractTrials try_contracts(const Problem& problem, const Candidate& candidate,
   std::vector<CaseResult> results;
   std::string tried;
   for (const auto& contract : kContracts) {
-    if (contract.unit_roundoff != kFp32UnitRoundoff) continue;
+    if (!in_question(contract, problem, candidate)) continue;
     JudgeOptions under = options;
     under.contract = contract.name;
     under.causes = false;  // of what is wrong under the best one alone
@@ -48,7 +60,10 @@ ContractTrials try_contracts(const Problem& problem, const Candidate& candidate,
                                          options.reference, options.engine);
     // Where none is followed, the one with the fewest other rounding points says more than the one with the
     // fewest rejections.
-    if (best->verdict > Verdict::Passed)
+    const bool same_points =
+        differing_points(find_contract(best->contract), *fit.closest, has_gradients(candidate.fields))
+            .empty();
+    if (best->verdict > Verdict::Passed && !same_points)
       best = std::ranges::find(results, fit.closest->name, &CaseResult::contract);
     trials.fitted = fit.fitted;
     std::vector<std::string> named = {best->contract};

@@ -71,6 +71,11 @@ std::string difference_of_problem(const Problem& problem, const GoldenFile& file
   for (const auto& [field, ours, theirs] : given)
     if (ours->shape() == theirs->shape() && !same_bits(ours->bytes(), theirs->bytes()))
       found.push_back(fmt::format("another {}", name(field)));
+  for (const FieldRow& field : kFields)
+    if (other.previous.has(field.id) &&
+        (!problem.previous.has(field.id) ||
+         !same_bits(problem.previous.at(field.id).bytes(), other.previous.at(field.id).bytes())))
+      found.push_back(fmt::format("another {} of before", field.name));
   if (problem.experts && other.experts)
     for (const Field field : {Field::gate_up_proj, Field::down_proj})
       if (!not_to_compare(problem, other, field))

@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
-#include "harness/contract/bf16.h"
 #include "harness/contract/large_vector.h"
 #include "harness/contract/reference.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 
@@ -21,7 +21,7 @@ inline constexpr double kFixedPoint = 0x1p32;   // of class sums: integers add u
 
 /// A field beside its reference, and what its expectations depend on.
 struct FieldRows {
-  std::span<const Bf16> out;            // [rows, width]
+  StoredSpan out;                       // [rows, width]
   std::span<const Interval> reference;  // [rows, width]
   std::int64_t rows = 0;
   std::int64_t width = 0;

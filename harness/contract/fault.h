@@ -113,7 +113,7 @@ enum class FaultKind {
   ProductRounded,       // rounded to bf16 before it is added, or stored
   ProductUnrounded,     // not rounded to bf16 before it is added
 };
-inline constexpr int kFaultKinds = static_cast<int>(FaultKind::ExpertsIgnored) + 1;
+inline constexpr int kFaultKinds = static_cast<int>(FaultKind::ProductUnrounded) + 1;
 
 /// Kinds that change a field's values as it stores them, whatever the field.
 constexpr bool planted_when_stored(FaultKind kind) {

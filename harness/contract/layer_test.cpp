@@ -112,6 +112,19 @@ TEST_SUITE("layer") {
       }
   }
 
+  TEST_CASE(
+      "weight gradients are float32 under main gradients, bf16 under every other contract and the oracle's") {
+    for (const FieldRow& field : kFields) {
+      CAPTURE(field.name);
+      const bool gradient =
+          field.id == Field::d_gate || field.id == Field::d_gate_up_proj || field.id == Field::d_down_proj;
+      CHECK(is_weight_gradient(field.id) == gradient);
+      CHECK(dtype_of(field.id, find_contract("hf_main_grads")) == (gradient ? DType::Float32 : field.dtype));
+      for (const char* name : {"hf", "hf_in_place_grads", "fused_fp32", "fp64"})
+        CHECK(dtype_of(field.id, find_contract(name)) == field.dtype);
+    }
+  }
+
   TEST_CASE("readers are the other end of reads") {
     CHECK(list(readers_of(Field::intermediate)) == std::vector{Field::second_gemm, Field::d_down_proj});
     CHECK(list(readers_of(Field::hidden_states)).empty());

@@ -9,8 +9,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "harness/contract/bf16.h"
 #include "harness/contract/reference.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 
@@ -71,7 +71,7 @@ inline double accumulation_variance(std::int64_t n, double s, double q_squared, 
   return rounding + aligned * aligned * (s * s / (terms * q_squared)) * s * s / 3.0;
 }
 
-/// Where a reference value lies between the boundaries at which rounding to bf16 changes.
+/// Where a reference value lies between the boundaries at which rounding to bf16, or to float32, changes.
 struct RoundingCell {
   double gap;  // to the neighbour above in magnitude, the farther one
   // distance of the reference to the boundaries, in magnitude
@@ -83,12 +83,13 @@ struct RoundingCell {
   double nearest() const { return std::min(up, down); }
 };
 
-inline RoundingCell rounding_cell(double ref, double rounded) {
+inline RoundingCell rounding_cell(double ref, double rounded, DType dtype = DType::BFloat16) {
+  const std::uint32_t step = dtype == DType::Float32 ? 1u : 0x10000u;
   const double magnitude = std::fabs(ref);
   const double value = std::fabs(rounded);
   const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
-  const double above = std::bit_cast<float>(bits + 0x10000u);
-  const double below = bits == 0 ? -above : std::bit_cast<float>(bits - 0x10000u);
+  const double above = std::bit_cast<float>(bits + step);
+  const double below = bits == 0 ? -above : std::bit_cast<float>(bits - step);
   return {above - value, 0.5 * (value + above) - magnitude, magnitude - 0.5 * (value + below), value - below};
 }
 

@@ -86,7 +86,7 @@ struct PrecisionContract {
   double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
-inline constexpr std::array<PrecisionContract, 5> kContracts = {{
+inline constexpr std::array<PrecisionContract, 8> kContracts = {{
     {.name = "hf",
      .summary = "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots "
                 "summed in fp32"},
@@ -112,6 +112,19 @@ inline constexpr std::array<PrecisionContract, 5> kContracts = {{
      .d_weighted = Store::Unrounded,
      .d_silu = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum},
+    {.name = "hf_in_place_grads",
+     .summary = "hf, but weight gradients are added to those of before in the kernel: fp32 accumulator plus "
+                "bf16, rounded once",
+     .weight_products = Store::Unrounded},
+    {.name = "hf_added_main_grads",
+     .summary = "hf with float32 weight gradients (main_grad), to which each pass's bf16 ones are added",
+     .weight_gradients = Store::Unrounded},
+    {.name = "hf_main_grads",
+     .summary =
+         "hf with float32 weight gradients (main_grad), in which the kernels accumulate: never rounded "
+         "to bf16",
+     .weight_gradients = Store::Unrounded,
+     .weight_products = Store::Unrounded},
     {.name = "fp64",
      .summary = "float64 but for the softmax, routing replayed: the exporter's oracle",
      .logits = Store::Unrounded,

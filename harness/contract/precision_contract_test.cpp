@@ -54,8 +54,20 @@ TEST_SUITE("contract") {
       CHECK(contract.d_weighted == contract.weighted);
       CHECK(contract.d_silu == contract.silu);
       CHECK(contract.gradients == contract.output);
-      CHECK(contract.weight_gradients == contract.output);
+      const bool main_gradients = contract.name.ends_with("main_grads");
+      CHECK(contract.weight_gradients == (main_gradients ? Store::Unrounded : contract.output));
       CHECK(contract.d_logits == contract.logits);
     }
+  }
+
+  TEST_CASE("weight gradients are added rounded or not, and kept in bf16 or float32: four ways") {
+    const auto way = [](std::string_view name) {
+      const PrecisionContract& contract = find_contract(name);
+      return std::pair(contract.weight_products, contract.weight_gradients);
+    };
+    CHECK(way("hf") == std::pair(Store::Bf16, Store::Bf16));
+    CHECK(way("hf_in_place_grads") == std::pair(Store::Unrounded, Store::Bf16));
+    CHECK(way("hf_added_main_grads") == std::pair(Store::Bf16, Store::Unrounded));
+    CHECK(way("hf_main_grads") == std::pair(Store::Unrounded, Store::Unrounded));
   }
 }

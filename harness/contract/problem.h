@@ -1,6 +1,7 @@
 // What a pipeline is asked to compute: sizes, inputs, and weights behind a per-expert loader.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -51,6 +52,9 @@ struct Problem {
   FieldSet previous;
 
   Sizes sizes() const { return {config, batch * sequence}; }
+  bool has_previous() const {
+    return std::ranges::any_of(kFields, [this](const FieldRow& field) { return previous.has(field.id); });
+  }
 };
 
 /// A loader over two stored tensors [E, 2I, H] and [E, H, I].

@@ -48,7 +48,17 @@ struct Stored {
   }
 };
 
+/// The same bits, of one type.
+inline bool operator==(Stored a, Stored b) {
+  return std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value);
+}
+
 inline Stored stored_as(DType dtype, double x) { return {round_to(dtype, x), dtype}; }
+
+/// The element of those bits, 16 of them or 32.
+inline Stored with_bits(DType dtype, std::uint32_t bits) {
+  return {std::bit_cast<float>(dtype == DType::Float32 ? bits : bits << 16), dtype};
+}
 
 /// Elements somebody else owns. What is in memory may be float32 while the elements are bf16: a file may hold
 /// those with zero low halves.
@@ -92,11 +102,7 @@ class StoredSpan {
   DType dtype_ = DType::BFloat16;
 };
 
-/// The rounded values that a float32 tensor may be read as: whether every one is a bf16 value.
-inline bool all_bf16(std::span<const float> values) {
-  for (const float x : values)
-    if ((std::bit_cast<std::uint32_t>(x) & 0xffffu) != 0) return false;
-  return true;
-}
+/// Whether a float32 is the image of a bf16.
+constexpr bool is_bf16(float x) { return (std::bit_cast<std::uint32_t>(x) & 0xffffu) == 0; }
 
 }  // namespace assay

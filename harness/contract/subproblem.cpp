@@ -78,6 +78,24 @@ ExpertLoader cut_experts(const Problem& problem, const Part& part) {
   };
 }
 
+/// A weight's gradient of before.
+Tensor cut_previous(const Tensor& tensor, Field field, const MoeConfig& config, const Part& part) {
+  if (field == Field::d_gate) return cut(tensor, part.experts, indices(part.hidden));
+  const bool gate_up = field == Field::d_gate_up_proj;
+  auto rows = indices(gate_up ? part.intermediate : part.hidden);
+  if (gate_up)  // gate rows first, then as many up rows
+    for (std::int64_t i = 0; i < part.intermediate.count; ++i)
+      rows.push_back(config.moe_intermediate_size + part.intermediate.begin + i);
+  const auto columns = indices(gate_up ? part.hidden : part.intermediate);
+  const std::int64_t rows_of_each = tensor.shape()[1];
+  std::vector<std::int64_t> all_rows;
+  for (const auto expert : part.experts)
+    for (const auto r : rows) all_rows.push_back(expert * rows_of_each + r);
+  Tensor out(tensor.dtype(), {std::ssize(part.experts), std::ssize(rows), std::ssize(columns)});
+  gather(tensor.bytes(), tensor.shape()[2], row(tensor.dtype()).size, all_rows, columns, out.bytes());
+  return out;
+}
+
 bool cuts_columns(const Part& part, const MoeConfig& config) {
   return part.hidden != Stretch{0, config.hidden_size} ||
          part.intermediate != Stretch{0, config.moe_intermediate_size};
@@ -145,6 +163,9 @@ Problem subproblem(const Problem& problem, const Part& part) {
   if (problem.output_gradient.size() > 0)
     out.output_gradient = cut(problem.output_gradient, part.tokens, columns);
   out.experts = cut_experts(problem, part);
+  for (const FieldRow& field : kFields)
+    if (problem.previous.has(field.id))
+      out.previous.set(field.id, cut_previous(problem.previous.at(field.id), field.id, problem.config, part));
   // Weights that were not cut may stay regenerated.
   if (part.experts.size() == static_cast<std::size_t>(problem.config.num_experts) &&
       !cuts_columns(part, problem.config))
@@ -189,7 +210,9 @@ std::optional<FieldSet> subfields(const FieldSet& fields, const Sizes& sizes,
   for (const auto& what : kFields) {
     if (given(what.id) || !fields.has(what.id) || sums_over_dropped(what.id, sizes, part)) continue;
     const Tensor& tensor = fields.at(what.id);
-    if (tensor.shape() != expected_shape(what.id, sizes) || tensor.dtype() != what.dtype) {
+    const bool main_gradient = tensor.dtype() == DType::Float32 && is_weight_gradient(what.id);
+    if (tensor.shape() != expected_shape(what.id, sizes) ||
+        (tensor.dtype() != what.dtype && !main_gradient)) {
       out.set(what.id, tensor);
       continue;
     }

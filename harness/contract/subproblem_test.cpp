@@ -60,7 +60,7 @@ Indices bits(std::span<T> values) {
     if constexpr (std::is_same_v<std::remove_const_t<T>, Bf16>)
       out.push_back(v.bits);
     else
-      out.push_back(v);
+      out.push_back(static_cast<std::int64_t>(v));
   }
   return out;
 }
@@ -164,5 +164,28 @@ TEST_SUITE("subproblem") {
     Part part = whole(s.problem.sizes());
     part.tokens = {0, 1};
     CHECK_FALSE(subfields(s.fields, s.problem.sizes(), s.selected, part));
+  }
+
+  TEST_CASE("gradients of before are cut as the weights are, in either type") {
+    SmallProblem s;
+    Tensor gate(DType::Float32, {4, 4});
+    Tensor gate_up(DType::BFloat16, {4, 4, 4});
+    Tensor down(DType::Float32, {4, 4, 2});
+    for (std::size_t i = 0; i < 16; ++i) gate.as<float>()[i] = static_cast<float>(i);
+    for (std::size_t i = 0; i < 64; ++i) gate_up.as<Bf16>()[i].bits = static_cast<std::uint16_t>(i);
+    for (std::size_t i = 0; i < 32; ++i) down.as<float>()[i] = static_cast<float>(i);
+    s.problem.previous.set(Field::d_gate, std::move(gate));
+    s.problem.previous.set(Field::d_gate_up_proj, std::move(gate_up));
+    s.problem.previous.set(Field::d_down_proj, std::move(down));
+    Part part = whole(s.problem.sizes());
+    part.experts = {1, 3};
+    part.hidden = {1, 2};
+    part.intermediate = {1, 1};
+    const FieldSet cut = subproblem(s.problem, part).previous;
+    CHECK(bits(cut.at(Field::d_gate).as<float>()) == Indices{5, 6, 13, 14});
+    // Of [E, 2I, H] the gate row 1 and the up row 2 + 1; of [E, H, I] rows 1 and 2, column 1.
+    CHECK(bits(cut.at(Field::d_gate_up_proj).as<Bf16>()) == Indices{21, 22, 29, 30, 53, 54, 61, 62});
+    CHECK(bits(cut.at(Field::d_down_proj).as<float>()) == Indices{11, 13, 27, 29});
+    CHECK(cut.at(Field::d_gate_up_proj).shape() == Shape{2, 2, 2});
   }
 }

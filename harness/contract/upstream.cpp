@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/layer.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 namespace {
@@ -16,14 +17,30 @@ std::optional<std::int64_t> index_limit(Field field, const Sizes& sizes) {
   return std::nullopt;
 }
 
+/// What is wrong with float32 elements where bf16 ones are due: nothing if they are bf16 values.
+std::optional<Unusable> more_than_bf16(std::span<const float> values) {
+  const auto bad = std::ranges::find_if_not(values, is_bf16);
+  if (bad == values.end()) return std::nullopt;
+  return Unusable{
+      Verdict::WrongDtype,
+      fmt::format(
+          "expected bfloat16, found float32 whose element {} is {:#010x}, which is not a bfloat16 value",
+          bad - values.begin(), std::bit_cast<std::uint32_t>(*bad)),
+      0};
+}
+
 }  // namespace
 
-std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes) {
+std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes,
+                                 std::optional<DType> asked) {
   const Shape expected = expected_shape(field, sizes);
   if (tensor.shape() != expected)
     return Unusable{Verdict::WrongShape, fmt::format("expected shape {}, found {}", to_string(expected),
                                                      to_string(tensor.shape()))};
-  const DType dtype = row(field).dtype;
+  const bool float32 = tensor.dtype() == DType::Float32;
+  const DType dtype =
+      asked.value_or(float32 && is_weight_gradient(field) ? DType::Float32 : row(field).dtype);
+  if (float32 && dtype == DType::BFloat16) return more_than_bf16(tensor.as<float>());
   if (tensor.dtype() != dtype)
     return Unusable{Verdict::WrongDtype,
                     fmt::format("expected {}, found {}", row(dtype).name, row(tensor.dtype()).name)};

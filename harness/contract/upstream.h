@@ -17,7 +17,10 @@ struct Unusable {
 };
 
 /// What is wrong with the shape, the dtype or the range of indices of `tensor`; nothing where it can be read.
-std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes);
+/// `dtype`: the one that the contract asks for; float32 elements that are bf16 values are as good as those.
+/// Without it, a weight's gradient may be float32 as well.
+std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes,
+                                 std::optional<DType> dtype = {});
 
 /// Whether a field is computed, and from nothing that the problem lacks: gradients are made of the output's.
 bool computable(Field field, const Problem& problem);

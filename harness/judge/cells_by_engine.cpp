@@ -39,8 +39,9 @@ bool block_is_ours(const FieldRows& field, const FieldCells& cells, std::int64_t
   for (std::int64_t r = task * kTaskRows; r < std::min(field.rows, (task + 1) * kTaskRows); ++r) {
     const Cell& theirs = cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)];
     const std::int64_t at = r * field.width + tile * kCellColumns;
-    if (!(theirs == Cell{test_cell(field.out.data() + at, field.reference.data() + at, width),
-                         sum_cell(field, r, tile, columns, classes)}))
+    if (!(theirs ==
+          Cell{test_cell(field.out.subspan(static_cast<std::size_t>(at)), field.reference.data() + at, width),
+               sum_cell(field, r, tile, columns, classes)}))
       return false;
   }
   return std::equal(columns, columns + width,
@@ -98,8 +99,9 @@ void verify(const FieldRows& field, const FieldCells& cells, std::string_view en
 }  // namespace
 
 std::optional<FieldCells> cells_by_engine(const Engine* engine, const StatisticsContext& context,
-                                          std::span<const Bf16> out, std::span<const Interval> reference) {
-  if (engine == nullptr || !engine->cells || out.empty() ||
+                                          StoredSpan out, std::span<const Interval> reference) {
+  const bool in_bf16 = out.bf16() != nullptr;  // engines compare no other
+  if (engine == nullptr || !engine->cells || !in_bf16 || out.empty() ||
       static_cast<std::int64_t>(out.size()) < engine->least_elements)
     return std::nullopt;
   const FieldRows field = field_rows(context, out, reference);

@@ -13,6 +13,6 @@ namespace assay {
 /// InputError when a sampled cell is not the CPU's to the last bit, or any cell holds what no field can give:
 /// a NaN, a count above its elements.
 std::optional<FieldCells> cells_by_engine(const Engine* engine, const StatisticsContext& context,
-                                          std::span<const Bf16> out, std::span<const Interval> reference);
+                                          StoredSpan out, std::span<const Interval> reference);
 
 }  // namespace assay

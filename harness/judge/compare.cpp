@@ -16,63 +16,61 @@ struct Accepted {
   double high;
 };
 
-/// A stored field is bf16 whatever the contract keeps in registers, so both ends are rounded once.
-Accepted accepted(const Interval& reference) {
-  return {to_float(round_to_bf16(reference.low)), to_float(round_to_bf16(reference.high))};
-}
-
-bool accepts(double out, const Interval& reference) {
-  if (std::isnan(out) || std::isnan(reference.ref)) return std::isnan(out) && std::isnan(reference.ref);
-  const auto [low, high] = accepted(reference);
-  return (low <= out && out <= high) || (std::isinf(reference.ref) && out == reference.ref);
+/// A stored field is bf16, or float32, whatever the contract keeps in registers, so both ends are rounded
+/// once.
+Accepted accepted(DType dtype, const Interval& reference) {
+  return {round_to(dtype, reference.low), round_to(dtype, reference.high)};
 }
 
 double delta_of(const Interval& reference) {
   return std::max({reference.high - reference.ref, reference.ref - reference.low, 0.0});
 }
 
-double ratio_of(double out, const Interval& reference) {
-  if (std::isnan(out) && std::isnan(reference.ref)) return 0.0;
-  if (out == reference.ref) return 0.0;  // also equal infinities
-  const double ratio = std::fabs(out - reference.ref) / (delta_of(reference) + 0.5 * bf16_ulp(out));
+}  // namespace
+
+bool accepts(Stored out, const Interval& reference) {
+  const double value = out.value;
+  if (std::isnan(value) || std::isnan(reference.ref)) return std::isnan(value) && std::isnan(reference.ref);
+  const auto [low, high] = accepted(out.dtype, reference);
+  return (low <= value && value <= high) || (std::isinf(reference.ref) && value == reference.ref);
+}
+
+double ratio_of(Stored out, const Interval& reference) {
+  const double value = out.value;
+  if (std::isnan(value) && std::isnan(reference.ref)) return 0.0;
+  if (value == reference.ref) return 0.0;  // also equal infinities
+  const double ratio =
+      std::fabs(value - reference.ref) / (delta_of(reference) + 0.5 * ulp_at(out.dtype, value));
   return std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
 }
 
-}  // namespace
-
-bool accepts(Bf16 out, const Interval& reference) { return accepts(to_float(out), reference); }
-
-double ratio_of(Bf16 out, const Interval& reference) {
-  return ratio_of(static_cast<double>(to_float(out)), reference);
-}
-
-Element element_at(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference) {
-  const auto [low, high] = accepted(reference);
-  const Bf16 rounded = round_to_bf16(reference.ref);
+Element element_at(const CompareContext& context, std::int64_t index, Stored out, const Interval& reference) {
+  const auto [low, high] = accepted(out.dtype, reference);
+  const Stored rounded = stored_as(out.dtype, reference.ref);
   Element e;
   e.at = locate(context, index);
-  e.out = to_float(out);
+  e.out = out.value;
   e.ref = reference.ref;
   e.low = low;
   e.high = high;
   e.delta = delta_of(reference);
-  e.ratio = ratio_of(e.out, reference);
-  e.out_bits = out.bits;
-  e.ref_bits = rounded.bits;
-  e.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(rounded));
+  e.ratio = ratio_of(out, reference);
+  e.out_bits = out.bits();
+  e.ref_bits = rounded.bits();
+  e.ulps = std::abs(out.ordinal() - rounded.ordinal());
   return e;
 }
 
-CellTest test_cell(const Bf16* out, const Interval* reference, int count) {
+CellTest test_cell(StoredSpan out, const Interval* reference, int count) {
   const RowScan scan = scan_row(out, reference, count);
   CellTest cell{.max_ratio = scan.max_ratio};
   if (scan.unclear == 0) return cell;
   for (int i = 0; i < count; ++i) {
-    const double value = to_float(out[i]);
+    const Stored value = out[static_cast<std::size_t>(i)];
     const bool ok = accepts(value, reference[i]);
     cell.rejected += !ok;
-    cell.non_finite += !is_finite(out[i]) && !ok;
-    cell.mismatched += ordinal(round_to_bf16(reference[i].ref)) != ordinal(out[i]);
+    cell.non_finite += !value.finite() && !ok;
+    cell.mismatched += stored_as(out.dtype(), reference[i].ref).ordinal() != value.ordinal();
     cell.max_ratio = std::max(cell.max_ratio, ratio_of(value, reference[i]));
   }
   return cell;
@@ -128,7 +126,7 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   return at;
 }
 
-void RoundedComparison::add(const CompareContext& context, std::span<const Bf16> out,
+void RoundedComparison::add(const CompareContext& context, StoredSpan out,
                             std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
   const auto elements = static_cast<std::int64_t>(out.size());
@@ -144,14 +142,16 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
 #pragma omp parallel for schedule(static) \
     reduction(+ : rejected, non_finite, mismatched) if (worth_threads(8 * elements))
   for (std::int64_t r = 0; r < rows; ++r) {
-    const Bf16* row_out = out.data() + r * width;
+    const StoredSpan row_out =
+        out.subspan(static_cast<std::size_t>(r * width), static_cast<std::size_t>(width));
     const Interval* row_ref = reference.data() + r * width;
     double top = 0.0;
     std::int64_t rejected_in_row = 0;
     for (std::int64_t tile = 0, begin = 0; begin < width; ++tile, begin += kCellColumns) {
       const int count = static_cast<int>(std::min<std::int64_t>(kCellColumns, width - begin));
-      const CellTest cell = by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test
-                                      : test_cell(row_out + begin, row_ref + begin, count);
+      const CellTest cell =
+          by_engine ? by_engine->cells[static_cast<std::size_t>(r * tiles + tile)].test
+                    : test_cell(row_out.subspan(static_cast<std::size_t>(begin)), row_ref + begin, count);
       top = std::max(top, cell.max_ratio);
       rejected_in_row += cell.rejected;
       non_finite += cell.non_finite;
@@ -192,13 +192,14 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
   const bool worse = worst_index_ < 0 || (row_bad && !worst_row_rejected_) ||
                      (row_bad == worst_row_rejected_ && row_top > worst_row_ratio_);
   if (!worse) return;
-  const Bf16* row_out = out.data() + worst_row * width;
+  const StoredSpan row_out =
+      out.subspan(static_cast<std::size_t>(worst_row * width), static_cast<std::size_t>(width));
   const Interval* row_ref = reference.data() + worst_row * width;
   std::int64_t at = 0;
   bool at_bad = false;
   double top = -1.0;
   for (std::int64_t c = 0; c < width; ++c) {
-    const double value = to_float(row_out[c]);
+    const Stored value = row_out[static_cast<std::size_t>(c)];
     const double ratio = ratio_of(value, row_ref[c]);
     const bool bad = !accepts(value, row_ref[c]);
     if ((bad && !at_bad) || (bad == at_bad && ratio > top)) {
@@ -211,7 +212,7 @@ void RoundedComparison::add(const CompareContext& context, std::span<const Bf16>
   worst_reference_ = row_ref[at];
   worst_row_ratio_ = row_top;
   worst_row_rejected_ = row_bad;
-  sums_.worst = element_at(context, worst_index_, row_out[at], row_ref[at]);
+  sums_.worst = element_at(context, worst_index_, row_out[static_cast<std::size_t>(at)], row_ref[at]);
 }
 
 Judgement RoundedComparison::judgement() const {
@@ -225,8 +226,8 @@ Judgement RoundedComparison::judgement() const {
   return result;
 }
 
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
-                          std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+Judgement compare_rounded(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
+                          const std::optional<FieldCells>& by_engine) {
   RoundedComparison comparison;
   comparison.add(context, out, reference, by_engine);
   return comparison.judgement();
@@ -287,7 +288,7 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
   return result;
 }
 
-Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+Prediction compare_predicted(const CompareContext& context, StoredSpan out,
                              std::span<const PredictedBits> predicted) {
   const PhaseTimer timer("compare predicted bits");
   Prediction result;
@@ -300,7 +301,7 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
     reduction(min : first) if (worth_threads(result.elements))
   for (std::int64_t i = 0; i < result.elements; ++i) {
     const auto& p = predicted[static_cast<std::size_t>(i)];
-    const bool differs = !p.undetermined && p.bits != out[static_cast<std::size_t>(i)].bits;
+    const bool differs = !p.undetermined && p.bits != out[static_cast<std::size_t>(i)].bits();
     undetermined += p.undetermined;
     differing += differs;
     if (differs && i < first) first = i;
@@ -309,15 +310,15 @@ Prediction compare_predicted(const CompareContext& context, std::span<const Bf16
   result.differing = differing;
   result.as_predicted = result.elements - undetermined - differing;
   if (differing > 0) {
-    const Bf16 value = out[static_cast<std::size_t>(first)];
-    const Bf16 expected{static_cast<std::uint16_t>(predicted[static_cast<std::size_t>(first)].bits)};
+    const Stored value = out[static_cast<std::size_t>(first)];
+    const Stored expected = with_bits(out.dtype(), predicted[static_cast<std::size_t>(first)].bits);
     Element e;
     e.at = locate(context, context.first_row * width_of(context.field, context.sizes) + first);
-    e.out = to_float(value);
-    e.ref = e.low = e.high = to_float(expected);
-    e.out_bits = value.bits;
-    e.ref_bits = expected.bits;
-    e.ulps = std::abs(std::int64_t{ordinal(value)} - ordinal(expected));
+    e.out = value.value;
+    e.ref = e.low = e.high = expected.value;
+    e.out_bits = value.bits();
+    e.ref_bits = expected.bits();
+    e.ulps = std::abs(value.ordinal() - expected.ordinal());
     result.first = e;
   }
   return result;

@@ -17,16 +17,17 @@ struct CompareContext {
   Sizes sizes;
   const Routing* routing = nullptr;  // for expert and token names of rows; may be null
   std::int64_t first_row = 0;        // of the rows at hand, in the field
+  DType dtype = DType::BFloat16;     // in which a rounded field's elements are stored
 };
 
 /// The interval test of one element.
-bool accepts(Bf16 out, const Interval& reference);
+bool accepts(Stored out, const Interval& reference);
 
 /// |out - ref| / (delta + ulp(out) / 2); infinite where either is not finite and they differ.
-double ratio_of(Bf16 out, const Interval& reference);
+double ratio_of(Stored out, const Interval& reference);
 
 /// The element at `index` of the flat field.
-Element element_at(const CompareContext& context, std::int64_t index, Bf16 out, const Interval& reference);
+Element element_at(const CompareContext& context, std::int64_t index, Stored out, const Interval& reference);
 
 class PatternGatherer;
 
@@ -34,7 +35,7 @@ class PatternGatherer;
 class RoundedComparison {
  public:
   /// [rows, width]: the rows from context.first_row on. Cells that an engine has tested are not tested again.
-  void add(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+  void add(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
            const std::optional<FieldCells>& by_engine = {});
   /// Of all rows so far.
   Judgement judgement() const;
@@ -59,12 +60,11 @@ class RoundedComparison {
 /// Pass iff round(low) <= out <= round(high) with the field's own rounding; NaN passes only where the
 /// reference is NaN. The mismatch count (bits that differ from the rounded reference) and the ratio |out -
 /// ref| / (delta + ulp(out) / 2) are information.
-Judgement compare_rounded(const CompareContext& context, std::span<const Bf16> out,
-                          std::span<const Interval> reference,
+Judgement compare_rounded(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
                           const std::optional<FieldCells>& by_engine = {});
 
 /// The interval test of `count` elements of one row, at most kCellColumns.
-CellTest test_cell(const Bf16* out, const Interval* reference, int count);
+CellTest test_cell(StoredSpan out, const Interval* reference, int count);
 
 /// The same for float64 fields (the exporter's oracle): low <= out <= high.
 Judgement compare_float64(const CompareContext& context, std::span<const double> out,
@@ -75,7 +75,7 @@ Judgement compare_exact(const CompareContext& context, std::span<const std::int3
                         std::span<const std::int32_t> expected);
 
 /// Counts as predicted, undetermined and differing elements, bit for bit.
-Prediction compare_predicted(const CompareContext& context, std::span<const Bf16> out,
+Prediction compare_predicted(const CompareContext& context, StoredSpan out,
                              std::span<const PredictedBits> predicted);
 
 /// Adds what was counted in further rows.

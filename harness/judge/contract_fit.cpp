@@ -11,6 +11,7 @@
 
 #include "harness/contract/chance_of_signs.h"
 #include "harness/contract/layer.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 namespace {
@@ -203,10 +204,10 @@ class Fit {
         read.usable[static_cast<std::size_t>(other.id)] = false;
     const auto predicted = factory_(problem_, read, contract, accumulators_, true, engine_)
                                ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
-    const auto out = upstream_.fields->at(field).as<Bf16>();
+    const StoredSpan out(upstream_.fields->at(field), dtype_of(field, contract));
     std::vector<bool> as_predicted(out.size());
     for (std::size_t i = 0; i < out.size(); ++i)
-      as_predicted[i] = predicted[i].undetermined || predicted[i].bits == out[i].bits;
+      as_predicted[i] = predicted[i].undetermined || predicted[i].bits == out[i].bits();
     return known_.emplace(key, std::move(as_predicted)).first->second;
   }
 

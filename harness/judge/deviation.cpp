@@ -10,10 +10,9 @@ namespace {
 
 constexpr std::uint64_t kMagnitude = ~(std::uint64_t{1} << 63);
 constexpr std::uint64_t kExponent = std::uint64_t{0x7ff} << 52;
-constexpr int kDropped = 45;  // fraction bits of a double that bf16 does not have
-// Outside these, a bf16 neighbour is not one ulp of the exponent away.
+// Outside these, a neighbour is not one ulp of the exponent away.
 constexpr double kSmallest = 0x1p-117;
-constexpr double kLargest = 0x1.fep127;
+double largest(DType dtype) { return dtype == DType::Float32 ? 0x1.fffffep127 : 0x1.fep127; }
 
 /// A reference value and its surroundings, all as magnitudes: `out` is negated with the reference.
 struct Surroundings {
@@ -69,57 +68,63 @@ inline void fill(double out, const Interval& x, const Surroundings& at, Deviatio
   to.contract_ulps = size / (at.ulp > 2.0 * delta ? at.ulp : 2.0 * delta);
 }
 
-Surroundings surroundings(const Interval& x) {
+Surroundings surroundings(DType dtype, const Interval& x) {
   Surroundings at;
   at.magnitude = std::fabs(x.ref);
-  at.rounded = to_float(round_to_bf16(at.magnitude));
-  at.ulp = bf16_ulp(at.rounded);
+  at.rounded = round_to(dtype, at.magnitude);
+  at.ulp = ulp_at(dtype, at.rounded);
   const bool power = at.rounded > 0x1p-126 && std::ldexp(1.0, std::ilogb(at.rounded)) == at.rounded;
   at.inward = power ? 0.5 * at.ulp : at.ulp;
   return at;
 }
 
-bool judged_alone(Bf16 out, const Interval& x) {
-  return !is_finite(out) || !(std::fabs(x.ref) <= kLargest) || !is_finite(round_to_bf16(x.ref));
+bool judged_alone(Stored out, const Interval& x) {
+  return !out.finite() || !(std::fabs(x.ref) <= largest(out.dtype)) || !stored_as(out.dtype, x.ref).finite();
 }
 
 }  // namespace
 
-Deviation deviation(Bf16 out, const Interval& x) {
+Deviation deviation(Stored out, const Interval& x) {
   Deviation result;
   if (judged_alone(out, x)) return result;
-  fill(std::signbit(x.ref) ? -to_float(out) : to_float(out), x, surroundings(x), result);
+  fill(std::signbit(x.ref) ? -out.value : out.value, x, surroundings(out.dtype, x), result);
   return result;
 }
 
-double signed_shift(Bf16 out, const Interval& x) {
+double signed_shift(Stored out, const Interval& x) {
   if (judged_alone(out, x)) return 0.0;
-  const auto at = surroundings(x);
+  const auto at = surroundings(out.dtype, x);
   const double noise = x.noise > 0.0 && x.noise < 0x1p500 ? x.noise : 0.0;
-  const double value = std::signbit(x.ref) ? -to_float(out) : to_float(out);
+  const double value = std::signbit(x.ref) ? -out.value : out.value;
   return std::clamp((value - at.rounded) / std::sqrt(at.ulp * at.ulp + 12.0 * noise * noise), -1.0, 1.0);
 }
 
 // No fast-math: what is not finite compares false and is done again by the careful form.
-__attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(const Bf16* out,
+__attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(StoredSpan out,
                                                                              const Interval* reference,
                                                                              int count, Deviations& to) {
   double value[kCellColumns];
   double clear[kCellColumns];
-  for (int i = 0; i < count; ++i)
-    value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  const int dropped = 52 - fraction_bits(out.dtype());  // fraction bits of a double that it does not have
+  const double ulp_of_one = out.dtype() == DType::Float32 ? 0x1p-23 : 0x1p-7;
+  const double largest_value = largest(out.dtype());
+  if (const Bf16* narrow = out.bf16(); narrow != nullptr)
+    for (int i = 0; i < count; ++i)
+      value[i] = std::bit_cast<float>(static_cast<std::uint32_t>(narrow[i].bits) << 16);
+  else
+    std::copy_n(out.float32(), count, value);
   for (int i = 0; i < count; ++i) {
     const Interval& x = reference[i];
     const auto bits = std::bit_cast<std::uint64_t>(x.ref);
     const std::uint64_t magnitude = bits & kMagnitude;
     const std::uint64_t kept =
-        (magnitude + ((std::uint64_t{1} << (kDropped - 1)) - 1) + ((magnitude >> kDropped) & 1)) &
-        ~((std::uint64_t{1} << kDropped) - 1);
+        (magnitude + ((std::uint64_t{1} << (dropped - 1)) - 1) + ((magnitude >> dropped) & 1)) &
+        ~((std::uint64_t{1} << dropped) - 1);
     Surroundings at;
     at.magnitude = std::bit_cast<double>(magnitude);
     at.rounded = std::bit_cast<double>(kept);
     const double power = std::bit_cast<double>(kept & kExponent);
-    at.ulp = power * 0x1p-7;
+    at.ulp = power * ulp_of_one;
     at.inward = at.rounded == power ? 0.5 * at.ulp : at.ulp;
     const double signed_out =
         std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) ^ (bits & ~kMagnitude));
@@ -133,13 +138,14 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(con
     to.z2_of_rounding[i] = one.z2_of_rounding;
     to.contract_ulps[i] = one.contract_ulps;
     double ok = at.magnitude >= kSmallest ? 1.0 : 0.0;
-    ok = at.magnitude <= kLargest ? ok : 0.0;
-    ok = std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) & kMagnitude) <= kLargest ? ok : 0.0;
+    ok = at.magnitude <= largest_value ? ok : 0.0;
+    ok = std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) & kMagnitude) <= largest_value ? ok
+                                                                                                     : 0.0;
     clear[i] = ok;
   }
   for (int i = 0; i < count; ++i) {
     if (clear[i] > 0.0) continue;
-    const Deviation one = deviation(out[i], reference[i]);
+    const Deviation one = deviation(out[static_cast<std::size_t>(i)], reference[i]);
     to.flipped[i] = one.flipped;
     to.flip_chance[i] = one.flip_chance;
     to.excess[i] = one.excess;
@@ -150,11 +156,11 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(con
   }
 }
 
-void expect_of_carried_errors(const Interval* reference, int count, Deviations& to) {
+void expect_of_carried_errors(DType dtype, const Interval* reference, int count, Deviations& to) {
   for (int i = 0; i < count; ++i) {
     const Interval& x = reference[i];
     if (!(to.flip_chance[i] > 0.0) || !(x.noise > 0.0f && std::isfinite(x.noise))) continue;
-    const RoundingCell cell = rounding_cell(x.ref, to_float(round_to_bf16(x.ref)));
+    const RoundingCell cell = rounding_cell(x.ref, round_to(dtype, x.ref), dtype);
     const double delta = radius(x);
     const double noise = x.noise;
     // Within the interval the nearest boundary is at most delta away, and places up to there are as likely as

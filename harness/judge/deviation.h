@@ -28,11 +28,11 @@ struct Deviation {
 /// Nothing (all zero) where `out` or the reference is not finite: the interval judges those alone. An element
 /// whose noise is not modelled (0 or not finite, though its interval leaves a choice) may flip with
 /// certainty.
-Deviation deviation(Bf16 out, const Interval& reference);
+Deviation deviation(Stored out, const Interval& reference);
 
 /// (out - rounded) sign(ref) in units of sqrt(ulp^2 + 12 noise^2), clipped to [-1, 1]: negative where `out`
 /// is too small.
-double signed_shift(Bf16 out, const Interval& reference);
+double signed_shift(Stored out, const Interval& reference);
 
 /// A stretch of one row, as arrays that vectorise; `count` is at most kCellColumns.
 struct Deviations {
@@ -44,12 +44,12 @@ struct Deviations {
   double z2_of_rounding[kCellColumns];
   double contract_ulps[kCellColumns];
 };
-void deviations(const Bf16* out, const Interval* reference, int count, Deviations& to);
+void deviations(StoredSpan out, const Interval* reference, int count, Deviations& to);
 
 /// Other expectations in `to`, for errors carried on from earlier stages, which have nothing to do with where
 /// the reference lies between two boundaries. Averaged over that place a flip has the chance E|e| / ulp and
 /// the excess is E e^2, whatever the shape of e (noise.h: crossing_chance). Elements whose noise is not
 /// modelled keep theirs.
-void expect_of_carried_errors(const Interval* reference, int count, Deviations& to);
+void expect_of_carried_errors(DType dtype, const Interval* reference, int count, Deviations& to);
 
 }  // namespace assay

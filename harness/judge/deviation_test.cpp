@@ -79,9 +79,9 @@ TEST_SUITE("deviation") {
 
   TEST_CASE("what is not finite is nothing here") {
     const double inf = std::numeric_limits<double>::infinity();
-    CHECK(deviation({0x7fc0}, around(1.0, 0.1, 0.01)).flipped == 0.0);
-    CHECK(deviation({0x3f80}, around(inf, 0.0, 0.0)).flip_chance == 0.0);
-    CHECK(deviation({0x3f80}, around(std::nan(""), 0.0, 0.0)).z2 == 0.0);
+    CHECK(deviation(Bf16{0x7fc0}, around(1.0, 0.1, 0.01)).flipped == 0.0);
+    CHECK(deviation(Bf16{0x3f80}, around(inf, 0.0, 0.0)).flip_chance == 0.0);
+    CHECK(deviation(Bf16{0x3f80}, around(std::nan(""), 0.0, 0.0)).z2 == 0.0);
   }
 
   TEST_CASE("the array form is the element form") {
@@ -102,7 +102,7 @@ TEST_SUITE("deviation") {
     out[3].bits = 0x7fc0;
     reference[9].ref = std::nan("");
     Deviations all;
-    deviations(out.data(), reference.data(), kCellColumns, all);
+    deviations(out, reference.data(), kCellColumns, all);
     for (int i = 0; i < kCellColumns; ++i) {
       const Deviation one =
           deviation(out[static_cast<std::size_t>(i)], reference[static_cast<std::size_t>(i)]);
@@ -160,10 +160,10 @@ TEST_SUITE("deviation") {
           const Interval x{ref, ref - wide, ref + wide, noise, noise * shape.mean};
           const Bf16 out = round_to_bf16(ref + e);
           Deviations d;
-          deviations(&out, &x, 1, d);
+          deviations(std::span(&out, 1), &x, 1, d);
           flips += d.flipped[0];
           excess += d.z2[0] - d.z2_of_rounding[0];
-          expect_of_carried_errors(&x, 1, d);
+          expect_of_carried_errors(DType::BFloat16, &x, 1, d);
           flips_expected += d.flip_chance[0];
           excess_expected += d.excess_expected[0];
           const Interval rounded =

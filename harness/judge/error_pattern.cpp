@@ -47,8 +47,8 @@ void keep_worst(std::vector<Rejected>& all, const Rejected& one) {
   if (all.size() > kWorstRejected) all.pop_back();
 }
 
-std::pair<double, double> values(Bf16 out, const Interval& reference) {
-  return {to_float(round_to_bf16(reference.ref)), to_float(out)};
+std::pair<double, double> values(Stored out, const Interval& reference) {
+  return {round_to(out.dtype, reference.ref), out.value};
 }
 
 /// Rows that fall into one row of bins: no two such stretches share a bin.
@@ -129,8 +129,7 @@ ErrorMap ErrorGrid::map() const {
 PatternGatherer::PatternGatherer(const CompareContext& context)
     : context_(context), grid_(context, kFineBins) {}
 
-void PatternGatherer::add(const CompareContext& context, std::span<const Bf16> out,
-                          std::span<const Interval> reference,
+void PatternGatherer::add(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
                           std::span<const std::int64_t> rejected_in_row) {
   const std::int64_t width = width_of(context.field, context.sizes);
   const std::int64_t first = context.first_row;
@@ -143,7 +142,7 @@ void PatternGatherer::add(const CompareContext& context, std::span<const Bf16> o
     rejected_.resize((rejected_.size() + 1) / 2);
     stride_ *= 2;
   }
-#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(8 * std::ssize(out)))
+#pragma omp parallel for schedule(dynamic, 1) if (worth_threads(8 * static_cast<std::int64_t>(out.size())))
   for (std::size_t s = 0; s < stretches.size(); ++s) {
     RowsOfBin& stretch = stretches[s];
     std::int64_t rank = seen_ + stretch.before;
@@ -152,7 +151,7 @@ void PatternGatherer::add(const CompareContext& context, std::span<const Bf16> o
       for (std::int64_t begin = 0; begin < width; begin += kCellColumns) {
         const std::int64_t end = std::min<std::int64_t>(width, begin + kCellColumns);
         const auto at = static_cast<std::size_t>(r * width + begin);
-        if (scan_row(&out[at], &reference[at], static_cast<int>(end - begin)).unclear == 0) continue;
+        if (scan_row(out.subspan(at), &reference[at], static_cast<int>(end - begin)).unclear == 0) continue;
         for (std::int64_t c = begin; c < end; ++c) {
           const auto i = static_cast<std::size_t>(r * width + c);
           if (accepts(out[i], reference[i])) continue;
@@ -173,17 +172,18 @@ void PatternGatherer::add(const CompareContext& context, std::span<const Bf16> o
   // Samples of all elements, in proportion to the rows at hand.
   const std::int64_t all = rows_of(context.field, context.sizes) * width;
   const std::int64_t every = std::max<std::int64_t>(1, all / static_cast<std::int64_t>(kSampledValues)) | 1;
-  for (std::int64_t i = (every - first * width % every) % every; i < std::ssize(out); i += every)
+  for (std::int64_t i = (every - first * width % every) % every; i < static_cast<std::int64_t>(out.size());
+       i += every)
     sampled_.push_back(values(out[static_cast<std::size_t>(i)], reference[static_cast<std::size_t>(i)]));
   add_detail(context, out, reference);
 }
 
-void PatternGatherer::add_detail(const CompareContext& context, std::span<const Bf16> out,
+void PatternGatherer::add_detail(const CompareContext& context, StoredSpan out,
                                  std::span<const Interval> reference) {
   if (worst_.empty() || worst_.front().index == detail_around_) return;
   detail_around_ = worst_.front().index;
   const std::int64_t width = width_of(context.field, context.sizes);
-  const std::int64_t rows = std::ssize(out) / width;
+  const std::int64_t rows = static_cast<std::int64_t>(out.size()) / width;
   const auto window = [](std::int64_t around, std::int64_t extent, std::int64_t most) {
     return std::clamp<std::int64_t>(around - most / 2, 0, std::max<std::int64_t>(0, extent - most));
   };

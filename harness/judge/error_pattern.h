@@ -38,7 +38,7 @@ class ErrorGrid {
 struct Rejected {
   double ratio = 0.0;
   std::int64_t index = 0;  // in the flat field
-  Bf16 out;
+  Stored out;
   Interval reference;
 };
 
@@ -47,7 +47,7 @@ class PatternGatherer {
  public:
   explicit PatternGatherer(const CompareContext& context);
   /// [rows, width]: the rows from context.first_row on. `rejected_in_row`: how many of each are rejected.
-  void add(const CompareContext& context, std::span<const Bf16> out, std::span<const Interval> reference,
+  void add(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
            std::span<const std::int64_t> rejected_in_row);
   /// At most kWorstRejected, by ratio.
   std::vector<Element> worst_elements() const;
@@ -56,8 +56,7 @@ class PatternGatherer {
 
  private:
   using Values = std::vector<std::pair<double, double>>;
-  void add_detail(const CompareContext& context, std::span<const Bf16> out,
-                  std::span<const Interval> reference);
+  void add_detail(const CompareContext& context, StoredSpan out, std::span<const Interval> reference);
 
   CompareContext context_;
   ErrorGrid grid_;

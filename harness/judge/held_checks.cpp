@@ -22,16 +22,24 @@ struct PredictedBlock {
 };
 
 /// One hash: of an expert, or of the whole field.
-HashOutcome judge_part(std::span<const PredictedBits> bits, const std::string& expected, const Hasher& hash) {
-  std::vector<std::uint16_t> words(bits.size());
+template <class Word>
+HashOutcome judge_words(std::span<const PredictedBits> bits, const std::string& expected,
+                        const Hasher& hash) {
+  std::vector<Word> words(bits.size());
   bool open = false;
   for (std::size_t i = 0; i < bits.size(); ++i) {
-    words[i] = static_cast<std::uint16_t>(bits[i].bits);
+    words[i] = static_cast<Word>(bits[i].bits);
     open = open || bits[i].undetermined;
   }
   if (open) return HashOutcome::Undetermined;
   return hash(std::as_bytes(std::span(words))) == expected ? HashOutcome::AsPredicted
                                                            : HashOutcome::Differing;
+}
+
+HashOutcome judge_part(DType dtype, std::span<const PredictedBits> bits, const std::string& expected,
+                       const Hasher& hash) {
+  return dtype == DType::Float32 ? judge_words<std::uint32_t>(bits, expected, hash)
+                                 : judge_words<std::uint16_t>(bits, expected, hash);
 }
 
 /// "expert 17", "experts 3, 17 and 40 more", or "the field" where one hash stands for all.
@@ -64,7 +72,7 @@ class HeldJudge {
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t p = first; p < end; ++p)
       parts[static_cast<std::size_t>(p - first)] =
-          judge_part(block.at({p * rows_of_part_, (p + 1) * rows_of_part_}),
+          judge_part(held_.dtype, block.at({p * rows_of_part_, (p + 1) * rows_of_part_}),
                      held_.sha256[static_cast<std::size_t>(p)], hash_);
     const std::int64_t elements = rows_of_part_ * width_;
     for (std::int64_t p = first; p < end; ++p) {
@@ -83,8 +91,9 @@ class HeldJudge {
     std::int64_t before = 0;
     for (const HeldRows& stored : held_.stored) {
       const RowRange rows{stored.first, stored.first + stored.count};
-      const auto out = held_.rows.as<Bf16>().subspan(static_cast<std::size_t>(before * width_),
-                                                     static_cast<std::size_t>(stored.count * width_));
+      const auto out = StoredSpan(held_.rows, held_.dtype)
+                           .subspan(static_cast<std::size_t>(before * width_),
+                                    static_cast<std::size_t>(stored.count * width_));
       before += stored.count;
       if (rows.begin < block.begin || rows.begin >= block.end) continue;
       context_.first_row = rows.begin;
@@ -127,14 +136,14 @@ class HeldJudge {
 
 }  // namespace
 
-std::optional<Unusable> unusable(const HeldField& held, const Sizes& sizes) {
+std::optional<Unusable> unusable(const HeldField& held, const Sizes& sizes, DType dtype) {
   const Shape expected = expected_shape(held.field, sizes);
   if (held.shape != expected)
     return Unusable{Verdict::WrongShape, fmt::format("expected shape {}, found hashes of {}",
                                                      to_string(expected), to_string(held.shape))};
-  if (held.dtype != row(held.field).dtype)
-    return Unusable{Verdict::WrongDtype, fmt::format("expected {}, found hashes of {}",
-                                                     row(row(held.field).dtype).name, row(held.dtype).name)};
+  if (held.dtype != dtype)
+    return Unusable{Verdict::WrongDtype,
+                    fmt::format("expected {}, found hashes of {}", row(dtype).name, row(held.dtype).name)};
   return std::nullopt;
 }
 

@@ -25,7 +25,7 @@ struct HeldChecks {
 };
 
 /// What is wrong with the tensor that the hashes stand for; nothing where it can be judged.
-std::optional<Unusable> unusable(const HeldField& held, const Sizes& sizes);
+std::optional<Unusable> unusable(const HeldField& held, const Sizes& sizes, DType dtype);
 
 /// One mode. An expert with an undetermined element is undetermined. Of one with another hash, as many
 /// elements differ as its stored rows show, and at least one. `binding`: a difference counts. `known`: what

@@ -92,11 +92,11 @@ TEST_SUITE("held_checks") {
 
   TEST_CASE("hashes of another shape or type cannot be judged") {
     HeldCase e;
-    CHECK_FALSE(unusable(e.held, e.answers.sizes));
+    CHECK_FALSE(unusable(e.held, e.answers.sizes, DType::BFloat16));
     e.held.shape = {2, 4, 1};
-    CHECK(unusable(e.held, e.answers.sizes)->verdict == Verdict::WrongShape);
+    CHECK(unusable(e.held, e.answers.sizes, DType::BFloat16)->verdict == Verdict::WrongShape);
     e.held.shape = {2, 2, 2};
     e.held.dtype = DType::Float64;
-    CHECK(unusable(e.held, e.answers.sizes)->verdict == Verdict::WrongDtype);
+    CHECK(unusable(e.held, e.answers.sizes, DType::BFloat16)->verdict == Verdict::WrongDtype);
   }
 }

@@ -13,7 +13,7 @@ TEST_SUITE("intake") {
     Candidate candidate;
     candidate.misstored[Field::router_logits] = {Verdict::WrongDtype, "expected bfloat16, found float16"};
     candidate.fields.set(Field::topk_weights, Tensor(DType::BFloat16, {3, 1}));
-    Intake intake(problem, candidate);
+    Intake intake(problem, candidate, kContracts[0]);
     FieldResult logits;
     FieldResult weights;
     FieldResult absent;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/layer.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 namespace {
@@ -36,15 +37,15 @@ class WithoutInvalidRows final : public Reference {
 
   LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) override {
     auto values = all_->bounded(field, mode, rows);
-    for_each_left_out(field, rows, values.size(), [&](std::size_t i, Bf16 out) {
-      const double x = to_float(out);
+    for_each_left_out(field, rows, values.size(), [&](std::size_t i, Stored out) {
+      const double x = out.value;
       values[i] = {x, x, x};
     });
     return values;
   }
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
     auto bits = all_->predicted(field, mode, rows);
-    for_each_left_out(field, rows, bits.size(), [&](std::size_t i, Bf16) { bits[i].undetermined = true; });
+    for_each_left_out(field, rows, bits.size(), [&](std::size_t i, Stored) { bits[i].undetermined = true; });
     return bits;
   }
   std::vector<std::int32_t> expected_integers(Field field) override { return all_->expected_integers(field); }
@@ -66,7 +67,7 @@ class WithoutInvalidRows final : public Reference {
   template <class Visit>
   void for_each_left_out(Field field, RowRange rows, std::size_t count, Visit visit) {
     if (count == 0 || !fields_.has(field)) return;
-    const auto out = fields_.at(field).as<Bf16>();
+    const StoredSpan out(fields_.at(field), fields_.at(field).dtype());
     const auto width = static_cast<std::size_t>(width_of(field, sizes_));
     for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       if (!left_out(field, r, sizes_, all_->routing(), invalid_)) continue;

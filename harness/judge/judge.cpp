@@ -52,7 +52,7 @@ class Judge {
         options_(options),
         contract_(find_contract(options.contract.empty() ? candidate.contract : options.contract)),
         accumulators_(options.accumulators.value_or(candidate.accumulators)),
-        intake_(problem, candidate),
+        intake_(problem, candidate, contract_),
         judged_(judged_fields(problem, candidate)) {
     contract_.ties = candidate.ties;
     accumulators_.rest_as_torch = candidate.accumulators.rest_as_torch;
@@ -166,7 +166,7 @@ class Judge {
     case_.fields.push_back(std::move(result));
   }
 
-  CompareContext context(Field field) const { return {field, problem_.sizes(), &reference_->routing()}; }
+  CompareContext context(Field field) const { return intake_.context(field, reference_->routing()); }
 
   void judge_field(FieldResult& result) {
     switch (row(result.field).match) {
@@ -238,7 +238,7 @@ class Judge {
   void judge_rounded(FieldResult& result) {
     result.upstream = reference_->isolated_from(result.field);
     if (const HeldField* held = candidate_.held_field(result.field)) return judge_held(result, *held);
-    const auto out = candidate_.fields.at(result.field).as<Bf16>();
+    const StoredSpan out(candidate_.fields.at(result.field), result.dtype);
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
       auto& judgement = mode == Mode::Isolated ? result.isolated : result.chained;
       auto& bits = mode == Mode::Isolated ? result.isolated_bits : result.chained_bits;

@@ -48,8 +48,7 @@ void RejectedPlaces::add(std::int64_t index) {
   ++total_;
 }
 
-void RejectedPlaces::add(std::int64_t first_row, std::span<const Bf16> out,
-                         std::span<const Interval> reference) {
+void RejectedPlaces::add(std::int64_t first_row, StoredSpan out, std::span<const Interval> reference) {
   for (std::size_t i = 0; i < out.size(); ++i)
     if (!accepts(out[i], reference[i]))
       add(first_row * std::ssize(by_column_) + static_cast<std::int64_t>(i));

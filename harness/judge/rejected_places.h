@@ -19,7 +19,7 @@ class RejectedPlaces {
   /// Element `index` of the flat field is rejected.
   void add(std::int64_t index);
   /// Those of the rows from `first_row` on that their intervals reject.
-  void add(std::int64_t first_row, std::span<const Bf16> out, std::span<const Interval> reference);
+  void add(std::int64_t first_row, StoredSpan out, std::span<const Interval> reference);
 
   /// "everywhere", "all in columns 64 to 127 of expert 3", "all in every 16th column of every 8th row", "7
   /// scattered elements, in expert 3". Empty for one element, whose place is told anyway, and for none.

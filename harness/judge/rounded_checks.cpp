@@ -30,8 +30,8 @@ std::span<const T> some_rows(std::span<const T> values, std::int64_t width, std:
 
 }  // namespace
 
-RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out, Reference& reference,
-                            Mode mode, bool binding, std::span<const RowRange> blocks, const Engine* engine) {
+RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference& reference, Mode mode,
+                            bool binding, std::span<const RowRange> blocks, const Engine* engine) {
   CompareContext& compare = context.field;
   const Field field = compare.field;
   const std::int64_t width = width_of(field, compare.sizes);
@@ -46,7 +46,8 @@ RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out
     const auto predicted = reference.predicted(field, mode, block);
     for (const RowRange rows : judged_at_a_time(compare, block)) {
       compare.first_row = rows.begin;
-      const auto its_out = some_rows(out, width, 0, rows);
+      const auto its_out = out.subspan(static_cast<std::size_t>(rows.begin * width),
+                                       static_cast<std::size_t>(rows.count() * width));
       const auto its_intervals = some_rows(std::span<const Interval>(intervals), width, block.begin, rows);
       const auto by_engine = cells_by_engine(engine, context, its_out, its_intervals);
       comparison.add(compare, its_out, its_intervals, by_engine);

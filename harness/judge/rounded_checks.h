@@ -22,7 +22,7 @@ struct RoundedChecks {
 /// of experts' matrices are judged a matrix at a time, so that no figure depends on the cut. `binding`: a
 /// difference from predicted bits counts, and so does what they reject of wrong copies. `engine` is offered
 /// the comparisons; null for none.
-RoundedChecks check_rounded(StatisticsContext context, std::span<const Bf16> out, Reference& reference,
-                            Mode mode, bool binding, std::span<const RowRange> blocks, const Engine* engine);
+RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference& reference, Mode mode,
+                            bool binding, std::span<const RowRange> blocks, const Engine* engine);
 
 }  // namespace assay

@@ -1,5 +1,7 @@
 #include "harness/judge/row_scan.h"
 
+#include <algorithm>
+
 namespace assay {
 namespace {
 
@@ -23,12 +25,17 @@ constexpr double kLargest = 0x1.fep127;
 }  // namespace
 
 // No fast-math: comparisons with NaN are false, so a NaN is never clear.
-__attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(const Bf16* out,
+__attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(StoredSpan out,
                                                                               const Interval* reference,
                                                                               int count) {
   Chunk c;
-  for (int i = 0; i < count; ++i)
-    c.narrow[i] = std::bit_cast<float>(static_cast<std::uint32_t>(out[i].bits) << 16);
+  // Half an ulp of 1.
+  const double half_of_one = out.dtype() == DType::Float32 ? 0x1p-24 : 0x1p-8;
+  if (const Bf16* narrow = out.bf16(); narrow != nullptr)
+    for (int i = 0; i < count; ++i)
+      c.narrow[i] = std::bit_cast<float>(static_cast<std::uint32_t>(narrow[i].bits) << 16);
+  else
+    std::copy_n(out.float32(), count, c.narrow);
   for (int i = 0; i < count; ++i) {
     c.low[i] = reference[i].low;
     c.high[i] = reference[i].high;
@@ -38,9 +45,10 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(co
     const double value = static_cast<double>(c.narrow[i]);
     const auto bits = std::bit_cast<std::int64_t>(value);
     const double magnitude = std::bit_cast<double>(bits & ~kSign);
-    // Half an ulp away from zero is 2^(e - 8); toward zero, below a power of two, it is half of that.
+    // Half an ulp away from zero is that of 1 times 2^e; toward zero, below a power of two, it is half of
+    // that.
     const double power = std::bit_cast<double>(bits & kExponent);
-    const double half = power * 0x1p-8;
+    const double half = power * half_of_one;
     const double inward = magnitude == power ? 0.5 * half : half;
     const double lower = value - (value < 0.0 ? half : inward);
     const double upper = value + (value < 0.0 ? inward : half);

@@ -14,6 +14,6 @@ struct RowScan {
 
 /// An element is clear when the whole interval lies strictly between the neighbours' midpoints around `out`:
 /// it is accepted, and its bits are those of the rounded reference. `count` is at most kCellColumns.
-RowScan scan_row(const Bf16* out, const Interval* reference, int count);
+RowScan scan_row(StoredSpan out, const Interval* reference, int count);
 
 }  // namespace assay

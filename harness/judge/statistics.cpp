@@ -275,7 +275,7 @@ std::string suspicion(const std::vector<StatisticalTest>& tests) {
 
 }  // namespace
 
-Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out,
+Statistics field_statistics(const StatisticsContext& context, StoredSpan out,
                             std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
   FieldSums sums;
   if (!out.empty()) add_rows(context, out, reference, by_engine, sums);

@@ -33,7 +33,7 @@ inline constexpr int kTestsPerField = 8;
 /// Independent elements are counted once where others repeat the reference's significand (equal or scaled
 /// rows and columns). A field without elements, or without finite ones, gives no tests. Cells that an engine
 /// has summed are not summed again.
-Statistics field_statistics(const StatisticsContext& context, std::span<const Bf16> out,
+Statistics field_statistics(const StatisticsContext& context, StoredSpan out,
                             std::span<const Interval> reference,
                             const std::optional<FieldCells>& by_engine = {});
 

@@ -44,7 +44,8 @@ std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top)
   const std::int64_t tile = cell % field.tile_columns();
   const std::int64_t at = row * field.width + tile * kCellColumns;
   Deviations d;
-  deviations(field.out.data() + at, field.reference.data() + at, field.cell_width(tile), d);
+  deviations(field.out.subspan(static_cast<std::size_t>(at)), field.reference.data() + at,
+             field.cell_width(tile), d);
   const double* end = d.contract_ulps + field.cell_width(tile);
   const double* found = std::find<const double*>(d.contract_ulps, end, top);
   if (found == end)
@@ -66,8 +67,7 @@ std::int64_t first_of_bucket(int bucket) {
   return bucket < 2 ? bucket : (std::int64_t{1} << (bucket - 2)) + 1;
 }
 
-FieldRows field_rows(const StatisticsContext& context, std::span<const Bf16> out,
-                     std::span<const Interval> reference) {
+FieldRows field_rows(const StatisticsContext& context, StoredSpan out, std::span<const Interval> reference) {
   FieldRows field;
   field.out = out;
   field.reference = reference;
@@ -89,8 +89,8 @@ CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, d
   const std::int64_t begin = tile * kCellColumns;
   const Interval* reference = field.reference.data() + row * field.width + begin;
   Deviations d;
-  deviations(field.out.data() + row * field.width + begin, reference, count, d);
-  if (field.carried) expect_of_carried_errors(reference, count, d);
+  deviations(field.out.subspan(static_cast<std::size_t>(row * field.width + begin)), reference, count, d);
+  if (field.carried) expect_of_carried_errors(field.out.dtype(), reference, count, d);
   CellSums cell;
   for (int i = 0; i < count; ++i) {
     cell.flipped[i / 64] |= std::uint64_t{d.flipped[i] > 0.0} << (i % 64);
@@ -141,9 +141,8 @@ FieldCells sum_cells(const FieldRows& field) {
   return all;
 }
 
-void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
-              std::span<const Interval> reference, const std::optional<FieldCells>& by_engine,
-              FieldSums& sums) {
+void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const Interval> reference,
+              const std::optional<FieldCells>& by_engine, FieldSums& sums) {
   const FieldRows field = field_rows(context, out, reference);
   const FieldCells own = by_engine ? FieldCells() : sum_cells(field);
   const FieldCells& all = by_engine ? *by_engine : own;
@@ -182,8 +181,8 @@ void add_rows(const StatisticsContext& context, std::span<const Bf16> out,
             const std::int64_t index =
                 r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
             const Interval& x = reference[static_cast<std::size_t>(index)];
-            const Bf16 value = out[static_cast<std::size_t>(index)];
-            const std::int64_t ulps = std::int64_t{ordinal(value)} - ordinal(round_to_bf16(x.ref));
+            const Stored value = out[static_cast<std::size_t>(index)];
+            const std::int64_t ulps = value.ordinal() - stored_as(value.dtype, x.ref).ordinal();
             const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
             ++task.ulps[bucket];
             task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);

@@ -11,17 +11,16 @@ constexpr std::string_view kByInterval = "interval";
 
 struct Copy {
   std::string_view name;
-  Bf16 (*value)(std::span<const Interval> reference, std::size_t index, std::size_t width);
+  double (*value)(std::span<const Interval> reference, std::size_t index,
+                  std::size_t width);  // not yet rounded
 };
-
-Bf16 rounded(const Interval& x) { return round_to_bf16(x.ref); }
 
 // clang-format off
 constexpr Copy kCopies[] = {
-    {"zeros",                  [](std::span<const Interval>, std::size_t, std::size_t) { return Bf16{}; }},
-    {"rows rotated by one",    [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return rounded(ref[(i + width) % ref.size()]); }},
-    {"half-scaled",            [](std::span<const Interval> ref, std::size_t i, std::size_t) { return round_to_bf16(0.5f * to_float(rounded(ref[i]))); }},
-    {"columns shifted by one", [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return rounded(ref[i - i % width + (i + 1) % width]); }},
+    {"zeros",                  [](std::span<const Interval>, std::size_t, std::size_t) { return 0.0; }},
+    {"rows rotated by one",    [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return ref[(i + width) % ref.size()].ref; }},
+    {"half-scaled",            [](std::span<const Interval> ref, std::size_t i, std::size_t) { return 0.5 * ref[i].ref; }},
+    {"columns shifted by one", [](std::span<const Interval> ref, std::size_t i, std::size_t width) { return ref[i - i % width + (i + 1) % width].ref; }},
 };
 // clang-format on
 
@@ -41,19 +40,18 @@ int weight(const VacuityCheck& check) {
   return check.outcome == VacuityOutcome::WouldPass ? 1 : 0;
 }
 
-bool same_value(Bf16 a, Bf16 b) { return ordinal(a) == ordinal(b); }
-
-VacuityCheck shown(const Copy& copy, std::span<const Interval> reference,
+VacuityCheck shown(const Copy& copy, DType dtype, std::span<const Interval> reference,
                    std::span<const PredictedBits> predicted, std::size_t width) {
   bool same = true;
   for (std::size_t i = 0; i < reference.size(); ++i) {
-    const Bf16 value = copy.value(reference, i, width);
+    const Stored value = stored_as(dtype, copy.value(reference, i, width));
     if (!accepts(value, reference[i])) return check_of(copy.name, VacuityOutcome::Rejected, kByInterval);
-    same = same && same_value(value, rounded(reference[i]));
+    same = same && value.ordinal() == stored_as(dtype, reference[i].ref).ordinal();
   }
   if (same) return check_of(copy.name, VacuityOutcome::NotApplicable, "equals the reference");
   for (std::size_t i = 0; i < predicted.size(); ++i)
-    if (!predicted[i].undetermined && copy.value(reference, i, width).bits != predicted[i].bits)
+    if (!predicted[i].undetermined &&
+        stored_as(dtype, copy.value(reference, i, width)).bits() != predicted[i].bits)
       return check_of(copy.name, VacuityOutcome::Rejected, "predicted bits");
   return check_of(copy.name, VacuityOutcome::WouldPass, "every element of it is accepted");
 }
@@ -75,10 +73,10 @@ void add_vacuity_of_rounded(const CompareContext& context, std::span<const Inter
   const bool first = checks.empty();
   for (std::size_t i = 0; i < std::size(kCopies); ++i) {
     if (first)
-      checks.push_back(shown(kCopies[i], reference, predicted, width));
+      checks.push_back(shown(kCopies[i], context.dtype, reference, predicted, width));
     else if (weight(checks[i]) == kMost)
       continue;
-    else if (VacuityCheck further = shown(kCopies[i], reference, predicted, width);
+    else if (VacuityCheck further = shown(kCopies[i], context.dtype, reference, predicted, width);
              weight(further) > weight(checks[i]))
       checks[i] = std::move(further);
   }

@@ -34,17 +34,17 @@ double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_val
 
 /// Residual of one element. A non-finite value where another was expected counts as an error of the field's
 /// own size.
-double residual(Bf16 a, Bf16 b, double size) {
+double residual(Stored a, Stored b, double size) {
   if (a == b || (is_nan(a) && is_nan(b))) return 0.0;
   if (!is_finite(a) || !is_finite(b)) return size;
   return std::fabs(static_cast<double>(to_float(a)) - to_float(b));
 }
 
-Score score(const Evidence& evidence, const Window& window, const std::vector<Bf16>& synthesised) {
+Score score(const Evidence& evidence, const Window& window, const Synthesised& synthesised) {
   double size = 0.0;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
-      const Bf16 x = evidence.reference[static_cast<std::size_t>(r * evidence.width + c)];
+      const Stored x = evidence.reference[static_cast<std::size_t>(r * evidence.width + c)];
       if (is_finite(x)) size = std::max(size, std::fabs(static_cast<double>(to_float(x))));
     }
   if (size == 0.0) size = 1.0;  // nothing but zeros, NaN and Inf was expected
@@ -61,9 +61,9 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
       const auto at = static_cast<std::size_t>(r * evidence.width + c);
-      const Bf16 out = evidence.out[at];
-      const Bf16 hypothesis = synthesised[i++];
-      const Bf16 reference = evidence.reference[at];
+      const Stored out = evidence.out[at];
+      const Stored hypothesis = synthesised.elements[i++];
+      const Stored reference = evidence.reference[at];
       const double e = residual(out, reference, size);
       const double d = residual(out, hypothesis, size);
       error += e * e;
@@ -75,7 +75,8 @@ Score score(const Evidence& evidence, const Window& window, const std::vector<Bf
       ++determined;
       differing += out != reference;
       if (out != reference)
-        log_values += std::log(2.0 * std::max(1, std::abs(ordinal(out) - ordinal(reference))));
+        log_values += std::log(2.0 * static_cast<double>(std::max<std::int64_t>(
+                                         1, std::abs(ordinal(out) - ordinal(reference)))));
       remaining += out != hypothesis;
     }
   Score result;
@@ -129,9 +130,9 @@ std::vector<Tried> ranked(std::vector<Tried> tried) {
   return order;
 }
 
-bool accepted(Bf16 out, Bf16 reference, const Interval& bound) {
-  const Bf16 low = round_to_bf16(bound.low);
-  const Bf16 high = round_to_bf16(bound.high);
+bool accepted(Stored out, Stored reference, const Interval& bound) {
+  const Stored low = stored_as(out.dtype, bound.low);
+  const Stored high = stored_as(out.dtype, bound.high);
   return is_nan(out) ? is_nan(reference) : ordinal(low) <= ordinal(out) && ordinal(out) <= ordinal(high);
 }
 
@@ -214,7 +215,17 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
 
 }  // namespace
 
-Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain,
+namespace {
+
+bool as_expected(const Evidence& evidence) {
+  for (std::size_t i = 0; i < evidence.out.size(); ++i)
+    if (evidence.out[i] != evidence.reference[i]) return false;
+  return true;
+}
+
+}  // namespace
+
+Evidence gather_evidence(Field field, const Layer& layer, StoredSpan out, Values<Predicted> plain,
                          std::span<const Interval> bounded) {
   Evidence evidence;
   evidence.field = field;
@@ -225,13 +236,15 @@ Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> 
   evidence.width = width_of(field, layer.problem->sizes());
   auto stored = evidence.plain;
   store_field<Predicted>(field, layer, stored);
-  evidence.reference.resize(out.size());
+  auto kept = std::make_shared<std::vector<float>>(out.size());
+  evidence.reference = StoredSpan(*kept, out.dtype());
+  evidence.kept = kept;
   evidence.significant.resize(out.size());
   // What is rejected defines where the error is: beside it, elements may differ and be accepted.
   std::vector<bool> rejected(out.size());
   bool any = false;
   for (std::size_t i = 0; i < out.size(); ++i) {
-    evidence.reference[i] = round_to_bf16(stored[i].value);
+    (*kept)[i] = round_to(out.dtype(), stored[i].value);
     rejected[i] = out[i] != evidence.reference[i] && !accepted(out[i], evidence.reference[i], bounded[i]);
     any = any || rejected[i];
   }
@@ -241,7 +254,7 @@ Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> 
 }
 
 std::vector<Cause> find_causes(Evidence& evidence) {
-  if (std::ranges::equal(evidence.out, evidence.reference)) return {};
+  if (as_expected(evidence)) return {};
   auto causes = causes_of_place(evidence);
   // Another order of summation moves few elements out of their intervals and many within them: what gives
   // the bits of all says more than what gives those of the few.
@@ -256,7 +269,7 @@ std::vector<Cause> find_causes(Evidence& evidence) {
 
 std::vector<Cause> find_causes(const Evidence& evidence, const UnwrittenTrials& trials,
                                std::span<const Field> unwritten) {
-  if (std::ranges::equal(evidence.out, evidence.reference)) return {};
+  if (as_expected(evidence)) return {};
   const ErrorPlace place = find_place(evidence);
   std::vector<Tried> credible;
   for (const Field field : unwritten)

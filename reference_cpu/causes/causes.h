@@ -6,13 +6,21 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "harness/contract/report.h"
+#include "harness/contract/stored.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {
+
+// What hypotheses ask of elements.
+inline float to_float(Stored x) { return x.value; }
+inline std::int64_t ordinal(Stored x) { return x.ordinal(); }
+inline bool is_nan(Stored x) { return std::isnan(x.value); }
+inline bool is_finite(Stored x) { return x.finite(); }
 
 /// A field that did not pass, beside what the reference makes of the candidate's own upstream fields.
 struct Evidence {
@@ -21,13 +29,16 @@ struct Evidence {
   std::array<const Values<Predicted>*, kFieldCount>
       inputs{};                                         // stored values of the fields the stage reads, whole
   std::function<const Values<Predicted>&(Field)> read;  // any other field, as the candidate has it
-  std::span<const Bf16> out;                            // [rows, width]
+  StoredSpan out;                                       // [rows, width]
   Values<Predicted> plain;                              // the same field predicted, before storing
-  std::vector<Bf16> reference;                          // and stored
+  StoredSpan reference;                                 // and stored
+  std::shared_ptr<const std::vector<float>> kept;       // what `reference` lies in
   std::vector<bool> significant;                        // defines where the error is
   std::int64_t rows = 0;
   std::int64_t width = 0;
 
+  /// A value as the field stores it.
+  Stored stored(double x) const { return stored_as(out.dtype(), x); }
   const Values<Predicted>& input(Field from) const { return *inputs[static_cast<std::size_t>(from)]; }
 };
 
@@ -41,8 +52,13 @@ struct Window {
 inline constexpr std::size_t kWorthThreads =
     4096;  // elements: below, starting threads costs more than it saves
 
-/// Stored bits of a window under a hypothesis, [window.rows, window.columns].
-using Synthesis = std::function<std::vector<Bf16>(const Window&)>;
+/// Stored elements of a window under a hypothesis, [window.rows, window.columns].
+struct Synthesised {
+  Synthesised(std::vector<Stored> values) : elements(std::move(values)) {}  // NOLINT: as lambdas return them
+  Synthesised(const std::vector<Bf16>& bits) : elements(bits.begin(), bits.end()) {}  // NOLINT
+  std::vector<Stored> elements;
+};
+using Synthesis = std::function<Synthesised(const Window&)>;
 
 struct Proposal {
   std::string_view hypothesis;  // id (hypotheses.h)
@@ -101,11 +117,11 @@ std::vector<Proposal> propose_unwritten(const Evidence&, const ErrorPlace&, cons
 template <class Value>
 Synthesis by_element(Value value) {
   return [value](const Window& window) {
-    std::vector<Bf16> bits;
-    bits.reserve(window.size());
+    std::vector<Stored> elements;
+    elements.reserve(window.size());
     for (const auto r : window.rows)
-      for (const auto c : window.columns) bits.push_back(value(r, c));
-    return bits;
+      for (const auto c : window.columns) elements.push_back(value(r, c));
+    return elements;
   };
 }
 
@@ -123,7 +139,7 @@ std::string rows_listed(const Evidence& evidence, const std::vector<std::int64_t
 
 /// Compares `out` with the prediction before storing and with the accepted intervals; `inputs` are the
 /// caller's to fill. An element is significant if its interval rejects it; if none is, where any bit differs.
-Evidence gather_evidence(Field field, const Layer& layer, std::span<const Bf16> out, Values<Predicted> plain,
+Evidence gather_evidence(Field field, const Layer& layer, StoredSpan out, Values<Predicted> plain,
                          std::span<const Interval> bounded);
 
 /// A fitted factor, and what somebody may have written instead: a power of two, one plus one, a short

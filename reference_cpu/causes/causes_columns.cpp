@@ -106,11 +106,11 @@ class ColumnSearch {
     const auto hash = [&](auto bits, std::int64_t c) {
       std::uint64_t value = 0xcbf29ce484222325u;  // FNV-1a
       for (std::int64_t r = 0; r < evidence_.rows; ++r)
-        value = (value ^ bits[index(evidence_, r, c)].bits) * 0x100000001b3u;
+        value = (value ^ bits[index(evidence_, r, c)].bits()) * 0x100000001b3u;
       return value;
     };
     std::unordered_map<std::uint64_t, std::int64_t> home;
-    for (std::int64_t c = n; c-- > 0;) home[hash(std::span<const Bf16>(evidence_.reference), c)] = c;
+    for (std::int64_t c = n; c-- > 0;) home[hash(evidence_.reference, c)] = c;
     auto map = std::make_shared<std::vector<std::int64_t>>(static_cast<std::size_t>(n));
     std::int64_t moved = 0;
     std::int64_t first = -1;

@@ -46,6 +46,13 @@ const GradientTrial kTrials[] = {
   {"rows_of_neighbour",    fields_of(d_down_proj, d_gate_up_proj), {.kind = K::ReadBeyondK, .amount = 1}, "the next expert's first row is added"},
   {"rows_of_neighbour",    fields_of(d_down_proj, d_gate_up_proj), {.kind = K::RowsOfNeighbour}, "the sum begins and ends one row late"},
   {"row_order",            fields_of(d_down_proj, d_gate_up_proj), {.kind = K::RowsDescending}, "an expert's rows are summed last one first"},
+  {"previous_overwritten", fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousOverwritten}, "what was there before is overwritten, not added to"},
+  {"gradient_not_added",   fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductDropped}, "what was there before stays: this pass's gradient is not added"},
+  {"added_twice",          fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductTwice}, "this pass's gradient is added twice"},
+  {"added_twice",          fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousTwice}, "what was there before counts twice"},
+  {"previous_of_neighbour", fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousOfNeighbour}, "the gradient is added to what the next expert had"},
+  {"product_unrounded",    fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductUnrounded}, "the product is not rounded before it is added to what was there"},
+  {"product_rounded",      fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductRounded}, "the product is rounded before it is added to what was there, or stored"},
   {"gate_up_swapped",      fields_of(d_first_gemm, d_permuted_hidden_states, d_gate_up_proj), {.kind = K::SwapGateUp}, "gate and up halves are exchanged"},
   {"gate_up_interleaved",  fields_of(d_first_gemm), {.kind = K::InterleavedGateUp}, "gate and up columns are written as interleaved pairs"},
   {"k_dropped",            fields_of(d_permuted_hidden_states), {.kind = K::HalfZero, .amount = 0}, "the gate half of the sum is missing"},
@@ -97,12 +104,12 @@ Synthesis under(const Evidence& evidence, const Fault& fault) {
   auto values = std::make_shared<Values<Predicted>>();
   return [&evidence, fault, values](const Window& window) {
     if (values->empty()) *values = planted_gradient(evidence.field, fault, *evidence.layer, evidence.read);
-    std::vector<Bf16> bits;
-    bits.reserve(window.size());
+    std::vector<Stored> elements;
+    elements.reserve(window.size());
     for (const auto r : window.rows)
       for (const auto c : window.columns)
-        bits.push_back(round_to_bf16((*values)[static_cast<std::size_t>(r * evidence.width + c)].value));
-    return bits;
+        elements.push_back(evidence.stored((*values)[index(evidence, r, c)].value));
+    return elements;
   };
 }
 

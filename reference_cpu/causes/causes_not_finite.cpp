@@ -42,9 +42,11 @@ Proposal seen(const Evidence& evidence, std::string_view id, std::string sentenc
 
 std::vector<Proposal> propose_not_finite(const Evidence& evidence, const ErrorPlace&) {
   std::vector<Proposal> all;
-  const auto nan_lost = [](Bf16 out, Bf16 due) { return is_nan(due) && !is_nan(out); };
-  const auto inf_lost = [](Bf16 out, Bf16 due) { return !is_nan(due) && !is_finite(due) && is_finite(out); };
-  const auto came = [](Bf16 out, Bf16 due) { return is_finite(due) && !is_finite(out); };
+  const auto nan_lost = [](Stored out, Stored due) { return is_nan(due) && !is_nan(out); };
+  const auto inf_lost = [](Stored out, Stored due) {
+    return !is_nan(due) && !is_finite(due) && is_finite(out);
+  };
+  const auto came = [](Stored out, Stored due) { return is_finite(due) && !is_finite(out); };
   if (const auto lost = wrong_that(evidence, nan_lost); lost.elements > 0)
     all.push_back(
         seen(evidence, "nan_swallowed", "NaN swallowed in " + rows_listed(evidence, lost.rows), nan_lost));

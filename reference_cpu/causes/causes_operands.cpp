@@ -210,7 +210,7 @@ void propose_columns(const Evidence& evidence, std::vector<Proposal>& all) {
   const std::int64_t half = evidence.width / 2;
   const auto reordered = [&](std::string_view id, std::string sentence, auto column) {
     all.push_back({id, std::move(sentence), [&evidence, column](const Window& window) {
-                     std::vector<Bf16> bits;
+                     std::vector<Stored> bits;
                      for (const auto r : window.rows)
                        for (const auto c : window.columns)
                          bits.push_back(

@@ -23,28 +23,28 @@ constexpr std::int64_t kShifts[] = {1, 2, 4, 8, 16, 32, 64, 128};
 void propose_constant(const Evidence& evidence, const ErrorPlace& place, std::vector<Proposal>& all) {
   const auto& window = place.window;
   if (window.size() == 0) return;
-  const Bf16 first = evidence.out[index(evidence, window.rows.front(), window.columns.front())];
+  const Stored first = evidence.out[index(evidence, window.rows.front(), window.columns.front())];
   bool zero = true;
   bool nan = true;
   bool same = true;
   bool limited = true;
   for (const auto r : window.rows)
     for (const auto c : window.columns) {
-      const Bf16 x = evidence.out[index(evidence, r, c)];
+      const Stored x = evidence.out[index(evidence, r, c)];
       zero = zero && ordinal(x) == 0;
       nan = nan && is_nan(x);
       same = same && x == first;
       const float expected = std::fabs(to_float(evidence.reference[index(evidence, r, c)]));
       limited = limited && !(expected < std::fabs(to_float(first)));
     }
-  if (zero) all.push_back({"zeros", "results are zero", by_element([](auto, auto) { return Bf16{}; })});
+  if (zero) all.push_back({"zeros", "results are zero", by_element([](auto, auto) { return Stored(); })});
   if (nan)
     all.push_back({"not_written", "results are NaN", by_element([first](auto, auto) { return first; })});
   if (same && !zero && !nan && !limited && window.size() >= static_cast<std::size_t>(kFewElements))
-    all.push_back(
-        {"not_written",
-         fmt::format("all results are {} (bits {:#06x}), as if never written", to_float(first), first.bits),
-         by_element([first](auto, auto) { return first; })});
+    all.push_back({"not_written",
+                   fmt::format("all results are {} (bits {:#0{}x}), as if never written", to_float(first),
+                               first.bits(), first.dtype == DType::Float32 ? 10 : 6),
+                   by_element([first](auto, auto) { return first; })});
 }
 
 void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
@@ -52,7 +52,7 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
   int bit = -1;
   bool same_bit = true;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
-    const auto differs = static_cast<unsigned>(evidence.out[i].bits ^ evidence.reference[i].bits);
+    const auto differs = evidence.out[i].bits() ^ evidence.reference[i].bits();
     if (differs == 0 || !evidence.significant[i]) continue;
     if (!std::has_single_bit(differs) || static_cast<std::int64_t>(flipped.size()) == kFewElements) return;
     const int which = std::countr_zero(differs);
@@ -74,11 +74,12 @@ void propose_bit_flips(const Evidence& evidence, std::vector<Proposal>& all) {
                  true});
 }
 
-bool is_nan_value(Bf16 x) { return is_nan(x); }
+bool is_nan_value(Stored x) { return is_nan(x); }
 
-std::uint64_t hash_row(std::span<const Bf16> bits) {
+std::uint64_t hash_row(StoredSpan row) {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const Bf16 x : bits) hash = (hash ^ (ordinal(x) == 0 ? 0u : x.bits)) * 0x100000001b3u;
+  for (std::size_t i = 0; i < row.size(); ++i)
+    hash = (hash ^ (ordinal(row[i]) == 0 ? 0u : row[i].bits())) * 0x100000001b3u;
   return hash;
 }
 
@@ -87,7 +88,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   const auto& rows = place.window.rows;
   if (evidence.width < 2 || rows.size() > kSoughtRows * 64) return;
   std::unordered_map<std::uint64_t, std::int64_t> home;
-  const auto of = [&](std::span<const Bf16> bits, std::int64_t r) {
+  const auto of = [&](StoredSpan bits, std::int64_t r) {
     return bits.subspan(index(evidence, r, 0), static_cast<std::size_t>(evidence.width));
   };
   for (std::int64_t r = evidence.rows; r-- > 0;) home[hash_row(of(evidence.reference, r))] = r;
@@ -97,7 +98,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
     const auto out = of(evidence.out, r);
     std::int64_t best = -1;
     double least = 0.0;
-    for (const Bf16 x : out) least += static_cast<double>(to_float(x)) * to_float(x);
+    for (std::size_t c = 0; c < out.size(); ++c) least += static_cast<double>(out.value(c)) * out.value(c);
     least *= 0x1p-12;  // a few ulps of difference in every element, no more
     for (std::int64_t other = std::max<std::int64_t>(0, r - 2048); other < std::min(evidence.rows, r + 2048);
          ++other) {
@@ -119,12 +120,17 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   std::size_t sought = 0;
   for (const auto r : rows) {
     const auto own = of(evidence.out, r);
-    const bool due = std::ranges::any_of(of(evidence.reference, r), [](Bf16 x) { return ordinal(x) != 0; });
-    if (due && std::ranges::all_of(own, [](Bf16 x) { return ordinal(x) == 0; })) {
+    const auto all_of = [](StoredSpan row, auto is) {
+      for (std::size_t c = 0; c < row.size(); ++c)
+        if (!is(row[c])) return false;
+      return true;
+    };
+    const auto is_zero = [](Stored x) { return ordinal(x) == 0; };
+    if (!all_of(of(evidence.reference, r), is_zero) && all_of(own, is_zero)) {
       zero.push_back(r);
       continue;
     }
-    if (std::ranges::all_of(own, is_nan_value)) {
+    if (all_of(own, is_nan_value)) {
       nan.push_back(r);
       continue;
     }
@@ -179,7 +185,7 @@ void propose_moved_rows(const Evidence& evidence, const ErrorPlace& place, std::
   const bool weights = evidence.field == Field::topk_weights;
   all.push_back({weights ? "weights_of_token" : "moved_rows", std::move(sentence),
                  by_element([&evidence, origin, zero, nan](std::int64_t r, std::int64_t c) {
-                   if (std::ranges::binary_search(zero, r)) return Bf16{};
+                   if (std::ranges::binary_search(zero, r)) return Stored();
                    if (std::ranges::binary_search(nan, r)) return evidence.out[index(evidence, r, c)];
                    const auto move = origin.find(r);
                    return evidence.reference[index(evidence, move == origin.end() ? r : move->second, c)];
@@ -249,10 +255,10 @@ std::vector<Proposal> propose_scattered(const Evidence& evidence, const ErrorPla
   };
   if (zero > 0 && zero == wrong)
     all.push_back(
-        {"zeros", elements(zero) + " zero", where_seen([](Bf16 x) { return ordinal(x) == 0; }), true});
+        {"zeros", elements(zero) + " zero", where_seen([](Stored x) { return ordinal(x) == 0; }), true});
   if (nan > 0 && nan == wrong)
     all.push_back(
-        {"not_written", elements(nan) + " NaN", where_seen([](Bf16 x) { return is_nan(x); }), true});
+        {"not_written", elements(nan) + " NaN", where_seen([](Stored x) { return is_nan(x); }), true});
   propose_bit_flips(evidence, all);
   return all;
 }

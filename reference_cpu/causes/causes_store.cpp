@@ -42,12 +42,12 @@ constexpr struct {
 template <class Store>
 Proposal elementwise(std::string_view id, std::string sentence, const Evidence& evidence, Store store) {
   return {id, std::move(sentence), [&evidence, store](const Window& window) {
-            std::vector<Bf16> bits;
-            bits.reserve(window.size());
+            std::vector<Stored> elements;
+            elements.reserve(window.size());
             for (const auto r : window.rows)
               for (const auto c : window.columns)
-                bits.push_back(store(evidence.plain[static_cast<std::size_t>(r * evidence.width + c)].value));
-            return bits;
+                elements.push_back(store(evidence.plain[index(evidence, r, c)].value));
+            return elements;
           }};
 }
 
@@ -64,7 +64,7 @@ void each(const Evidence& evidence, const Window& window, Visit visit) {
 std::optional<float> flush_limit(const Evidence& evidence, const Window& window) {
   float largest_zero = 0.0f;
   float smallest_kept = INFINITY;
-  each(evidence, window, [&](Bf16 out, Bf16 reference, float plain) {
+  each(evidence, window, [&](Stored out, Stored reference, float plain) {
     if (ordinal(reference) == 0 || !std::isfinite(plain)) return;
     if (ordinal(out) == 0)
       largest_zero = std::max(largest_zero, std::fabs(plain));
@@ -81,10 +81,10 @@ std::optional<float> clamp_limit(const Evidence& evidence, const Window& window)
   float largest = 0.0f;
   std::int64_t beyond = 0;
   std::int64_t at_limit = 0;
-  each(evidence, window, [&](Bf16 out, Bf16, float) {
+  each(evidence, window, [&](Stored out, Stored, float) {
     if (is_finite(out)) largest = std::max(largest, std::fabs(to_float(out)));
   });
-  each(evidence, window, [&](Bf16 out, Bf16 reference, float) {
+  each(evidence, window, [&](Stored out, Stored reference, float) {
     if (std::fabs(to_float(reference)) <= largest) return;  // NaN is not
     ++beyond;
     at_limit += std::fabs(to_float(out)) == largest;
@@ -96,7 +96,7 @@ std::optional<float> clamp_limit(const Evidence& evidence, const Window& window)
 std::optional<double> fitted_factor(const Evidence& evidence, const Window& window) {
   double cross = 0.0;
   double square = 0.0;
-  each(evidence, window, [&](Bf16 out, Bf16, float plain) {
+  each(evidence, window, [&](Stored out, Stored, float plain) {
     if (!is_finite(out) || !std::isfinite(plain)) return;
     cross += static_cast<double>(to_float(out)) * plain;
     square += static_cast<double>(plain) * plain;
@@ -133,17 +133,17 @@ std::vector<Proposal> propose_storing(const Evidence& evidence, const ErrorPlace
   if (const auto limit = flush_limit(evidence, place.sample))
     all.push_back(elementwise(
         "subnormals_flushed", fmt::format("results below {:.3g} in magnitude are flushed to zero", *limit),
-        evidence, [limit](float x) { return std::fabs(x) < *limit ? Bf16{} : round_to_bf16(x); }));
+        evidence, [&evidence, limit](float x) { return evidence.stored(std::fabs(x) < *limit ? 0.0f : x); }));
   if (const auto limit = clamp_limit(evidence, place.sample))
     all.push_back(elementwise("clamped", fmt::format("results are limited to {:.4g} in magnitude", *limit),
-                              evidence, [limit](float x) {
-                                return std::isnan(x) ? round_to_bf16(*limit)
-                                                     : round_to_bf16(std::clamp(x, -*limit, *limit));
+                              evidence, [&evidence, limit](float x) {
+                                return evidence.stored(std::isnan(x) ? *limit
+                                                                     : std::clamp(x, -*limit, *limit));
                               }));
   if (const auto fitted = fitted_factor(evidence, place.sample))
     for (const double factor : likely_factors(*fitted))
-      all.push_back(elementwise("scaled", factor_in_words(factor), evidence, [factor](float x) {
-        return round_to_bf16(static_cast<float>(static_cast<double>(x) * factor));
+      all.push_back(elementwise("scaled", factor_in_words(factor), evidence, [&evidence, factor](float x) {
+        return evidence.stored(static_cast<float>(static_cast<double>(x) * factor));
       }));
   return all;
 }

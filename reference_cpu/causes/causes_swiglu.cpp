@@ -143,7 +143,7 @@ void propose_pairings(const Evidence& evidence, const ErrorPlace& place, Store s
       const auto [gate, up] = operands(evidence, variant, r, c);
       const float s = silu(gate);
       const float value = (store == Store::Bf16 ? to_bf16(s) : s) * up;
-      const Bf16 out = evidence.out[index(evidence, r, c)];
+      const Stored out = evidence.out[index(evidence, r, c)];
       wrong += std::abs(ordinal(round_to_bf16(value)) - ordinal(out)) > 1;
     }
     if (wrong <= kMostWrong) all.push_back({id, std::move(sentence), swiglu(evidence, variant, store, silu)});

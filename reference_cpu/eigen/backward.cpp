@@ -3,6 +3,23 @@
 #include "reference_cpu/eigen/plain_layer.h"
 
 namespace assay::plain {
+namespace {
+
+/// Rows of the matrix numbered `expert` of so many.
+IndexVector matrix_rows(std::int64_t expert, std::int64_t rows) {
+  return IndexVector::LinSpaced(rows, static_cast<std::int32_t>(expert * rows),
+                                static_cast<std::int32_t>((expert + 1) * rows - 1));
+}
+
+ExpertGradients kept(const Problem& problem, const PrecisionContract& contract, std::int64_t expert,
+                     const Matrix& d_gate_up_proj, const Matrix& d_down_proj) {
+  return {kept_gradient(Field::d_gate_up_proj, problem, contract, matrix_rows(expert, d_gate_up_proj.rows()),
+                        d_gate_up_proj),
+          kept_gradient(Field::d_down_proj, problem, contract, matrix_rows(expert, d_down_proj.rows()),
+                        d_down_proj)};
+}
+
+}  // namespace
 
 PlainGradients backward(const Problem& problem, const PrecisionContract& contract,
                         const ForwardResult& result, const Matrix& d_hidden_states) {
@@ -45,7 +62,8 @@ PlainGradients backward(const Problem& problem, const PrecisionContract& contrac
   }
   d.d_router_logits = d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
                                config.norm_topk_prob, contract);
-  d.d_gate = rounded(d.d_router_logits.transpose() * widened(problem.input), contract.weight_gradients);
+  d.d_gate = kept_gradient(Field::d_gate, problem, contract, matrix_rows(0, config.num_experts),
+                           d.d_router_logits.transpose() * widened(problem.input));
 
   Matrix slots(gather.size(), config.hidden_size);
   slots(gather, Eigen::all) = d.d_permuted_hidden_states;
@@ -62,18 +80,16 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const auto [begin, rows] = rows_of(of.token_counts_by_expert, expert);
   const IndexVector slots = of.gather_indices.segment(begin, rows);
   const Matrix x = widened(problem.input, slots / static_cast<std::int32_t>(problem.config.top_k));
-  const Store stored = contract.weight_gradients;
   const Matrix d_gate_up = gradients.d_first_gemm.middleRows(begin, rows).transpose() * x;
   if (contract.weight_side == WeightSide::OutputGradient)
-    return {rounded(d_gate_up, stored), rounded(gradients.d_second_gemm.middleRows(begin, rows).transpose() *
-                                                    of.intermediate.middleRows(begin, rows),
-                                                stored)};
+    return kept(problem, contract, expert, d_gate_up,
+                gradients.d_second_gemm.middleRows(begin, rows).transpose() *
+                    of.intermediate.middleRows(begin, rows));
   const Matrix d_out = gradients.d_hidden_states_permuted.middleRows(begin, rows);
   const Eigen::VectorXd weights = of.topk_weights.reshaped<Eigen::RowMajor>()(slots);
-  return {rounded(d_gate_up, stored),
-          rounded(d_out.transpose() *
-                      weighted_activation(of.first_gemm.middleRows(begin, rows), weights, contract),
-                  stored)};
+  return kept(
+      problem, contract, expert, d_gate_up,
+      d_out.transpose() * weighted_activation(of.first_gemm.middleRows(begin, rows), weights, contract));
 }
 
 ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract& contract,
@@ -101,8 +117,7 @@ ExpertGradients expert_gradients(const Problem& problem, const PrecisionContract
   const Matrix right = after_product
                            ? weighted_activation(first, weights, contract)
                            : act_and_mul(contract.swiglu_reads == From::Memory ? first : product, contract);
-  return {rounded(d_first.transpose() * x, contract.weight_gradients),
-          rounded(left.transpose() * right, contract.weight_gradients)};
+  return kept(problem, contract, expert, d_first.transpose() * x, left.transpose() * right);
 }
 
 DownGradient d_down(const Matrix& d_out, const Eigen::VectorXd& weights, const Matrix& first_gemm,

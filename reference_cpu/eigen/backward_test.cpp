@@ -264,19 +264,39 @@ TEST_SUITE("eigen-backward") {
     CHECK(sum("fused_fp32") == 1 + 0x1p-7);
   }
 
-  TEST_CASE("every gradient is a bf16 value, but for fp64") {
+  TEST_CASE("gradients of before are added to: rounded before, after, both or not at all, by hand") {
+    PlainProblem example = worked_example();  // its d_gate is {{32, 0}, {-32, 0}}
+    Tensor before(DType::Float32, {2, 2});
+    before.as<float>()[0] = 1.0f + 0x1p-3f;  // 33.125 lies halfway between 33 and 33.25
+    before.as<float>()[1] = 1.0f + 0x1p-20f;
+    before.as<float>()[3] = 5.0f;
+    example.problem.previous.set(Field::d_gate, before);
+    const auto d_gate = [&](std::string_view name) {
+      const auto& contract = find_contract(name);
+      const auto result = forward(example.problem, contract);
+      return backward(example.problem, contract, result, example.d_hidden_states).d_gate;
+    };
+    CHECK(d_gate("hf") == Matrix{{33, 1}, {-32, 5}});
+    CHECK(d_gate("hf_in_place_grads") == Matrix{{33, 1}, {-32, 5}});
+    CHECK(d_gate("hf_main_grads") == Matrix{{33.125, 1 + 0x1p-20}, {-32, 5}});
+    CHECK(d_gate("hf_added_main_grads") == Matrix{{33.125, 1 + 0x1p-20}, {-32, 5}});
+  }
+
+  TEST_CASE("every gradient is a bf16 value, but for fp64, and main gradients that nothing rounds") {
     const auto p = eighths(kRenormalised, 7, 5);
     for (const auto& contract : kContracts) {
       const auto result = forward(p.problem, contract);
       const auto d = backward(p.problem, contract, result, p.d_hidden_states);
       const auto experts = expert_gradients(p.problem, contract, result, d, 0);
-      const bool exact = contract.name == "fp64";
+      const bool in_float64 = contract.name == "fp64";
       if (contract.weight_side == WeightSide::OutputGradient)  // else they are in no memory
         for (const Matrix* field : {&d.d_second_gemm, &d.d_intermediate})
-          CHECK((rounded(*field, Store::Bf16) == *field) != exact);
+          CHECK((rounded(*field, Store::Bf16) == *field) != in_float64);
       for (const Matrix* field : {&d.d_topk_weights, &d.d_first_gemm, &d.d_permuted_hidden_states,
-                                  &d.d_router_logits, &d.d_gate, &d.d_experts_hidden_states,
-                                  &d.d_input_hidden_states, &experts.d_gate_up_proj, &experts.d_down_proj})
+                                  &d.d_router_logits, &d.d_experts_hidden_states, &d.d_input_hidden_states})
+        CHECK((rounded(*field, Store::Bf16) == *field) != in_float64);
+      const bool exact = in_float64 || contract.name == "hf_main_grads";
+      for (const Matrix* field : {&d.d_gate, &experts.d_gate_up_proj, &experts.d_down_proj})
         CHECK((rounded(*field, Store::Bf16) == *field) != exact);
     }
   }

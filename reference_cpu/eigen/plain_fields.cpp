@@ -50,12 +50,22 @@ Tensor integers(const Integers& values, Shape shape) {
   return tensor;
 }
 
-Tensor bf16(const Matrix& values, Shape shape) {
-  Tensor tensor(DType::BFloat16, std::move(shape));
-  const auto out = tensor.as<Bf16>();
+void place_rounded(const Matrix& values, Tensor& to, std::int64_t first) {
+  const auto round = [&](auto out, auto rounding) {
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-  for (std::int64_t i = 0; i < values.size(); ++i)
-    out[static_cast<std::size_t>(i)] = round_to_bf16(values.data()[i]);
+    for (std::int64_t i = 0; i < values.size(); ++i)
+      out[static_cast<std::size_t>(first + i)] = rounding(values.data()[i]);
+  };
+  if (to.dtype() == DType::Float32)
+    round(to.as<float>(), [](double x) { return static_cast<float>(x); });
+  else
+    round(to.as<Bf16>(), [](double x) { return round_to_bf16(x); });
+}
+
+/// Values in the type that the contract stores the field in.
+Tensor in_dtype(DType dtype, const Matrix& values, Shape shape) {
+  Tensor tensor(dtype, std::move(shape));
+  place_rounded(values, tensor, 0);
   return tensor;
 }
 
@@ -115,7 +125,8 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   keep_integers(result, problem.sizes(), candidate.fields);
   const auto keep = [&](Field field, const Matrix& values, Store store) {
     if (store == Store::Bf16)
-      candidate.fields.set(field, bf16(values, expected_shape(field, problem.sizes())));
+      candidate.fields.set(
+          field, in_dtype(dtype_of(field, contract), values, expected_shape(field, problem.sizes())));
   };
   keep(Field::router_logits, result.router_logits, contract.logits);
   for (const auto& [field, matrix, store] : kForwardRows)
@@ -125,16 +136,13 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   const PlainGradients gradients = backward(problem, contract, result, widened(problem.output_gradient));
   for (const auto& row : kBackwardRows) keep(row.field, gradients.*row.matrix, store_of(row.field, contract));
   keep(Field::d_gate, gradients.d_gate, Store::Bf16);
-  Tensor d_gate_up_proj(DType::BFloat16, expected_shape(Field::d_gate_up_proj, sizes));
-  Tensor d_down_proj(DType::BFloat16, expected_shape(Field::d_down_proj, sizes));
+  const DType dtype = dtype_of(Field::d_gate, contract);  // of every weight's gradient
+  Tensor d_gate_up_proj(dtype, expected_shape(Field::d_gate_up_proj, sizes));
+  Tensor d_down_proj(dtype, expected_shape(Field::d_down_proj, sizes));
   for_each_expert(problem.config.num_experts, [&](std::int64_t e) {
     const auto one = expert_gradients(problem, contract, result, gradients, e);
-    const auto place = [&](const Matrix& from, Tensor& to) {
-      std::transform(from.data(), from.data() + from.size(), to.as<Bf16>().begin() + e * from.size(),
-                     [](double x) { return round_to_bf16(x); });
-    };
-    place(one.d_gate_up_proj, d_gate_up_proj);
-    place(one.d_down_proj, d_down_proj);
+    place_rounded(one.d_gate_up_proj, d_gate_up_proj, e * one.d_gate_up_proj.size());
+    place_rounded(one.d_down_proj, d_down_proj, e * one.d_down_proj.size());
   });
   candidate.fields.set(Field::d_gate_up_proj, std::move(d_gate_up_proj));
   candidate.fields.set(Field::d_down_proj, std::move(d_down_proj));

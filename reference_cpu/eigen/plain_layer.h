@@ -144,6 +144,20 @@ DownGradient d_down(const Matrix& d_out, const Eigen::VectorXd& weights, const M
 Matrix weighted_activation(const Matrix& first_gemm, const Eigen::VectorXd& weights,
                            const PrecisionContract& contract);
 
+/// Rows of a weight's gradient, all experts' matrices counted through, as they are kept: the product `own`
+/// added to what the problem has of before.
+Matrix kept_gradient(Field field, const Problem& problem, const PrecisionContract& contract,
+                     const IndexVector& rows, const Matrix& own);
+
+/// The same before the last rounding.
+Matrix summed_gradient(Field field, const Problem& problem, const PrecisionContract& contract,
+                       const IndexVector& rows, const Matrix& own);
+
+/// By how much the sum may differ where the product `own` may by `slack`. Infinite where float64 cannot tell
+/// on which side of a tie the product, or its fp32 sum with what was there before, lies.
+Matrix summed_slack(Field field, const Problem& problem, const PrecisionContract& contract,
+                    const IndexVector& rows, const Matrix& own, Matrix slack);
+
 /// d_topk_weights = <d_hidden_states, row> of every slot.
 Matrix d_weights(const Matrix& d_hidden_states, const Matrix& hidden_states_unpermute,
                  const PrecisionContract& contract);

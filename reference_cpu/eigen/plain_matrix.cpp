@@ -16,20 +16,29 @@ Matrix widened(std::span<const Bf16> w, std::int64_t begin, std::int64_t rows, s
   return out;
 }
 
+Matrix widened_floats(std::span<const float> w, std::int64_t begin, std::int64_t rows, std::int64_t k) {
+  Matrix out(rows, k);
+  std::copy_n(w.data() + begin * k, rows * k, out.data());
+  return out;
+}
+
 }  // namespace
 
 Matrix widened(const Tensor& tensor) {
   const std::int64_t rows = tensor.shape().at(0);
   const std::int64_t columns = tensor.shape().at(1);
   if (tensor.dtype() == DType::BFloat16) return widened(tensor.as<Bf16>(), 0, rows, columns);
+  if (tensor.dtype() == DType::Float32) return widened_floats(tensor.as<float>(), 0, rows, columns);
   return Eigen::Map<const Matrix>(tensor.as<double>().data(), rows, columns);
 }
 
 Matrix widened(const Tensor& tensor, const IndexVector& rows) {
-  if (tensor.dtype() != DType::BFloat16) return widened(tensor)(rows, Eigen::all);
-  const std::int64_t columns = tensor.shape().at(1);
+  if (tensor.dtype() == DType::Float64) return widened(tensor)(rows, Eigen::all);
+  const std::int64_t columns = tensor.shape().back();
   Matrix out(rows.size(), columns);
-  for (std::int64_t r = 0; r < rows.size(); ++r) out.row(r) = widened(tensor.as<Bf16>(), rows[r], 1, columns);
+  for (std::int64_t r = 0; r < rows.size(); ++r)
+    out.row(r) = tensor.dtype() == DType::Float32 ? widened_floats(tensor.as<float>(), rows[r], 1, columns)
+                                                  : widened(tensor.as<Bf16>(), rows[r], 1, columns);
   return out;
 }
 

@@ -25,11 +25,17 @@ Matrix rounded(const Eigen::DenseBase<Expression>& values, Store store) {
   return values.unaryExpr([](double x) -> double { return to_float(round_to_bf16(x)); });
 }
 
-/// A bf16 or float64 tensor [rows, columns] as doubles, exactly.
+/// A bf16, float32 or float64 tensor [rows, columns] as doubles, exactly.
 Matrix widened(const Tensor& tensor);
 
-/// Some rows of it.
+/// Some rows of it; of a tensor of rank 3 those of all its matrices counted through.
 Matrix widened(const Tensor& tensor, const IndexVector& rows);
+
+/// One fp32 value each.
+template <class Expression>
+Matrix as_fp32(const Eigen::DenseBase<Expression>& values) {
+  return values.unaryExpr([](double x) -> double { return static_cast<float>(x); });
+}
 
 /// x Wᵀ [m, n], of x [m, k] and W [n, k].
 Matrix times_transposed(const Matrix& x, std::span<const Bf16> w);

@@ -161,6 +161,7 @@ class Step {
     out_.column_slack =
         summed.size() == 0 ? RowVector::Zero(right.cols()) : RowVector(right.cwiseAbs().colwise().maxCoeff());
     if (after_product && contract_.intermediate == Store::Bf16) leave_undecided_columns(summed);
+    added_to_previous();
   }
 
   /// Columns with an activation of which float64 cannot tell how it is rounded.
@@ -171,6 +172,16 @@ class Step {
     for (std::int64_t r = 0; r < a.rows(); ++r)
       for (std::int64_t c = 0; c < a.cols(); ++c)
         if (undecided(a(r, c), 32 * kUnitRoundoff * std::fabs(a(r, c)))) out_.column_slack[c] = kUndecided;
+  }
+
+  void added_to_previous() {
+    const bool added = input_.problem->previous.has(made_);
+    if (!added &&
+        (contract_.weight_gradients == Store::Bf16 || contract_.weight_products == Store::Unrounded))
+      return;
+    out_.slack = summed_slack(made_, *input_.problem, contract_, rows_, out_.values,
+                              out_.row_slack * out_.column_slack);
+    out_.values = summed_gradient(made_, *input_.problem, contract_, rows_, Matrix(out_.values));
   }
 
   void weights() {

@@ -9,6 +9,7 @@
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
 #include "reference_cpu/planted/planted.h"
+#include "reference_cpu/previous_gradients.h"
 #include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
@@ -259,6 +260,7 @@ class PlantedStep {
 bool replaces_step(const Fault& fault, Field field) {
   if (fault.field != field || row(field).group != Group::Backward) return false;
   if (fault.kind == FaultKind::None || planted_when_stored(fault.kind)) return false;
+  if (adds_wrongly(fault.kind)) return false;
   const auto product = product_of(field);
   if (!product || sums_over_rows(row(*product))) return true;
   return fault.kind == FaultKind::HalfZero || fault.kind == FaultKind::SwapGateUp;

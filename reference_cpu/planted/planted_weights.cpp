@@ -3,6 +3,7 @@
 #include "harness/contract/layer.h"
 #include "reference_cpu/planted/planted.h"
 #include "reference_cpu/planted/planted_gradients.h"
+#include "reference_cpu/previous_gradients.h"
 #include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
@@ -132,6 +133,8 @@ Values<Predicted> planted_weight_gradient(ProductId id, const Fault& fault, cons
     }
     out.insert(out.end(), matrix.begin(), matrix.end());
   }
+  layer.fault = fault;
+  add_previous<Predicted>(product.made, layer, 0, out);
   return out;
 }
 

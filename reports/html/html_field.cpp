@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 #include <cmath>
 
-#include "harness/contract/bf16.h"
+#include "harness/contract/stored.h"
 #include "reports/escape.h"
 #include "reports/html/html_case.h"
 #include "reports/html/svg.h"
@@ -16,28 +16,31 @@ std::string row_of(std::string_view head, const std::string& value) {
 
 std::string code(const std::string& text) { return fmt::format("<code>{}</code>", escaped(text)); }
 
-std::string element_table(Field field, const Judgement& judgement) {
+std::string element_table(const FieldResult& result, const Judgement& judgement) {
+  const DType dtype = dtype_of(result);
   const Element& e = *judgement.worst;
-  const bool rounded = has_ratio(field);
-  const bool bf16 = stored_as_bf16(field, e);
+  const bool rounded = has_ratio(result.field);
+  const bool bits = shows_bits(dtype, e);
   std::string rows = row_of("where", escaped(place_text(e)));
   rows += row_of("found", code(value_text(e.out)) +
-                              (bf16 ? fmt::format(" {}", code(bits_text(field, e.out_bits))) : ""));
+                              (bits ? fmt::format(" {}", code(bits_text(dtype, e.out_bits))) : ""));
   rows += row_of(
       "reference",
       code(value_text(e.ref)) +
-          (bf16 ? fmt::format("{} {}", rounded ? ", rounded" : "", code(bits_text(field, e.ref_bits))) : ""));
+          (bits ? fmt::format("{} {}", rounded ? ", rounded" : "", code(bits_text(dtype, e.ref_bits))) : ""));
   if (rounded && std::isnan(e.ref)) rows += row_of("accepted", "NaN alone, which the operands give");
   if (rounded && std::isfinite(e.out) && !std::isnan(e.ref)) {
-    if (bf16)
-      rows += row_of("distance", fmt::format("{} bf16 neighbour{} from the rounded reference",
-                                             grouped_digits(e.ulps), e.ulps == 1 || e.ulps == -1 ? "" : "s"));
+    if (bits)
+      rows +=
+          row_of("distance", fmt::format("{} {} neighbour{} from the rounded reference",
+                                         grouped_digits(e.ulps), dtype == DType::Float32 ? "float32" : "bf16",
+                                         e.ulps == 1 || e.ulps == -1 ? "" : "s"));
     rows += row_of("accepted", code(value_text(e.low)) + " to " + code(value_text(e.high)));
-    const double half_ulp = bf16 ? bf16_ulp(e.out) / 2 : 0.0;
+    const double half_ulp = bits ? ulp_at(dtype, e.out) / 2 : 0.0;
     rows +=
         row_of("bound", fmt::format("{:.4g} = δ {:.4g}{}{}", e.delta + half_ulp, e.delta,
                                     e.magnitude > 0 ? fmt::format(" (Σ|a||b| = {:.4g})", e.magnitude) : "",
-                                    bf16 ? fmt::format(" + ½ ulp {:.4g}", half_ulp) : ""));
+                                    bits ? fmt::format(" + ½ ulp {:.4g}", half_ulp) : ""));
     for (const auto& [what, words] : bound_rows(judgement)) rows += row_of(what, escaped(words));
     rows += row_of("ratio", fmt::format("<strong>{}</strong> of the bound", ratio_text(e.ratio)));
   }
@@ -64,7 +67,7 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
       out += fmt::format(
           "<figure>{}<figcaption>Worst element; the band is what is accepted.</figcaption></figure>",
           svg::number_line(*judgement.worst));
-    out += element_table(result.field, judgement);
+    out += element_table(result, judgement);
   }
   return out + statistics_part(judgement) + "</section>";
 }
@@ -76,10 +79,10 @@ std::string prediction_part(const FieldResult& result, const Prediction& bits, s
   out += bits.binding ? "." : "; not declared, so this is information only.";
   if (!bits.cause.empty()) out += fmt::format(" Likely cause: <strong>{}</strong>.", escaped(bits.cause));
   if (bits.first)
-    out +=
-        fmt::format(" First at {}: found {} {}, predicted {} {}.", escaped(place_text(*bits.first)),
-                    code(value_text(bits.first->out)), code(bits_text(result.field, bits.first->out_bits)),
-                    code(value_text(bits.first->ref)), code(bits_text(result.field, bits.first->ref_bits)));
+    out += fmt::format(
+        " First at {}: found {} {}, predicted {} {}.", escaped(place_text(*bits.first)),
+        code(value_text(bits.first->out)), code(bits_text(dtype_of(result), bits.first->out_bits)),
+        code(value_text(bits.first->ref)), code(bits_text(dtype_of(result), bits.first->ref_bits)));
   return out + "</p>";
 }
 

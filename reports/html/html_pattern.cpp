@@ -115,7 +115,8 @@ PatternMarkup pattern_part(const CaseResult& c, const FieldResult& f, std::size_
     pictures += fmt::format(
         "<figure><div class=\"scroll\" tabindex=\"0\">{}</div><figcaption>Elements by distance from the "
         "rounded "
-        "reference in bf16 neighbours{}. Each step of height is a factor of ten.</figcaption></figure>",
+        "reference in neighbours of their type{}. Each step of height is a factor of "
+        "ten.</figcaption></figure>",
         svg::ulp_histogram(judgement.statistics),
         judgement.statistics.ulps_inward.empty()
             ? ""

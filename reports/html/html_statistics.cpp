@@ -58,7 +58,8 @@ std::string statistics_part(const Judgement& judgement) {
   // Of a field with rejected elements it stands with their pattern.
   if (!statistics.ulp_histogram.empty() && judgement.rejected == 0)
     out += fmt::format(
-        "<figure>{}<figcaption>Elements by distance from the rounded reference, in bf16 neighbours; each "
+        "<figure>{}<figcaption>Elements by distance from the rounded reference, in neighbours of their type; "
+        "each "
         "step is a factor of ten.</figcaption></figure>",
         svg::ulp_histogram(statistics));
   if (!statistics.tests.empty()) out += tests_table(statistics);

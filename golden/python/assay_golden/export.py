@@ -149,6 +149,8 @@ def export_fixture(fixture, options):
 
     Yields (path, content hash) as files are finished. Raises InputError.
     """
+    if fixture.previous:
+        raise InputError(f"fixture {fixture.name} has gradients of before, to which no exported layer adds")
     block = new_block(fixture.config, options.device)
     hashes = fill(block, fixture, options.threads)
     file = File(fixture.config, fixture.batch, fixture.sequence, fixture=fixture.name, seed=fixture.seed)

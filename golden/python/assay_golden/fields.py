@@ -16,6 +16,11 @@ class Field:
 
 FIELDS = {row[0]: Field(*row) for row in fields_of(PAGE)}
 
+# A pass may add them to those of before, and keep them in float32.
+WEIGHT_GRADIENTS = ("d_gate", "d_gate_up_proj", "d_down_proj")
+# Contracts that keep them so.
+MAIN_GRADIENTS = ("hf_main_grads", "hf_added_main_grads")
+
 # These two stand in files as [B, L, H], as the layer takes and returns them.
 BATCHED = ("input_hidden_states", "hidden_states")
 
@@ -29,6 +34,13 @@ def find_field(name):
     if name not in FIELDS:
         raise UsageError(f"unknown field '{name}'; valid: {', '.join(FIELDS)}")
     return FIELDS[name]
+
+
+def dtypes_of(name, contract):
+    """The dtypes in which a candidate of the contract may store a field; with `auto` the data say which contract is meant."""
+    if name not in WEIGHT_GRADIENTS:
+        return (FIELDS[name].dtype,)
+    return ("float32",) if contract in MAIN_GRADIENTS else ("bfloat16", "float32") if contract == "auto" else ("bfloat16",)
 
 
 def extents(config, tokens):

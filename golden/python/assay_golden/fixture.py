@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import InputError, UsageError
 from .fields import extents, find_field
@@ -37,6 +37,7 @@ class Fixture:
     generators: dict  # field name -> Generator
     store_weights: bool
     golden: bool
+    previous: dict = field(default_factory=dict)  # weight gradients of before: field name -> Generator
 
     @property
     def tokens(self):
@@ -83,17 +84,19 @@ def _check_shape(name, generator, fixture):
 def parse_fixture(record):
     where = f"fixture {record.get('name', '?')}" if isinstance(record, dict) else "a fixture"
     try:
-        generators = {name: _generator(value, f"{where}, {name}") for name, value in record["generators"].items()}
+        generators, previous = (
+            {name: _generator(value, f"{where}, {name}") for name, value in record.get(group, {}).items()} for group in ("generators", "previous")
+        )
         fixture = Fixture(
             str(record["name"]), config_from(record["config"], where), int(record["batch"]), int(record["sequence"]),
-            int(record["seed"]), generators, bool(record["store_weights"]), bool(record["golden"]),
+            int(record["seed"]), generators, bool(record["store_weights"]), bool(record["golden"]), previous,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{where}: unusable record, {type(error).__name__} {error}")
     for name in REQUIRED_TENSORS:
         if name not in generators:
             raise InputError(f"{where}: no generator for {name}")
-    for name, generator in generators.items():
+    for name, generator in (*generators.items(), *previous.items()):
         _check_shape(name, generator, fixture)
     return fixture
 

@@ -9,7 +9,7 @@ from h5py import h5, h5a, h5d, h5f, h5g, h5p, h5s, h5t
 from .errors import InputError
 
 CHUNK_BYTES = 1 << 20  # HDF5's default chunk cache
-STORED = {"bfloat16": np.dtype("<u2"), "int32": np.dtype("<i4"), "float64": np.dtype("<f8")}  # how numpy holds each dtype
+STORED = {"bfloat16": np.dtype("<u2"), "int32": np.dtype("<i4"), "float64": np.dtype("<f8"), "float32": np.dtype("<f4")}  # how numpy holds each dtype
 
 
 def bf16_type():
@@ -22,7 +22,7 @@ def bf16_type():
 
 
 def file_type(dtype):
-    return {"bfloat16": bf16_type, "int32": lambda: h5t.STD_I32LE, "float64": lambda: h5t.IEEE_F64LE}[dtype]()
+    return {"bfloat16": bf16_type, "int32": lambda: h5t.STD_I32LE, "float64": lambda: h5t.IEEE_F64LE, "float32": lambda: h5t.IEEE_F32LE}[dtype]()
 
 
 def create_file(path):

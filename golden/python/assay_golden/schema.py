@@ -9,13 +9,14 @@ import numpy as np
 
 from . import hdf5
 from .errors import InputError
-from .fields import FIELDS, file_shape, is_by_expert
+from .fields import FIELDS, WEIGHT_GRADIENTS, dtypes_of, file_shape, is_by_expert
 from .fixture import Config, Generator, config_from
 from .page import PAGE, contracts_of, version_of
 
 VERSION = version_of(PAGE)
+PLAIN_VERSION = "1.1"  # of files without /previous and float32 gradients
 CONTRACTS = contracts_of(PAGE)
-GROUPS = ("inputs", "weights", "forward", "backward", "oracle")
+GROUPS = ("inputs", "weights", "previous", "forward", "backward", "oracle")
 HASHED_STRINGS = (
     "schema", "schema_version", "kind", "fixture", "contract", "accumulators",
     "producer", "device", "compute_capability", "ties", "row_order", "config", "provenance",
@@ -26,7 +27,7 @@ PRODUCTS = (*FORWARD_PRODUCTS, "down_dx", "down_dw", "gate_up_dx", "gate_up_dw",
 
 @dataclass
 class Stored:
-    """A tensor's raw elements: bfloat16 as uint16, int32, float64."""
+    """A tensor's raw elements: bfloat16 as uint16, int32, float64, float32."""
 
     data: np.ndarray
     dtype: str
@@ -90,9 +91,14 @@ def _json(value):
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
+def _version(file):
+    added = (group == "previous" or isinstance(tensor, Stored) and tensor.dtype == "float32" for (group, _), tensor in file.tensors.items())
+    return VERSION if any(added) else PLAIN_VERSION
+
+
 def root_strings(file):
     strings = {
-        "schema": "assay", "schema_version": VERSION, "kind": file.kind, "fixture": file.fixture, "contract": file.contract,
+        "schema": "assay", "schema_version": _version(file), "kind": file.kind, "fixture": file.fixture, "contract": file.contract,
         "accumulators": _json(dict.fromkeys(FORWARD_PRODUCTS, "unknown") | file.accumulators),
         "producer": file.producer, "device": file.device, "compute_capability": file.compute_capability,
         "config": _json(asdict(file.config)), "provenance": _json(file.provenance),
@@ -130,7 +136,8 @@ def _root_hashes(strings, numbers):
 
 def _check_tensor(file, group, name, tensor):
     path = f"/{group}/{name}"
-    if name not in FIELDS or (group != "oracle" and FIELDS[name].group != group):
+    before = group == "previous" and name in WEIGHT_GRADIENTS
+    if name not in FIELDS or not (before or group in ("oracle", FIELDS[name].group)):
         raise InputError(f"{path} is no field of the schema")
     expected = file_shape(name, file)
     if isinstance(tensor, Regenerated):
@@ -138,9 +145,9 @@ def _check_tensor(file, group, name, tensor):
     if isinstance(tensor, Held):
         _check_held(path, group, name, tensor, expected)
         return
-    dtype = "float64" if group == "oracle" else FIELDS[name].dtype
-    if tensor.dtype != dtype or tensor.data.dtype != hdf5.STORED[dtype]:
-        raise InputError(f"{path}: expected {dtype}, found {tensor.dtype} held as {tensor.data.dtype}")
+    dtypes = ("float64",) if group == "oracle" else ("bfloat16", "float32") if before else dtypes_of(name, file.contract)
+    if tensor.dtype not in dtypes or tensor.data.dtype != hdf5.STORED[tensor.dtype]:
+        raise InputError(f"{path}: expected {' or '.join(dtypes)}, found {tensor.dtype} held as {tensor.data.dtype}")
     if tensor.data.shape != expected:
         raise InputError(f"{path}: expected shape {list(expected)}, found {list(tensor.data.shape)}")
 

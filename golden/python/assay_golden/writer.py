@@ -13,7 +13,7 @@ import numpy as np
 
 from . import schema
 from .errors import InputError, UsageError
-from .fields import BATCHED, file_shape, find_field
+from .fields import BATCHED, WEIGHT_GRADIENTS, dtypes_of, file_shape, find_field
 
 PRODUCTS = schema.PRODUCTS
 CONTRACTS = (*schema.CONTRACTS, "auto")  # auto: the judge says which one the data follow
@@ -60,7 +60,7 @@ class Candidate:
             raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")
         if row_order not in ("ascending", "any"):
             raise UsageError(f"unknown row order '{row_order}'; valid: ascending, any")
-        given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights")}
+        given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights", "previous")}
         if ("inputs", "input_hidden_states") not in given:
             raise InputError(f"{where} has no input_hidden_states: a candidate needs a problem")
         return cls(schema.File(
@@ -69,17 +69,29 @@ class Candidate:
         ))  # fmt: skip
 
     def add(self, name, tensor):
-        """One field: torch.bfloat16 or numpy uint16 bits for bfloat16 fields, integers for index fields. Returns self."""
+        """One field: torch.bfloat16 or numpy uint16 bits for bfloat16 fields, integers for index fields. Returns self.
+
+        The gradients of weights are float32 under hf_main_grads and hf_added_main_grads, either under auto."""
         field = find_field(name)
         if field.group not in ("forward", "backward"):
             raise UsageError(f"{name} is given by the golden; add what the kernel computed")
-        data = self._elements(name, field.dtype, tensor)
+        dtype, data = self._elements(name, dtypes_of(name, self._file.contract), tensor)
+        return self._keep(field.group, name, dtype, data)
+
+    def add_previous(self, name, tensor):
+        """A weight's gradient of before, to which the kernel added its own: torch.bfloat16 or float32, or numpy's. Replaces the problem's. Returns self."""
+        if name not in WEIGHT_GRADIENTS:
+            raise UsageError(f"{name} is no gradient of a weight; valid: {', '.join(WEIGHT_GRADIENTS)}")
+        dtype, data = self._elements(name, ("bfloat16", "float32"), tensor)
+        return self._keep("previous", name, dtype, data)
+
+    def _keep(self, group, name, dtype, data):
         expected = file_shape(name, self._file)
         flat = (self._file.batch * self._file.sequence, *expected[2:]) if name in BATCHED else expected
         if data.shape not in (expected, flat):
             alternative = f" or {_shape(expected)}" if expected != flat else ""
             raise UsageError(f"{name}: expected shape {_shape(flat)}{alternative}, found {_shape(data.shape)}")
-        self._file.tensors[field.group, name] = schema.Stored(data.reshape(expected), field.dtype, "computed")
+        self._file.tensors[group, name] = schema.Stored(data.reshape(expected), dtype, "computed")
         return self
 
     def hold(self, name, tensor, counts, rows=32):
@@ -102,16 +114,21 @@ class Candidate:
             raise UsageError("the candidate has no field: add at least one")
         return schema.write(path, self._file, compress)
 
-    def _elements(self, name, dtype, tensor):
+    def _elements(self, name, dtypes, tensor):
+        """(dtype, raw elements) of a tensor that may have any of the dtypes."""
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(tensor, torch.Tensor):
-            return self._from_torch(torch, name, dtype, tensor.detach())
+            return self._from_torch(torch, name, dtypes, tensor.detach())
         array = np.asarray(tensor)
-        if dtype == "bfloat16":
-            if array.dtype != np.uint16:
-                raise UsageError(f"{name}: expected bfloat16 bits as numpy uint16 (or a torch.bfloat16 tensor), found {array.dtype}")
-            return array.astype("<u2")
-        return _as_int32(name, array)
+        if "int32" in dtypes:
+            return "int32", _as_int32(name, array)
+        if "float32" in dtypes and array.dtype == np.float32:
+            return "float32", array.astype("<f4")
+        if "bfloat16" not in dtypes:
+            raise UsageError(f"{name}: expected float32, which the contract {self._file.contract} keeps, found {array.dtype}")
+        if array.dtype != np.uint16:
+            raise UsageError(f"{name}: expected bfloat16 bits as numpy uint16 (or a torch.bfloat16 tensor), found {array.dtype}")
+        return "bfloat16", array.astype("<u2")
 
     def note_device(self, tensor):
         """Records the GPU that a torch tensor lies on, the first time: predicted bits are those of a device."""
@@ -120,13 +137,17 @@ class Candidate:
             self._file.device = torch.cuda.get_device_name(tensor.device)
             self._file.compute_capability = "{}.{}".format(*torch.cuda.get_device_capability(tensor.device))
 
-    def _from_torch(self, torch, name, dtype, tensor):
+    def _from_torch(self, torch, name, dtypes, tensor):
         self.note_device(tensor)
-        if dtype == "int32":
-            return _as_int32(name, tensor.cpu().numpy() if not tensor.is_floating_point() else np.empty(0, np.float32))
+        if "int32" in dtypes:
+            return "int32", _as_int32(name, tensor.cpu().numpy() if not tensor.is_floating_point() else np.empty(0, np.float32))
+        if "float32" in dtypes and tensor.dtype == torch.float32:
+            return "float32", tensor.contiguous().cpu().numpy().astype("<f4", copy=False)
+        if "bfloat16" not in dtypes:
+            raise UsageError(f"{name}: expected torch.float32, which the contract {self._file.contract} keeps, found {tensor.dtype}")
         if tensor.dtype != torch.bfloat16:
             raise UsageError(f"{name}: expected torch.bfloat16, found {tensor.dtype}; round it where the kernel rounds it")
-        return tensor.contiguous().cpu().view(torch.int16).numpy().view("<u2")
+        return "bfloat16", tensor.contiguous().cpu().view(torch.int16).numpy().view("<u2")
 
 
 def _as_int32(name, array):

@@ -109,5 +109,63 @@ class Arrays(OnAGolden):
             self.candidate().write(self.path)
 
 
+class WeightGradients(OnAGolden):
+    """Float32, and added to those of before."""
+
+    def setUp(self):
+        self.gradient = np.random.default_rng(3).standard_normal((7, 72)).astype(np.float32)
+        self.bits = np.full((7, 72), 0x3F80, np.uint16)
+
+    def test_main_gradients_are_written_as_they_are(self):
+        for contract in ("hf_main_grads", "hf_added_main_grads", "auto"):
+            self.candidate(contract=contract).add("d_gate", self.gradient).write(self.path)
+            stored = schema.read(self.path).tensors["backward", "d_gate"]
+            self.assertEqual((stored.dtype, stored.data.dtype), ("float32", np.float32))
+            np.testing.assert_array_equal(stored.data, self.gradient)
+
+    def test_gradients_of_before_are_part_of_the_problem(self):
+        self.candidate().add_previous("d_gate", self.bits).add("d_gate", self.bits).write(self.path)
+        self.assertEqual(schema.read(self.path).tensors["previous", "d_gate"].dtype, "bfloat16")
+        self.candidate(contract="hf_main_grads").add_previous("d_gate", self.gradient).add("d_gate", self.gradient).write(self.path)
+        before = schema.read(self.path).tensors["previous", "d_gate"]
+        np.testing.assert_array_equal(before.data, self.gradient)
+        again = Candidate.like(self.path, "my kernel").add("d_gate", self.bits)
+        again.write(self.path)
+        self.assertEqual(schema.read(self.path).tensors["previous", "d_gate"].dtype, "float32")
+
+    def test_the_version_rises_with_what_the_file_holds(self):
+        import h5py
+
+        for version, candidate in (
+            ("1.1", self.candidate().add("d_gate", self.bits)),
+            ("1.2", self.candidate().add("d_gate", self.bits).add_previous("d_gate", self.bits)),
+            ("1.2", self.candidate(contract="hf_main_grads").add("d_gate", self.gradient)),
+        ):
+            candidate.write(self.path)
+            with h5py.File(self.path) as file:
+                self.assertEqual(file.attrs["schema_version"], version)
+
+    def test_each_contract_has_its_type(self):
+        for contract, name, array, message in (
+            ("hf", "d_gate", self.gradient, "d_gate: expected bfloat16 bits"),
+            ("hf_main_grads", "d_gate", self.bits, "d_gate: expected float32, which the contract hf_main_grads keeps, found uint16"),
+            ("hf_main_grads", "d_router_logits", np.zeros((13, 7), np.float32), "d_router_logits: expected bfloat16 bits"),
+        ):
+            with self.assertRaisesRegex(UsageError, message):
+                self.candidate(contract=contract).add(name, array)
+        with self.assertRaisesRegex(UsageError, "first_gemm is no gradient of a weight; valid: d_gate"):
+            self.candidate().add_previous("first_gemm", self.bits)
+
+    @unittest.skipIf(torch is None, "needs torch")
+    def test_torch_tensors_keep_their_type(self):
+        tensor = torch.randn(7, 72)
+        self.candidate(contract="hf_main_grads").add_previous("d_gate", tensor.bfloat16()).add("d_gate", tensor).write(self.path)
+        file = schema.read(self.path)
+        np.testing.assert_array_equal(file.tensors["backward", "d_gate"].data, tensor.numpy())
+        self.assertEqual(file.tensors["previous", "d_gate"].dtype, "bfloat16")
+        with self.assertRaisesRegex(UsageError, "expected torch.float32"):
+            self.candidate(contract="hf_main_grads").add("d_gate", tensor.bfloat16())
+
+
 if __name__ == "__main__":
     unittest.main()

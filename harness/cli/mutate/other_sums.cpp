@@ -30,15 +30,19 @@ Accumulators split_in_four(const Sizes& sizes) {
 /// The field in float64 from the fields that the candidate has, stored.
 Tensor in_float64(const Problem& problem, const PrecisionContract& contract, const FieldSet& fields,
                   Field field) {
-  Tensor tensor(row(field).dtype, expected_shape(field, problem.sizes()));
+  Tensor tensor(dtype_of(field, contract), expected_shape(field, problem.sizes()));
   const auto reference = make_reference(problem, usable_upstream(problem, fields), contract, {}, false);
   if (row(field).match == Match::Exact && row(field).dtype == DType::Int32) {
     std::ranges::copy(reference->expected_integers(field), tensor.as<std::int32_t>().begin());
     return tensor;
   }
-  auto out = tensor.as<Bf16>().begin();
+  std::size_t i = 0;
   for (const RowRange block : blocks_of(field, problem.sizes()))
-    for (const Interval& x : reference->bounded(field, Mode::Isolated, block)) *out++ = round_to_bf16(x.ref);
+    for (const Interval& x : reference->bounded(field, Mode::Isolated, block))
+      if (tensor.dtype() == DType::Float32)
+        tensor.as<float>()[i++] = static_cast<float>(x.ref);
+      else
+        tensor.as<Bf16>()[i++] = round_to_bf16(x.ref);
   return tensor;
 }
 
@@ -62,7 +66,7 @@ Candidate float64_candidate(const Problem& problem, const PrecisionContract& con
   const auto from = wrong.fields.at(struck).bytes();
   const auto beside = right.fields.at(struck).bytes();
   const auto to = candidate.fields.at(struck).bytes();
-  const std::size_t size = row(row(struck).dtype).size;
+  const std::size_t size = row(candidate.fields.at(struck).dtype()).size;
   for (std::size_t i = 0; i + size <= to.size(); i += size)
     if (!std::ranges::equal(from.subspan(i, size), beside.subspan(i, size)))
       std::ranges::copy(from.subspan(i, size), to.begin() + static_cast<std::ptrdiff_t>(i));

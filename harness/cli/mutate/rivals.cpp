@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/contract/stored.h"
+
 namespace assay::cli {
 namespace {
 
@@ -43,12 +45,12 @@ std::span<const Rival> rivals() { return kRivals; }
 
 Agreement agreement(const Tensor& out, const Tensor& reference) {
   Agreement a;
-  const auto x = out.as<Bf16>();
-  const auto y = reference.as<Bf16>();
+  const StoredSpan x(out, out.dtype());
+  const StoredSpan y(reference, reference.dtype());
   for (std::size_t i = 0; i < x.size(); ++i) {
-    if (is_nan(x[i]) && is_nan(y[i])) continue;
-    const double value = to_float(x[i]);
-    const double ref = to_float(y[i]);
+    const double value = x.value(i);
+    const double ref = y.value(i);
+    if (std::isnan(value) && std::isnan(ref)) continue;
     const double error = value == ref ? 0.0 : std::fabs(value - ref);  // equal infinities agree
     ++a.elements;
     a.within_hundredth += error <= 1e-2 + 1e-2 * std::fabs(ref);

@@ -9,13 +9,13 @@ import shutil
 import tempfile
 
 from assay_golden.errors import InputError, UsageError
-from assay_golden.fields import FIELDS
+from assay_golden.fields import FIELDS, dtypes_of
 from assay_golden.writer import Candidate
 
 from . import program_runs
 from .layer_problem import Problem
 from .sources import problem as make_problem
-from .tensor_bits import bf16_bits, int32_values, is_torch, shaped
+from .tensor_bits import bf16_bits, float32_values, int32_values, is_torch, shaped
 
 _LARGEST_KEPT = 64 << 20  # bytes: a failing candidate's file that is kept without being asked for
 _LARGEST_COMPRESSED = 1 << 22  # elements of a field; compressing more takes longer than judging them
@@ -88,7 +88,8 @@ def judge(problem, fields, contract="auto", *, accumulators=None, ties="any", pr
     """Judges what a kernel computed on `problem` (a Problem, or what assay.problem takes). Returns a Result.
 
     fields: {name: tensor}, any subset of `assay list fields`, forward and backward; torch of any device or numpy. bf16, or wider: what is no
-        bf16 is rounded once, and a remark says so. [B, L, ...] is taken for [T, ...].
+        bf16 is rounded once, and a remark says so. [B, L, ...] is taken for [T, ...]. Gradients of weights are float32 under hf_main_grads and
+        hf_added_main_grads; where the problem has gradients of before (assay.problem(..., previous=...)), they are the sums.
     contract: where the kernel rounds (`assay list contracts`); auto: the one the data follow. accumulators, ties: as Candidate.like has them.
     stage: judge one stage only. dump: keep the candidate's file there; a failing one is kept in a temporary folder, for its replay line.
     Raises UsageError for a wrong name, shape or dtype, InputError where nothing could be judged. A wrong number is a result.
@@ -134,6 +135,8 @@ def _candidate(problem, fields, contract, accumulators, ties, producer):
             candidate.note_device(value)
         if FIELDS[name].dtype == "int32":
             data = int32_values(name, value)
+        elif dtypes_of(name, contract) == ("float32",):
+            data = float32_values(name, value)
         else:
             data, remark = bf16_bits(name, value)
             remarks += [remark] if remark else []

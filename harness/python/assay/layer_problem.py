@@ -20,6 +20,18 @@ LEAVES = ("input_hidden_states", *WEIGHTS, "topk_weights")  # whose gradients ha
 _ALL_AT_ONCE = 1 << 23  # elements
 
 
+def _elements_of(name, tensor):
+    """(raw elements, dtype) of a gradient of before."""
+    return (tensor.data, tensor.dtype) if isinstance(tensor, schema.Stored) else (materialise(tensor.generator, name), "bfloat16")
+
+
+def _sealed_previous(name, tensor):
+    """With its hash, which a file that names a generator states."""
+    if isinstance(tensor, schema.Regenerated) and not tensor.hashes:
+        tensor.hashes = [schema.array_hash(materialise(tensor.generator, name))]
+    return tensor
+
+
 class Problem:
     """One layer's input and weights, named as in `assay list fields`.
 
@@ -71,6 +83,12 @@ class Problem:
             return np.stack([self.expert_bits(name, expert) for expert in range(self.config.num_experts)])
         data = tensor.data if isinstance(tensor, schema.Stored) else materialise(tensor.generator, name)
         return data.reshape(self.shape(name))
+
+    @property
+    def previous(self):
+        """{field: tensor} of the weights' gradients of before, to which those of a backward pass are added; empty where there are none."""
+        found = {name: tensor for (group, name), tensor in self.file.tensors.items() if group == "previous"}
+        return {name: self._present(*_elements_of(name, tensor)) for name, tensor in found.items()}
 
     def expert_bits(self, name, expert):
         """One expert's matrix of gate_up_proj [2I, H] or down_proj [H, I], as uint16 bits."""
@@ -139,7 +157,8 @@ class Problem:
 
     def given(self):
         """A candidate's file of this problem without a field."""
-        tensors = {key: self._sealed(key[1], tensor) for key, tensor in self.file.tensors.items() if key[0] in ("inputs", "weights")}
+        given = {key: tensor for key, tensor in self.file.tensors.items() if key[0] in ("inputs", "weights", "previous")}
+        tensors = {key: _sealed_previous(key[1], tensor) if key[0] == "previous" else self._sealed(key[1], tensor) for key, tensor in given.items()}
         return schema.File(self.config, self.batch, self.sequence, tensors, "candidate", self.file.fixture or self.name, self.file.seed, "hf", {}, "assay.Problem")
 
     def _sealed(self, name, tensor):

@@ -6,23 +6,25 @@ import pathlib
 
 from assay_golden import schema
 from assay_golden.errors import InputError, UsageError
-from assay_golden.fields import FIELDS
+from assay_golden.fields import FIELDS, WEIGHT_GRADIENTS
 from assay_golden.fixture import config_from
 
 from . import program_runs
 from .layer_problem import WEIGHTS, Problem
-from .tensor_bits import bf16_bits, check_device, is_torch, shaped
+from .tensor_bits import bf16_bits, check_device, float32_values, is_torch, shaped
 
 _REQUIRED = ("input_hidden_states", *WEIGHTS)
 
 
-def problem(source, *, layer=None, input=None, d_hidden_states=None, top_k=None, norm_topk_prob=None, device=None, requires_grad=False, name=None, program=None):
+def problem(source, *, layer=None, input=None, d_hidden_states=None, top_k=None, norm_topk_prob=None, device=None, requires_grad=False, name=None, program=None, previous=None):
     """A Problem.
 
     source: a fixture's name (`assay list fixtures`); a golden's, `odd.grouped_mm`, or its file; a HuggingFace checkpoint's folder with `layer`
         and `input`; a torch module like Qwen3MoeSparseMoeBlock with `input`; or weights {"gate": [E, H], "gate_up_proj": [E, 2I, H],
         "down_proj": [E, H, I]} with `input` and `top_k`.
     input: [T, H] or [B, L, H]; d_hidden_states: the output's gradient, the same shape. device: torch tensors there; none: numpy arrays.
+    previous: {"d_gate": [E, H], "d_gate_up_proj": ..., "d_down_proj": ...}, some or all, bf16 or float32: the weights' gradients of before, to
+        which the layer adds its own; of your own tensors or a module.
     requires_grad: the tensors are leaves, for Problem.gradients. norm_topk_prob: whether a token's weights are divided by their sum (default: yes).
     Raises UsageError for a call that is wrong, InputError for what cannot be read or is not there.
     """
@@ -31,8 +33,9 @@ def problem(source, *, layer=None, input=None, d_hidden_states=None, top_k=None,
         return source
     if isinstance(source, dict):
         _refuse(layer=layer)
-        return _of_tensors(source, input, d_hidden_states, top_k, norm_topk_prob, name or "mine", options)
+        return _with_previous(_of_tensors(source, input, d_hidden_states, top_k, norm_topk_prob, name or "mine", options), previous)
     if isinstance(source, (str, os.PathLike)):
+        _refuse(previous=previous)
         if os.path.isdir(source):
             _refuse(top_k=top_k, norm_topk_prob=norm_topk_prob)
             return _of_checkpoint(os.fspath(source), layer, input, d_hidden_states, name, options)
@@ -44,7 +47,8 @@ def problem(source, *, layer=None, input=None, d_hidden_states=None, top_k=None,
         _refuse(layer=layer)
         module = ModuleLayer(source, top_k, norm_topk_prob)
         weights = {weight: module.bits(weight) for weight in WEIGHTS}
-        return _of_tensors(weights, input, d_hidden_states, module.top_k, module.norm_topk_prob, name or type(source).__name__, options, module)
+        made = _of_tensors(weights, input, d_hidden_states, module.top_k, module.norm_topk_prob, name or type(source).__name__, options, module)
+        return _with_previous(made, previous)
     raise UsageError(
         f"a problem is made of a fixture's or golden's name, a file, a checkpoint's folder, a module with .gate and .experts, or a dict of "
         f"{', '.join(WEIGHTS)}; found {type(source).__name__}"
@@ -103,6 +107,8 @@ def _of_fixture(fixture, options):
     file = schema.File(fixture.config, fixture.batch, fixture.sequence, fixture=fixture.name, seed=fixture.seed)
     for name, generator in fixture.generators.items():
         file.tensors[FIELDS[name].group, name] = schema.Regenerated(generator, [])
+    for name, generator in fixture.previous.items():
+        file.tensors["previous", name] = schema.Regenerated(generator, [])
     return Problem(fixture.name, file, ["--fixture", fixture.name], **options)
 
 
@@ -124,6 +130,17 @@ def _given_tensor(name, value, file):
     if nan:
         raise InputError(f"{name}: {nan:,} of {data.size:,} values are NaN; no layer can be judged on them: fill the tensor")
     return schema.Stored(data, "bfloat16", "computed")
+
+
+def _with_previous(made, previous):
+    """The problem with weight gradients of before."""
+    for name, value in (previous or {}).items():
+        if name not in WEIGHT_GRADIENTS:
+            raise UsageError(f"previous: {name!r} is no gradient of a weight; valid: {', '.join(WEIGHT_GRADIENTS)}")
+        wide = str(getattr(value, "dtype", "")).removeprefix("torch.") == "float32"
+        data = float32_values(name, value) if wide else bf16_bits(name, value)[0]
+        made.file.tensors["previous", name] = schema.Stored(shaped(name, data, made.file), "float32" if wide else "bfloat16", "computed")
+    return made
 
 
 def _batch_of(value):

@@ -47,6 +47,8 @@ def to_torch(array, dtype, device):
     torch = import_torch("a tensor")
     if dtype == "bfloat16":
         return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).to(device)
+    if dtype == "float32":
+        return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
     return torch.from_numpy(np.array(array, dtype=np.int32)).to(device)
 
 
@@ -78,6 +80,14 @@ def bf16_bits(name, value):
     if exact.all():
         return bits, ""
     return bits, f"{name} was given as {array.dtype} and {np.count_nonzero(~exact):,} of {array.size:,} elements are no bf16: rounded once, to nearest even, where the contract stores it"
+
+
+def float32_values(name, value):
+    """float32 array of a gradient that is kept so. Raises UsageError where it is of another type: bf16 has lost what float32 keeps."""
+    array = _numpy_of(value)
+    if array.dtype != np.float32 or (is_torch(value) and str(value.dtype) != "torch.float32"):
+        raise UsageError(f"{name}: expected float32, which the contract keeps, found {value.dtype if is_torch(value) else array.dtype}")
+    return array.astype("<f4", copy=False)
 
 
 def int32_values(name, value):

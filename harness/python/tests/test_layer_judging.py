@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import assay
-from assay import judging
+from assay import judging, program_runs
+from assay_golden import schema
 from numpy_layer import forward
 
 
@@ -59,6 +60,33 @@ class Judging(unittest.TestCase):
         eager = assay.problem("odd.eager")
         stored = {name: tensor.data for (group, name), tensor in eager.file.tensors.items() if group == "forward"}
         self.assertEqual(assay.judge(eager, stored).contract, "hf_eager")
+
+    def test_weight_gradients_may_be_float32_and_added_to_those_of_before(self):
+        names = ("d_gate", "d_gate_up_proj", "d_down_proj")
+        problem = assay.problem("accumulated")
+        self.assertEqual(set(problem.previous), set(names))
+        for contract in ("hf", "hf_in_place_grads", "hf_main_grads", "hf_added_main_grads"):
+            path = Path(judging.keep_in, "predicted.h5")
+            program_runs.run(["verify", "--fixture", "accumulated", "--pipeline", "predicted", "--backward", "--contract", contract, "--dump", path, "-q"])
+            stored = {name: tensor.data for (group, name), tensor in schema.read(path).tensors.items() if group in ("forward", "backward")}
+            wide = contract.endswith("main_grads")
+            self.assertEqual({stored[name].dtype for name in names}, {np.dtype(np.float32 if wide else np.uint16)})
+            self.assertTrue(assay.judge(problem, stored, contract).passed, contract)
+            alone = assay.judge(problem, stored | {"d_gate": stored["d_gate"] * 0}, contract)
+            self.assertEqual((alone.passed, alone.fields["d_gate"].verdict, alone.fields["d_down_proj"].verdict), (False, "Failed", "Passed"))
+        with self.assertRaisesRegex(assay.UsageError, "d_gate: expected float32, which the contract keeps, found uint16"):
+            assay.judge(problem, {"d_gate": np.zeros((7, 72), np.uint16)}, "hf_main_grads")
+
+    def test_gradients_of_before_are_given_with_ones_own_tensors(self):
+        weights = {name: getattr(self.problem, name) for name in ("gate", "gate_up_proj", "down_proj")}
+        before = np.full((7, 72), 1 + 2.0**-20, np.float32)
+        own = assay.problem(weights, input=self.problem.input_hidden_states, d_hidden_states=self.problem.d_hidden_states, top_k=3, previous={"d_gate": before})
+        np.testing.assert_array_equal(own.previous["d_gate"], before)
+        self.assertEqual(own.given().tensors["previous", "d_gate"].dtype, "float32")
+        with self.assertRaisesRegex(assay.UsageError, "'gate' is no gradient of a weight; valid: d_gate, d_gate_up_proj, d_down_proj"):
+            assay.problem(weights, input=self.problem.input_hidden_states, top_k=3, previous={"gate": before})
+        with self.assertRaisesRegex(assay.UsageError, "previous= does not belong to this kind of problem"):
+            assay.problem("odd", previous={"d_gate": before})
 
     def test_nan_is_a_verdict(self):
         output = self.fields["hidden_states"].copy()

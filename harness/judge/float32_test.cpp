@@ -1,0 +1,143 @@
+// Fields stored as float32: the fast loops against the one-by-one forms, neighbours of 2^-23, bits of 32.
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "harness/judge/compare.h"
+#include "harness/judge/deviation.h"
+#include "harness/judge/vacuity.h"
+
+using namespace assay;
+
+namespace {
+
+constexpr Sizes kSizes{{4, 2, 3, 1, true}, 2};  // H = 4, I = 2, E = 3, K = 1, T = 2
+
+CompareContext context() { return {Field::d_down_proj, kSizes, nullptr, 0, DType::Float32}; }
+
+struct FloatField {
+  std::vector<float> out;
+  std::vector<Interval> reference;
+  StoredSpan span() const { return {out, DType::Float32}; }
+};
+
+/// References anywhere between two floats, intervals of none to some ulps, and values up to a few ulps off.
+FloatField hard(unsigned seed, int count) {
+  FloatField f;
+  std::mt19937_64 engine(seed);
+  const auto unit = [&] { return static_cast<double>(engine() >> 11) * 0x1p-53; };
+  for (int i = 0; i < count; ++i) {
+    const double size =
+        std::ldexp(engine() % 5 == 0 ? 1.0 : 1.0 + unit(), static_cast<int>(engine() % 60) - 30);
+    const double ref =
+        (engine() % 2 == 0 ? size : -size) * (1.0 + (engine() % 3 == 0 ? unit() * 0x1p-23 : 0.0));
+    const double delta = engine() % 4 == 0 ? 0.0 : std::fabs(ref) * 0x1p-24 * 3.0 * unit();
+    float out = static_cast<float>(ref);
+    for (auto steps = engine() % 4; steps > 0; --steps)
+      out = std::nextafterf(out, engine() % 2 == 0 ? INFINITY : -INFINITY);
+    if (engine() % 97 == 0) out = std::numeric_limits<float>::quiet_NaN();
+    if (engine() % 89 == 0) out = INFINITY;
+    f.out.push_back(out);
+    f.reference.emplace_back(ref, ref - delta, ref + delta, 0.4 * delta);
+  }
+  return f;
+}
+
+}  // namespace
+
+TEST_SUITE("float32") {
+  TEST_CASE("the scan of a stretch says what every element says by itself") {
+    std::int64_t rejected = 0;
+    std::int64_t accepted = 0;
+    for (unsigned seed = 1; seed <= 200; ++seed) {
+      const FloatField f = hard(seed, kCellColumns);
+      const CellTest cell = test_cell(f.span(), f.reference.data(), kCellColumns);
+      CellTest own;
+      for (std::size_t i = 0; i < f.out.size(); ++i) {
+        const Stored out = f.span()[i];
+        const bool ok = accepts(out, f.reference[i]);
+        own.rejected += !ok;
+        own.non_finite += !out.finite() && !ok;
+        own.mismatched += stored_as(DType::Float32, f.reference[i].ref).ordinal() != out.ordinal();
+        own.max_ratio = std::max(own.max_ratio, ratio_of(out, f.reference[i]));
+        accepted += ok;
+      }
+      CHECK(cell.rejected == own.rejected);
+      CHECK(cell.non_finite == own.non_finite);
+      CHECK(cell.mismatched == own.mismatched);
+      CHECK(cell.max_ratio == own.max_ratio);
+      rejected += own.rejected;
+    }
+    CHECK(rejected > 1000);
+    CHECK(accepted > 1000);
+  }
+
+  TEST_CASE(
+      "an element is accepted from the rounded low end to the rounded high end, and no neighbour more") {
+    const Interval x{1.0, 1.0 - 0x1p-23, 1.0 + 0x1p-22};
+    float out = 1.0f;
+    for (int n = 0; n <= 2; ++n, out = std::nextafterf(out, 2.0f)) CHECK(accepts({out, DType::Float32}, x));
+    CHECK_FALSE(accepts({out, DType::Float32}, x));
+    CHECK(accepts({1.0f - 0x1p-23f, DType::Float32}, x));
+    CHECK_FALSE(accepts({1.0f - 0x1.8p-23f, DType::Float32}, x));
+    const Interval exact{1.0, 1.0, 1.0};
+    CHECK_FALSE(accepts({std::nextafterf(1.0f, 2.0f), DType::Float32}, exact));
+    CHECK(accepts(Bf16{0x3f80}, exact));
+    CHECK(ratio_of({1.0f + 0x1p-23f, DType::Float32}, exact) == 2.0);  // in half ulps
+  }
+
+  TEST_CASE("deviations of a stretch are those of every element") {
+    for (unsigned seed = 1; seed <= 50; ++seed) {
+      const FloatField f = hard(seed, kCellColumns);
+      Deviations all;
+      deviations(f.span(), f.reference.data(), kCellColumns, all);
+      for (int i = 0; i < kCellColumns; ++i) {
+        const Deviation one =
+            deviation(f.span()[static_cast<std::size_t>(i)], f.reference[static_cast<std::size_t>(i)]);
+        CHECK(all.flipped[i] == one.flipped);
+        CHECK(all.flip_chance[i] == one.flip_chance);
+        CHECK(all.excess[i] == one.excess);
+        CHECK(all.excess_expected[i] == one.excess_expected);
+        CHECK(all.z2[i] == one.z2);
+        CHECK(all.contract_ulps[i] == one.contract_ulps);
+      }
+    }
+  }
+
+  TEST_CASE("predicted bits are 32 wide: the last one counts") {
+    FloatField f;
+    std::vector<PredictedBits> predicted;
+    for (int i = 0; i < 24; ++i) {
+      f.out.push_back(1.0f + static_cast<float>(i) * 0x1p-20f);
+      f.reference.emplace_back(f.out.back(), f.out.back() - 1.0, f.out.back() + 1.0);
+      predicted.push_back({Stored(f.out.back(), DType::Float32).bits(), false});
+    }
+    CHECK(compare_predicted(context(), f.span(), predicted).as_predicted == 24);
+    f.out[13] = std::nextafterf(f.out[13], 2.0f);
+    const Prediction bits = compare_predicted(context(), f.span(), predicted);
+    CHECK(bits.differing == 1);
+    REQUIRE(bits.first);
+    CHECK(bits.first->ulps == 1);
+    CHECK(bits.first->out_bits == predicted[13].bits + 1);
+    CHECK(bits.first->ref == f.out[12] + 0x1p-20f);
+    const Judgement judged = compare_rounded(context(), f.span(), f.reference);
+    CHECK(judged.rejected == 0);
+    CHECK(judged.mismatched == 1);
+  }
+
+  TEST_CASE("wrong copies are rounded to the field's own type before they are shown") {
+    std::vector<Interval> fine;
+    for (int i = 0; i < 24; ++i) {
+      const double x = 1.0 + i * 0x1p-20;  // one value to bf16
+      fine.emplace_back(x, x, x);
+    }
+    for (const auto& check : vacuity_of_rounded(context(), fine, {}))
+      CHECK(check.outcome == VacuityOutcome::Rejected);
+    const CompareContext narrow{Field::d_down_proj, kSizes};
+    for (const auto& check : vacuity_of_rounded(narrow, fine, {}))
+      if (check.copy == "rows rotated by one") CHECK(check.outcome == VacuityOutcome::NotApplicable);
+  }
+}
