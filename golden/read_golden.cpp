@@ -123,7 +123,7 @@ class Reader {
                 dataset);
       return;
     }
-    require_memory(dataset, dtype);
+    require_memory(dataset.path, dataset.shape, dtype);
     auto stored = read_tensor(dataset, row(field).dtype, wide_, file_.candidate.remarks);
     content_.add(dataset.path, stored.sha256);
     if (!stored.hash_stated) ++missing_hashes_;
@@ -138,7 +138,7 @@ class Reader {
     try {
       const auto dtype = dtype_of(dataset, wanted);
       require_form(field, dataset, dtype, integers ? dtype : DType::Float64);
-      require_memory(dataset, dtype);
+      require_memory(dataset.path, dataset.shape, dtype);
       auto stored = read_tensor(dataset, wanted, wide_, file_.candidate.remarks);
       content_.add(dataset.path, stored.sha256);
       if (!stored.hash_stated) ++missing_hashes_;
@@ -178,13 +178,13 @@ class Reader {
                                  to_string(dataset.shape)));
   }
 
-  static void require_memory(const hdf5::Dataset& dataset, DType dtype) {
+  static void require_memory(const std::string& path, const Shape& shape, DType dtype) {
     const auto machine = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                          static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-    const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
+    const auto elements = static_cast<std::uint64_t>(element_count(shape));
     if (elements > machine / row(dtype).size)
-      throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine",
-                                   dataset.path, to_string(dataset.shape), machine >> 30));
+      throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine", path,
+                                   to_string(shape), machine >> 30));
   }
 
   void read_held_field(Field field, const hdf5::StoredObject& group, const std::string& path) {
@@ -226,6 +226,7 @@ class Reader {
     }
     if (!regenerators_.tensor)
       throw InputError(fmt::format("{} is to be regenerated, and no generator is at hand", path));
+    require_memory(path, expected, row(field).dtype);
     auto tensor = regenerators_.tensor(stored.generator);
     flatten_tokens(field, tensor);
     if (!stored.hashes.empty() && sha256_hex(tensor.bytes()) != stored.hashes[0])
