@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "harness/contract/layer.h"
-
 namespace assay::cli {
 namespace {
 
@@ -18,7 +16,6 @@ std::string explain_words(const CaseResult& result, const std::string& source) {
   for (const auto& field : result.fields) {
     if (result.first_own_error ? field.field != *result.first_own_error : field.verdict <= Verdict::Passed)
       continue;
-    if (descends_from(field.field, Field::d_hidden_states)) return "";  // explain derives no gradients yet
     const Element* element = nullptr;
     bool chained = false;
     if (wrong(field.isolated))
