@@ -167,7 +167,7 @@ TEST_SUITE("golden hostile") {
     const auto file = std::make_shared<const OpenedFile>(folder / "f.h5");
     hdf5::StoredObject object;
     object.kind = hdf5::ObjectKind::Dataset;
-    object.stored = hdf5::Stored::Bf16;
+    object.stored = hdf5::StoredAs::Bf16;
     object.type_name = "bfloat16";
     object.element_size = 2;
     object.shape = {std::int64_t{1} << 20, 4096};
