@@ -129,6 +129,11 @@ std::string refused_filters(const std::vector<StoredFilter>& filters, std::uint6
   return "";
 }
 
+std::uint64_t largest_expansion(const std::vector<StoredFilter>& filters) {
+  const bool deflated = std::ranges::find(filters, kDeflate, &StoredFilter::id) != filters.end();
+  return deflated ? 1032 : 1;  // deflate writes 258 bytes as 2 bits at best
+}
+
 std::vector<std::byte> undo_filters(const std::vector<StoredFilter>& filters, std::uint32_t skipped,
                                     std::uint64_t element_size, std::span<const std::byte> stored,
                                     std::size_t size) {

@@ -16,6 +16,9 @@ namespace assay::hdf5 {
 /// over another size than the elements'.
 std::string refused_filters(const std::vector<StoredFilter>& filters, std::uint64_t element_size);
 
+/// How many bytes one stored byte can become at most.
+std::uint64_t largest_expansion(const std::vector<StoredFilter>& filters);
+
 /// The elements of one chunk, `size` bytes. `stored` is what lies in the file; bit i of `skipped` says that
 /// filter i was not applied. The chain is one that `refused_filters` accepts. Throws InputError.
 std::vector<std::byte> undo_filters(const std::vector<StoredFilter>& filters, std::uint32_t skipped,

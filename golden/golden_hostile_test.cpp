@@ -12,6 +12,7 @@
 #include "golden/foreign_file.h"
 #include "golden/golden_file.h"
 #include "golden/sealed_reader.h"
+#include "golden/stored_dataset.h"
 #include "golden/test_support.h"
 
 using namespace assay;
@@ -158,6 +159,36 @@ TEST_SUITE("golden hostile") {
                                             stored.data()) >= 0);
                    }),
                    "was not written completely"));
+  }
+
+  TEST_CASE("what a description claims is held against the bytes that the file has") {
+    const TemporaryFolder folder;
+    write_bytes(folder / "f.h5", std::string(4096, '\0'));
+    const auto file = std::make_shared<const OpenedFile>(folder / "f.h5");
+    hdf5::StoredObject object;
+    object.kind = hdf5::ObjectKind::Dataset;
+    object.stored = hdf5::StoredAs::Bf16;
+    object.type_name = "bfloat16";
+    object.element_size = 2;
+    object.shape = {std::int64_t{1} << 20, 4096};
+    const auto refusal = [&] { return input_error([&] { hdf5::as_dataset(file, object, "/forward/x"); }); };
+    const std::string expected =
+        "/forward/x of shape [1048576, 4096], elements of 2 bytes, is more than 4096 stored bytes can hold";
+    object.stretches = {{0, std::uint64_t{1} << 33, 0}};
+    CHECK(contains(refusal(), expected));
+    // Chunks that lie over one another add up to what is due, the file does not.
+    object.chunk = {1 << 10, 4096};
+    object.stretches.assign(1 << 10, {0, std::uint64_t{1} << 23, 0});
+    CHECK(contains(refusal(), expected));
+    object.filters = {{1, 4, "deflate"}};
+    CHECK(contains(refusal(), expected));
+    object.stretches = {{0, 4096, 0}};
+    object.shape = object.chunk = {4096 * 1032 / 2, 1};  // the most that 4096 deflated bytes can be
+    hdf5::as_dataset(file, object, "/forward/x");
+    object.shape = object.chunk = {4096 * 1032 / 2 + 1, 1};
+    CHECK(contains(refusal(), "is more than 4096 stored bytes can hold"));
+    object.element_size = std::uint64_t{1} << 60;  // the product overflows
+    CHECK(contains(refusal(), "is more than 4096 stored bytes can hold"));
   }
 
   TEST_CASE("integers whose bits do not fill their bytes are no integers of ours") {

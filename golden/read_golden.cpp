@@ -130,7 +130,7 @@ class Reader {
                 dataset);
       return;
     }
-    require_memory(dataset, dtype);
+    require_memory(dataset.path, dataset.shape, dtype);
     const bool wide = is_weight_gradient(field) && file_.candidate.kind != "golden";
     auto stored = wide ? read_weight_gradient(dataset, wanted, file_.candidate.remarks)
                        : read_tensor(dataset, wanted, wide_, file_.candidate.remarks);
@@ -156,7 +156,7 @@ class Reader {
     try {
       const auto dtype = dtype_of(dataset, wanted);
       require_form(field, dataset, dtype, integers ? dtype : DType::Float64);
-      require_memory(dataset, dtype);
+      require_memory(dataset.path, dataset.shape, dtype);
       auto stored = read_tensor(dataset, wanted, wide_, file_.candidate.remarks);
       content_.add(dataset.path, stored.sha256);
       if (!stored.hash_stated) ++missing_hashes_;
@@ -228,6 +228,7 @@ class Reader {
     }
     if (!regenerators_.tensor)
       throw InputError(fmt::format("{} is to be regenerated, and no generator is at hand", path));
+    require_memory(path, expected, row(field).dtype);
     auto tensor = regenerators_.tensor(stored.generator);
     flatten_tokens(field, tensor);
     if (!stored.hashes.empty() && sha256_hex(tensor.bytes()) != stored.hashes[0])

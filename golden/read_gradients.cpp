@@ -47,7 +47,7 @@ ReadPrevious read_previous(const std::shared_ptr<const OpenedFile>& source, cons
     if ((dtype != DType::Float32 && dtype != DType::BFloat16) || dataset.shape != shape)
       throw InputError(fmt::format("{}: expected bfloat16 or float32 {}, found {} {}", path, to_string(shape),
                                    row(dtype).name, to_string(dataset.shape)));
-    require_memory(dataset, dtype);
+    require_memory(path, dataset.shape, dtype);
     auto stored = read_tensor(dataset, dtype, WideIntegers::Refuse, remarks);
     return {std::move(stored.tensor), {}, stored.sha256, stored.hash_stated};
   } catch (const StorageError& error) {

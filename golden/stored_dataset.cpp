@@ -108,8 +108,11 @@ void turn_over(std::span<std::byte> bytes, std::size_t element_size) {
     std::ranges::reverse(bytes.subspan(at, element_size));
 }
 
-/// A declared size that was never written, or only in part, or that no filter can have shrunk so far.
-void require_data(const StoredObject& object, std::uint64_t elements, const std::string& path) {
+/// A declared size that was never written, or only in part, or more than the file's bytes can be: before
+/// memory is taken for it. Stretches may lie over one another or beyond the end; the file has no more than
+/// its bytes.
+void require_data(const OpenedFile& file, const StoredObject& object, std::uint64_t elements,
+                  const std::string& path) {
   if (elements == 0) return;
   std::uint64_t written = 0;
   bool whole = !object.stretches.empty();
@@ -120,10 +123,14 @@ void require_data(const StoredObject& object, std::uint64_t elements, const std:
   if (!whole)
     throw InputError(fmt::format("{} of shape {} was {}", path, to_string(object.shape),
                                  written == 0 ? "never written" : "not written completely"));
-  constexpr std::uint64_t kLargestRatio = 2000;  // deflate reaches 1032
-  if (elements / kLargestRatio > written)
-    throw InputError(
-        fmt::format("{} of shape {} cannot fit its {} stored bytes", path, to_string(object.shape), written));
+  written = std::min(written, file.size());
+  constexpr std::uint64_t kHarmless = std::uint64_t{1} << 20;  // bytes: there the chunks say what is wrong
+  const std::uint64_t most = std::max(kHarmless, written * largest_expansion(object.filters));
+  if (object.element_size != 0 && elements <= most / object.element_size) return;
+  const auto refused = refused_filters(object.filters, object.element_size);
+  if (!refused.empty()) throw InputError(fmt::format("{} {}", path, refused));
+  throw InputError(fmt::format("{} of shape {}, elements of {} bytes, is more than {} stored bytes can hold",
+                               path, to_string(object.shape), object.element_size, written));
 }
 
 }  // namespace
@@ -136,7 +143,7 @@ Dataset as_dataset(const std::shared_ptr<const OpenedFile>& file, const StoredOb
   Dataset dataset{file, &object, std::move(path), object.shape, object.stored, object.element_size, {},
                   {},   {}};
   const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
-  require_data(object, elements, dataset.path);
+  require_data(*file, object, elements, dataset.path);
   dataset.dtype = read_string(object, "dtype", dataset.path);
   dataset.origin = read_string(object, "origin", dataset.path);
   dataset.sha256 = read_string(object, "sha256", dataset.path);

@@ -187,13 +187,13 @@ std::int64_t most_plausible(const Shape& expected) {
   return std::max(kPlausible, count > INT64_MAX / 4 ? count : 4 * count);
 }
 
-void require_memory(const Dataset& dataset, DType dtype) {
+void require_memory(const std::string& path, const Shape& shape, DType dtype) {
   const auto machine = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                        static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  const auto elements = static_cast<std::uint64_t>(element_count(dataset.shape));
+  const auto elements = static_cast<std::uint64_t>(element_count(shape));
   if (elements > machine / row(dtype).size)
     throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine",
-                                 dataset.path, to_string(dataset.shape), machine >> 30));
+                                 path, to_string(shape), machine >> 30));
 }
 
 StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,

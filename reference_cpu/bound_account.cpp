@@ -54,9 +54,9 @@ std::vector<BoundPair> pairs_of(ProductId id, const Layer& layer, const Values<B
     const auto group = std::ranges::upper_bound(prepared.offsets, r) - prepared.offsets.begin() - 1;
     const auto source = static_cast<std::size_t>(prepared.source[static_cast<std::size_t>(r)]);
     const auto a = product.left.subspan(source * k, k);
-    const ExpertMatrix matrix = product.weights(group);
-    const auto b = matrix.values.subspan(static_cast<std::size_t>(element % product.n) * k, k);
-    pairs.push_back(pair_of(element_bound(product.accumulator, product.unit_roundoff, a, b)));
+    const auto b = right_column(id, product.weights(group), product.k, product.n, element % product.n);
+    pairs.push_back(
+        pair_of(element_bound(product.accumulator, product.unit_roundoff, a, std::span<const Bf16>(b))));
   }
   return pairs;
 }

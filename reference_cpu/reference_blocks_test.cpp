@@ -85,7 +85,8 @@ TEST_SUITE("reference blocks") {
   TEST_CASE("the bounds accounted for are those that the elements are judged by") {
     const SmallReference small;
     const Sizes sizes = small.g.p.problem.sizes();
-    for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate})
+    for (const Field field : {Field::first_gemm, Field::d_intermediate, Field::d_permuted_hidden_states,
+                              Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate})
       for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
         CAPTURE(name(field));
         const auto reference = small.make();

@@ -74,7 +74,8 @@ void infinite_gradients(std::span<const Interval> e, std::span<const Interval> d
 /// alone: intervals. What an implementation rounds further on is absolute, NUMERICS 5, Gradients.
 void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
                            const Values<Bounded>& logits, std::size_t token,
-                           std::span<const std::int32_t> selected, Interval* out) {
+                           std::span<const std::int32_t> selected, Interval* out,
+                           double* roundings = nullptr) {
   const auto experts = static_cast<std::size_t>(layer.config().num_experts);
   const bool renormalised = layer.config().norm_topk_prob;
   const auto top_k = static_cast<std::int64_t>(selected.size());
@@ -171,6 +172,7 @@ void token_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
                       noise.mean_crossed + d_mean + d[i].mean);
     }
     delta = delta * (1.0 + 0x1p-10) + floor;
+    if (roundings != nullptr) roundings[i] = delta;
     const double own = std::sqrt(uniform_variance(delta));
     out[i] = with_noise({value.ref, value.low - delta, value.high + delta},
                         std::sqrt(std::max(variance, 0.0) + own * own), mean + own);
@@ -227,6 +229,19 @@ Values<A> router_grad(const Layer& layer, const Values<A>& d_weights, const Valu
                           out.data() + token * experts);
   }
   return out;
+}
+
+std::vector<double> roundings_of_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
+                                                 const Values<Bounded>& logits, std::int64_t token) {
+  const auto experts = static_cast<std::size_t>(layer.config().num_experts);
+  const auto top_k = static_cast<std::size_t>(layer.config().top_k);
+  const auto at = static_cast<std::size_t>(token);
+  std::vector<Interval> values(experts);
+  std::vector<double> roundings(experts);
+  token_logit_gradients(layer, d_weights, logits, at,
+                        std::span(layer.routing.selected).subspan(at * top_k, top_k), values.data(),
+                        roundings.data());
+  return roundings;
 }
 
 template Values<Bounded> router_grad<Bounded>(const Layer&, const Values<Bounded>&, const Values<Bounded>&);

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "reference_cpu/arithmetic.h"
+#include "reference_cpu/stages.h"
 
 namespace assay {
 
@@ -19,5 +19,10 @@ inline Interval share(const Interval& value, const Interval& others) {
   return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high),
           value.high / (value.high + others.low)};
 }
+
+/// router_grad.cpp: of one token's gradients of logits [E], how much of their half widths is what an
+/// implementation rounds after the weights; the rest is the weights' and the inputs'. 0 where no number is.
+std::vector<double> roundings_of_logit_gradients(const Layer& layer, const Values<Bounded>& d_weights,
+                                                 const Values<Bounded>& logits, std::int64_t token);
 
 }  // namespace assay

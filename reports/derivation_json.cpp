@@ -62,10 +62,18 @@ std::string to_json(const Derivation& d) {
       d.predicted ? Json{{"bits", d.predicted->bits}, {"undetermined", d.predicted->undetermined}} : Json();
   json["ratio"] = number(d.ratio);
   json["ulps"] = d.ulps;
+  json["operands"] = d.operands;
   json["terms"] = d.terms;
   json["magnitude"] = number(d.magnitude);
   json["largest"] = array(d.largest, [](const ProductTerm& t) {
-    return Json{{"k", t.k}, {"a", number(t.a)}, {"width", number(t.width)}, {"b", number(t.b)}};
+    return Json{{"k", t.k},
+                {"a", number(t.a)},
+                {"width", number(t.width)},
+                {"b", number(t.b)},
+                {"right_width", number(t.right_width)},
+                {"product", number(t.product)},
+                {"token", t.token},
+                {"slot", t.slot}};
   });
   json["sums"] = array(d.sums, [](const PartialSum& s) {
     return Json{{"begin", s.begin},
@@ -80,11 +88,12 @@ std::string to_json(const Derivation& d) {
                 {"value", interval(s.value)},
                 {"predicted", optional_number(s.predicted)}};
   });
+  json["slots_are"] = d.slots_are;
   json["slots"] = array(d.slots, [](const SlotTerm& s) {
     return Json{{"slot", s.slot},
                 {"expert", s.expert},
                 {"row", s.row},
-                {"weight", interval(s.weight)},
+                {"weight", s.weight ? interval(*s.weight) : Json()},
                 {"value", interval(s.value)},
                 {"product", interval(s.product)},
                 {"predicted", optional_number(s.predicted)}};

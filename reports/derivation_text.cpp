@@ -76,18 +76,40 @@ std::string values_text(const Derivation& d) {
 
 std::string terms_text(const Derivation& d) {
   if (d.largest.empty()) return "";
-  const bool widths = std::ranges::any_of(d.largest, [](const ProductTerm& t) { return t.width > 0.0; });
+  const auto any = [&](auto has) { return std::ranges::any_of(d.largest, has); };
+  const bool tokens = any([](const ProductTerm& t) { return t.token >= 0; });
+  const bool slots = any([](const ProductTerm& t) { return t.slot >= 0; });
+  const bool widths = any([](const ProductTerm& t) { return t.width > 0.0 || t.right_width > 0.0; });
   Columns lines;
-  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
-  lines.rows.push_back({"k", "a", "b", "a b", "of sum |a||b|", widths ? "a known to" : ""});
-  for (const auto& t : d.largest)
-    lines.rows.push_back(
-        {fmt::format("{}", t.k), value_text(t.a), value_text(t.b), value_text(t.a * t.b),
-         d.magnitude > 0 ? fmt::format("{:.2f} %", 100.0 * std::fabs(t.a * t.b) / d.magnitude) : "-",
-         widths ? fmt::format("± {:.3g}", t.width) : ""});
-  return table(fmt::format("terms: {} largest of {}, sum |a||b| = {}", d.largest.size(),
-                           grouped_digits(d.terms), value_text(d.magnitude)),
+  lines.rows.push_back({"k"});
+  if (tokens) lines.rows.back().push_back("token");
+  if (slots) lines.rows.back().push_back("slot");
+  for (const char* heading : {"a", "b", "a b", "of sum |a||b|"}) lines.rows.back().push_back(heading);
+  if (widths) lines.rows.back().insert(lines.rows.back().end(), {"a known to", "b known to"});
+  lines.aligns.assign(lines.rows.back().size(), Align::Right);
+  const auto width = [](double x) { return x > 0.0 ? fmt::format("± {:.3g}", x) : std::string("exact"); };
+  for (const auto& t : d.largest) {
+    std::vector<std::string> cells = {fmt::format("{}", t.k)};
+    if (tokens) cells.push_back(fmt::format("{}", t.token));
+    if (slots) cells.push_back(fmt::format("{}", t.slot));
+    for (const double x : {t.a, t.b, t.product}) cells.push_back(value_text(x));
+    cells.push_back(d.magnitude > 0 ? fmt::format("{:.2f} %", 100.0 * std::fabs(t.product) / d.magnitude)
+                                    : "-");
+    if (widths) cells.insert(cells.end(), {width(t.width), width(t.right_width)});
+    lines.rows.push_back(std::move(cells));
+  }
+  return table(fmt::format("terms: {} largest of {}, sum |a||b| = {}; {}", d.largest.size(),
+                           grouped_digits(d.terms), value_text(d.magnitude), d.operands),
                lines, true);
+}
+
+/// Whose order the partial sums follow.
+std::string sums_title(const Derivation& d) {
+  if (d.accumulator.empty())
+    return "partial sums, ascending";  // no matrix product: its order is the contract's
+  if (d.accumulator == "unknown")
+    return "partial sums (no accumulator is declared: --accumulator hopper shows its own)";
+  return fmt::format("partial sums, accumulator {}", printable(d.accumulator));
 }
 
 std::string sums_text(const Derivation& d, bool whole) {
@@ -101,21 +123,28 @@ std::string sums_text(const Derivation& d, bool whole) {
     lines.rows.push_back({fmt::format("{}", s.end), value_text(s.exact), predicted_text(s.running),
                           s.running ? fmt::format("{:.3g}", static_cast<double>(*s.running) - s.exact) : "-",
                           s.exponent ? fmt::format("2^{}", *s.exponent) : ""});
-  return table(d.accumulator.empty() || d.accumulator == "unknown"
-                   ? "partial sums (no accumulator is declared: --accumulator hopper shows its own)"
-                   : fmt::format("partial sums, accumulator {}", printable(d.accumulator)),
-               lines, whole);
+  return table(sums_title(d), lines, whole);
 }
 
 std::string slots_text(const Derivation& d) {
   if (d.slots.empty()) return "";
+  const bool weights = std::ranges::any_of(d.slots, [](const SlotTerm& s) { return s.weight.has_value(); });
+  const bool predicted =
+      std::ranges::any_of(d.slots, [](const SlotTerm& s) { return s.predicted.has_value(); });
   Columns lines;
-  lines.aligns = {Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right};
-  lines.rows.push_back({"slot", "expert", "weight", "row's value", "product", "predicted"});
-  for (const auto& s : d.slots)
-    lines.rows.push_back({fmt::format("{}", s.slot), fmt::format("{}", s.expert), value_text(s.weight.ref),
-                          value_text(s.value.ref), value_text(s.product.ref), predicted_text(s.predicted)});
-  return table("slots: weight times row", lines, true);
+  lines.rows.push_back({"slot", "expert", "value"});
+  if (weights) lines.rows.back() = {"slot", "expert", "weight", "value", "product"};
+  if (predicted) lines.rows.back().push_back("predicted");
+  lines.aligns.assign(lines.rows.back().size(), Align::Right);
+  for (const auto& s : d.slots) {
+    std::vector<std::string> cells = {fmt::format("{}", s.slot), fmt::format("{}", s.expert)};
+    if (s.weight) cells.push_back(value_text(s.weight->ref));
+    cells.push_back(value_text(s.value.ref));
+    if (s.weight) cells.push_back(value_text(s.product.ref));
+    if (predicted) cells.push_back(predicted_text(s.predicted));
+    lines.rows.push_back(std::move(cells));
+  }
+  return table(fmt::format("slots: {}", d.slots_are), lines, true);
 }
 
 std::string steps_text(const Derivation& d) {

@@ -30,21 +30,21 @@ struct ExplainOptions {
   bool all = false;
 };
 
-/// Derivations are of forward fields.
-Field forward_field(const std::string& text) {
+/// Derivations are of computed fields.
+Field computed_field(const std::string& text) {
   const auto field = find_field(text);
-  if (field && row(*field).group == Group::Forward) return *field;
+  if (field && !given(*field)) return *field;
   std::string valid;
   for (const auto& what : kFields)
-    if (what.group == Group::Forward) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", what.name);
-  if (field && descends_from(*field, Field::d_hidden_states))
-    throw UsageError(fmt::format("explain derives no gradients yet, and {} is one; valid: {}", text, valid));
-  throw UsageError(fmt::format("unknown field '{}'; valid: {}", text, valid));
+    if (!given(what.id)) valid += fmt::format("{}{}", valid.empty() ? "" : ", ", what.name);
+  throw UsageError(fmt::format("{} '{}'; valid: {}",
+                               field ? "explain takes what the layer computes, and not" : "unknown field",
+                               text, valid));
 }
 
 ExitCode run(const ExplainOptions& options) {
   Question question;
-  question.field = forward_field(options.field);
+  question.field = computed_field(options.field);
   question.at = parse_place(options.at);
   question.mode = options.mode == "chained" ? Mode::Chained : Mode::Isolated;
   question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
@@ -74,7 +74,7 @@ void add_explain(CLI::App& app, Program& program) {
       app.add_subcommand("explain", "one element: its terms, sums, bound, and what would have been accepted");
   auto options = std::make_shared<ExplainOptions>();
   add_source_options(*command, options->source);
-  command->add_option("--field", options->field, "a forward field (assay list fields)")
+  command->add_option("--field", options->field, "a computed field, forward or backward (assay list fields)")
       ->required()
       ->type_name("F");
   command
@@ -96,8 +96,10 @@ void add_explain(CLI::App& app, Program& program) {
       ->check(CLI::IsMember({"auto", "always", "never"}))
       ->type_name("WHEN");
   command->footer(
-      "Example: assay explain --golden golden/data/odd.grouped_mm.h5 --field first_gemm --at "
+      "Examples: assay explain --golden golden/data/odd.grouped_mm.h5 --field first_gemm --at "
       "token=0,expert=3,col=59\n"
+      "          assay explain --golden golden/data/rows.grouped_mm.h5 --field d_down_proj --at "
+      "expert=0,row=7,col=3\n"
       "Exit codes: 0 accepted, 1 rejected, 4 accepted but not the bits that the declared accumulator gives, "
       "77 no such field.");
   command->callback([options, &program] { program.selected = [options] { return run(*options); }; });

@@ -7,7 +7,9 @@
 #include <CLI/CLI.hpp>
 
 #include "golden/golden_file.h"
+#include "golden/sha256.h"
 #include "harness/cli/commands.h"
+#include "harness/cli/cut_gradients.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/output.h"
 #include "harness/cli/place_words.h"
@@ -58,6 +60,7 @@ class Minimizer {
   explicit Minimizer(const MinimizeOptions& options)
       : options_(options), source_(load_source(options.source)) {
     judge_.reference = make_reference;
+    judge_.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
     judge_.contract = options.source.contract;
     if (!options.source.accumulator.empty()) {
       const Accumulator all = parse_accumulator(options.source.accumulator);
@@ -121,6 +124,8 @@ class Minimizer {
         made.candidate = source_.candidate;
         made.candidate.oracle = {};
         made.candidate.fields = std::move(*fields);
+        cut_weight_gradients(source_.candidate, source_.problem, selected_, part, made.problem,
+                             {source_.contract, source_.accumulators, source_.predict}, made.candidate);
       }
       made.result = judge(made.problem, made.candidate, judge_);
     } catch (const InputError&) {
@@ -250,7 +255,9 @@ void add_minimize(CLI::App& app, Program& program) {
   command->footer(
       "Tokens, experts, H and I are cut as long as the first wrong field and its verdict stay. The candidate "
       "is computed again\n"
-      "for each part; of a file (dump or golden) only tokens and unrelated experts can be cut.\n\n"
+      "for each part; of a file (dump or golden) only tokens and unrelated experts can be cut. Gradients of\n"
+      "weights sum over tokens: of a file's, matrices of experts that lost some are those that the part "
+      "gives.\n\n"
       "Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5\n"
       "Exit codes: 1 or 4 as the minimised problem fails, 0 nothing fails: there is nothing to minimise.");
   command->callback([options, &program] {

@@ -1,8 +1,11 @@
 #include "harness/cli/place_words.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "harness/contract/layer.h"
+#include "harness/contract/precision_contract.h"
 
 namespace assay::cli {
 namespace {
@@ -18,7 +21,10 @@ std::string explain_words(const CaseResult& result, const std::string& source) {
   for (const auto& field : result.fields) {
     if (result.first_own_error ? field.field != *result.first_own_error : field.verdict <= Verdict::Passed)
       continue;
-    if (descends_from(field.field, Field::d_hidden_states)) return "";  // explain derives no gradients yet
+    // Explain would refuse a field that the contract forms by another step than hf.
+    const auto contract = std::ranges::find(kContracts, result.contract, &PrecisionContract::name);
+    if (contract != kContracts.end() && find_step(field.field, *contract) != find_step(field.field))
+      return "";
     const Element* element = nullptr;
     bool chained = false;
     if (wrong(field.isolated))

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "golden/held_tensor.h"
+#include "golden/sha256.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/other_problem.h"
 #include "harness/cli/output.h"
@@ -30,8 +32,21 @@ void judge_side(Side& side, const Problem& problem) {
   side.report = start_report("assay regress", "");
   JudgeOptions options;
   options.reference = make_reference;
+  options.hash = [](std::span<const std::byte> bytes) { return sha256_hex(bytes); };
   side.report->cases.push_back(judge(problem, side.file->candidate, options));
   tell_unknown(side.report->cases.back(), problem, side.file->candidate, side.file->unknown);
+}
+
+/// What only one of the two holds by hashes is held by both when it is compared.
+void hold_alike(Candidate& stored, const Candidate& other) {
+  for (const HeldField& held : other.held) {
+    const bool same_kind = stored.fields.has(held.field) &&
+                           stored.fields.at(held.field).dtype() == held.dtype &&
+                           stored.fields.at(held.field).shape() == held.shape;
+    if (!same_kind) continue;
+    stored.held.push_back(hold(held.field, stored.fields.at(held.field), held.stored));
+    stored.fields.erase(held.field);
+  }
 }
 
 /// Two dumps of different problems say nothing of each other.
@@ -108,9 +123,13 @@ void add_regress(CLI::App& app, Program& program) {
         after.report->cases.front().problem = before.report->cases.front().problem;
         after.report->cases.front().candidate = before.report->cases.front().candidate;
       }
+      if (before.file) {
+        hold_alike(before.file->candidate, after.file->candidate);
+        hold_alike(after.file->candidate, before.file->candidate);
+      }
       const auto findings =
-          regress(&*before.report, &*after.report, before.file ? &before.file->candidate.fields : nullptr,
-                  after.file ? &after.file->candidate.fields : nullptr);
+          regress(&*before.report, &*after.report, before.file ? &before.file->candidate : nullptr,
+                  after.file ? &after.file->candidate : nullptr);
       if (options->json == "-")
         fmt::print("{}", to_json(findings));
       else

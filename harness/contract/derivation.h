@@ -14,12 +14,17 @@
 
 namespace assay {
 
-/// One product of a matrix product.
+/// One product of a sum of products: of a matrix product, or of a row's dot product.
 struct ProductTerm {
   std::int64_t k = 0;
-  double a = 0.0;      // left operand: input or intermediate
-  double width = 0.0;  // half width of the left operand's interval: 0 isolated
-  double b = 0.0;      // weight
+  double a = 0.0;            // left operand
+  double width = 0.0;        // half width of its interval: 0 isolated
+  double b = 0.0;            // right operand
+  double right_width = 0.0;  // likewise: 0 of weights and inputs
+  double product = 0.0;      // a b as it is added: rounded where the contract rounds it
+  // Of a sum over rows: whose row it is; -1 elsewhere.
+  std::int64_t token = -1;
+  std::int64_t slot = -1;
 };
 
 /// Sums after the terms [begin, end).
@@ -46,13 +51,13 @@ struct BoundPart {
   double value = 0.0;
 };
 
-/// One slot of a merged element.
+/// One slot of an element that a token's slots are added up to.
 struct SlotTerm {
   std::int64_t slot = 0;
   std::int64_t expert = 0;
   std::int64_t row = 0;
-  // product: weight times value, rounded where the contract rounds it
-  Interval weight;
+  // product: weight times value, rounded where the contract rounds it; the value where there is no weight
+  std::optional<Interval> weight;
   Interval value;
   Interval product;
   std::optional<float> predicted;  // product
@@ -95,12 +100,14 @@ struct Derivation {
   double ratio = 0.0;     // |out - ref| / (delta + ulp(out) / 2)
   std::int64_t ulps = 0;  // bf16 neighbours between out and the rounded reference
 
+  std::string operands;              // what a and b of the terms are, and what k counts
   std::int64_t terms = 0;            // of the product; `largest` holds some of them
   double magnitude = 0.0;            // sum |a||b|
   std::vector<ProductTerm> largest;  // by |a||b|, falling
   std::vector<PartialSum> sums;
   std::vector<DerivationStep> steps;
   std::vector<SlotTerm> slots;
+  std::string slots_are;  // "weight times row"
   std::vector<RankedExpert> ranking;
   std::vector<BoundPart> bound;    // a priori
   std::vector<BoundPart> running;  // of a product whose order is declared

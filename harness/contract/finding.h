@@ -1,7 +1,10 @@
 // What two runs of the same problem say differently, as one sentence each.
 #pragma once
 
+#include <optional>
 #include <string>
+
+#include "harness/contract/field.h"
 
 namespace assay {
 
@@ -14,6 +17,7 @@ enum class Severity {
 struct Finding {
   Severity severity = Severity::Same;
   std::string sentence;
+  std::optional<Field> field{};  // that it is about, where it is about one
 };
 
 }  // namespace assay

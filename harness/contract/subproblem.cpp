@@ -101,14 +101,16 @@ bool cuts_columns(const Part& part, const MoeConfig& config) {
          part.intermediate != Stretch{0, config.moe_intermediate_size};
 }
 
-/// Whether the field is a sum over what the part drops, so that no piece of it is the part's.
+/// Whether the field is a sum over what the part drops, so that no piece of it is the part's: the softmax's
+/// gradient is one over all experts, and what is made of it is not the part's either.
 bool sums_over_dropped(Field field, const Sizes& sizes, const Part& part) {
   const bool fewer_tokens = std::ssize(part.tokens) != sizes.tokens;
   const bool fewer_experts = std::ssize(part.experts) != sizes.config.num_experts;
+  if (fewer_experts && find_step(field)->kind == StepKind::SoftmaxGrad) return true;
   return std::ranges::any_of(kProducts, [&](const ProductRow& product) {
     const bool over_tokens = product.summed == Dim::T || product.summed == Dim::S;
-    return product.made == field &&
-           ((over_tokens && fewer_tokens) || (product.summed == Dim::E && fewer_experts));
+    const bool of_softmax = !given(product.left) && find_step(product.left)->kind == StepKind::SoftmaxGrad;
+    return product.made == field && ((over_tokens && fewer_tokens) || (of_softmax && fewer_experts));
   });
 }
 

@@ -35,9 +35,9 @@ Part whole(const Sizes& sizes);
 Problem subproblem(const Problem& problem, const Part& part);
 
 /// The candidate's fields on the part, for columns that are not cut. `selected` [T, K] is the routing that
-/// orders its rows. Fields that sum over dropped tokens or experts (gradients of weights) are left out.
-/// Tensors of an unexpected shape or dtype stay as they are. Nothing when columns are cut, when a kept token
-/// uses a dropped expert, or when a kept row of gather_indices reads a dropped token.
+/// orders its rows. Fields that sum over dropped tokens or experts (gradients of weights and of logits) are
+/// left out. Tensors of an unexpected shape or dtype stay as they are. Nothing when columns are cut, when a
+/// kept token uses a dropped expert, or when a kept row of gather_indices reads a dropped token.
 std::optional<FieldSet> subfields(const FieldSet& fields, const Sizes& sizes,
                                   std::span<const std::int32_t> selected, const Part& part);
 

@@ -111,8 +111,9 @@ TEST_SUITE("subproblem") {
     auto fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
     REQUIRE(fields);
     CHECK(bits(fields->at(Field::d_first_gemm).as<Bf16>()).front() == 708);
-    CHECK(bits(fields->at(Field::d_router_logits).as<Bf16>()) == Indices{805, 806, 807, 809, 810, 811});
-    for (const Field sum : {Field::d_gate, Field::d_down_proj, Field::d_input_hidden_states})
+    // A softmax's gradient is a sum over all experts, and so is what is made of it.
+    for (const Field sum :
+         {Field::d_router_logits, Field::d_gate, Field::d_down_proj, Field::d_input_hidden_states})
       CHECK_FALSE(fields->has(sum));
     // Nobody chose expert 3 any more: dropped, it takes its matrix with it.
     std::ranges::copy(Indices{1, 0, 1, 2, 2, 0}, s.selected.begin());
@@ -121,11 +122,10 @@ TEST_SUITE("subproblem") {
     part.experts = {0, 1, 2};
     fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
     REQUIRE(fields);
-    CHECK(fields->at(Field::d_gate).shape() == Shape{3, 4});
-    CHECK(bits(fields->at(Field::d_gate).as<Bf16>()).back() == 911);
     CHECK(fields->at(Field::d_down_proj).shape() == Shape{3, 4, 2});
     CHECK(bits(fields->at(Field::d_down_proj).as<Bf16>()).back() == 3023);
-    CHECK_FALSE(fields->has(Field::d_input_hidden_states));
+    for (const Field sum : {Field::d_router_logits, Field::d_gate, Field::d_input_hidden_states})
+      CHECK_FALSE(fields->has(sum));
     part.experts = {0, 1, 2, 3};
     fields = subfields(s.fields, s.problem.sizes(), s.selected, part);
     REQUIRE(fields);

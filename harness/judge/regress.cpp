@@ -8,6 +8,7 @@
 
 #include "harness/contract/digits.h"
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 
 namespace assay {
 namespace {
@@ -103,6 +104,8 @@ void compare_verdicts(const std::string& what, Verdict before, Verdict now, Find
     findings.push_back({Severity::Regression, sentence + ": it fails now"});
   else if (compared(before) && !compared(now))
     findings.push_back({Severity::Regression, sentence + ": it is no longer compared"});
+  else if (before == Verdict::Passed && now > Verdict::Passed)
+    findings.push_back({Severity::Regression, sentence + ": it no longer passes"});
   else
     findings.push_back({Severity::Legal, sentence});
 }
@@ -110,11 +113,13 @@ void compare_verdicts(const std::string& what, Verdict before, Verdict now, Find
 void compare_fields(const std::string& where, const FieldResult& before, const FieldResult& now,
                     Findings& findings) {
   const std::string field = fmt::format("{}{}", where, name(now.field));
+  const std::size_t first = findings.size();
   compare_verdicts(field, before.verdict, now.verdict, findings);
   compare_judgements(field + " (isolated)", now.field, before.isolated, now.isolated, findings);
   compare_judgements(field + " (chained)", now.field, before.chained, now.chained, findings);
   compare_predictions(field + " (isolated)", before.isolated_bits, now.isolated_bits, findings);
   compare_predictions(field + " (chained)", before.chained_bits, now.chained_bits, findings);
+  for (std::size_t i = first; i < findings.size(); ++i) findings[i].field = now.field;
 }
 
 const FieldResult* find(const CaseResult& result, Field field) {
@@ -124,9 +129,22 @@ const FieldResult* find(const CaseResult& result, Field field) {
 
 /// Whether a field fails by what it inherits alone, from the field that is named as the first of its own.
 bool follows(const FieldResult& field, const CaseResult& result) {
-  return result.first_own_error && *result.first_own_error != field.field && failed(field.verdict) &&
+  return result.first_own_error && descends_from(field.field, *result.first_own_error) &&
          field.verdict == Verdict::Failed && !failed(field.isolated.verdict) &&
          compared(field.isolated.verdict);
+}
+
+/// The gravest first; of equally grave ones what is the first cause, then as fields are computed, then what
+/// is about no field.
+void sort_by_cause(std::span<Finding> findings, std::optional<Field> cause) {
+  const auto place = [&](const Finding& one) {
+    if (!one.field) return std::ssize(kEvaluationOrder);
+    if (one.field == cause) return std::ptrdiff_t{-1};
+    return std::ranges::find(kEvaluationOrder, *one.field) - kEvaluationOrder.begin();
+  };
+  std::ranges::stable_sort(findings, [&](const Finding& a, const Finding& b) {
+    return a.severity != b.severity ? a.severity > b.severity : place(a) < place(b);
+  });
 }
 
 std::string sizes_text(const CaseResult& c) {
@@ -174,8 +192,10 @@ void compare_cases(const std::string& where, const CaseResult& before, const Cas
     else if (match != nullptr)
       compare_fields(where, field, *match, findings);
     else if (compared(field.verdict))
-      findings.push_back({Severity::Regression, fmt::format("{}{} is missing, {} before", where,
-                                                            name(field.field), name(field.verdict))});
+      findings.push_back(
+          {Severity::Regression,
+           fmt::format("{}{} is missing, {} before", where, name(field.field), name(field.verdict)),
+           field.field});
   }
   if (!followers.empty())
     findings.push_back(
@@ -184,9 +204,11 @@ void compare_cases(const std::string& where, const CaseResult& before, const Cas
   for (const FieldResult& field : now.fields) {
     if (find(before, field.field) != nullptr || !compared(field.verdict)) continue;
     const Severity severity = failed(field.verdict) ? Severity::Regression : Severity::Legal;
-    findings.push_back(
-        {severity, fmt::format("{}{} is new: {}", where, name(field.field), name(field.verdict))});
+    findings.push_back({severity,
+                        fmt::format("{}{} is new: {}", where, name(field.field), name(field.verdict)),
+                        field.field});
   }
+  sort_by_cause(std::span(findings).subspan(first), now.first_own_error);
   // A case can change as a whole, without a field that did: it could not run at all.
   if (findings.size() == first) compare_verdicts(where + "the case", before.verdict, now.verdict, findings);
   compare_settings(where, before, now, findings);
@@ -232,18 +254,52 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
   return findings;
 }
 
-std::vector<Finding> regress(const Report* baseline, const Report* candidate, const FieldSet* baseline_fields,
-                             const FieldSet* candidate_fields) {
+namespace {
+
+/// Changed bits that a judgement stands beside: legal only of a field that passes. What changed with the
+/// first cause, and is wrong by it alone, becomes one finding.
+void hold_against(const CaseResult& now, Findings& changes) {
+  std::vector<std::string_view> followers;
+  std::erase_if(changes, [&](Finding& change) {
+    const FieldResult* field = change.field ? find(now, *change.field) : nullptr;
+    if (field == nullptr || change.severity != Severity::Legal || field->verdict <= Verdict::Passed)
+      return false;
+    if (follows(*field, now)) {
+      followers.push_back(name(field->field));
+      return true;
+    }
+    change.severity = Severity::Regression;
+    change.sentence += fmt::format("; it is {}", name(field->verdict));
+    return false;
+  });
+  if (!followers.empty())
+    changes.push_back({Severity::Regression, fmt::format("{} changed with {}", fmt::join(followers, ", "),
+                                                         name(*now.first_own_error))});
+}
+
+}  // namespace
+
+std::vector<Finding> regress(const Report* baseline, const Report* candidate,
+                             const Candidate* baseline_results, const Candidate* candidate_results) {
   if ((baseline == nullptr) != (candidate == nullptr) ||
-      (baseline_fields == nullptr) != (candidate_fields == nullptr))
+      (baseline_results == nullptr) != (candidate_results == nullptr))
     throw UsageError("regress compares two reports or two dumps, found one of each");
-  if (baseline == nullptr && baseline_fields == nullptr)
+  if (baseline == nullptr && baseline_results == nullptr)
     throw UsageError("regress needs two reports or two dumps, found neither");
   Findings findings;
   if (baseline != nullptr) findings = regress(*baseline, *candidate);
-  if (baseline_fields != nullptr)
-    std::ranges::move(regress(*baseline_fields, *candidate_fields), std::back_inserter(findings));
-  std::ranges::stable_sort(findings, std::ranges::greater{}, &Finding::severity);
+  const CaseResult* now =
+      candidate != nullptr && candidate->cases.size() == 1 ? &candidate->cases.front() : nullptr;
+  if (baseline_results != nullptr) {
+    auto changes = regress(baseline_results->fields, candidate_results->fields);
+    std::ranges::move(regress(baseline_results->held, candidate_results->held), std::back_inserter(changes));
+    if (now != nullptr) hold_against(*now, changes);
+    std::ranges::move(changes, std::back_inserter(findings));
+  }
+  if (now != nullptr)
+    sort_by_cause(findings, now->first_own_error);
+  else
+    std::ranges::stable_sort(findings, std::ranges::greater{}, &Finding::severity);
   return findings;
 }
 

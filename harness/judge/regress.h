@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "harness/contract/candidate.h"
 #include "harness/contract/exit_code.h"
 #include "harness/contract/field_set.h"
 #include "harness/contract/finding.h"
@@ -33,10 +34,15 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate);
 /// dtype, newly not finite, or an input that differs is a Regression. Never empty.
 std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate);
 
-/// Both, for two dumps that were judged as well. Either pair may be null as a whole; half a pair throws
+/// The same of what two candidates hold by hashes: the experts whose hashes changed.
+std::vector<Finding> regress(const std::vector<HeldField>& baseline, const std::vector<HeldField>& candidate);
+
+/// Both, for two dumps that were judged as well: changed bits of a field that did not pass are a Regression,
+/// what changed with the first cause is folded into one finding. The gravest first; of equally grave ones the
+/// first cause, then the fields as they are computed. Either pair may be null as a whole; half a pair throws
 /// UsageError.
-std::vector<Finding> regress(const Report* baseline, const Report* candidate, const FieldSet* baseline_fields,
-                             const FieldSet* candidate_fields);
+std::vector<Finding> regress(const Report* baseline, const Report* candidate,
+                             const Candidate* baseline_results, const Candidate* candidate_results);
 
 Severity worst(std::span<const Finding> findings);
 

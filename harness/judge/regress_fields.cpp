@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -65,10 +66,10 @@ Finding changed(Field field, const Tensor& now, const Difference& found) {
                             found.largest_ulps == 1 ? "" : "s");
   if (found.newly_non_finite > 0)
     return {Severity::Regression,
-            fmt::format("{}; {} newly not finite", sentence, grouped_digits(found.newly_non_finite))};
+            fmt::format("{}; {} newly not finite", sentence, grouped_digits(found.newly_non_finite)), field};
   if (row(field).match == Match::Given)
-    return {Severity::Regression, sentence + ": the two runs had different inputs"};
-  return {Severity::Legal, sentence};
+    return {Severity::Regression, sentence + ": the two runs had different inputs", field};
+  return {Severity::Legal, sentence, field};
 }
 
 }  // namespace
@@ -81,17 +82,23 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
     const bool before = baseline.has(field.id);
     const bool now = candidate.has(field.id);
     if (before && !now)
-      findings.push_back({Severity::Regression, fmt::format("{} is no longer written", field.name)});
-    if (!before && now) findings.push_back({Severity::Legal, fmt::format("{} is newly written", field.name)});
+      findings.push_back(
+          {Severity::Regression, fmt::format("{} is no longer written", field.name), field.id});
+    if (!before && now)
+      findings.push_back({Severity::Legal, fmt::format("{} is newly written", field.name), field.id});
     if (!before || !now) continue;
     const Tensor& a = baseline.at(field.id);
     const Tensor& b = candidate.at(field.id);
     if (a.dtype() != b.dtype()) {
-      findings.push_back({Severity::Regression, fmt::format("{}: dtype {}, {} before", field.name,
-                                                            row(b.dtype()).name, row(a.dtype()).name)});
+      findings.push_back(
+          {Severity::Regression,
+           fmt::format("{}: dtype {}, {} before", field.name, row(b.dtype()).name, row(a.dtype()).name),
+           field.id});
     } else if (a.shape() != b.shape()) {
-      findings.push_back({Severity::Regression, fmt::format("{}: shape {}, {} before", field.name,
-                                                            to_string(b.shape()), to_string(a.shape()))});
+      findings.push_back(
+          {Severity::Regression,
+           fmt::format("{}: shape {}, {} before", field.name, to_string(b.shape()), to_string(a.shape())),
+           field.id});
     } else if (const Difference found = difference(a, b); found.changed > 0) {
       findings.push_back(changed(field.id, b, found));
     } else {
@@ -109,6 +116,50 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
   }
   if (findings.empty())
     findings.push_back({Severity::Regression, "nothing was compared: no field is on either side"});
+  return findings;
+}
+
+std::vector<Finding> regress(const std::vector<HeldField>& baseline,
+                             const std::vector<HeldField>& candidate) {
+  std::vector<Finding> findings;
+  const auto find = [](const std::vector<HeldField>& all, Field field) {
+    return std::ranges::find(all, field, &HeldField::field);
+  };
+  for (const HeldField& before : baseline) {
+    const auto add = [&](Severity severity, std::string sentence) {
+      findings.push_back({severity, fmt::format("{}{}", name(before.field), sentence), before.field});
+    };
+    const auto now = find(candidate, before.field);
+    if (now == candidate.end()) {
+      add(Severity::Regression, " is no longer written");
+      continue;
+    }
+    if (now->shape != before.shape || now->dtype != before.dtype ||
+        now->sha256.size() != before.sha256.size()) {
+      add(Severity::Regression,
+          fmt::format(": hashes of {} {}, of {} {} before", row(now->dtype).name, to_string(now->shape),
+                      row(before.dtype).name, to_string(before.shape)));
+      continue;
+    }
+    std::vector<std::size_t> changed;
+    for (std::size_t part = 0; part < before.sha256.size(); ++part)
+      if (now->sha256[part] != before.sha256[part]) changed.push_back(part);
+    constexpr std::size_t kNamed = 8;
+    const std::size_t named = std::min(changed.size(), kNamed);
+    if (changed.empty())
+      add(Severity::Same, " is the same by its hashes");
+    else if (!is_hashed_by_expert(before.field))
+      add(Severity::Legal, " changed: it has another hash");
+    else
+      add(Severity::Legal,
+          fmt::format(": {} of {} experts changed, by their hashes: {}{}", changed.size(),
+                      before.sha256.size(),
+                      fmt::join(changed.begin(), changed.begin() + static_cast<std::ptrdiff_t>(named), ", "),
+                      changed.size() > named ? ", ..." : ""));
+  }
+  for (const HeldField& now : candidate)
+    if (find(baseline, now.field) == baseline.end())
+      findings.push_back({Severity::Legal, fmt::format("{} is newly written", name(now.field)), now.field});
   return findings;
 }
 

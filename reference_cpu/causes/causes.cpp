@@ -199,6 +199,7 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
       {hypothesis_fields::kWeights, propose_weights},
       {hypothesis_fields::kMerge, propose_merge},
       {hypothesis_fields::kGradients, propose_gradients},
+      {hypothesis_fields::kWeightGradients, propose_weight_gradients},
       {hypothesis_fields::kAll, propose_scattered},
   };
   const ErrorPlace place = find_place(evidence);

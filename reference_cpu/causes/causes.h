@@ -102,6 +102,9 @@ std::vector<Proposal> propose_swiglu(const Evidence&, const ErrorPlace&);     //
 std::vector<Proposal> propose_weights(const Evidence&, const ErrorPlace&);    // causes_weights.cpp
 std::vector<Proposal> propose_merge(const Evidence&, const ErrorPlace&);      // causes_merge.cpp
 std::vector<Proposal> propose_gradients(const Evidence&, const ErrorPlace&);  // causes_gradients.cpp
+std::vector<Proposal> propose_weight_gradients(
+    const Evidence&,
+    const ErrorPlace&);  // causes_weight_gradients.cpp: rows that gradients of weights are summed over
 
 /// The layer run again with a fault in a field that the candidate did not write.
 struct UnwrittenTrials {

@@ -1,5 +1,6 @@
-// Hypotheses about the steps of the backward pass: each is a fault that the predicted arithmetic can compute
-// (planted/planted_gradients.h), tried on the values that the step read.
+// Hypotheses about the steps of the backward pass but gradients of weights (causes_weight_gradients.cpp):
+// each is a fault that the predicted arithmetic can compute (planted/planted_gradients.h), tried on the
+// values that the step read.
 #include <algorithm>
 #include <memory>
 
@@ -19,7 +20,6 @@ constexpr std::int64_t kTriedElements = std::int64_t{1}
                                         << 24;  // of a field: more would take longer than judging
 constexpr std::int64_t kEachSlot = -1;          // tried for every slot of a token
 constexpr std::int64_t kEachPower = -2;         // for 1, 2, 4, ... 64
-constexpr std::int64_t kEachBlock = -3;         // for every block of 16 rows
 
 struct GradientTrial {
   std::string_view id;
@@ -34,18 +34,12 @@ const GradientTrial kTrials[] = {
   {"weight_twice",         fields_of(d_second_gemm, d_topk_weights, d_experts_hidden_states, d_first_gemm, d_down_proj), {.kind = K::WeightTwice}, "the weight is applied once more"},
   {"weights_permuted",     fields_of(d_second_gemm, d_topk_weights, d_router_logits), {.kind = K::SwapWeights}, "slots 0 and 1 are exchanged"},
   {"weights_of_token",     fields_of(d_second_gemm), {.kind = K::WeightsModulo, .amount = kEachPower}, "tokens take the weights of the first {}, over and over"},
-  {"wrong_token",          fields_of(d_second_gemm, d_topk_weights, d_gate_up_proj), {.kind = K::SlotForToken}, "the token numbered as the slot is read"},
+  {"wrong_token",          fields_of(d_second_gemm, d_topk_weights), {.kind = K::SlotForToken}, "the token numbered as the slot is read"},
   {"wrong_token",          fields_of(d_topk_weights), {.kind = K::RowsInExpertOrder}, "rows in expert order are read as if in slot order"},
   {"product_unrounded",    fields_of(d_topk_weights), {.kind = K::WeightedUnrounded}, "products are not rounded before the sum over H"},
   {"divided_by_weight",    fields_of(d_topk_weights), {.kind = K::DividedByWeight}, "formed as sum of intermediate times its gradient, over the stored weight"},
-  {"bf16_accumulation",    fields_of(d_topk_weights, d_down_proj, d_gate_up_proj, d_gate), {.kind = K::AccumulateBf16}, "the running sum is rounded to bf16 after every term"},
+  {"bf16_accumulation",    fields_of(d_topk_weights), {.kind = K::AccumulateBf16}, "the running sum is rounded to bf16 after every term"},
   {"k_dropped",            fields_of(d_topk_weights), {.kind = K::DropLastK, .amount = kEachPower}, "the last {} terms of the sum are missing"},
-  {"k_dropped",            fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::DropLastK, .amount = kEachPower}, "the last {} rows of the sum are missing"},
-  {"k_dropped",            fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ScaleKBlock, .amount = 16, .scale = -1.0, .first = kEachBlock}, "16 rows from row {} on are missing in the sum"},
-  {"k_doubled",            fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ScaleKBlock, .amount = 16, .scale = 1.0, .first = kEachBlock}, "16 rows from row {} on are added twice"},
-  {"rows_of_neighbour",    fields_of(d_down_proj, d_gate_up_proj), {.kind = K::ReadBeyondK, .amount = 1}, "the next expert's first row is added"},
-  {"rows_of_neighbour",    fields_of(d_down_proj, d_gate_up_proj), {.kind = K::RowsOfNeighbour}, "the sum begins and ends one row late"},
-  {"row_order",            fields_of(d_down_proj, d_gate_up_proj), {.kind = K::RowsDescending}, "an expert's rows are summed last one first"},
   {"previous_overwritten", fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousOverwritten}, "what was there before is overwritten, not added to"},
   {"gradient_not_added",   fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductDropped}, "what was there before stays: this pass's gradient is not added"},
   {"added_twice",          fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductTwice}, "this pass's gradient is added twice"},
@@ -53,7 +47,7 @@ const GradientTrial kTrials[] = {
   {"previous_of_neighbour", fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousOfNeighbour}, "the gradient is added to what the next expert had"},
   {"product_unrounded",    fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductUnrounded}, "the product is not rounded before it is added to what was there"},
   {"product_rounded",      fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductRounded}, "the product is rounded before it is added to what was there, or stored"},
-  {"gate_up_swapped",      fields_of(d_first_gemm, d_permuted_hidden_states, d_gate_up_proj), {.kind = K::SwapGateUp}, "gate and up halves are exchanged"},
+  {"gate_up_swapped",      fields_of(d_first_gemm, d_permuted_hidden_states), {.kind = K::SwapGateUp}, "gate and up halves are exchanged"},
   {"gate_up_interleaved",  fields_of(d_first_gemm), {.kind = K::InterleavedGateUp}, "gate and up columns are written as interleaved pairs"},
   {"k_dropped",            fields_of(d_permuted_hidden_states), {.kind = K::HalfZero, .amount = 0}, "the gate half of the sum is missing"},
   {"k_dropped",            fields_of(d_permuted_hidden_states), {.kind = K::HalfZero, .amount = 1}, "the up half of the sum is missing"},
@@ -84,22 +78,20 @@ const GradientTrial kTrials[] = {
 };
 // clang-format on
 
-/// The amounts, or first rows, that a trial stands for.
+/// The amounts that a trial stands for.
 std::vector<std::int64_t> amounts(const GradientTrial& trial, const Layer& layer) {
-  const auto of = trial.fault.kind == K::ScaleKBlock ? trial.fault.first : trial.fault.amount;
+  const auto of = trial.fault.amount;
   std::vector<std::int64_t> all;
   if (of == kEachSlot)
     for (std::int64_t j = 0; j < layer.config().top_k; ++j) all.push_back(j);
   else if (of == kEachPower)
     for (std::int64_t n = 1; n <= 64; n *= 2) all.push_back(n);
-  else if (of == kEachBlock)
-    for (std::int64_t first = 0; first < 64; first += 16) all.push_back(first);
   else
     all.push_back(of);
   return all;
 }
 
-/// The field under a fault, computed when first asked for; of one that has no rank-2 rows, all of it.
+/// The field under a fault, computed when first asked for.
 Synthesis under(const Evidence& evidence, const Fault& fault) {
   auto values = std::make_shared<Values<Predicted>>();
   return [&evidence, fault, values](const Window& window) {
@@ -123,7 +115,7 @@ std::vector<Proposal> propose_gradients(const Evidence& evidence, const ErrorPla
     for (const std::int64_t amount : amounts(trial, *evidence.layer)) {
       Fault fault = trial.fault;
       fault.field = evidence.field;
-      (fault.kind == K::ScaleKBlock ? fault.first : fault.amount) = amount;
+      fault.amount = amount;
       all.push_back({trial.id, fmt::format(fmt::runtime(trial.sentence), amount), under(evidence, fault)});
     }
   }

@@ -59,6 +59,7 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"nan_spread",            hypothesis_fields::kAll,      "NaN or infinity in rows that have none, beside rows that do"},
   {"not_written",           hypothesis_fields::kAll,      "rows, columns or elements are NaN, or one value everywhere: never written"},
   {"bit_flip",              hypothesis_fields::kAll,      "a few elements differ in one bit each"},
+  {"gate_up_swapped",       hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm, Field::d_permuted_hidden_states, Field::d_gate_up_proj), "gate and up halves are exchanged"},
   {"moved_rows",            hypothesis_fields::kAll,      "rows hold the result of other rows: another token's, the neighbour's"},
   {"shifted_columns",       hypothesis_fields::kAll,      "columns are shifted"},
   {"copy_of_upstream",      hypothesis_fields::kSwiglu | hypothesis_fields::kMerge, "a row of an upstream field, copied"},
@@ -86,7 +87,6 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"wrong_token",           hypothesis_fields::kWeightProducts | hypothesis_fields::kSwiglu | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kSwigluGradient | hypothesis_fields::kExpertGradients, "rows use another row's input"},
   {"transposed_weight",     hypothesis_fields::kWeightProducts, "the weight is read transposed"},
   // SwiGLU.
-  {"gate_up_swapped",       hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm, Field::d_permuted_hidden_states, Field::d_gate_up_proj), "gate and up halves are exchanged"},
   {"gate_up_interleaved",   hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
   {"gate_up_paired",        hypothesis_fields::kSwiglu,   "gate columns meet other up columns than their own"},
   {"columns_permuted",      hypothesis_fields::kAll,      "columns stand in another order"},

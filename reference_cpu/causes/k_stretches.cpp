@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "reference_cpu/causes/linear_fit.h"
+
 namespace assay {
 namespace {
 
@@ -16,8 +18,7 @@ constexpr std::int64_t kSpareElements =
 constexpr double kFitWork = 1e8;     // multiply-adds of the normal equations
 constexpr double kNearWhole = 0.25;  // a coefficient so near to 1 or -1 is taken for it
 
-/// error = - sum_b missing_b P_b by least squares over all stretches at once: contributions of one sign are
-/// correlated.
+/// error = - sum_b missing_b P_b.
 void fit(const ProductOperands& operands, const Samples& s, std::vector<KStretch>& stretches) {
   const auto n = s.error.size();
   const auto unknowns = static_cast<Eigen::Index>(stretches.size());
@@ -31,16 +32,10 @@ void fit(const ProductOperands& operands, const Samples& s, std::vector<KStretch
         sum += term(operands, s, static_cast<std::size_t>(i), k);
       parts(i, b) = -sum / s.scale[i];
     }
-  Eigen::MatrixXd normal = parts.transpose() * parts;
-  normal.diagonal().array() += 1e-12 * normal.trace() / static_cast<double>(unknowns) + 1e-300;
-  const Eigen::LDLT<Eigen::MatrixXd> solver(normal);
-  const Eigen::VectorXd missing = solver.solve(parts.transpose() * s.error);
-  const double variance = (s.error - parts * missing).squaredNorm() /
-                          static_cast<double>(std::max<Eigen::Index>(1, n - unknowns));
-  const Eigen::MatrixXd inverse = solver.solve(Eigen::MatrixXd::Identity(unknowns, unknowns));
+  const LinearFit found = fit_parts(parts, s.error);
   for (Eigen::Index b = 0; b < unknowns; ++b) {
-    stretches[static_cast<std::size_t>(b)].missing = missing[b];
-    stretches[static_cast<std::size_t>(b)].deviation = std::sqrt(std::max(0.0, variance * inverse(b, b)));
+    stretches[static_cast<std::size_t>(b)].missing = found.share[b];
+    stretches[static_cast<std::size_t>(b)].deviation = found.deviation[b];
   }
 }
 

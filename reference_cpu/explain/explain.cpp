@@ -31,9 +31,16 @@ class Explanation {
 
   Derivation run() {
     const FieldRow& what = row(question_.field);
-    if (what.group != Group::Forward)
+    if (given(question_.field))
       throw UsageError(
-          fmt::format("explain takes forward fields, and {} is one of {}", what.name, name(what.group)));
+          fmt::format("explain takes computed fields, and {} is one of {}", what.name, name(what.group)));
+    if (!computable(question_.field, problem_))
+      throw UsageError(fmt::format(
+          "{} is a gradient, and the problem has no d_hidden_states to compute it from", what.name));
+    if (find_step(question_.field, contract_) != find_step(question_.field))
+      throw UsageError(
+          fmt::format("explain derives {} as hf forms it, and the contract {} forms it otherwise", what.name,
+                      contract_.name));
     place_ = find_place(question_.field, problem_.sizes(), whole_->routing(), question_.at);
     describe();
     if (what.dtype == DType::Int32 && question_.field != Field::selected_experts) {
@@ -41,7 +48,7 @@ class Explanation {
                      derivation_);
       return std::move(derivation_);
     }
-    cut_token();
+    cut_tokens();
     if (question_.field == Field::selected_experts) {
       selection();
       return std::move(derivation_);
@@ -82,29 +89,59 @@ class Explanation {
           "the candidate has no usable selected_experts: the routing is the reference's");
   }
 
-  /// The element's token as a problem of its own, the candidate's fields with it, and what its stage reads.
-  void cut_token() {
+  /// Whether the step itself or one whose result is not stored adds up a slot's products in an order that
+  /// depends on the slot's place among all rows (row_sum_torch.h).
+  bool needs_every_row(Field field) const {
+    const StepKind kind = find_step(field, contract_)->kind;
+    if (kind == StepKind::RowDots || kind == StepKind::ActivationDots) return true;
+    return std::ranges::any_of(upstream_of(field, contract_), [&](Field read) {
+      const bool stored = question_.mode == Mode::Isolated && upstream_.has(read);
+      return !stored && needs_every_row(read);
+    });
+  }
+
+  /// The tokens that the element is made of, ascending.
+  std::vector<std::int64_t> tokens_of_element() const {
+    const Sizes sizes = problem_.sizes();
+    const auto product = product_of(question_.field);
+    if (needs_every_row(question_.field) || (product && row(*product).summed == Dim::T))
+      return whole(sizes).tokens;
+    if (!product || row(*product).summed != Dim::S) return {place_.token};
+    std::vector<std::int64_t> tokens;
+    const auto& selected = whole_->routing().selected;
+    for (std::int64_t slot = 0; slot < sizes.slots(); ++slot)
+      if (selected[static_cast<std::size_t>(slot)] == place_.expert)
+        tokens.push_back(slot / problem_.config.top_k);
+    return tokens;
+  }
+
+  /// Those tokens as a problem of its own, the candidate's fields with it, and what the element's step reads.
+  void cut_tokens() {
     const Sizes sizes = problem_.sizes();
     const auto& routing = whole_->routing();
+    const Field asked = question_.field;
     Part part = whole(sizes);
-    part.tokens = {place_.token};
+    part.tokens = tokens_of_element();
     FieldSet fields;
-    for (const auto& what : kFields)
-      if (upstream_.has(what.id) && what.id != Field::gather_indices &&
+    for (const auto& what : kFields) {
+      const bool read =
+          what.id == asked ? what.rows != RowsAre::ExpertMatrix : descends_from(asked, what.id, contract_);
+      if (upstream_.has(what.id) && read && what.id != Field::gather_indices &&
           what.id != Field::token_counts_by_expert)
         fields.set(what.id, candidate_.fields.at(what.id));
+    }
     Tensor selected(DType::Int32, expected_shape(Field::selected_experts, sizes));
     std::ranges::copy(routing.selected, selected.as<std::int32_t>().begin());
     fields.set(Field::selected_experts, std::move(selected));
     fields_ = *subfields(fields, sizes, routing.selected, part);  // no expert is dropped
     resolve_splits();
     sub_ = subproblem(problem_, part);
-    token_upstream_ = usable_upstream(sub_, fields_);
-    const Upstream read = question_.mode == Mode::Isolated ? token_upstream_ : Upstream{};
-    FieldFlags asked{};
-    asked[static_cast<std::size_t>(question_.field)] = true;
-    bounded_.emplace(layer_, read, asked);
-    predicted_.emplace(layer_, read, asked);
+    part_upstream_ = usable_upstream(sub_, fields_);
+    const Upstream read = question_.mode == Mode::Isolated ? part_upstream_ : Upstream{};
+    FieldFlags flags{};
+    flags[static_cast<std::size_t>(asked)] = true;
+    bounded_.emplace(layer_, read, flags);
+    predicted_.emplace(layer_, read, flags);
     layer_.problem = &sub_;
     layer_.contract = &contract_;
     layer_.accumulators = accumulators_;
@@ -114,14 +151,15 @@ class Explanation {
     at_.layer = &layer_;
     at_.mode = question_.mode;
     at_.predict = predict_;
-    at_.token = place_.token;
+    at_.tokens = std::move(part.tokens);
+    at_.token = std::max<std::int64_t>(0, std::ranges::find(at_.tokens, place_.token) - at_.tokens.begin());
     at_.expert = place_.expert;
     at_.slot = place_.slot;
     at_.col = place_.col;
-    if (place_.col < 0) at_.col = row(question_.field).shape[1] == Dim::K ? place_.slot : place_.expert;
-    if (row(question_.field).rows == RowsAre::ExpertOrder)
-      at_.row = std::ranges::find(layer_.routing.gather, static_cast<std::int32_t>(place_.slot)) -
-                layer_.routing.gather.begin();
+    if (place_.col < 0) at_.col = row(asked).shape[1] == Dim::K ? place_.slot : place_.expert;
+    at_.row = place_.row;
+    if (row(asked).rows == RowsAre::ExpertOrder)
+      at_.row = rows_of_slots(layer_)[static_cast<std::size_t>(at_.token * problem_.config.top_k + at_.slot)];
   }
 
   /// Which split of K explains a field is only known from the whole of it.
@@ -130,38 +168,48 @@ class Explanation {
     const Field asked = question_.field;
     for (const ProductRow& product : kProducts) {
       const Field field = product.made;
-      const bool read =
-          descends_from(asked, field) && !(question_.mode == Mode::Isolated && upstream_.has(field));
-      if (field != asked && !read) continue;
       Accumulator& accumulator = accumulators_[product.id];
       if (accumulator.kind != AccumulatorKind::HopperAnySplit) continue;
+      if (!product_of(field) || product.summed == Dim::S || product.summed == Dim::T) {  // none is sought
+        accumulator.kind = AccumulatorKind::Hopper;
+        continue;
+      }
+      const bool read = descends_from(asked, field, contract_) &&
+                        !(question_.mode == Mode::Isolated && upstream_.has(field));
+      if (field != asked && !read) continue;
       if (upstream_.has(field)) whole_->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
       accumulator = parse_accumulator(whole_->accumulator(field));
       if (accumulator.kind == AccumulatorKind::HopperAnySplit) accumulator.kind = AccumulatorKind::Hopper;
     }
   }
 
-  /// Index of the element in the token's own tensor.
-  std::size_t local_index() const {
-    std::int64_t at = 0;  // its row there
-    if (row(question_.field).rows == RowsAre::Slots) at = place_.slot;
-    if (row(question_.field).rows == RowsAre::ExpertOrder) at = at_.row;
-    return static_cast<std::size_t>(at * width_of(question_.field, sub_.sizes()) + at_.col);
+  /// The element's row in the part's own tensor, all experts' matrices counted through.
+  std::int64_t local_row() const {
+    switch (row(question_.field).rows) {
+      case RowsAre::Slots: return at_.token * problem_.config.top_k + place_.slot;
+      case RowsAre::ExpertOrder: return at_.row;
+      case RowsAre::Tokens: return at_.token;
+      case RowsAre::Experts: return place_.expert;
+      case RowsAre::ExpertMatrix: break;
+    }
+    return place_.expert * matrix_rows_of(question_.field, problem_.sizes()) + place_.row;
   }
 
   void judge_value() {
-    const auto reference = make_reference(sub_, token_upstream_, contract_, declared_, false);
-    const std::size_t i = local_index();
-    const RowRange rows = all_rows(question_.field, sub_.sizes());
+    const auto reference = make_reference(sub_, part_upstream_, contract_, declared_, false);
+    const bool by_matrix = row(question_.field).rows == RowsAre::ExpertMatrix;
+    const std::int64_t own = local_row();
+    const RowRange rows = by_matrix ? RowRange{own, own + 1} : all_rows(question_.field, sub_.sizes());
+    const auto i =
+        static_cast<std::size_t>((own - rows.begin) * width_of(question_.field, sub_.sizes()) + at_.col);
     Derivation& d = derivation_;
     d.value = reference->bounded(question_.field, question_.mode, rows)[i];
     d.store = reference->store(question_.field);
     d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
-    const auto predicting = make_reference(sub_, token_upstream_, contract_, accumulators_, predict_);
+    const auto predicting = make_reference(sub_, part_upstream_, contract_, accumulators_, predict_);
     d.accumulator = predicting->accumulator(question_.field);
     const Bf16 low = round_to_bf16(d.value.low);
     const Bf16 high = round_to_bf16(d.value.high);
-    const Bf16 rounded = round_to_bf16(d.value.ref);
     d.low = to_float(low);
     d.high = to_float(high);
     if (!is_nan(low) && !is_nan(high)) d.accepted_count = ordinal(high) - ordinal(low) + 1;
@@ -170,59 +218,25 @@ class Explanation {
       d.accepted.push_back(to_float(Bf16{static_cast<std::uint16_t>(at < 0 ? 0x8000 - at : at)}));
     }
     if (predict_) d.predicted = predicting->predicted(question_.field, question_.mode, rows)[i];
-    if (!upstream_.has(question_.field)) {
-      d.sentence = "the candidate has no such field, or one of wrong shape or dtype";
-      return;
-    }
-    const Bf16 out = candidate_.fields.at(question_.field).as<Bf16>()[static_cast<std::size_t>(place_.index)];
-    d.out = to_float(out);
-    d.out_bits = out.bits;
-    d.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(rounded));
-    d.ratio = *d.out == d.value.ref
-                  ? 0.0
-                  : std::fabs(*d.out - d.value.ref) / (radius(d.value) + 0.5 * bf16_ulp(*d.out));
-    decide(out);
+    const auto found = found_element(candidate_, upstream_.has(question_.field), place_, d);
+    if (found) judge_found(*found, binding(), d);
   }
 
-  void decide(Bf16 out) {
-    Derivation& d = derivation_;
-    const bool nan = std::isnan(d.value.ref);
-    const bool accepted = is_nan(out) || nan ? is_nan(out) && nan
-                                             : (d.low <= *d.out && *d.out <= d.high) ||
-                                                   (std::isinf(d.value.ref) && *d.out == d.value.ref);
-    const bool as_predicted = !d.predicted || d.predicted->undetermined || d.predicted->bits == out.bits;
-    if (!accepted) {
-      d.verdict = is_finite(out) ? Verdict::Failed : Verdict::NonFinite;
-      d.sentence = is_finite(out) ? fmt::format(
-                                        "rejected: {:.9g} lies outside {:.9g} .. {:.9g}, {} bf16 value{} "
-                                        "from the rounded reference",
-                                        *d.out, d.low, d.high, d.ulps, d.ulps == 1 ? "" : "s")
-                                  : fmt::format("rejected: {} where {:.9g} .. {:.9g} is accepted", *d.out,
-                                                d.low, d.high);
-    } else if (!as_predicted) {
-      d.verdict = binding() ? Verdict::Suspect : Verdict::Passed;
-      d.sentence =
-          fmt::format("{}: inside the accepted interval, yet not the bits the accumulator {} gives",
-                      binding() ? "suspect" : "accepted", d.accumulator.empty() ? "chain" : d.accumulator);
-    } else {
-      d.verdict = Verdict::Passed;
-      d.sentence =
-          d.predicted && !d.predicted->undetermined ? "accepted, and the very bits predicted" : "accepted";
-    }
-  }
-
-  /// What the stage reads first, as stored; null where that is the problem's input.
+  /// What the step reads, as stored.
   void read_upstream() {
-    const auto reads = upstream_of(question_.field);
-    if (reads.empty()) return;
-    at_.upstream = &bounded_->seen(question_.field, reads.front());
-    if (predict_) at_.predicted_upstream = &predicted_->seen(question_.field, reads.front());
+    for (const Field read : upstream_of(question_.field, contract_)) {
+      at_.bounded[static_cast<std::size_t>(read)] = &bounded_->seen(question_.field, read);
+      if (predict_) at_.predicted[static_cast<std::size_t>(read)] = &predicted_->seen(question_.field, read);
+    }
   }
 
   void derive() {
     read_upstream();
     switch (find_step(question_.field)->kind) {
-      case StepKind::Product: return derive_product(at_, question_.terms, derivation_);
+      case StepKind::Product:
+        return row(*product_of(question_.field)).left_lies == Lies::AlongRows
+                   ? derive_weight_gradient(at_, question_.terms, derivation_)
+                   : derive_product(at_, question_.terms, derivation_);
       case StepKind::Swiglu: return derive_intermediate(at_, derivation_);
       case StepKind::Weights: return derive_weight(at_, derivation_);
       case StepKind::Unpermute:
@@ -232,19 +246,17 @@ class Explanation {
              derivation_.value,
              {}});
         return;
-      case StepKind::Merge:
-        at_.weights = &bounded_->value(Field::topk_weights);
-        if (predict_) at_.predicted_weights = &predicted_->value(Field::topk_weights);
-        return derive_merge(at_, derivation_);
-      case StepKind::Selection:  // selection(), derive_integer
+      case StepKind::Merge: return derive_merge(at_, derivation_);
+      case StepKind::WeightedRows: return derive_weighted_row(at_, derivation_);
+      case StepKind::RowDots: return derive_row_dot(at_, question_.terms, derivation_);
+      case StepKind::SwigluGrad: return derive_swiglu_gradient(at_, derivation_);
+      case StepKind::SoftmaxGrad: return derive_logit_gradient(at_, derivation_);
+      case StepKind::Combine: return derive_combined_slots(at_, derivation_);
+      case StepKind::AddRouter: return derive_input_gradient(at_, question_.terms, derivation_);
+      case StepKind::ActivationDots:  // refused by run()
+      case StepKind::Selection:       // selection(), derive_integer
       case StepKind::Counts:
-      case StepKind::Order:
-      case StepKind::WeightedRows:  // refused by run(): gradients
-      case StepKind::RowDots:
-      case StepKind::SwigluGrad:
-      case StepKind::SoftmaxGrad:
-      case StepKind::Combine:
-      case StepKind::AddRouter: break;
+      case StepKind::Order: break;
     }
     throw InputError(fmt::format("explain has no words for {}", name(question_.field)));
   }
@@ -257,7 +269,7 @@ class Explanation {
       listed.assign(own.begin(), own.end());
     }
     derive_ranking(at_, listed, derivation_);
-    decide_selection(listed, *at_.upstream);
+    decide_selection(listed, *at_.bounded_of(Field::router_logits));
   }
 
   void decide_selection(std::span<const std::int32_t> listed, const Values<Bounded>& logits) {
@@ -298,12 +310,12 @@ class Explanation {
   Place place_;
   Derivation derivation_;
   Problem sub_;
-  FieldSet fields_;  // of the token
-  Upstream token_upstream_;
+  FieldSet fields_;  // of the tokens
+  Upstream part_upstream_;
   Layer layer_;
   std::optional<Evaluator<Bounded>> bounded_;
   std::optional<Evaluator<Predicted>> predicted_;
-  TokenLayer at_;
+  ElementLayer at_;
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The stages that are no products, step by step: SwiGLU, softmax and weights, merge, ranking of experts.
+// The stages that are no products, step by step: SwiGLU, softmax and weights, ranking of experts.
 #include "reference_cpu/explain/explain.h"
 
 #include <algorithm>
@@ -13,10 +13,6 @@ namespace assay {
 namespace {
 
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-std::optional<float> value_of(const PredictedValue* value) {
-  return value == nullptr ? std::nullopt : std::optional(value->value);
-}
 
 /// act_and_mul of one gate and one up value under a contract: the stage itself, on a layer of one row and one
 /// column.
@@ -35,40 +31,39 @@ typename A::Value swiglu_of(const PrecisionContract& contract, const typename A:
 
 }  // namespace
 
-void derive_intermediate(const TokenLayer& at, Derivation& derivation) {
+void derive_intermediate(const ElementLayer& at, Derivation& derivation) {
   const PrecisionContract& contract = *at.layer->contract;
   const std::int64_t width = at.layer->config().moe_intermediate_size;
-  const auto gate_at = index(at.row * 2 * width + at.col);
-  const auto up_at = index(at.row * 2 * width + width + at.col);
-  const Interval gate = (*at.upstream)[gate_at];
-  const Interval up = (*at.upstream)[up_at];
-  const PredictedValue* predicted_gate = at.predict ? &(*at.predicted_upstream)[gate_at] : nullptr;
-  const PredictedValue* predicted_up = at.predict ? &(*at.predicted_upstream)[up_at] : nullptr;
+  const std::int64_t gate_at = at.row * 2 * width + at.col;
+  const std::int64_t up_at = gate_at + width;
+  const Interval gate = at.read(Field::first_gemm, gate_at);
+  const Interval up = at.read(Field::first_gemm, up_at);
+  const auto predicted_gate = at.predict ? at.foresee(Field::first_gemm, gate_at) : PredictedValue{};
+  const auto predicted_up = at.predict ? at.foresee(Field::first_gemm, up_at) : PredictedValue{};
   PrecisionContract unrounded = contract;
   unrounded.silu = Store::Unrounded;
   const auto one = Bounded::exact(1.0);
   const Interval silu = swiglu_of<Bounded>(unrounded, gate, one);
   const auto e = std::exp(-gate.ref);
   auto& steps = derivation.steps;
-  steps.push_back(
-      {fmt::format("a: first_gemm, col {}", at.col), "gate half", gate, value_of(predicted_gate)});
-  steps.push_back(
-      {fmt::format("b: first_gemm, col {}", width + at.col), "up half", up, value_of(predicted_up)});
-  steps.push_back(
-      {"exp(-a)", "expf in fp32", Bounded::exact(e),
-       predicted_gate == nullptr ? std::nullopt : std::optional(expf_sm90(-predicted_gate->value).value)});
+  steps.push_back({fmt::format("a: first_gemm, col {}", at.col), "gate half", gate,
+                   at.foreseen(Field::first_gemm, gate_at)});
+  steps.push_back({fmt::format("b: first_gemm, col {}", width + at.col), "up half", up,
+                   at.foreseen(Field::first_gemm, up_at)});
+  steps.push_back({"exp(-a)", "expf in fp32", Bounded::exact(e),
+                   at.predict ? std::optional(expf_sm90(-predicted_gate.value).value) : std::nullopt});
   std::optional<float> predicted_silu;
   std::optional<float> predicted_rounded;
   if (at.predict) {
-    predicted_silu = swiglu_of<Predicted>(unrounded, *predicted_gate, Predicted::exact(1.0)).value;
-    predicted_rounded = swiglu_of<Predicted>(contract, *predicted_gate, Predicted::exact(1.0)).value;
+    predicted_silu = swiglu_of<Predicted>(unrounded, predicted_gate, Predicted::exact(1.0)).value;
+    predicted_rounded = swiglu_of<Predicted>(contract, predicted_gate, Predicted::exact(1.0)).value;
   }
   steps.push_back({"s = silu(a)", "a / (1 + exp(-a))", silu, predicted_silu});
   if (contract.silu == Store::Bf16)
     steps.push_back({"s, stored as bf16", "a declared rounding", swiglu_of<Bounded>(contract, gate, one),
                      predicted_rounded});
   std::optional<float> product;
-  if (at.predict) product = swiglu_of<Predicted>(contract, *predicted_gate, *predicted_up).value;
+  if (at.predict) product = swiglu_of<Predicted>(contract, predicted_gate, predicted_up).value;
   steps.push_back({"s b", "product in fp32, before the last rounding", derivation.value, product});
 
   const double u = contract.unit_roundoff;
@@ -89,9 +84,10 @@ void derive_intermediate(const TokenLayer& at, Derivation& derivation) {
     derivation.bound.push_back({"carried from b: |s| (width of b)", std::fabs(silu.ref) * radius(up)});
 }
 
-void derive_weight(const TokenLayer& at, Derivation& derivation) {
+void derive_weight(const ElementLayer& at, Derivation& derivation) {
   const Layer& layer = *at.layer;
-  const auto& logits = *at.upstream;
+  const auto& logits = *at.bounded_of(Field::router_logits);
+  const auto* predicted_logits = at.predicted_of(Field::router_logits);
   const PrecisionContract& contract = *layer.contract;
   const auto experts = std::span(layer.routing.selected);
   const bool renormalised = layer.config().norm_topk_prob;
@@ -107,8 +103,8 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
   std::optional<float> predicted_logit;
   std::optional<float> predicted_share;
   if (at.predict) {
-    predicted_logit = (*at.predicted_upstream)[index(at.expert)].value;
-    predicted_share = probabilities(*at.predicted_upstream)[index(at.expert)].value;
+    predicted_logit = (*predicted_logits)[index(at.expert)].value;
+    predicted_share = probabilities(*predicted_logits)[index(at.expert)].value;
   }
   double all = 0.0;
   for (const auto& l : logits) all += std::exp(l.ref - top);
@@ -124,7 +120,7 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
                    Bounded::exact(over),
                    {}});
   std::optional<float> predicted;
-  if (at.predict) predicted = topk_weights<Predicted>(layer, *at.predicted_upstream)[index(at.slot)].value;
+  if (at.predict) predicted = topk_weights<Predicted>(layer, *predicted_logits)[index(at.slot)].value;
   steps.push_back({"weight, before the last rounding", renormalised ? "p / sum of the chosen p" : "p",
                    derivation.value, predicted});
 
@@ -151,66 +147,10 @@ void derive_weight(const TokenLayer& at, Derivation& derivation) {
          2.0 * (1.0 - w) * carried * w});
 }
 
-void derive_merge(const TokenLayer& at, Derivation& derivation) {
+void derive_ranking(const ElementLayer& at, std::span<const std::int32_t> listed, Derivation& derivation) {
   const Layer& layer = *at.layer;
-  const PrecisionContract& contract = *layer.contract;
-  const std::int64_t width = layer.config().hidden_size;
-  const std::int64_t top_k = layer.config().top_k;
-  double magnitude = 0.0;
-  double carried = 0.0;
-  for (std::int64_t j = 0; j < top_k; ++j) {
-    SlotTerm term;
-    term.slot = j;
-    term.expert = layer.routing.selected[index(j)];
-    term.row =
-        std::ranges::find(layer.routing.gather, static_cast<std::int32_t>(j)) - layer.routing.gather.begin();
-    term.weight = (*at.weights)[index(j)];
-    term.value = (*at.upstream)[index(j * width + at.col)];
-    term.product = stored(multiply(term.value, term.weight, contract.unit_roundoff), contract.weighted);
-    if (at.predict)
-      term.predicted = stored(multiply((*at.predicted_upstream)[index(j * width + at.col)],
-                                       (*at.predicted_weights)[index(j)]),
-                              contract.weighted)
-                           .value;
-    magnitude += std::fabs(term.product.ref);
-    carried += radius(term.product);
-    derivation.slots.push_back(term);
-  }
-  std::vector<std::size_t> order(derivation.slots.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const bool in_bf16 = contract.combine == Combine::Bf16ByExpert;
-  if (in_bf16) std::ranges::stable_sort(order, {}, [&](std::size_t j) { return derivation.slots[j].expert; });
-  Interval sum;
-  PredictedValue predicted;
-  for (const std::size_t j : order) {
-    const SlotTerm& term = derivation.slots[j];
-    sum = in_bf16 ? add(stored(sum, Store::Bf16), term.product) : Bounded::exact(sum.ref + term.product.ref);
-    if (term.predicted)
-      predicted =
-          add(in_bf16 ? stored(predicted, Store::Bf16) : predicted, PredictedValue{*term.predicted, false});
-    const bool ordered =
-        in_bf16 || top_k <= 4;  // above four slots torch keeps four interleaved sums: no single running value
-    derivation.steps.push_back({fmt::format("+ slot {}, expert {}", term.slot, term.expert),
-                                in_bf16 ? "bf16 sum so far, plus the product in fp32" : "float64 sum so far",
-                                sum,
-                                ordered && term.predicted ? std::optional(predicted.value) : std::nullopt});
-  }
-  if (in_bf16) {
-    derivation.bound.push_back(
-        {"bf16 additions of declared order: each is a declared rounding, none adds a bound", 0.0});
-  } else {
-    const std::int64_t n = slot_sum_length(contract, top_k);
-    derivation.bound.push_back(
-        {fmt::format("fp32 sum of {} products, any order: gamma_{} sum |w y|, sum {:.6g}", top_k, n,
-                     magnitude),
-         gamma(n, contract.unit_roundoff) * magnitude});
-  }
-  if (carried > 0.0) derivation.bound.push_back({"carried: sum of the products' widths", carried});
-}
-
-void derive_ranking(const TokenLayer& at, std::span<const std::int32_t> listed, Derivation& derivation) {
-  const Layer& layer = *at.layer;
-  const auto& logits = *at.upstream;
+  const auto& logits = *at.bounded_of(Field::router_logits);
+  const auto* predicted_logits = at.predicted_of(Field::router_logits);
   const std::int64_t top_k = layer.config().top_k;
   std::vector<double> values;
   for (const auto& l : logits) values.push_back(l.ref);
@@ -221,9 +161,9 @@ void derive_ranking(const TokenLayer& at, std::span<const std::int32_t> listed, 
   std::vector<PredictedValue> predicted;
   std::vector<std::int32_t> predicted_choice;
   if (at.predict) {
-    predicted = probabilities(*at.predicted_upstream);
+    predicted = probabilities(*predicted_logits);
     std::vector<bool> undetermined;
-    predicted_choice = select_experts(layer, *at.predicted_upstream, undetermined);
+    predicted_choice = select_experts(layer, *predicted_logits, undetermined);
   }
   const auto find_in = [](std::span<const std::int32_t> list, std::int32_t expert) {
     const auto found = std::ranges::find(list, expert);

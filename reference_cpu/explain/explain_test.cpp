@@ -18,10 +18,6 @@ using namespace assay;
 
 namespace {
 
-constexpr Field kRounded[] = {Field::router_logits, Field::topk_weights, Field::first_gemm,
-                              Field::intermediate,  Field::second_gemm,  Field::hidden_states_unpermute,
-                              Field::hidden_states};
-
 /// Nothing a power of two.
 const MoeConfig kOdd{72, 40, 7, 3, true};
 const MoeConfig kNotRenormalised{72, 40, 7, 3, false};
@@ -37,9 +33,17 @@ Accumulators all(const char* text) {
 std::map<std::string, std::int64_t> place_of(Field field, const Sizes& sizes, std::int64_t index) {
   const Shape shape = expected_shape(field, sizes);
   std::map<std::string, std::int64_t> at;
-  if (shape.size() > 1) at[std::string(axis_name(field, 1))] = index % shape[1];
-  at[std::string(axis_name(field, 0))] = shape.size() > 1 ? index / shape[1] : index;
+  for (std::size_t axis = shape.size(); axis-- > 0; index /= shape[axis])
+    at[std::string(axis_name(field, axis))] = index % shape[axis];
   return at;
+}
+
+/// Every field that carries rounded values.
+std::vector<Field> rounded_fields() {
+  std::vector<Field> fields;
+  for (const StepRow& step : kSteps)
+    if (step.stored != nullptr) fields.push_back(step.made);
+  return fields;
 }
 
 double half_width(const Interval& x) { return std::max(x.high - x.ref, x.ref - x.low); }
@@ -53,10 +57,16 @@ TEST_SUITE("explain") {
       for (const auto contract_name : kKernelContracts) {
         const auto& contract = find_contract(contract_name);
         const auto accumulators = all("hopper");
-        const Candidate candidate = predict_forward(problem, contract, accumulators);
+        const Candidate candidate = predict_both_passes(problem, contract, accumulators);
         const auto upstream = usable_upstream(problem, candidate.fields);
-        for (const Field field : kRounded) {
+        for (const Field field : rounded_fields()) {
           if (!candidate.fields.has(field)) continue;
+          if (find_step(field, contract) != find_step(field)) {
+            CHECK_THROWS_AS(explain(problem, candidate, contract, accumulators, true,
+                                    {field, place_of(field, problem.sizes(), 0), Mode::Isolated, 4, {}}),
+                            UsageError);
+            continue;
+          }
           for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
             const auto reference = make_reference(problem, upstream, contract, accumulators, true);
             const auto intervals = reference->bounded(field, mode, all_rows(field, problem.sizes()));
@@ -82,10 +92,10 @@ TEST_SUITE("explain") {
               CHECK(d.accepted_count >= 1);
               // The last step or sum leads to the predicted bits, through the last rounding.
               std::optional<float> last;
-              if (!d.sums.empty())
-                last = d.sums.back().running;
-              else if (!d.steps.empty())
+              if (!d.steps.empty())
                 last = d.steps.back().predicted;
+              else if (!d.sums.empty())
+                last = d.sums.back().running;
               if (last)
                 CHECK(round_to_bf16(*last).bits == d.predicted->bits);
               else
@@ -152,15 +162,17 @@ TEST_SUITE("explain") {
     std::vector<float> a(16, 0x1p-25f);
     a[0] = 1.0f;
     const std::vector<double> exact(a.begin(), a.end());
-    const std::vector<Bf16> ones(16, round_to_bf16(1.0f));
-    const auto sums = partial_sums(exact, a, ones, parse_accumulator("hopper"));
+    const std::vector<double> exact_ones(16, 1.0);
+    const std::vector<float> ones(16, 1.0f);
+    const auto sums = partial_sums({exact, exact_ones, a, ones}, parse_accumulator("hopper"));
     REQUIRE(sums.size() == 1);
     CHECK(*sums[0].running == 1.0f + 3 * 0x1p-23f);
     CHECK(sums[0].exponent == 0);
     CHECK(sums[0].exact == 1.0 + 15 * 0x1p-25);
     // fp32, one after the other: each addend is a quarter of a unit and rounds away.
-    CHECK(*partial_sums(exact, a, ones, parse_accumulator("fp32_sequential"))[0].running == 1.0f);
-    CHECK_FALSE(partial_sums(exact, {}, ones, parse_accumulator("unknown"))[0].running);
+    CHECK(*partial_sums({exact, exact_ones, a, ones}, parse_accumulator("fp32_sequential"))[0].running ==
+          1.0f);
+    CHECK_FALSE(partial_sums({exact, exact_ones, {}, {}}, parse_accumulator("unknown"))[0].running);
   }
 
   TEST_CASE("all terms add up to the reference, and the largest come first") {
@@ -264,8 +276,14 @@ TEST_SUITE("explain") {
                 {Field::intermediate, {{"row", 0}, {"col", 0}}, Mode::Isolated, 1, candidate.accumulators});
     CHECK(missing.verdict == Verdict::NotMaterialised);
     CHECK_FALSE(missing.out);
-    CHECK_THROWS_AS(explain(problem, candidate, contract, all("hopper"), true,
-                            {Field::d_gate, {}, Mode::Isolated, 1, candidate.accumulators}),
-                    UsageError);
+    const auto ask = [&](const Problem& of, Field field, std::map<std::string, std::int64_t> at) {
+      return explain(of, candidate, contract, all("hopper"), true,
+                     {field, std::move(at), Mode::Isolated, 1, candidate.accumulators});
+    };
+    CHECK_THROWS_AS(ask(problem, Field::gate, {{"expert", 0}, {"col", 0}}), UsageError);
+    Problem without = problem;
+    without.output_gradient = {};
+    CHECK_THROWS_AS(ask(without, Field::d_gate, {{"expert", 0}, {"col", 0}}), UsageError);
+    CHECK(ask(problem, Field::d_gate, {{"expert", 0}, {"col", 0}}).verdict == Verdict::NotMaterialised);
   }
 }

@@ -80,6 +80,16 @@ const Tensor& given_left(ProductId id, const Layer& layer) {
   return problem.output_gradient;
 }
 
+std::vector<Bf16> right_column(ProductId id, const ExpertMatrix& matrix, std::int64_t k, std::int64_t n,
+                               std::int64_t col) {
+  const bool along = row(id).right_lies == Lies::AlongColumns;
+  std::vector<Bf16> factors(static_cast<std::size_t>(k));
+  for (std::int64_t i = 0; i < k; ++i)
+    factors[static_cast<std::size_t>(i)] =
+        matrix.values[static_cast<std::size_t>(along ? col * k + i : i * n + col)];
+  return factors;
+}
+
 template <class A>
 PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left) {
   const ProductRow& what = row(id);

@@ -46,6 +46,10 @@ inline void add_common_error(const GroupedProduct<PredictedValue>&, Values<Predi
 /// The matrix on the right of a product's group: an expert's, or the one there is.
 ExpertMatrix right_operand(ProductId id, const Problem& problem, std::int64_t group);
 
+/// The right operand's factors of every term of column `col`: [k].
+std::vector<Bf16> right_column(ProductId id, const ExpertMatrix& matrix, std::int64_t k, std::int64_t n,
+                               std::int64_t col);
+
 /// [rows, n] of the field that the product makes, before the rounding of the stored value. Errors that the
 /// left operand carries are carried on.
 template <class A>

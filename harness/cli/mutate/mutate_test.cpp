@@ -49,6 +49,25 @@ TEST_SUITE("mutate") {
     CHECK_THROWS_AS(find_sums("float16"), UsageError);
   }
 
+  TEST_CASE("with float64 sums a fault of the logits reaches the choice of experts and all after it") {
+    for (const bool backward : {false, true}) {
+      const Ground ground = make_ground("odd", "hf", Spoil::Nothing, 0, 0, backward, SumsOf::Float64);
+      for (const char* id : {"router_transposed", "router_row_of_next_token"}) {
+        const auto& fault = find_fault(id);
+        CAPTURE(id);
+        const Candidate wrong =
+            summed_candidate(ground.problem, find_contract("hf"), SumsOf::Float64, fault.fault, backward);
+        const auto chosen = wrong.fields.at(Field::selected_experts).as<std::int32_t>();
+        const auto right = ground.right.fields.at(Field::selected_experts).as<std::int32_t>();
+        CHECK_FALSE(std::ranges::equal(chosen, right));
+        // Chosen from its own logits: nothing but the logits has an error of its own.
+        const Mutation mutation = plant(fault, ground, "odd");
+        CHECK(mutation.outcome == Outcome::Killed);
+        CHECK(mutation.open.right_stage);
+      }
+    }
+  }
+
   TEST_CASE("a fault shows in the first field that the contract stores") {
     // d_intermediate's product stays in registers, and d_topk_weights is the first that is formed from it.
     const auto mutation = planted(find_fault("down_dx_tail_dropped"), "odd", "fused_fp32");

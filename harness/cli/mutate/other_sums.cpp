@@ -36,6 +36,10 @@ Tensor in_float64(const Problem& problem, const PrecisionContract& contract, con
     std::ranges::copy(reference->expected_integers(field), tensor.as<std::int32_t>().begin());
     return tensor;
   }
+  if (row(field).match == Match::Selection) {  // chosen from the logits that the candidate has so far
+    std::ranges::copy(reference->routing().selected, tensor.as<std::int32_t>().begin());
+    return tensor;
+  }
   std::size_t i = 0;
   for (const RowRange block : blocks_of(field, problem.sizes()))
     for (const Interval& x : reference->bounded(field, Mode::Isolated, block))

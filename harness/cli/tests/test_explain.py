@@ -18,6 +18,9 @@ class Explain(ProgramTest):
             "router_logits": "token=3,expert=2", "selected_experts": "token=3,slot=1", "topk_weights": "token=3,slot=1",
             "token_counts_by_expert": "expert=2", "gather_indices": "row=4", "first_gemm": "row=7,col=79", "intermediate": "row=7,col=39",
             "second_gemm": "token=2,slot=0,col=71", "hidden_states_unpermute": "token=2,slot=0,col=71", "hidden_states": "token=12,col=0",
+            "d_second_gemm": "token=2,slot=0,col=71", "d_topk_weights": "token=3,slot=1", "d_intermediate": "row=7,col=39", "d_down_proj": "expert=2,row=7,col=39",
+            "d_first_gemm": "row=7,col=79", "d_permuted_hidden_states": "row=7,col=3", "d_gate_up_proj": "expert=6,row=79,col=71",
+            "d_router_logits": "token=3,expert=2", "d_gate": "expert=2,col=71", "d_input_hidden_states": "token=12,col=0",
         }  # fmt: skip
         for field, at in places.items():
             for mode in ("isolated", "chained"):
@@ -43,6 +46,16 @@ class Explain(ProgramTest):
         self.assertGreater(a_priori, running)
         self.assertAlmostEqual(a_priori, 72 * 2**-24 * every["magnitude"], delta=1e-4 * a_priori)
 
+    def test_a_weight_s_gradient_names_its_rows_in_blocks_of_16(self):
+        rows = ("explain", "--golden", golden("rows.grouped_mm"), "--field", "d_down_proj", "--at", "expert=0,row=7,col=3")
+        found = self.derivation(*rows, "--all")
+        self.assertEqual((found["terms"], [block["end"] for block in found["sums"]]), (33, [16, 32, 33]))
+        self.assertTrue(all(term["token"] >= 0 and term["slot"] >= 0 for term in found["largest"]))
+        self.assertAlmostEqual(sum(term["product"] for term in found["largest"]), found["value"]["ref"], delta=1e-12 * found["magnitude"])
+        self.expect(PASSED, *rows, says=["terms: 8 largest of 33", "a: d_second_gemm, b: intermediate, summed over k: the 33 rows of expert 0", "accumulator hopper",
+                                         "accepted, and the very bits predicted"])  # fmt: skip
+        self.expect(PASSED, "explain", "--golden", golden("rows.grouped_mm"), "--field", "d_router_logits", "--at", "token=0,expert=0", says=["t - S p", "slots: "])
+
     def test_without_a_declared_accumulator_there_are_bounds_and_float64_sums_alone(self):
         found = self.derivation("explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--field", "first_gemm", "--at", "row=0,col=0")
         self.assertIsNone(found["predicted"])
@@ -63,6 +76,12 @@ class Explain(ProgramTest):
         self.assertEqual((found["out"], found["value"]["ref"], found["ratio"]), (worst["out"], worst["ref"], worst["ratio"]))
         self.assertNotIn("explain:", self.expect(PASSED, "verify", "--golden", golden("odd.eager")).stdout)
 
+    def test_the_explain_line_of_verify_leads_to_a_wrong_gradient(self):
+        self.expect(PASSED, "mutate", "down_dw_doubled", "--fixture", "odd", "--dump", "wrong.h5")
+        text = self.expect(FAILED, "verify", "--golden", golden("odd.grouped_mm"), "--pipeline", "dump:wrong.h5", says="d_down_proj is the first stage with an error of its own").stdout
+        line = re.search(r"^  explain: assay (.*)$", text, re.M).group(1).replace("'", "").split()
+        self.expect(FAILED, *line, says=["d_down_proj", "rejected:", "rows of expert"])
+
     def test_bits_that_only_the_accumulator_explains_are_suspect(self):
         command = ("verify", "--fixture", "cancellation", "--pipeline", "predicted", "--accumulator", "fp32_sequential")
         line = re.search(r"^  explain: assay (.*)$", self.expect(SUSPECT, *command).stdout, re.M).group(1).replace("'", "").split()
@@ -77,18 +96,15 @@ class Explain(ProgramTest):
             self.refuse(USAGE, *ODD, *words, says=says)
 
         refuse("--field", "nope", "--at", "token=0", says="unknown field 'nope'; valid: router_logits, selected_experts,")
-        refuse("--field", "d_gate", "--at", "token=0", says="explain derives no gradients yet, and d_gate is one; valid: router_logits,")
-        self.refuse(USAGE, *ODD, "--field", "gate", "--at", "token=0", says="unknown field 'gate'")
-        self.expect(PASSED, "mutate", "down_dw_doubled", "--fixture", "odd", "--dump", "wrong.h5")
-        found = self.expect(FAILED, "verify", "--golden", golden("odd.grouped_mm"), "--pipeline", "dump:wrong.h5", says="d_down_proj is the first stage with an error of its own")
-        self.assertNotIn("explain:", found.stdout)  # it would be refused
+        refuse("--field", "d_gate", "--at", "token=0", says="d_gate has no axis 'token'; valid: expert, col")
+        refuse("--field", "gate", "--at", "token=0", says="explain takes what the layer computes, and not 'gate'; valid: router_logits,")
         refuse("--field", "hidden_states", "--at", "token=0", says="hidden_states needs a column as well: col=0 to col=71")
         refuse("--field", "hidden_states", "--at", "token=13,col=0", says="hidden_states has token 0 to 12, found token=13")
         refuse("--field", "first_gemm", "--at", "token=0,col=0", says="3 places of first_gemm fit:")
         refuse("--field", "first_gemm", "--at", "col", says="expected NAME=INDEX")
         refuse("--field", "first_gemm", "--at", "row=0,row=1,col=0", says="'row' is given twice")
         refuse("--field", "first_gemm", says="--at")
-        self.refuse(USAGE, "explain", "--field", "gate", "--at", "row=0", says="unknown field 'gate'")
+        self.refuse(USAGE, "explain", "--field", "gate", "--at", "row=0", says="explain takes what the layer computes, and not 'gate'")
         self.refuse(USAGE, "explain", "--field", "first_gemm", "--at", "row=0,col=0", says="expected either --golden FILE or --fixture NAME")
         self.refuse(USAGE, *ODD, "--fault", "nope", "--field", "first_gemm", "--at", "row=0,col=0", says="unknown fault 'nope'")
         self.refuse(USAGE, "explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--fault", "gate_up_sums_in_bf16", "--field", "first_gemm", "--at", "row=0,col=0",

@@ -72,6 +72,23 @@ class Minimize(ProgramTest):
         self.assertEqual(next(field for field in case["fields"] if field["field"] == "second_gemm")["isolated"]["rejected"], 1)
         self.expect(FAILED, "golden", "check", "small.h5")
 
+    def test_faults_of_gradients_shrink_and_keep_their_stage(self):
+        for fault, field in (("down_dw_doubled", "d_down_proj"), ("gate_up_dw_last_row_dropped", "d_gate_up_proj"), ("d_swiglu_up_ignored", "d_first_gemm"),
+                             ("d_logits_slot_dropped", "d_router_logits")):  # fmt: skip
+            with self.subTest(fault):
+                told = self.minimize("--fixture", "odd", "--fault", fault)
+                self.assertLess(told["sizes"][0], 13)
+                self.assertIn(f"--field {field} --at", told["explain"])
+                self.replay(told, field)
+
+    def test_of_a_dump_the_matrix_of_the_wrong_expert_keeps_its_tokens(self):
+        self.expect(PASSED, "mutate", "gate_up_dw_bit_flipped", "--fixture", "odd", "--dump", "mine.h5")
+        told = self.minimize("--golden", golden("odd.grouped_mm"), "--pipeline", "dump:mine.h5")
+        self.assertLess(told["sizes"][0], 13)
+        self.assertNotIn("error of its own too", told["headline"])  # what cannot be cut is left out, not accused
+        case = self.replay(told, "d_gate_up_proj")
+        self.assertEqual(next(field for field in case["fields"] if field["field"] == "d_gate_up_proj")["isolated"]["rejected"], 1)
+
     def test_a_golden_judged_by_another_contract(self):
         told = self.minimize("--golden", golden("odd.eager"), "--contract", "hf")
         self.assertEqual(told["sizes"][0], 1)

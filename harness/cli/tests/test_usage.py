@@ -98,7 +98,7 @@ class Help(ProgramTest):
         self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same, 4 legal change, 1 regression.")
 
     def test_the_help_of_one_element_and_of_a_small_problem_teaches_by_an_example(self):
-        self.expect(PASSED, "explain", "--help", says=["Example: assay explain --golden", "--at token=0,expert=3,col=59", "Exit codes: 0 accepted, 1 rejected"])
+        self.expect(PASSED, "explain", "--help", says=["Examples: assay explain --golden", "--at token=0,expert=3,col=59", "--field d_down_proj --at expert=0,row=7,col=3", "Exit codes: 0 accepted, 1 rejected"])
         self.expect(PASSED, "minimize", "--help", says=["Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5", "nothing to minimise"])
 
     def test_the_version_is_one_line(self):

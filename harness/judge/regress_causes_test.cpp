@@ -1,0 +1,78 @@
+// What regress says first, what it folds, and what it says of fields held by hashes.
+#include <doctest/doctest.h>
+
+#include "harness/judge/regress_sample.h"
+
+using namespace assay;
+using namespace assay::regress_sample;
+
+TEST_SUITE("regress_causes") {
+  TEST_CASE("the first cause comes first, then the fields as they are computed; what follows is folded") {
+    Report before = report();
+    before.cases.resize(1);
+    CaseResult& was = before.cases[0];
+    was.fields = {field_result(Field::hidden_states), field_result(Field::d_second_gemm),
+                  field_result(Field::d_down_proj), field_result(Field::d_first_gemm),
+                  field_result(Field::d_gate_up_proj)};
+    Report now = before;
+    CaseResult& is = now.cases[0];
+    for (const std::size_t i : {0u, 2u, 3u}) fail(is, i, 7.0);
+    is.fields[4].verdict = is.fields[4].chained.verdict = Verdict::Failed;
+    is.first_own_error = Field::d_first_gemm;
+    Candidate results;
+    for (const Field field :
+         {Field::d_first_gemm, Field::d_down_proj, Field::d_gate_up_proj, Field::hidden_states})
+      results.fields.set(field, bf16_tensor({6, 8}, 0x3e00));
+    Candidate changed = results;
+    for (const Field field : {Field::d_first_gemm, Field::d_down_proj, Field::d_gate_up_proj})
+      changed.fields.at(field).as<Bf16>()[3].bits ^= 1;
+    const auto findings = regress(&before, &now, &results, &changed);
+    std::vector<Field> order;
+    for (const Finding& one : findings)
+      if (one.severity == Severity::Regression && one.field && (order.empty() || order.back() != *one.field))
+        order.push_back(*one.field);
+    CHECK(order == std::vector{Field::d_first_gemm, Field::hidden_states, Field::d_down_proj});
+    CHECK(says(findings, Severity::Regression, "d_gate_up_proj fails with d_first_gemm"));
+    CHECK(says(findings, Severity::Regression, "d_gate_up_proj changed with d_first_gemm"));
+    // Changed bits of a field that fails are not legal.
+    CHECK(says(findings, Severity::Regression, "d_first_gemm: 1 of 48 elements changed"));
+    CHECK_FALSE(says(findings, Severity::Legal, "elements changed"));
+  }
+
+  TEST_CASE("who fails beside the first cause, and does not descend from it, follows nobody") {
+    Report before = report();
+    before.cases.resize(1);
+    before.cases[0].fields = {field_result(Field::d_down_proj), field_result(Field::d_gate_up_proj)};
+    Report now = before;
+    fail(now.cases[0], 0, 7.0);
+    now.cases[0].first_own_error = Field::d_down_proj;
+    now.cases[0].fields[1].verdict = now.cases[0].fields[1].chained.verdict = Verdict::Failed;
+    CHECK(says(regress(before, now), Severity::Regression, "d_gate_up_proj: Failed, Passed before"));
+  }
+
+  TEST_CASE("a field that passed and is suspect now is no legal change") {
+    Report now = report();
+    now.cases[0].fields[1].verdict = now.cases[0].fields[1].isolated.verdict = Verdict::Suspect;
+    CHECK(says(regress(report(), now), Severity::Regression,
+               "second_gemm: Suspect, Passed before: it no longer passes"));
+    CHECK(says(regress(now, report()), Severity::Legal, "second_gemm: Passed, Suspect before"));
+  }
+
+  TEST_CASE("of fields held by hashes the experts that changed are named") {
+    HeldField held{Field::d_down_proj, DType::BFloat16, {4, 8, 2}, {"a", "b", "c", "d"}, {}, {}};
+    HeldField other = held;
+    other.sha256 = {"a", "x", "c", "y"};
+    CHECK(says(regress({held}, {other}), Severity::Legal,
+               "d_down_proj: 2 of 4 experts changed, by their hashes: 1, 3"));
+    CHECK(says(regress({held}, {held}), Severity::Same, "d_down_proj is the same by its hashes"));
+    CHECK(says(regress({held}, {}), Severity::Regression, "d_down_proj is no longer written"));
+    CHECK(says(regress({}, {held}), Severity::Legal, "d_down_proj is newly written"));
+    other.shape = {4, 8, 3};
+    CHECK(says(regress({held}, {other}), Severity::Regression,
+               "d_down_proj: hashes of bfloat16 [4, 8, 3], of bfloat16 [4, 8, 2] before"));
+    HeldField whole{Field::d_first_gemm, DType::BFloat16, {4, 8}, {"a"}, {}, {}};
+    HeldField changed = whole;
+    changed.sha256 = {"b"};
+    CHECK(says(regress({whole}, {changed}), Severity::Legal, "d_first_gemm changed: it has another hash"));
+  }
+}
