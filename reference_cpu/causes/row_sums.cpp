@@ -70,8 +70,8 @@ std::optional<RowTerm> RowSums::neighbour(std::int64_t matrix, std::int64_t afte
   return at < 0 || at >= left_rows() ? std::nullopt : std::optional(term(at));
 }
 
-std::vector<Bf16> RowSums::part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
-                                const RowTerms& terms, bool bf16_every_term) const {
+std::vector<Stored> RowSums::part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
+                                  const RowTerms& terms, bool bf16_every_term) const {
   const auto k = terms.size();
   Values<Predicted> a(rows.size() * k);
   Values<Predicted> b(columns.size() * k);
@@ -83,14 +83,14 @@ std::vector<Bf16> RowSums::part(std::span<const std::int64_t> rows, std::span<co
     for (std::size_t c = 0; c < columns.size(); ++c)
       b[c * k + t] = right_[index(terms[t].right * width() + columns[c])];
   }
-  std::vector<Bf16> out;
+  std::vector<Stored> out;
   if (bf16_every_term) {
     for (std::size_t i = 0; i < rows.size(); ++i)
       for (std::size_t c = 0; c < columns.size(); ++c) {
         Bf16 sum{};
         for (std::size_t t = 0; t < k; ++t)
           sum = round_to_bf16(to_float(sum) + a[i * k + t].value * b[c * k + t].value);
-        out.push_back(sum);
+        out.push_back(evidence_->stored(to_float(sum)));
       }
     return out;
   }
@@ -106,13 +106,13 @@ std::vector<Bf16> RowSums::part(std::span<const std::int64_t> rows, std::span<co
   product.right = b;
   product.accumulator = evidence_->layer->accumulators[id_];
   product.engine = evidence_->layer->engine;
-  for (const auto& x : grouped_product(product)) out.push_back(round_to_bf16(x.value));
+  for (const auto& x : grouped_product(product)) out.push_back(evidence_->stored(x.value));
   return out;
 }
 
-std::vector<Bf16> RowSums::bits(const Window& window, const TermsOfMatrix& terms,
-                                bool bf16_every_term) const {
-  std::vector<Bf16> all;
+std::vector<Stored> RowSums::bits(const Window& window, const TermsOfMatrix& terms,
+                                  bool bf16_every_term) const {
+  std::vector<Stored> all;
   all.reserve(window.size());
   for (std::size_t first = 0; first < window.rows.size();) {  // rows ascend: one matrix after the other
     const std::int64_t matrix = window.rows[first] / height_;
@@ -130,10 +130,10 @@ namespace {
 /// The element of a matrix that the candidate has less the right answer; nothing where one is not finite.
 std::optional<double> error_at(const RowSums& sums, std::int64_t matrix, std::int64_t i, std::int64_t c) {
   const auto at = index(sums.evidence(), matrix * sums.height() + i, c);
-  const Bf16 out = sums.evidence().out[at];
+  const Stored out = sums.evidence().out[at];
   const float right = sums.evidence().plain[at].value;
-  if (!is_finite(out) || !std::isfinite(right)) return std::nullopt;
-  return static_cast<double>(to_float(out)) - right;
+  if (!out.finite() || !std::isfinite(right)) return std::nullopt;
+  return static_cast<double>(out.value) - right;
 }
 
 /// One matrix: its own rows, `step` of them an unknown, and its neighbours.

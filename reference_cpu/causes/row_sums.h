@@ -49,13 +49,13 @@ class RowSums {
 
   /// Stored bits of a window whose matrices have other terms; `bf16_every_term`: the running sum is rounded
   /// after every term, one by one in fp32.
-  std::vector<Bf16> bits(const Window& window, const TermsOfMatrix& terms,
-                         bool bf16_every_term = false) const;
+  std::vector<Stored> bits(const Window& window, const TermsOfMatrix& terms,
+                           bool bf16_every_term = false) const;
 
  private:
   /// Of one matrix: [rows, columns] of the window, rows counted within the matrix.
-  std::vector<Bf16> part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
-                         const RowTerms& terms, bool bf16_every_term) const;
+  std::vector<Stored> part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
+                           const RowTerms& terms, bool bf16_every_term) const;
 
   const Evidence* evidence_;
   ProductId id_;
