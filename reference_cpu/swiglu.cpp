@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "harness/contract/worth_threads.h"
@@ -166,11 +168,26 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   return out;
 }
 
+namespace {
+
+/// What is not stored overflows where fp32 does: Inf meets a weight of 0, which a large number would not
+/// mind.
+Interval overflown(Interval x, const PrecisionContract& contract) {
+  if (contract.unit_roundoff == kFp32UnitRoundoff && std::fabs(x.ref) > std::numeric_limits<float>::max())
+    x.ref = std::copysign(std::numeric_limits<double>::infinity(), x.ref);
+  return x;
+}
+PredictedValue overflown(const PredictedValue& x, const PrecisionContract&) { return x; }
+
+}  // namespace
+
 template <class A>
 Values<A> recomputed_activation(const Layer& layer, const Values<A>& first_gemm) {
   Layer right = layer;  // the forward pass's faults are its own
   right.fault = {};
-  return act_and_mul<A>(right, first_gemm);
+  auto values = act_and_mul<A>(right, first_gemm);
+  for (auto& x : values) x = overflown(x, *layer.contract);
+  return values;
 }
 
 template <class A>

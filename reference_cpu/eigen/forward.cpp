@@ -120,7 +120,11 @@ Matrix activation(const Matrix& first_gemm, const PrecisionContract& contract) {
   const Matrix gate = first_gemm.leftCols(first_gemm.cols() / 2);
   const auto up = first_gemm.rightCols(first_gemm.cols() / 2);
   const Matrix silu = rounded(gate.cwiseProduct(sigmoid(gate, contract)), contract.silu);
-  return silu.cwiseProduct(up);
+  const double most = contract.unit_roundoff == kFp32UnitRoundoff ? std::numeric_limits<float>::max()
+                                                                  : std::numeric_limits<double>::infinity();
+  return silu.cwiseProduct(up).unaryExpr([most](double x) {
+    return std::fabs(x) > most ? std::copysign(std::numeric_limits<double>::infinity(), x) : x;
+  });
 }
 
 Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract) {

@@ -80,7 +80,7 @@ Matrix sigmoid(const Matrix& gate, const PrecisionContract& contract);
 /// intermediate = silu(gate half) * up half.
 Matrix act_and_mul(const Matrix& first_gemm, const PrecisionContract& contract);
 
-/// The same before its rounding, as backward recomputes it.
+/// The same before its rounding, as backward recomputes it: fp32, which overflows.
 Matrix activation(const Matrix& first_gemm, const PrecisionContract& contract);
 
 /// hidden_states [T, H] = sum over the slots of weight times row.
