@@ -106,9 +106,19 @@ TEST_SUITE("contract_auto") {
          "d_hidden_states times second_gemm is not rounded to bf16, which hf does"},
         {"hf", [](PrecisionContract& c) { c.d_silu = Store::Unrounded; },
          "d_intermediate times the up half is not rounded to bf16, which hf does"},
+        {"hf", [](PrecisionContract& c) { c.d_input_combine = Combine::Fp32Sum; },
+         "slots of dX are summed in fp32, where hf adds them in bf16 by ascending expert"},
+        {"hf", [](PrecisionContract& c) { c.weight_side = WeightSide::AfterProduct; },
+         "the weight is applied after the product of d_hidden_states and down_proj, where hf applies it to "
+         "the "
+         "output's gradient"},
+        {"fused_fp32", [](PrecisionContract& c) { c.d_weights_from = WeightGradientFrom::OutputDotRow; },
+         "d_topk_weights is formed from second_gemm, where fused_fp32 forms it from the activation"},
     };
-    const Problem problem = load_fixture("hot_expert");
+    const Problem many_slots = load_fixture("hot_expert");
+    const Problem three_slots = load_fixture("odd");  // two are added alike by either
     for (const auto& [from, change, sentence] : points) {
+      const Problem& problem = sentence.starts_with("slots") ? three_slots : many_slots;
       PrecisionContract made_up = find_contract(from);
       change(made_up);
       const Candidate candidate = predict_both_passes(problem, made_up, every_product(kHopper));
