@@ -165,6 +165,19 @@ class Refresh:
                         "--dump", str(self.out / f"gpu_fused_{name}.h5"))  # fmt: skip
         self.store("gpu_backward_30b.json", self.verify("backward, 30B", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--backward"))
 
+    def backward_contracts(self):
+        """Both passes where other contracts round: a late weight; weight gradients in float32, or added to those of before."""
+        small = [f"golden/data/{name}.grouped_mm.h5" for name in ("tiny", "odd", "rows", "one_choice")]
+        every = None
+        for contract, pipelines in {"fused_fp32": ["gpu_fused"], "hf_in_place_grads": PIPELINES, "hf_added_main_grads": PIPELINES, "hf_main_grads": PIPELINES}.items():
+            report = self.verify(f"backward, {contract}", "--golden", *small, "--fixture", "accumulated", "empty_experts", "long_segment", "--pipeline", *pipelines,
+                                 "--backward", "--contract", contract)  # fmt: skip
+            if every is None:
+                every = report
+            else:
+                every["cases"] += report["cases"]
+        self.store("gpu_backward_contracts.json", every)
+
     def bench(self):
         start = time.monotonic()
         run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", "128", "1024",
@@ -202,6 +215,7 @@ class Refresh:
                     variants["cases"] += report["cases"]
         self.store("gpu_fused_variants.json", variants)
         self.backward()
+        self.backward_contracts()
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
         self.finish(running)  # before the planted faults: the eighth takes most of the memory there is
