@@ -48,8 +48,8 @@ DType dtype_of(const hdf5::Dataset& dataset, std::optional<DType> wanted);
 /// than any field may.
 std::int64_t non_finite_values(const hdf5::Dataset& dataset);
 
-/// Throws InputError for a tensor, stored or to be regenerated, that this machine's memory cannot hold: a small
-/// file must not ask for much.
+/// Throws InputError for a tensor, stored or to be regenerated, that this machine's memory cannot hold: a
+/// small file must not ask for much.
 void require_memory(const std::string& path, const Shape& shape, DType dtype);
 
 /// How many elements a field of the wrong shape may have to be read and left for the judge to explain: padded

@@ -262,6 +262,7 @@ CaseResult failing_case() {
       case Field::d_gate:
         f = FieldResult{};
         f.field = Field::d_gate;
+        f.dtype = DType::Float32;  // as hf_main_grads has it
         f.verdict = f.isolated.verdict = f.chained.verdict = Verdict::WrongShape;
         f.notes = {"expected shape [128, 2048], found [128, 1024]"};
         break;
