@@ -79,8 +79,8 @@ std::string render_markdown(const Report& report) {
 }
 
 std::string render_markdown(std::span<const Finding> findings) {
-  constexpr std::string_view signs[] = {"=", "~", "✘"};
-  constexpr std::string_view what[] = {"same", "legal change", "regression"};
+  constexpr std::string_view signs[] = {"=", "✔", "~", "✘"};
+  constexpr std::string_view what[] = {"same", "approved", "legal change", "regression"};
   std::vector<const Finding*> sorted;
   for (const Finding& one : findings) sorted.push_back(&one);
   std::ranges::stable_sort(sorted,

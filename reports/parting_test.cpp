@@ -5,11 +5,14 @@
 
 #include <cmath>
 
+#include "reports/html/page_reader.h"
+#include "reports/sample_report.h"
+
 using namespace assay;
 
 namespace {
 
-Parting sample() {
+Parting sample_parting() {
   Parting all;
   all.a.name = "a.h5";
   all.b.name = "<b>.h5";
@@ -20,9 +23,14 @@ Parting sample() {
   FieldParting other{
       .field = Field::hidden_states, .in_a = true, .in_b = true, .elements = 936, .differing = 3};
   other.largest_ulps = 2;
-  other.first_at = {{"token", 4}, {"col", 7}};
-  other.first_a = 1.5;
-  other.first_b = std::nan("");
+  other.first = {.at = {{"token", 4}, {"col", 7}}, .a = 1.5, .b = std::nan("")};
+  other.furthest = {.at = {{"token", 5}, {"col", 8}},
+                    .in_a = 9,
+                    .in_b = 9,
+                    .a = 1.5,
+                    .b = 2.5,
+                    .float64_a = 1.625,
+                    .float64_b = 1.625};
   other.rms_a = 0.25;
   other.rms_b = 0.5;
   other.nearer_a = 2;
@@ -40,7 +48,7 @@ Parting sample() {
 
 TEST_SUITE("parting") {
   TEST_CASE("the terminal shows the sentence, a row per field and the routing") {
-    const std::string text = render_parting_text(sample(), {});
+    const std::string text = render_parting_text(sample_parting(), {});
     CHECK(text.starts_with("~ a.h5 and <b>.h5\n  A and B part first at hidden_states\n"));
     CHECK(text.find("=  second_gemm       1,200            0") != std::string::npos);
     CHECK(text.find("A (A 2, B 1 elements)") != std::string::npos);
@@ -53,7 +61,7 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("the JSON has every figure, and values that are no number as words") {
-    const auto json = nlohmann::json::parse(parting_json(sample(), {}));
+    const auto json = nlohmann::json::parse(parting_json(sample_parting(), {}));
     CHECK(json.at("schema") == "assay-diff");
     CHECK(json.at("first") == "hidden_states");
     CHECK(json.at("fields")[1].at("first").at("at").at("token") == 4);
@@ -64,10 +72,27 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("the page needs no script and takes no name for markup") {
-    const std::string page = render_parting_html(sample(), {});
+    const std::string page = render_parting_html(sample_parting(), {});
     CHECK(page.find("They part first at hidden_states") != std::string::npos);
     CHECK(page.find("&lt;b&gt;.h5") != std::string::npos);
     CHECK(page.find("<b>.h5") == std::string::npos);
     CHECK(page.find("<script") == std::string::npos);
+  }
+
+  TEST_CASE("the page has both values and float64's at the first place and where they are furthest apart") {
+    const std::string page = render_parting_html(sample_parting(), {});
+    CHECK(page.find("<td>first</td><td>token 4, col 7</td><td class=\"number\"><code>1.5</code></td><td "
+                    "class=\"number\"><code>nan</code></td><td class=\"number\">–</td>") !=
+          std::string::npos);
+    CHECK(page.find("<td>furthest apart</td><td>token 5, col 8</td><td "
+                    "class=\"number\"><code>1.5</code></td><td class=\"number\"><code>2.5</code></td><td "
+                    "class=\"number\"><code>1.625</code></td><td>A</td>") != std::string::npos);
+  }
+
+  TEST_CASE("both are there as verify shows them, with drawings of what fails") {
+    const std::string page = render_parting_html(sample_parting(), sample::report());
+    CHECK(page.find("id=\"c1\"") != std::string::npos);
+    CHECK(page.find("id=\"c2-second_gemm\"") != std::string::npos);
+    CHECK(page_reader::unbalanced(page).empty());
   }
 }

@@ -37,9 +37,16 @@ Json number(double value) {
   return std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
 }
 
-Json field_json(const FieldParting& one) {
+Json element_json(const PartingElement& one) {
   Json at = Json::object();
-  for (const auto& [axis, index] : one.first_at) at[axis] = index;
+  for (const auto& [axis, index] : one.at) at[axis] = index;
+  Json all = {{"at", at}, {"a", number(one.a)}, {"b", number(one.b)}};
+  if (one.float64_a) all["float64_a"] = number(*one.float64_a);
+  if (one.float64_b) all["float64_b"] = number(*one.float64_b);
+  return all;
+}
+
+Json field_json(const FieldParting& one) {
   Json all = {{"field", std::string(name(one.field))},
               {"in_a", one.in_a},
               {"in_b", one.in_b},
@@ -56,7 +63,8 @@ Json field_json(const FieldParting& one) {
               {"rms_b", or_null(one.rms_b)},
               {"nearer_a", one.nearer_a},
               {"nearer_b", one.nearer_b}};
-  if (one.differing > 0) all["first"] = {{"at", at}, {"a", number(one.first_a)}, {"b", number(one.first_b)}};
+  if (one.first) all["first"] = element_json(*one.first);
+  if (one.furthest) all["furthest"] = element_json(*one.furthest);
   return all;
 }
 

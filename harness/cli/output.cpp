@@ -12,6 +12,7 @@
 #include "harness/cli/environment.h"
 #include "harness/contract/error.h"
 #include "harness/host/atomic_file.h"
+#include "reports/history.h"
 #include "reports/html/html.h"
 #include "reports/json.h"
 #include "reports/junit.h"
@@ -154,7 +155,8 @@ void require_stdout() {
 ExitCode emit(const Report& report, const OutputOptions& options, const History& history) {
   write_reports(report, options, history);
   if (!options.quiet) {
-    const std::string text = render_text(report, text_options(options)) + report_names(options);
+    const std::string text = render_history_text(report, history.reports, text_options(options)) +
+                             render_text(report, text_options(options)) + report_names(options);
     std::fwrite(text.data(), 1, text.size(), text_stream(options));
   }
   require_stdout();

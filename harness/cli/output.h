@@ -64,8 +64,8 @@ std::string report_names(const OutputOptions& options);
 /// Throws InputError when output went nowhere: a full disk, a closed stream.
 void require_stdout();
 
-/// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown in the HTML
-/// page.
+/// Prints and writes the report; the exit code of its verdict. `history`, oldest first, is shown before
+/// it and in the HTML page.
 ExitCode emit(const Report& report, const OutputOptions& options, const History& history = {});
 
 }  // namespace assay::cli

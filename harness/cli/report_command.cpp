@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "golden/file_text.h"
+#include "harness/cli/approval_file.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/output.h"
 #include "harness/cli/saved_report.h"
@@ -21,6 +22,28 @@ Report read_report(const std::string& path) {
   return report_from_json(file_text(path, kLongest), path);
 }
 
+namespace {
+
+/// The reports of a folder, oldest first, without those that are shown themselves.
+std::vector<Report> reports_in(const std::string& folder, const std::vector<std::string>& shown) {
+  std::vector<Report> history;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string path = entry.path().string();
+    const bool is_shown = std::ranges::any_of(shown, [&](const std::string& one) {
+      std::error_code none;
+      return std::filesystem::equivalent(one, path, none);
+    });
+    if (path.ends_with(".json") && !path.ends_with(kApprovalsEnding) && !is_shown)
+      history.push_back(read_report(path));
+  }
+  if (error) throw InputError(fmt::format("{}: {}", folder, error.message()));
+  std::ranges::sort(history, {}, &Report::created);
+  return history;
+}
+
+}  // namespace
+
 void add_report(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand("report", "render saved JSON results as text, HTML or JUnit");
   struct Options {
@@ -34,7 +57,7 @@ void add_report(CLI::App& app, Program& program) {
       ->type_name("RESULT.json...");
   command
       ->add_option("--history", options->history,
-                   "folder of earlier JSON results: the page shows what changed since")
+                   "folder of earlier JSON results: errors, verdicts and times over them")
       ->type_name("DIR");
   add_output_options(*command, options->output);
   command->callback([options, &program] {
@@ -50,13 +73,7 @@ void add_report(CLI::App& app, Program& program) {
         std::ranges::move(next.cases, std::back_inserter(merged.cases));
       }
       std::vector<Report> history;
-      if (!options->history.empty()) {
-        std::error_code error;
-        for (const auto& entry : std::filesystem::directory_iterator(options->history, error))
-          if (entry.path().extension() == ".json") history.push_back(read_report(entry.path().string()));
-        if (error) throw InputError(fmt::format("{}: {}", options->history, error.message()));
-        std::ranges::sort(history, {}, &Report::created);
-      }
+      if (!options->history.empty()) history = reports_in(options->history, options->results);
       if (history.empty()) return emit(merged, options->output);
       return emit(merged, options->output, {history, regress(history.back(), merged)});
     };

@@ -12,6 +12,18 @@
 
 namespace assay {
 
+/// An element in which both differ, and what it is in float64 on each one's own routing.
+struct PartingElement {
+  std::vector<std::pair<std::string, std::int64_t>> at = {};  // axis names of A, index
+  // flat indices
+  std::int64_t in_a = 0;
+  std::int64_t in_b = 0;
+  double a = 0.0;
+  double b = 0.0;
+  std::optional<double> float64_a = {};
+  std::optional<double> float64_b = {};
+};
+
 /// One field of both. Rows are matched by token and expert: row r of one and row s of the other belong
 /// together.
 struct FieldParting {
@@ -26,9 +38,8 @@ struct FieldParting {
   std::int64_t hashes = 0;
   std::int64_t differing_hashes = 0;
   std::int64_t largest_ulps = 0;  // bf16 neighbours, over elements finite on both sides
-  std::vector<std::pair<std::string, std::int64_t>> first_at = {};  // axis names of A, index
-  double first_a = 0.0;
-  double first_b = 0.0;
+  std::optional<PartingElement> first = {};
+  std::optional<PartingElement> furthest = {};  // from each other, of those that are finite
   // Root mean square distance of the differing elements from the layer in float64 on each one's own routing;
   // none for integers.
   std::optional<double> rms_a = {};

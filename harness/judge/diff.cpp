@@ -124,10 +124,17 @@ void compare_bits(FieldParting& parting, const Tensor& a, const Tensor& b, const
   parting.unmatched = b.size() - compared;
   parting.differing = static_cast<std::int64_t>(differing.size());
   if (differing.empty()) return;
-  const auto& [in_a, in_b] = *std::ranges::min_element(differing);
-  parting.first_at = place(parting.field, a.shape(), in_a);
-  parting.first_a = value(a, in_a);
-  parting.first_b = value(b, in_b);
+  const auto element = [&](const Pairs::value_type& pair) {
+    const auto [in_a, in_b] = pair;
+    return PartingElement{place(parting.field, a.shape(), in_a), in_a, in_b, value(a, in_a), value(b, in_b)};
+  };
+  const auto apart = [&](const Pairs::value_type& pair) {
+    const double distance = std::fabs(value(a, pair.first) - value(b, pair.second));
+    return std::isfinite(distance) ? distance : -1.0;
+  };
+  parting.first = element(*std::ranges::min_element(differing));
+  if (const auto& furthest = *std::ranges::max_element(differing, {}, apart); apart(furthest) >= 0)
+    parting.furthest = element(furthest);
 }
 
 /// Of fields that both hold by hashes, one per expert or one for all.
@@ -145,6 +152,11 @@ void compare_hashes(FieldParting& parting, const Candidate& a, const Candidate& 
 /// Elements that are not finite, or have no counterpart, are left out.
 void compare_distances(FieldParting& parting, const Tensor& a, const Tensor& b, const Pairs& differing,
                        const std::vector<double>& float64_a, const std::vector<double>& float64_b) {
+  for (auto* one : {&parting.first, &parting.furthest}) {
+    if (!*one) continue;
+    (*one)->float64_a = float64_a[static_cast<std::size_t>((*one)->in_a)];
+    (*one)->float64_b = float64_b[static_cast<std::size_t>((*one)->in_b)];
+  }
   double sum_a = 0.0;
   double sum_b = 0.0;
   std::int64_t count = 0;
@@ -225,8 +237,9 @@ std::string parted_words(const FieldParting& one, const RoutingAgreement& routin
     words += fmt::format(", by at most {} ulp{}", grouped_digits(one.largest_ulps),
                          one.largest_ulps == 1 ? "" : "s");
   std::string at;
-  for (const auto& [axis, index] : one.first_at)
-    at += fmt::format("{}{} {}", at.empty() ? "" : ", ", axis, index);
+  if (one.first)
+    for (const auto& [axis, index] : one.first->at)
+      at += fmt::format("{}{} {}", at.empty() ? "" : ", ", axis, index);
   return words + (at.empty() ? "" : fmt::format(", first at {}", at));
 }
 

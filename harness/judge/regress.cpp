@@ -6,9 +6,9 @@
 #include <cmath>
 #include <tuple>
 
-#include "harness/contract/digits.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
+#include "harness/judge/regress_changes.h"
 
 namespace assay {
 namespace {
@@ -53,75 +53,6 @@ Pairing paired(const Report& baseline, const Report& candidate) {
   return pairing;
 }
 
-bool grew(double before, double now) { return now > before * kRatioGrowth && now > before + kRatioStep; }
-
-std::string places(double ratio) { return fmt::format("{:.3g}", ratio); }
-
-/// What two judgements of one field say differently, beyond the field's verdict.
-void compare_judgements(const std::string& what, Field field, const Judgement& before, const Judgement& now,
-                        Findings& findings) {
-  if (!compared(before.verdict) || !compared(now.verdict)) return;
-  // Fields that must match exactly have no ratio: there, more wrong elements are further off.
-  const bool has_ratio = row(field).match == Match::Rounded;
-  if (!has_ratio && failed(before.verdict) && failed(now.verdict) && now.rejected > before.rejected)
-    findings.push_back(
-        {Severity::Regression, fmt::format("{}: {} elements wrong, {} before", what,
-                                           grouped_digits(now.rejected), grouped_digits(before.rejected))});
-  if (has_ratio && grew(before.max_ratio, now.max_ratio)) {
-    const bool legal = now.verdict <= Verdict::Passed && now.max_ratio <= 1.0;
-    findings.push_back(
-        {legal ? Severity::Legal : Severity::Regression,
-         fmt::format("{}: the largest error grew from {} to {} of what is allowed{}", what,
-                     places(before.max_ratio), places(now.max_ratio), legal ? ", and is still legal" : "")});
-  }
-  if (before.elements == now.elements && before.mismatched != now.mismatched)
-    findings.push_back(
-        {Severity::Legal, fmt::format("{}: {} of {} elements differ from the rounded reference, {} before",
-                                      what, grouped_digits(now.mismatched), grouped_digits(now.elements),
-                                      grouped_digits(before.mismatched))});
-}
-
-void compare_predictions(const std::string& what, const Prediction& before, const Prediction& now,
-                         Findings& findings) {
-  if (before.available != now.available) {
-    findings.push_back({Severity::Legal,
-                        fmt::format("{}: bits are {} predicted", what, now.available ? "now" : "no longer")});
-    return;
-  }
-  if (!now.available || (before.elements == now.elements && before.as_predicted == now.as_predicted &&
-                         before.differing == now.differing))
-    return;
-  findings.push_back(
-      {Severity::Legal, fmt::format("{}: bits as predicted: {} of {}, {} of {} before", what,
-                                    grouped_digits(now.as_predicted), grouped_digits(now.elements),
-                                    grouped_digits(before.as_predicted), grouped_digits(before.elements))});
-}
-
-void compare_verdicts(const std::string& what, Verdict before, Verdict now, Findings& findings) {
-  if (before == now) return;
-  const auto sentence = fmt::format("{}: {}, {} before", what, name(now), name(before));
-  if (failed(now) && !failed(before))
-    findings.push_back({Severity::Regression, sentence + ": it fails now"});
-  else if (compared(before) && !compared(now))
-    findings.push_back({Severity::Regression, sentence + ": it is no longer compared"});
-  else if (before == Verdict::Passed && now > Verdict::Passed)
-    findings.push_back({Severity::Regression, sentence + ": it no longer passes"});
-  else
-    findings.push_back({Severity::Legal, sentence});
-}
-
-void compare_fields(const std::string& where, const FieldResult& before, const FieldResult& now,
-                    Findings& findings) {
-  const std::string field = fmt::format("{}{}", where, name(now.field));
-  const std::size_t first = findings.size();
-  compare_verdicts(field, before.verdict, now.verdict, findings);
-  compare_judgements(field + " (isolated)", now.field, before.isolated, now.isolated, findings);
-  compare_judgements(field + " (chained)", now.field, before.chained, now.chained, findings);
-  compare_predictions(field + " (isolated)", before.isolated_bits, now.isolated_bits, findings);
-  compare_predictions(field + " (chained)", before.chained_bits, now.chained_bits, findings);
-  for (std::size_t i = first; i < findings.size(); ++i) findings[i].field = now.field;
-}
-
 const FieldResult* find(const CaseResult& result, Field field) {
   const auto found = std::ranges::find(result.fields, field, &FieldResult::field);
   return found == result.fields.end() ? nullptr : &*found;
@@ -151,6 +82,27 @@ std::string sizes_text(const CaseResult& c) {
   return fmt::format("{} tokens, {}, seed {}", c.tokens, to_string(c.config), c.seed);
 }
 
+/// Fields that fail with another: how far off each is, so that one which gets worse is told apart.
+Finding followers_finding(const std::string& where, const CaseResult& before, const CaseResult& now) {
+  Finding finding{Severity::Regression, ""};
+  std::vector<std::string_view> names;
+  for (const FieldResult& field : before.fields) {
+    const FieldResult* match = find(now, field.field);
+    if (match == nullptr || !follows(*match, now) || failed(field.verdict)) continue;
+    names.push_back(name(field.field));
+    const auto figure = [&](std::string_view what, double from, double to) {
+      finding.figures.push_back({fmt::format("{} {}", name(field.field), what), from, to});
+    };
+    figure("chained elements wrong", static_cast<double>(field.chained.rejected),
+           static_cast<double>(match->chained.rejected));
+    figure("chained worst error", field.chained.max_ratio, match->chained.max_ratio);
+  }
+  if (!names.empty())
+    finding.sentence = fmt::format("{}{} fail{} with {}", where, fmt::join(names, ", "),
+                                   names.size() == 1 ? "s" : "", name(*now.first_own_error));
+  return finding;
+}
+
 void compare_settings(const std::string& where, const CaseResult& before, const CaseResult& now,
                       Findings& findings) {
   if (before.candidate != now.candidate)
@@ -175,47 +127,115 @@ void compare_times(const std::string& where, const CaseResult& before, const Cas
                                                     now.seconds, before.seconds)});
 }
 
-void compare_cases(const std::string& where, const CaseResult& before, const CaseResult& now,
+Finding missing_field(const std::string& where, const FieldResult& before) {
+  Finding finding{Severity::Regression,
+                  fmt::format("{}{} is missing, {} before", where, name(before.field), name(before.verdict))};
+  finding.field = before.field;
+  return finding;
+}
+
+Finding new_field(const std::string& where, const FieldResult& now) {
+  Finding finding{failed(now.verdict) ? Severity::Regression : Severity::Legal,
+                  fmt::format("{}{} is new: {}", where, name(now.field), name(now.verdict))};
+  finding.field = now.field;
+  return finding;
+}
+
+/// False where the two are of different problems: then that is said.
+bool compare_cases(const std::string& where, const CaseResult& before, const CaseResult& now,
                    Findings& findings) {
   if (before.tokens != now.tokens || before.config != now.config || before.seed != now.seed) {
     findings.push_back(
         {Severity::Regression, fmt::format("{}the problems differ and cannot be compared: {}; before: {}",
                                            where, sizes_text(now), sizes_text(before))});
-    return;
+    findings.back().incomparable = true;
+    return false;
   }
   const std::size_t first = findings.size();
-  std::vector<std::string_view> followers;
   for (const FieldResult& field : before.fields) {
     const FieldResult* match = find(now, field.field);
-    if (match != nullptr && follows(*match, now) && !failed(field.verdict))
-      followers.push_back(name(field.field));
-    else if (match != nullptr)
-      compare_fields(where, field, *match, findings);
-    else if (compared(field.verdict))
-      findings.push_back(
-          {Severity::Regression,
-           fmt::format("{}{} is missing, {} before", where, name(field.field), name(field.verdict)),
-           field.field});
+    if (match != nullptr && follows(*match, now) && !failed(field.verdict)) continue;
+    if (match != nullptr) {
+      if (auto change = field_change(where, field, *match)) findings.push_back(std::move(*change));
+    } else if (compared(field.verdict)) {
+      findings.push_back(missing_field(where, field));
+    }
   }
-  if (!followers.empty())
-    findings.push_back(
-        {Severity::Regression, fmt::format("{}{} fail{} with {}", where, fmt::join(followers, ", "),
-                                           followers.size() == 1 ? "s" : "", name(*now.first_own_error))});
-  for (const FieldResult& field : now.fields) {
-    if (find(before, field.field) != nullptr || !compared(field.verdict)) continue;
-    const Severity severity = failed(field.verdict) ? Severity::Regression : Severity::Legal;
-    findings.push_back({severity,
-                        fmt::format("{}{} is new: {}", where, name(field.field), name(field.verdict)),
-                        field.field});
-  }
+  if (auto followers = followers_finding(where, before, now); !followers.sentence.empty())
+    findings.push_back(std::move(followers));
+  for (const FieldResult& field : now.fields)
+    if (find(before, field.field) == nullptr && compared(field.verdict))
+      findings.push_back(new_field(where, field));
   sort_by_cause(std::span(findings).subspan(first), now.first_own_error);
   // A case can change as a whole, without a field that did: it could not run at all.
-  if (findings.size() == first) compare_verdicts(where + "the case", before.verdict, now.verdict, findings);
+  if (findings.size() == first)
+    if (auto change = verdict_change(where + "the case", before.verdict, now.verdict))
+      findings.push_back(std::move(*change));
   compare_settings(where, before, now, findings);
+  for (std::size_t i = first; i < findings.size(); ++i) {
+    findings[i].problem = before.problem;
+    findings[i].candidate = before.candidate;
+  }
+  return true;
 }
 
 std::string label(const CaseResult& result) {
   return fmt::format("{}, {}", result.problem, result.candidate);
+}
+
+/// Counted changes of a field's bits join what its judgements say: one line per field. What has no figures
+/// stays a line of its own: an approval covers it word for word.
+void join_line(Finding bits, const FieldResult& before, const FieldResult& now, Findings& findings) {
+  if (bits.figures.empty()) return findings.push_back(std::move(bits));
+  bits.before = before.verdict;
+  bits.now = now.verdict;
+  const auto line = std::ranges::find_if(
+      findings, [&](const Finding& one) { return one.field == bits.field && one.now.has_value(); });
+  if (line == findings.end()) return findings.push_back(std::move(bits));
+  const std::string head = fmt::format("{}: ", name(now.field));
+  const auto without_head = [&](const std::string& sentence) {
+    return sentence.substr(sentence.starts_with(head) ? head.size() : 0);
+  };
+  // A verdict that changed is said first, else the bits.
+  if (line->before != line->now)
+    line->sentence += "; " + without_head(bits.sentence);
+  else
+    line->sentence = bits.sentence + "; " + without_head(line->sentence);
+  line->severity = std::max(line->severity, bits.severity);
+  std::ranges::move(bits.figures, std::back_inserter(line->figures));
+  line->incomparable |= bits.incomparable;
+}
+
+/// Changed bits that a judgement stands beside: legal only of a field that passes. What changed with the
+/// first cause, and is wrong by it alone, becomes one finding.
+void add_bits(Findings bits, const CaseResult& before, const CaseResult& now, Findings& findings) {
+  Finding folded{Severity::Regression, "", before.problem, before.candidate};
+  std::vector<std::string_view> followers;
+  for (Finding& change : bits) {
+    change.problem = before.problem;
+    change.candidate = before.candidate;
+    const FieldResult* was = change.field ? find(before, *change.field) : nullptr;
+    const FieldResult* judged = change.field ? find(now, *change.field) : nullptr;
+    if (judged != nullptr && change.severity == Severity::Legal && judged->verdict > Verdict::Passed) {
+      if (follows(*judged, now)) {
+        followers.push_back(name(judged->field));
+        for (Figure& one : change.figures)
+          folded.figures.push_back(
+              {fmt::format("{} {}", name(judged->field), one.what), one.before, one.now});
+        continue;
+      }
+      change.severity = Severity::Regression;
+      if (was == nullptr || was->verdict == judged->verdict)
+        change.sentence += fmt::format("; it is {}", name(judged->verdict));
+    }
+    if (was != nullptr && judged != nullptr)
+      join_line(std::move(change), *was, *judged, findings);
+    else
+      findings.push_back(std::move(change));
+  }
+  if (followers.empty()) return;
+  folded.sentence = fmt::format("{} changed with {}", fmt::join(followers, ", "), name(*now.first_own_error));
+  findings.push_back(std::move(folded));
 }
 
 std::int64_t compared_fields(const CaseResult& result) {
@@ -234,16 +254,25 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
                                  pairing.added.empty()](const Pair& pair) {
     return one_case ? "" : label(*pair.now) + ": ";
   };
+  bool one_problem = true;
   for (const Pair& pair : pairing.pairs) {
-    compare_cases(where(pair), *pair.before, *pair.now, findings);
+    if (!compare_cases(where(pair), *pair.before, *pair.now, findings)) {
+      one_problem = false;
+      continue;
+    }
     fields += std::min(compared_fields(*pair.before), compared_fields(*pair.now));
   }
   for (const CaseResult* one : pairing.added) {
     const Severity severity = failed(one->verdict) ? Severity::Regression : Severity::Legal;
     findings.push_back({severity, fmt::format("case {} is new: {}", label(*one), name(one->verdict))});
   }
-  if (fields == 0)
+  if (fields == 0 && !one_problem)
+    throw InputError("the two reports are of different problems: " +
+                     std::ranges::find(findings, true, &Finding::incomparable)->sentence);
+  if (fields == 0) {
     findings.push_back({Severity::Regression, "nothing was compared: no field was judged on both sides"});
+    findings.back().incomparable = true;
+  }
   if (findings.empty())
     findings.push_back(
         {Severity::Same, fmt::format("no difference in {} case{} and {} fields: verdicts, error ratios and "
@@ -254,31 +283,6 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
   return findings;
 }
 
-namespace {
-
-/// Changed bits that a judgement stands beside: legal only of a field that passes. What changed with the
-/// first cause, and is wrong by it alone, becomes one finding.
-void hold_against(const CaseResult& now, Findings& changes) {
-  std::vector<std::string_view> followers;
-  std::erase_if(changes, [&](Finding& change) {
-    const FieldResult* field = change.field ? find(now, *change.field) : nullptr;
-    if (field == nullptr || change.severity != Severity::Legal || field->verdict <= Verdict::Passed)
-      return false;
-    if (follows(*field, now)) {
-      followers.push_back(name(field->field));
-      return true;
-    }
-    change.severity = Severity::Regression;
-    change.sentence += fmt::format("; it is {}", name(field->verdict));
-    return false;
-  });
-  if (!followers.empty())
-    changes.push_back({Severity::Regression, fmt::format("{} changed with {}", fmt::join(followers, ", "),
-                                                         name(*now.first_own_error))});
-}
-
-}  // namespace
-
 std::vector<Finding> regress(const Report* baseline, const Report* candidate,
                              const Candidate* baseline_results, const Candidate* candidate_results) {
   if ((baseline == nullptr) != (candidate == nullptr) ||
@@ -288,16 +292,17 @@ std::vector<Finding> regress(const Report* baseline, const Report* candidate,
     throw UsageError("regress needs two reports or two dumps, found neither");
   Findings findings;
   if (baseline != nullptr) findings = regress(*baseline, *candidate);
-  const CaseResult* now =
-      candidate != nullptr && candidate->cases.size() == 1 ? &candidate->cases.front() : nullptr;
+  const bool one_case = baseline != nullptr && baseline->cases.size() == 1 && candidate->cases.size() == 1;
   if (baseline_results != nullptr) {
-    auto changes = regress(baseline_results->fields, candidate_results->fields);
-    std::ranges::move(regress(baseline_results->held, candidate_results->held), std::back_inserter(changes));
-    if (now != nullptr) hold_against(*now, changes);
-    std::ranges::move(changes, std::back_inserter(findings));
+    auto bits = regress(baseline_results->fields, candidate_results->fields);
+    std::ranges::move(regress(baseline_results->held, candidate_results->held), std::back_inserter(bits));
+    if (one_case)
+      add_bits(std::move(bits), baseline->cases.front(), candidate->cases.front(), findings);
+    else
+      std::ranges::move(bits, std::back_inserter(findings));
   }
-  if (now != nullptr)
-    sort_by_cause(findings, now->first_own_error);
+  if (one_case)
+    sort_by_cause(findings, candidate->cases.front().first_own_error);
   else
     std::ranges::stable_sort(findings, std::ranges::greater{}, &Finding::severity);
   return findings;
@@ -311,7 +316,8 @@ Severity worst(std::span<const Finding> findings) {
 
 ExitCode exit_code(Severity severity) {
   switch (severity) {
-    case Severity::Same: return ExitCode::Passed;
+    case Severity::Same:
+    case Severity::Approved: return ExitCode::Passed;
     case Severity::Legal: return ExitCode::Suspect;
     default: return ExitCode::Failed;
   }

@@ -38,15 +38,15 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
 std::vector<Finding> regress(const std::vector<HeldField>& baseline, const std::vector<HeldField>& candidate);
 
 /// Both, for two dumps that were judged as well: changed bits of a field that did not pass are a Regression,
-/// what changed with the first cause is folded into one finding. The gravest first; of equally grave ones the
-/// first cause, then the fields as they are computed. Either pair may be null as a whole; half a pair throws
-/// UsageError.
+/// what changed with the first cause is folded into one finding, and what is said of a field is one. The
+/// gravest first; of equally grave ones the first cause, then the fields as they are computed. Either pair
+/// may be null as a whole; half a pair throws UsageError.
 std::vector<Finding> regress(const Report* baseline, const Report* candidate,
                              const Candidate* baseline_results, const Candidate* candidate_results);
 
 Severity worst(std::span<const Finding> findings);
 
-/// 0 same, 4 legal change, 1 regression.
+/// 0 same or approved, 4 legal change, 1 regression.
 ExitCode exit_code(Severity severity);
 
 }  // namespace assay

@@ -1,5 +1,6 @@
 // What regress says first, what it folds, and what it says of fields held by hashes.
 #include <doctest/doctest.h>
+#include <algorithm>
 
 #include "harness/judge/regress_sample.h"
 
@@ -35,8 +36,17 @@ TEST_SUITE("regress_causes") {
     CHECK(says(findings, Severity::Regression, "d_gate_up_proj fails with d_first_gemm"));
     CHECK(says(findings, Severity::Regression, "d_gate_up_proj changed with d_first_gemm"));
     // Changed bits of a field that fails are not legal.
-    CHECK(says(findings, Severity::Regression, "d_first_gemm: 1 of 48 elements changed"));
+    CHECK(says(findings, Severity::Regression, "d_first_gemm: Failed, Passed before: it fails now; "));
+    CHECK(says(findings, Severity::Regression, "of what is allowed; 1 of 48 elements changed"));
     CHECK_FALSE(says(findings, Severity::Legal, "elements changed"));
+    // How far those that follow changed is kept, for an approval not to cover more.
+    const auto folded = std::ranges::find_if(findings, [](const Finding& one) {
+      return one.sentence == "d_gate_up_proj changed with d_first_gemm";
+    });
+    REQUIRE(folded != findings.end());
+    REQUIRE(folded->figures.size() == 2);
+    CHECK(folded->figures[0].what == "d_gate_up_proj changed elements");
+    CHECK(folded->figures[0].now == 1);
   }
 
   TEST_CASE("who fails beside the first cause, and does not descend from it, follows nobody") {
@@ -64,6 +74,7 @@ TEST_SUITE("regress_causes") {
     other.sha256 = {"a", "x", "c", "y"};
     CHECK(says(regress({held}, {other}), Severity::Legal,
                "d_down_proj: 2 of 4 experts changed, by their hashes: 1, 3"));
+    CHECK(regress({held}, {other}).front().figures.front().now == 2);
     CHECK(says(regress({held}, {held}), Severity::Same, "d_down_proj is the same by its hashes"));
     CHECK(says(regress({held}, {}), Severity::Regression, "d_down_proj is no longer written"));
     CHECK(says(regress({}, {held}), Severity::Legal, "d_down_proj is newly written"));

@@ -56,6 +56,12 @@ std::string place(Field field, const Shape& shape, std::int64_t flat) {
   return text;
 }
 
+Finding about(Field field, Severity severity, std::string sentence) {
+  Finding finding{severity, std::move(sentence)};
+  finding.field = field;
+  return finding;
+}
+
 Finding changed(Field field, const Tensor& now, const Difference& found) {
   const double percent = 100.0 * static_cast<double>(found.changed) / static_cast<double>(now.size());
   std::string sentence = fmt::format("{}: {} of {} elements changed ({:.3g} %), first at {}", name(field),
@@ -64,12 +70,19 @@ Finding changed(Field field, const Tensor& now, const Difference& found) {
   if (found.largest_ulps > 0)
     sentence += fmt::format(", by at most {} ulp{}", grouped_digits(found.largest_ulps),
                             found.largest_ulps == 1 ? "" : "s");
-  if (found.newly_non_finite > 0)
-    return {Severity::Regression,
-            fmt::format("{}; {} newly not finite", sentence, grouped_digits(found.newly_non_finite)), field};
-  if (row(field).match == Match::Given)
-    return {Severity::Regression, sentence + ": the two runs had different inputs", field};
-  return {Severity::Legal, sentence, field};
+  Finding finding = about(field, Severity::Legal, std::move(sentence));
+  finding.figures = {{"changed elements", 0.0, static_cast<double>(found.changed)},
+                     {"changed by ulps", 0.0, static_cast<double>(found.largest_ulps)}};
+  if (found.newly_non_finite > 0) {
+    finding.severity = Severity::Regression;
+    finding.sentence += fmt::format("; {} newly not finite", grouped_digits(found.newly_non_finite));
+    finding.figures.push_back({"newly not finite", 0.0, static_cast<double>(found.newly_non_finite)});
+  } else if (row(field).match == Match::Given) {
+    finding.severity = Severity::Regression;
+    finding.sentence += ": the two runs had different inputs";
+    finding.incomparable = true;
+  }
+  return finding;
 }
 
 }  // namespace
@@ -83,22 +96,20 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
     const bool now = candidate.has(field.id);
     if (before && !now)
       findings.push_back(
-          {Severity::Regression, fmt::format("{} is no longer written", field.name), field.id});
+          about(field.id, Severity::Regression, fmt::format("{} is no longer written", field.name)));
     if (!before && now)
-      findings.push_back({Severity::Legal, fmt::format("{} is newly written", field.name), field.id});
+      findings.push_back(about(field.id, Severity::Legal, fmt::format("{} is newly written", field.name)));
     if (!before || !now) continue;
     const Tensor& a = baseline.at(field.id);
     const Tensor& b = candidate.at(field.id);
     if (a.dtype() != b.dtype()) {
-      findings.push_back(
-          {Severity::Regression,
-           fmt::format("{}: dtype {}, {} before", field.name, row(b.dtype()).name, row(a.dtype()).name),
-           field.id});
+      findings.push_back(about(
+          field.id, Severity::Regression,
+          fmt::format("{}: dtype {}, {} before", field.name, row(b.dtype()).name, row(a.dtype()).name)));
     } else if (a.shape() != b.shape()) {
-      findings.push_back(
-          {Severity::Regression,
-           fmt::format("{}: shape {}, {} before", field.name, to_string(b.shape()), to_string(a.shape())),
-           field.id});
+      findings.push_back(about(
+          field.id, Severity::Regression,
+          fmt::format("{}: shape {}, {} before", field.name, to_string(b.shape()), to_string(a.shape()))));
     } else if (const Difference found = difference(a, b); found.changed > 0) {
       findings.push_back(changed(field.id, b, found));
     } else {
@@ -127,7 +138,7 @@ std::vector<Finding> regress(const std::vector<HeldField>& baseline,
   };
   for (const HeldField& before : baseline) {
     const auto add = [&](Severity severity, std::string sentence) {
-      findings.push_back({severity, fmt::format("{}{}", name(before.field), sentence), before.field});
+      findings.push_back(about(before.field, severity, fmt::format("{}{}", name(before.field), sentence)));
     };
     const auto now = find(candidate, before.field);
     if (now == candidate.end()) {
@@ -156,10 +167,13 @@ std::vector<Finding> regress(const std::vector<HeldField>& baseline,
                       before.sha256.size(),
                       fmt::join(changed.begin(), changed.begin() + static_cast<std::ptrdiff_t>(named), ", "),
                       changed.size() > named ? ", ..." : ""));
+    if (!changed.empty())
+      findings.back().figures = {{"changed hashes", 0.0, static_cast<double>(changed.size())}};
   }
   for (const HeldField& now : candidate)
     if (find(baseline, now.field) == baseline.end())
-      findings.push_back({Severity::Legal, fmt::format("{} is newly written", name(now.field)), now.field});
+      findings.push_back(
+          about(now.field, Severity::Legal, fmt::format("{} is newly written", name(now.field))));
   return findings;
 }
 

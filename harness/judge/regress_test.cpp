@@ -1,6 +1,7 @@
 #include "harness/judge/regress_sample.h"
 
 #include <doctest/doctest.h>
+#include <algorithm>
 #include <limits>
 
 #include "harness/contract/error.h"
@@ -64,7 +65,7 @@ TEST_SUITE("regress") {
     CHECK(worst(regress(before, now)) == Severity::Same);
     now.cases[0].fields[0].isolated.rejected = 9;
     CHECK(says(regress(before, now), Severity::Regression,
-               "gather_indices (isolated): 9 elements wrong, 2 before"));
+               "gather_indices: isolated: 9 of 100 elements wrong, 2 before"));
     now = report();
     now.cases[0].fields[0].field = Field::gather_indices;
     CHECK_FALSE(says(regress(now, before), Severity::Legal, "grew"));
@@ -113,7 +114,7 @@ TEST_SUITE("regress") {
     one.fields[2].chained.max_ratio = 900.0;
     auto findings = regress(report(), now);
     CHECK(says(findings, Severity::Regression, "hidden_states fails with second_gemm"));
-    CHECK_FALSE(says(findings, Severity::Regression, "hidden_states (chained)"));
+    CHECK_FALSE(says(findings, Severity::Regression, "hidden_states: chained"));
     CHECK(says(findings, Severity::Regression, "second_gemm: Failed, Passed before: it fails now"));
     // One with an error of its own follows nobody.
     one.fields[2].isolated.verdict = Verdict::Failed;
@@ -128,13 +129,62 @@ TEST_SUITE("regress") {
     now.cases[0].fields[1].isolated.mismatched = 5;
     const auto findings = regress(report(), now);
     CHECK(says(findings, Severity::Legal,
-               "hidden_states (isolated): bits as predicted: 96 of 100, 100 of 100 before"));
+               "hidden_states: isolated: bits as predicted: 96 of 100, 100 of 100 before"));
     CHECK(says(findings, Severity::Legal,
-               "second_gemm (isolated): 5 of 100 elements differ from the rounded reference, 3 before"));
+               "second_gemm: isolated: 5 of 100 elements differ from the rounded reference, 3 before"));
     CHECK(exit_code(worst(findings)) == ExitCode::Suspect);
     now.cases[0].fields[2].isolated_bits.available = false;
     CHECK(says(regress(report(), now), Severity::Legal,
-               "hidden_states (isolated): bits are no longer predicted"));
+               "hidden_states: isolated: bits are no longer predicted"));
+  }
+
+  TEST_CASE("a field is one line, and one that fails is never called legal") {
+    Report before = report();
+    Report now = report();
+    fail(now.cases[0], 1, 12.5);
+    now.cases[0].fields[1].isolated.rejected = 9;
+    now.cases[0].fields[1].isolated.mismatched = 12;
+    auto findings = regress(report(), now);
+    REQUIRE(findings.size() == 1);
+    CHECK(
+        findings[0].sentence ==
+        "tiny, gpu_fused: second_gemm: Failed, Passed before: it fails now; isolated: 9 of 100 elements "
+        "outside the bound, 0 before; isolated: the largest error grew from 0.4 to 12.5 of what is allowed; "
+        "isolated: 12 of 100 elements differ from the rounded reference, 3 before");
+    CHECK(findings[0].field == Field::second_gemm);
+    CHECK(findings[0].figures.size() == 3);
+    // It failed before as well: other bits are no legal change, more wrong elements a regression.
+    fail(before.cases[0], 1, 12.5);
+    before.cases[0].fields[1].isolated.rejected = 9;
+    findings = regress(before, now);
+    CHECK(says(findings, Severity::Same, "3 before; it still fails"));
+    CHECK(worst(findings) == Severity::Same);
+    now.cases[0].fields[1].isolated.rejected = 10;
+    CHECK(says(regress(before, now), Severity::Regression, "10 of 100 elements outside the bound, 9 before"));
+    now.cases[0].fields[1].verdict = Verdict::NonFinite;
+    CHECK(says(regress(before, now), Severity::Regression, "NonFinite, Failed before: it fails worse"));
+    CHECK(worst(regress(now, before)) == Severity::Same);
+  }
+
+  TEST_CASE("changed bits of a field that fails join its line and are not legal") {
+    Report before = report();
+    Report now = report();
+    before.cases.pop_back();
+    now.cases.pop_back();
+    fail(now.cases[0], 1, 12.5);
+    Candidate results;
+    results.fields = fields();
+    Candidate changed = results;
+    changed.fields.at(Field::second_gemm).as<Bf16>()[3].bits += 2;
+    auto findings = regress(&before, &now, &results, &changed);
+    CHECK(says(findings, Severity::Regression, "it fails now; isolated"));
+    CHECK(says(findings, Severity::Regression, "; 1 of 48 elements changed"));
+    CHECK(std::ranges::count_if(findings, [](const Finding& f) { return f.field == Field::second_gemm; }) ==
+          1);
+    findings = regress(&now, &now, &results, &changed);
+    CHECK(says(findings, Severity::Regression, "second_gemm: 1 of 48 elements changed"));
+    CHECK(says(findings, Severity::Regression, "; it is Failed"));
+    CHECK(exit_code(worst(findings)) == ExitCode::Failed);
   }
 
   TEST_CASE("what is missing is a regression, what is new is a change") {
@@ -201,7 +251,12 @@ TEST_SUITE("regress") {
     CHECK(says(regress(before, now), Severity::Same, "after.h5 is compared with before.h5"));
     CHECK(worst(regress(before, now)) == Severity::Same);
     now.cases[0].tokens = 4;
+    CHECK_THROWS_AS(regress(before, now), InputError);
+    before.cases.push_back(case_result("odd", "before.h5"));
+    now.cases.push_back(case_result("odd", "after.h5"));
     CHECK(says(regress(before, now), Severity::Regression, "the problems differ"));
+    before.cases.pop_back();
+    now.cases.pop_back();
     now.cases[0] = case_result("other", "after.h5");
     CHECK(worst(regress(before, now)) == Severity::Regression);
     // Two candidates of one problem on each side, all renamed: which is which cannot be known.

@@ -11,6 +11,7 @@
 #include "reports/html/html_assets.h"
 #include "reports/html/html_case.h"
 #include "reports/html/html_page.h"
+#include "reports/html/html_plain.h"
 #include "reports/wording.h"
 
 namespace assay {
@@ -68,9 +69,7 @@ std::string case_links(const Report& report) {
   return out;
 }
 
-std::string tile(std::string_view what, const std::string& value, const std::string& below) {
-  return fmt::format("<div class=\"tile\"><dt>{}</dt><dd>{}<small>{}</small></dd></div>", what, value, below);
-}
+using html::tile;
 
 std::string bits_tile(const Totals& sum) {
   const Prediction& bits = sum.chained_bits.available ? sum.chained_bits : sum.isolated_bits;
@@ -120,13 +119,6 @@ std::string hero(const Report& report) {
   return out + "</dl></header>\n";
 }
 
-std::string environment(const Report& report) {
-  std::string out = "<section id=\"environment\"><h2>Environment</h2><table class=\"facts\">";
-  for (const auto& [what, value] : report.environment)
-    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(what), escaped(value));
-  return out + "</table>" + html::command_line("command", report.command) + "</section>\n";
-}
-
 /// The page with its markers replaced, in one pass: text that looks like a marker is left alone.
 std::string filled(std::string_view page,
                    std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
@@ -154,7 +146,7 @@ std::string render_html(const Report& report, const History& history) {
   const std::string body = hero(report);
   const html::Pages pages = html::case_pages(report);
   const std::string cases = html::matrix(report, pages.order) + html::trend_section(report, history) +
-                            pages.sections + environment(report);
+                            pages.sections + html::environment_section(report);
   return filled(html::kPage, {{"title", title},
                               {"style", html::kStyle},
                               {"script", html::kScript},

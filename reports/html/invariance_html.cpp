@@ -3,17 +3,13 @@
 #include <fmt/format.h>
 
 #include "reports/escape.h"
-#include "reports/html/html_assets.h"
 #include "reports/html/html_case.h"
+#include "reports/html/html_plain.h"
 #include "reports/invariance_report.h"
 #include "reports/wording.h"
 
 namespace assay {
 namespace {
-
-constexpr std::string_view kMoreStyle =
-    "main > section{background:var(--card);border:1px solid var(--edge);border-radius:10px;padding:18px "
-    "22px;margin:0 0 18px}.hero{margin-bottom:18px}.routing td,.routing th{padding-right:14px}";
 
 std::string cell(const InvarianceChange& change, Field field) {
   const std::string text = invariance_cell(change, field);
@@ -61,21 +57,15 @@ std::string render_invariance_html(std::span<const InvarianceCase> cases, const 
   const std::string title = other == 0 ? "The same bits under every change"
                                        : fmt::format("Other bits in {} of {} case{}", other, cases.size(),
                                                      cases.size() == 1 ? "" : "s");
-  std::string out = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta "
-      "http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"referrer\" "
-      "content=\"no-referrer\"><title>{}</title><style>{}{}</style></head><body><main><header class=\"hero "
-      "{}\"><p class=\"kicker\">assay invariance <time>{}</time></p><h1>{}</h1><p "
-      "class=\"lead\">{}</p></header>\n",
-      title, html::kStyle, kMoreStyle, html::css_class(judged.verdict()), escaped(judged.created), title,
-      escaped(case_counts_text(judged)));
+  std::string out = "<div id=\"cases\">";
   for (const auto& one : cases) out += section(one, judged);
-  out += "<section id=\"environment\"><h2>Environment</h2><table class=\"facts\">";
-  for (const auto& [what, value] : judged.environment)
-    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(what), escaped(value));
-  return out + fmt::format("</table><p><code>{}</code></p></section></main></body></html>\n",
-                           escaped(judged.command));
+  return html::plain_page({.kind = html::css_class(judged.verdict()),
+                           .command = "assay invariance",
+                           .created = judged.created,
+                           .title = title,
+                           .hero = fmt::format("<p class=\"lead\">{}</p>", escaped(case_counts_text(judged))),
+                           .body = out + "</div>" + html::environment_section(judged),
+                           .first = "cases"});
 }
 
 }  // namespace assay

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,9 @@ std::string share_meter(double share);
 /// The accepted interval with the reference and the found value in it or beside it; ticks are bf16 values
 /// where they fit.
 std::string number_line(const Element& element);
+
+/// The same with what two sides, "A" and "B", hold at one place; a side without a value is left out.
+std::string two_sides_line(const Element& about, std::optional<double> a, std::optional<double> b);
 
 /// Worst ratios of one case over several runs, oldest first, on a logarithmic axis with the line at 1.
 std::string trend_line(const std::vector<double>& ratios, const std::string& title);

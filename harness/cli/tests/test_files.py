@@ -95,6 +95,28 @@ class Reports(ProgramTest):
         self.assertIn("it fails now", (self.folder / "r.html").read_text(encoding="utf-8"))
         self.expect(COULD_NOT_JUDGE, "report", "b.json", "--history", "nowhere", says="nowhere: No such file or directory")
 
+    def test_a_history_is_told_field_by_field_oldest_first(self):
+        (self.folder / "earlier").mkdir()
+        self.expect(PASSED, "verify", "--golden", golden("odd.eager"), "-q", "--json", "r.json")
+        report = json.loads((self.folder / "r.json").read_text(encoding="utf-8"))
+        for name, created, ratio in (("b", "2026-01-02T10:00:00Z", 0.75), ("a", "2026-01-01T10:00:00Z", 0.25)):
+            report["created"] = created
+            for field in report["cases"][0]["fields"]:
+                if field["field"] == "hidden_states":
+                    field["isolated"]["max_ratio"] = field["chained"]["max_ratio"] = ratio
+            self.write(f"earlier/{name}.json", json.dumps(report))
+        self.expect(FAILED, "verify", "--golden", golden("odd.eager"), "--contract", "hf", "-q", "--json", "earlier/now.json")
+        # What regress approved is no report, and a report is not its own history.
+        self.write("earlier/a.approved.json", "{}")
+        done = self.expect(FAILED, "report", "earlier/now.json", "--history", "earlier", "--html", "r.html", says=": 3 reports")
+        self.assertRegex(done.stdout, r"field +2026-01-01T10:00 +2026-01-02T10:00 +20\d\d-\d\d-\d\dT\d\d:\d\d\n")
+        self.assertRegex(done.stdout, r"\n  hidden_states +✔ 0\.250 +✔ 0\.750 +✘ [\d.,e+]+\n")
+        self.assertRegex(done.stdout, r"\n  the case +✔ passed +✔ passed +✘ FAILED\n")
+        self.assertRegex(done.stdout, r"\n  verified in( +[\d.]+ m?s){3}\n")
+        self.assertRegex(done.stdout, r"hidden_states: FAILED since 20\S+Z, passed before")
+        page = (self.folder / "r.html").read_text(encoding="utf-8")
+        self.assertIn("field by field in 3 reports", page)
+
 
 class Lists(ProgramTest):
     KINDS = ("fields", "stages", "fixtures", "pipelines", "contracts", "faults")

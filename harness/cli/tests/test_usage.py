@@ -95,7 +95,7 @@ class Help(ProgramTest):
             says="Exit codes: 0 all passed, 1 a comparison failed, 2 usage error, 3 could not judge (file, schema, device), "
             "4 suspect, unstable or mistrusted only, 77 nothing was compared.",
         )  # fmt: skip
-        self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same, 4 legal change, 1 regression.")
+        self.expect(PASSED, "regress", "--help", says="Exit codes: 0 same or approved, 4 legal change, 1 regression, 3 different problems.")
 
     def test_the_help_of_one_element_and_of_a_small_problem_teaches_by_an_example(self):
         self.expect(PASSED, "explain", "--help", says=["Examples: assay explain --golden", "--at token=0,expert=3,col=59", "--field d_down_proj --at expert=0,row=7,col=3", "Exit codes: 0 accepted, 1 rejected"])
