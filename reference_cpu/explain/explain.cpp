@@ -41,6 +41,12 @@ class Explanation {
       throw UsageError(
           fmt::format("explain derives {} as hf forms it, and the contract {} forms it otherwise", what.name,
                       contract_.name));
+    if (dtype_of(question_.field, contract_) == DType::Float32)
+      throw UsageError(fmt::format("explain derives bfloat16 elements, and under {} {} is float32",
+                                   contract_.name, what.name));
+    if (problem_.previous.has(question_.field))
+      throw UsageError(fmt::format(
+          "explain derives one pass, and the problem has {} of before, to which it is added", what.name));
     place_ = find_place(question_.field, problem_.sizes(), whole_->routing(), question_.at);
     describe();
     if (what.dtype == DType::Int32 && question_.field != Field::selected_experts) {
