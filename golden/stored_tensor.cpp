@@ -192,8 +192,8 @@ void require_memory(const std::string& path, const Shape& shape, DType dtype) {
                        static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto elements = static_cast<std::uint64_t>(element_count(shape));
   if (elements > machine / row(dtype).size)
-    throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine",
-                                 path, to_string(shape), machine >> 30));
+    throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine", path,
+                                 to_string(shape), machine >> 30));
 }
 
 StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,
