@@ -142,7 +142,8 @@ HeldField hold(Field field, const Tensor& tensor, std::vector<HeldRows> stored) 
 }
 
 std::string write_held(const hdf5::Handle& parent, const HeldField& held, const std::string& origin) {
-  const std::string field(name(held.field)), dtype(row(held.dtype).name);
+  const std::string field(name(held.field));
+  const std::string dtype(row(held.dtype).name);
   require_sound(held, field);
   const auto group = hdf5::create_group(parent, field);
   const auto hashes = hashes_json(held.sha256);

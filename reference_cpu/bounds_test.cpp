@@ -77,7 +77,8 @@ TEST_SUITE("bounds") {
     CHECK(granularity(NAN) == 0.0);
     // 32 terms 1, the last 2^-60, which no proof of exactness covers: prefixes 16 and 31 + 2^-60, the largest
     // addend 1, then 16.
-    std::vector<float> ones(32, 1.0f), last(32, 1.0f);
+    std::vector<float> ones(32, 1.0f);
+    std::vector<float> last(32, 1.0f);
     last[31] = 0x1p-60f;
     const double by_hand = 0x1p-23 * (16 + 31) + 0x1p-21 * (1 + 16);
     CHECK(width(multiply<Interval>(of_values(ones, last), kHopper)[0]) ==
@@ -221,7 +222,8 @@ TEST_SUITE("bounds") {
   TEST_CASE(
       "an element whose terms are multiples of q with a sum below 2^24 q has no width, and every order gives "
       "it") {
-    std::vector<float> a(2000), b(2000);
+    std::vector<float> a(2000);
+    std::vector<float> b(2000);
     for (std::size_t i = 0; i < a.size(); ++i) {
       a[i] = static_cast<float>(static_cast<int>(i * 37 % 129) - 64);
       b[i] = static_cast<float>(static_cast<int>(i * 53 % 65) - 32) * 0.25f;
@@ -240,7 +242,8 @@ TEST_SUITE("bounds") {
   TEST_CASE("exactness ends where the sum of magnitudes reaches 2^24 q") {
     // 1 and 1023 terms of 128 * 128: q = 1, the sum of magnitudes 2^24 - 16383. One term more makes it 2^24
     // + 1.
-    std::vector<float> a(1024, 128.0f), b(1024, 128.0f);
+    std::vector<float> a(1024, 128.0f);
+    std::vector<float> b(1024, 128.0f);
     a[0] = b[0] = 1.0f;
     CHECK(width(multiply<Interval>(of_values(a, b), {})[0]) == 0.0);
     a.resize(1025, 128.0f);

@@ -11,7 +11,8 @@ TEST_SUITE("merge") {
     // even, 1.
     const Values<Predicted> rows = {{1.0f, false}, {0x1.8p-8f, false}};
     const Values<Predicted> weights = {{1.0f, false}, {1.0f, false}};
-    const SmallLayer hf("hf"), eager("hf_eager");
+    const SmallLayer hf("hf");
+    const SmallLayer eager("hf_eager");
     CHECK(merge<Predicted>(hf.layer, rows, weights)[0].value == 1.0f + 0x1.8p-8f);
     CHECK(merge<Predicted>(eager.layer, rows, weights)[0].value ==
           1.0f + 0x1.8p-8f);  // the last rounding is the field's store
@@ -30,7 +31,8 @@ TEST_SUITE("merge") {
     SmallLayer small("hf");
     small.problem.config = {1, 1, 8, 8, true};
     small.layer.routing = get_token_counts_and_gather_indices(small.problem.config, {0, 1, 2, 3, 4, 5, 6, 7});
-    Values<Predicted> rows, weights(8, {1.0f, false});
+    Values<Predicted> rows;
+    Values<Predicted> weights(8, {1.0f, false});
     for (const float x : {0x1.06p-6f, 0x1.5ep-28f, 0x1.7ep-5f, -0x1.6ep-6f, 0x1.32p-5f, -0x1.2cp-7f,
                           -0x1.92p-7f, -0x1.fep-7f})
       rows.push_back({x, false});

@@ -29,7 +29,8 @@ Report many_failures(int failing, int passing) {
       for (FieldResult& f : c.fields)
         for (Judgement* judgement : {&f.isolated, &f.chained})
           if (judgement->pattern) {
-            const std::vector<std::string> levels(43, std::string(32, 'b')), places(43, std::string(64, '3'));
+            const std::vector<std::string> levels(43, std::string(32, 'b'));
+            const std::vector<std::string> places(43, std::string(64, '3'));
             judgement->pattern = ErrorPattern{{0, 0, 128, 2048, 3, 64, {}, levels, places}, {}, {}, {}};
           }
     cases.push_back(std::move(c));

@@ -19,7 +19,8 @@ ExpertRowOrder parse_row_order(std::string_view text) {
 
 bool same_slots_per_expert(const Routing& routing, std::span<const std::int32_t> gather) {
   if (gather.size() != routing.gather.size()) return false;
-  std::vector<std::int32_t> sorted(gather.begin(), gather.end()), expected = routing.gather;
+  std::vector<std::int32_t> sorted(gather.begin(), gather.end());
+  std::vector<std::int32_t> expected = routing.gather;
   for (std::size_t e = 0; e + 1 < routing.offsets.size(); ++e) {
     const auto begin = routing.offsets[e];
     const auto end = routing.offsets[e + 1];

@@ -127,7 +127,8 @@ std::vector<Convention> count_conventions(const Sizes& sizes, const Routing& rig
       const Entries rows = each(experts, padded);
       const auto what = fmt::format("multiples of {}{}", by, empty_too ? ", empty experts' too" : "");
       conventions.push_back({"padded_counts", fmt::format("counts are padded to {}", what), rows});
-      Entries ends(rows.size()), starts(rows.size());
+      Entries ends(rows.size());
+      Entries starts(rows.size());
       std::partial_sum(rows.begin(), rows.end(), ends.begin());
       std::exclusive_scan(rows.begin(), rows.end(), starts.begin(), std::int64_t{0});
       conventions.push_back(

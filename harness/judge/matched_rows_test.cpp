@@ -73,7 +73,8 @@ TEST_SUITE("matched_rows") {
   }
 
   TEST_CASE("one bit that differs is visited in both, and elements compared are counted") {
-    Tensor a(DType::BFloat16, {3, 2}), b(DType::BFloat16, {3, 2});
+    Tensor a(DType::BFloat16, {3, 2});
+    Tensor b(DType::BFloat16, {3, 2});
     for (std::size_t i = 0; i < 6; ++i) a.as<Bf16>()[i].bits = static_cast<std::uint16_t>(i);
     for (std::size_t i = 0; i < 6; ++i) b.as<Bf16>()[i].bits = static_cast<std::uint16_t>((i + 2) % 6);
     b.as<Bf16>()[3].bits ^= 0x8000;  // row 1 of b is row 2 of a

@@ -109,9 +109,13 @@ std::vector<std::pair<std::int64_t, std::int64_t>> row_stretches(const CompareCo
 std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context, const FieldSums& sums) {
   const CompareContext& c = context.field;
   const double share = context.log_share - std::log(double{kTestsPerField});
-  std::vector<FamilyMember> field(1), experts, tiles, columns;
+  std::vector<FamilyMember> field(1);
+  std::vector<FamilyMember> experts;
+  std::vector<FamilyMember> tiles;
+  std::vector<FamilyMember> columns;
   field[0].over = kWholeField;
-  std::vector<std::size_t> expert_of(static_cast<std::size_t>(sums.rows)), stretch_of(expert_of.size());
+  std::vector<std::size_t> expert_of(static_cast<std::size_t>(sums.rows));
+  std::vector<std::size_t> stretch_of(expert_of.size());
   if (rows_have_experts(c)) {
     std::map<std::int64_t, std::size_t> seen;
     for (std::int64_t r = 0; r < sums.rows; ++r) {

@@ -61,8 +61,10 @@ std::vector<std::int64_t> thinned(const std::vector<std::int64_t>& from,
 
 ErrorPlace find_place(const Evidence& evidence) {
   ErrorPlace place{{all_of(evidence.rows), all_of(evidence.width)}, {}, ""};
-  std::vector<std::int64_t> by_row(place.window.rows.size()), by_column(place.window.columns.size());
-  std::vector<std::int64_t> row_bits(by_row.size()), column_bits(by_column.size());
+  std::vector<std::int64_t> by_row(place.window.rows.size());
+  std::vector<std::int64_t> by_column(place.window.columns.size());
+  std::vector<std::int64_t> row_bits(by_row.size());
+  std::vector<std::int64_t> column_bits(by_column.size());
   std::int64_t total = 0;
   for (std::size_t i = 0; i < evidence.out.size(); ++i) {
     const auto r = i / by_column.size();

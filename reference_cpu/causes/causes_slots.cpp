@@ -52,7 +52,8 @@ std::vector<std::int64_t> lost_of(const Evidence& evidence, const Merging& mergi
   const Slots slots = merging.slots(token);
   const auto count = static_cast<std::size_t>(n);
   std::vector<std::vector<double>> matrix(count, std::vector<double>(count));
-  std::vector<double> right(count), terms(count);
+  std::vector<double> right(count);
+  std::vector<double> terms(count);
   for (std::int64_t c = 0; c < evidence.width; c += step) {
     const double out = to_float(evidence.out[index(evidence, token, c)]);
     for (std::size_t j = 0; j < count; ++j)

@@ -93,7 +93,8 @@ constexpr WeightsVariant kVariants[] = {
 std::vector<Token> tokens_of(const Evidence& evidence, const Values<Predicted>& logits) {
   const auto experts = static_cast<std::size_t>(evidence.layer->config().num_experts);
   const auto top_k = static_cast<std::size_t>(evidence.width);
-  Row top(experts, -INFINITY), total(experts, 0.0f);
+  Row top(experts, -INFINITY);
+  Row total(experts, 0.0f);
   for (std::size_t i = 0; i < logits.size(); ++i)
     top[i % experts] = std::max(top[i % experts], logits[i].value);
   for (std::size_t i = 0; i < logits.size(); ++i)

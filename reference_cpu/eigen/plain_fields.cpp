@@ -159,7 +159,8 @@ FieldSet run_both_passes(const Problem& problem, const PrecisionContract& contra
   fields.set(Field::d_gate, float64(gradients.d_gate, expected_shape(Field::d_gate, sizes)));
 
   const auto [hidden, width, experts, top_k, norm] = problem.config;
-  Matrix d_gate_up_proj(experts * 2 * width, hidden), d_down_proj(experts * hidden, width);
+  Matrix d_gate_up_proj(experts * 2 * width, hidden);
+  Matrix d_down_proj(experts * hidden, width);
   for_each_expert(experts, [&](std::int64_t e) {
     const auto one = expert_gradients(problem, contract, result, gradients, e);
     d_gate_up_proj.middleRows(e * 2 * width, 2 * width) = one.d_gate_up_proj;

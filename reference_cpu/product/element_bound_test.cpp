@@ -39,7 +39,8 @@ TEST_SUITE("element bound") {
     CHECK_FALSE(carried.ordered);
     CHECK(carried.a_priori == near(32 * 0x1p-24 * (31 + 0x1p-10) + 0x1p-10));
     // So is the width of a second one, times |a|, and the product of both widths.
-    std::vector<Interval> exact(b.size()), second(b.size());
+    std::vector<Interval> exact(b.size());
+    std::vector<Interval> second(b.size());
     for (std::size_t k = 0; k < b.size(); ++k) {
       const double x = to_float(b[k]);
       exact[k] = second[k] = {x, x, x};

@@ -25,7 +25,8 @@ TEST_SUITE("product") {
   TEST_CASE("the tensor core aligns 16 products and the sum, keeps 25 fractional bits and truncates") {
     // Crafted inputs measured on an H200: 1 + 0.75 ulp stays 1; fifteen 2^-26 vanish; fifteen 2^-25 give 3
     // ulp where 3.75 is exact.
-    std::vector<float> ones(16, 1.0f), small(16, 0x1p-26f);
+    std::vector<float> ones(16, 1.0f);
+    std::vector<float> small(16, 0x1p-26f);
     small[0] = 1.0f;
     CHECK(multiply<PredictedValue>(of_values(ones, small), kHopper)[0].value == 1.0f);
     for (std::size_t i = 1; i < 16; ++i) small[i] = 0x1p-25f;
@@ -89,7 +90,8 @@ TEST_SUITE("product") {
 
   TEST_CASE("the float64 product agrees with Eigen and its interval holds every legal order") {
     const auto e = random_example(Data::Gaussian, 7, 300, 33, 3);
-    Eigen::MatrixXd a(e.rows, e.k), b(e.n, e.k);
+    Eigen::MatrixXd a(e.rows, e.k);
+    Eigen::MatrixXd b(e.n, e.k);
     for (std::int64_t i = 0; i < e.rows * e.k; ++i)
       a(i / e.k, i % e.k) = to_float(e.left[static_cast<std::size_t>(i)]);
     for (std::int64_t i = 0; i < e.n * e.k; ++i)

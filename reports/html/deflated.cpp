@@ -19,7 +19,8 @@ Bytef* bytes_of(std::string_view text) {
 /// Calls `step(stream)` with room for a chunk until it says that the stream has ended.
 template <class Step>
 std::string run(z_stream& stream, std::string_view text, Step step) {
-  std::string out, chunk(kChunk, '\0');
+  std::string out;
+  std::string chunk(kChunk, '\0');
   stream.next_in = bytes_of(text);
   stream.avail_in = static_cast<uInt>(text.size());
   while (true) {
