@@ -42,6 +42,17 @@ class Recorded(ProgramTest):
             self.assertEqual([field for field in BACKWARD if field not in judged], [])
             self.assertEqual(sum(field["chained_bits"]["differing"] for field in case["fields"]), 0)
 
+    def test_recorded_gradients_of_other_projects_follow_their_contracts(self):
+        # ScatterMoE's three bits: an element of d_permuted_hidden_states, and what is made of it.
+        for peer, contract, differing in (("liger", "fused_fp32", 0), ("scattermoe", "hf_fp32_merge", 3)):
+            with self.subTest(peer=peer):
+                dump = f"dump:{RECORDED / f'{peer}_rows.h5'}"
+                (case,) = self.report("verify", "--golden", golden("rows.grouped_mm"), "--pipeline", dump)["cases"]
+                self.assertEqual((case["verdict"], case["contract"]), ("Passed", contract))
+                gradients = [field for field in case["fields"] if field["field"] in BACKWARD and field["verdict"] == "Passed"]
+                self.assertGreaterEqual(len(gradients), 6)
+                self.assertEqual(sum(field[bits]["differing"] for field in case["fields"] for bits in ("isolated_bits", "chained_bits")), differing)
+
     def test_every_planted_kernel_fault_was_named_in_its_stage(self):
         lines = (RECORDED / "planted_kernels.txt").read_text().splitlines()
         unseen = []
