@@ -51,7 +51,12 @@ TEST_SUITE("main gradients") {
           const FieldResult& found = of(result, field);
           CAPTURE(name(field));
           CHECK(found.dtype == DType::Float32);
-          CHECK(found.isolated_bits.as_predicted == element_count(expected_shape(field, problem.sizes())));
+          // Under hf these elements are undetermined as well.
+          const bool open = field == Field::d_gate && std::string_view(fixture) == "accumulated";
+          CHECK((found.isolated_bits.undetermined > 0) == open);
+          CHECK(found.isolated_bits.differing == 0);
+          CHECK(found.isolated_bits.as_predicted + found.isolated_bits.undetermined ==
+                element_count(expected_shape(field, problem.sizes())));
           CHECK(found.chained_bits.differing == 0);
           CHECK(found.isolated.max_ratio <= 1.0);
           CHECK_FALSE(found.isolated.bounds.a_priori.empty());
@@ -71,7 +76,8 @@ TEST_SUITE("main gradients") {
       float& victim = out[out.size() / 3];
       victim = std::bit_cast<float>(std::bit_cast<std::uint32_t>(victim) ^ 1u);
       const CaseResult result = judged(problem, wrong);
-      CHECK(result.verdict == Verdict::Suspect);
+      // Suspect; where a sum has one row it is exact, and the interval one value: Failed.
+      CHECK((result.verdict == Verdict::Suspect || result.verdict == Verdict::Failed));
       CHECK(result.first_own_error == field);
       CHECK(of(result, field).isolated_bits.differing == 1);
       for (const FieldResult& other : result.fields)
@@ -86,7 +92,8 @@ TEST_SUITE("main gradients") {
     auto out = wrong.fields.at(Field::d_gate_up_proj).as<float>();
     out[static_cast<std::size_t>((2 * shape[1] + 3) * shape[2] + 4)] =
         std::numeric_limits<float>::quiet_NaN();
-    const FieldResult& found = of(judged(problem, wrong), Field::d_gate_up_proj);
+    const CaseResult result = judged(problem, wrong);
+    const FieldResult& found = of(result, Field::d_gate_up_proj);
     CHECK(found.verdict == Verdict::NonFinite);
     REQUIRE(found.isolated.worst);
     using At = std::vector<std::pair<std::string, std::int64_t>>;
@@ -100,13 +107,15 @@ TEST_SUITE("main gradients") {
     for (const Field field : kGradients) {
       CAPTURE(name(field));
       CHECK(of(judged(problem, hf, "hf_main_grads"), field).verdict == Verdict::WrongDtype);
-      const FieldResult& more = of(judged(problem, wide, "hf"), field);
+      const CaseResult of_wide = judged(problem, wide, "hf");
+      const FieldResult& more = of(of_wide, field);
       CHECK(more.verdict == Verdict::WrongDtype);
       REQUIRE(more.notes.size() == 1);
       CHECK(more.notes[0].starts_with("expected bfloat16, found float32 whose element "));
       Candidate exact = hf;
       exact.fields.set(field, converted(hf.fields.at(field), DType::Float32));
-      const FieldResult& read = of(judged(problem, exact), field);
+      const CaseResult of_exact = judged(problem, exact);
+      const FieldResult& read = of(of_exact, field);
       CHECK(read.verdict == Verdict::Passed);
       CHECK(read.isolated_bits.differing == 0);
     }
