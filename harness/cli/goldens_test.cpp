@@ -15,8 +15,8 @@ using namespace assay;
 using namespace assay::cli;
 
 TEST_SUITE("goldens") {
-  // The other full widths take minutes: `./dev verify` judges every golden there is.
-  constexpr const char* kGoldens[] = {"tiny", "odd", "rows", "one_choice", "qwen3_30b_a3b"};
+  constexpr const char* kGoldens[] = {
+      "tiny", "odd", "rows", "one_choice", "qwen3_30b_a3b", "qwen3_235b_a22b", "qwen3_next_80b"};
 
   TEST_CASE(
       "HuggingFace's runs on an H200 pass under their own contract, and no bit differs from the prediction") {
