@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "fixtures/fixtures.h"
+#include "harness/cli/mutate/grounds.h"
 #include "harness/cli/mutate/mutate_score.h"
 #include "harness/cli/mutate/mutation.h"
 #include "harness/contract/error.h"
@@ -20,9 +21,11 @@ Mutation planted(const FaultRow& fault, std::string_view fixture, std::string_vi
 
 TEST_SUITE("mutate") {
   TEST_CASE("every catalogued fault is reached on its first problem, and killed in its stage") {
+    Grounds grounds;
     std::vector<Mutation> mutations;
     for (const auto& fault : faults()) {
-      mutations.push_back(planted(fault, fault.fixtures.front()));
+      const auto fixture = fault.fixtures.front();
+      mutations.push_back(plant(fault, grounds.of(fault, fixture), fixture));
       const Mutation& mutation = mutations.back();
       CAPTURE(fault.id);
       CAPTURE(mutation.declared.headline);

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "harness/cli/judged.h"
+#include "harness/cli/mutate/grounds.h"
 #include "harness/cli/mutate/mutation.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
@@ -43,11 +44,12 @@ TEST_SUITE("planted causes") {
 
   TEST_CASE(
       "at least nine in ten planted faults are named right at the top, by hypotheses of their field's rows") {
+    Grounds grounds;
     int expected = 0;
     int right = 0;
     for (const auto& fault : faults())
       for (const auto fixture : fault.fixtures.first(1)) {  // `assay mutate` plants them on all
-        const Ground ground = make_ground(fixture, "hf", fault.spoil, 0, 0, strikes_backward(fault.fault));
+        const Ground& ground = grounds.of(fault, fixture);
         CaseResult whole;
         judge_declared(ground, faulty_candidate(fault.fault, ground), fault.shows_in(), &whole);
         for (const auto& field : whole.fields) {
