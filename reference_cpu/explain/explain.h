@@ -65,6 +65,24 @@ struct ElementLayer {
   }
 };
 
+inline std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// A layer of one row and one column, on which a stage forms one element.
+struct OneElementLayer {
+  Problem problem;
+  Layer layer;
+
+  explicit OneElementLayer(const PrecisionContract& contract) {
+    problem.config = {1, 1, 1, 1, true};
+    problem.sequence = 1;
+    layer.problem = &problem;
+    layer.contract = &contract;
+    layer.routing.gather = {0};
+  }
+  OneElementLayer(const OneElementLayer&) = delete;
+  OneElementLayer& operator=(const OneElementLayer&) = delete;
+};
+
 // explain_value.cpp
 /// The candidate's element: of its field, where that is `usable`, or of the rows stored of one held by
 /// hashes; else the derivation says why there is none.

@@ -12,22 +12,14 @@
 namespace assay {
 namespace {
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 /// SwiGLU's gradient of one row and one column, the stage itself: that of the gate half, then of the up half.
 template <class A>
 std::array<typename A::Value, 2> swiglu_gradient_of(const PrecisionContract& contract,
                                                     const typename A::Value& d_intermediate,
                                                     const typename A::Value& gate,
                                                     const typename A::Value& up) {
-  Problem problem;
-  problem.config = {1, 1, 1, 1, true};
-  problem.sequence = 1;
-  Layer layer;
-  layer.problem = &problem;
-  layer.contract = &contract;
-  layer.routing.gather = {0};
-  const auto both = act_and_mul_grad<A>(layer, Values<A>{d_intermediate}, Values<A>{gate, up});
+  const OneElementLayer one(contract);
+  const auto both = act_and_mul_grad<A>(one.layer, Values<A>{d_intermediate}, Values<A>{gate, up});
   return {both[0], both[1]};
 }
 

@@ -52,8 +52,6 @@ bool finite(std::span<const float> values) {
   return std::ranges::all_of(values, [](float x) { return std::isfinite(x); });
 }
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 /// The operands of every term, as the sum takes them.
 struct Factors {
   std::vector<Interval> a;

@@ -12,8 +12,6 @@
 namespace assay {
 namespace {
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 /// The gradient of one logit as it is computed: through the division by the chosen ones' sum, if they are
 /// renormalised, and the softmax.
 template <class Number>

@@ -11,8 +11,6 @@
 namespace assay {
 namespace {
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 /// The slots of `derivation` added up in the contract's order, one step each.
 void add_slots(Combine combine, std::string_view addend, Derivation& derivation) {
   const auto& slots = derivation.slots;

@@ -12,21 +12,13 @@
 namespace assay {
 namespace {
 
-std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 /// act_and_mul of one gate and one up value under a contract: the stage itself, on a layer of one row and one
 /// column.
 template <class A>
 typename A::Value swiglu_of(const PrecisionContract& contract, const typename A::Value& gate,
                             const typename A::Value& up) {
-  Problem problem;
-  problem.config = {1, 1, 1, 1, true};
-  problem.sequence = 1;
-  Layer layer;
-  layer.problem = &problem;
-  layer.contract = &contract;
-  layer.routing.gather = {0};
-  return act_and_mul<A>(layer, Values<A>{gate, up})[0];
+  const OneElementLayer one(contract);
+  return act_and_mul<A>(one.layer, Values<A>{gate, up})[0];
 }
 
 }  // namespace

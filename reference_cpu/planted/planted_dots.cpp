@@ -13,20 +13,10 @@ using Gradients = Values<Predicted>;
 float bf16(float x) { return to_float(round_to_bf16(x)); }
 
 /// d_topk_weights on wrong operands, or summed wrongly.
-class PlantedDots {
+class PlantedDots : PlantedLayer {
  public:
   PlantedDots(const Fault& fault, const Layer& right, const FieldReader& read)
-      : fault_(fault),
-        layer_(right),
-        problem_(*right.problem),
-        contract_(*right.contract),
-        read_(read),
-        hidden_(static_cast<std::size_t>(right.config().hidden_size)),
-        width_(static_cast<std::size_t>(right.config().moe_intermediate_size)),
-        top_k_(static_cast<std::size_t>(right.config().top_k)) {
-    layer_.problem = &problem_;
-    layer_.contract = &contract_;
-  }
+      : PlantedLayer(fault, right, read) {}
 
   Gradients run() {
     Gradients out = weights_from_activation(contract_) ? of_activation() : of_rows();
@@ -115,15 +105,6 @@ class PlantedDots {
     for (std::size_t s = 0; s < out.size(); ++s) out[s].value /= read_(Field::topk_weights)[s].value;
     return out;
   }
-
-  const Fault& fault_;
-  Layer layer_;
-  Problem problem_;
-  PrecisionContract contract_;
-  const FieldReader& read_;
-  std::size_t hidden_;
-  std::size_t width_;
-  std::size_t top_k_;
 };
 
 }  // namespace

@@ -29,21 +29,10 @@ using Gradients = Values<Predicted>;
 
 float bf16(float x) { return to_float(round_to_bf16(x)); }
 
-class PlantedStep {
+class PlantedStep : PlantedLayer {
  public:
   PlantedStep(const Fault& fault, const Layer& right, const FieldReader& read)
-      : fault_(fault),
-        layer_(right),
-        problem_(*right.problem),
-        contract_(*right.contract),
-        read_(read),
-        hidden_(static_cast<std::size_t>(right.config().hidden_size)),
-        width_(static_cast<std::size_t>(right.config().moe_intermediate_size)),
-        top_k_(static_cast<std::size_t>(right.config().top_k)),
-        experts_(static_cast<std::size_t>(right.config().num_experts)) {
-    layer_.problem = &problem_;
-    layer_.contract = &contract_;
-  }
+      : PlantedLayer(fault, right, read) {}
 
   /// The weighted rows.
   Gradients rows() {
@@ -243,16 +232,6 @@ class PlantedStep {
     }
     return out;
   }
-
-  const Fault& fault_;
-  Layer layer_;
-  Problem problem_;
-  PrecisionContract contract_;
-  const FieldReader& read_;
-  std::size_t hidden_;
-  std::size_t width_;
-  std::size_t top_k_;
-  std::size_t experts_;
 };
 
 }  // namespace

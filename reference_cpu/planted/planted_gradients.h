@@ -10,6 +10,38 @@ namespace assay {
 /// Values of any field of the run, as the faulty step sees it.
 using FieldReader = std::function<const Values<Predicted>&(Field field)>;
 
+/// The layer without its fault, with a problem and a contract of its own for a fault to change.
+class PlantedLayer {
+ public:
+  PlantedLayer(const PlantedLayer&) = delete;
+  PlantedLayer& operator=(const PlantedLayer&) = delete;
+
+ protected:
+  PlantedLayer(const Fault& fault, const Layer& right, const FieldReader& read)
+      : fault_(fault),
+        layer_(right),
+        problem_(*right.problem),
+        contract_(*right.contract),
+        read_(read),
+        hidden_(static_cast<std::size_t>(right.config().hidden_size)),
+        width_(static_cast<std::size_t>(right.config().moe_intermediate_size)),
+        top_k_(static_cast<std::size_t>(right.config().top_k)),
+        experts_(static_cast<std::size_t>(right.config().num_experts)) {
+    layer_.problem = &problem_;
+    layer_.contract = &contract_;
+  }
+
+  const Fault& fault_;
+  Layer layer_;
+  Problem problem_;
+  PrecisionContract contract_;
+  const FieldReader& read_;
+  std::size_t hidden_;
+  std::size_t width_;
+  std::size_t top_k_;
+  std::size_t experts_;
+};
+
 /// Whether the fault replaces the field's whole step. Others are planted where products are summed and values
 /// stored (planted.h).
 bool replaces_step(const Fault& fault, Field field);
