@@ -51,7 +51,8 @@ TEST_SUITE("main gradients") {
           const FieldResult& found = of(result, field);
           CAPTURE(name(field));
           CHECK(found.dtype == DType::Float32);
-          // Under hf these elements are undetermined as well.
+          // Its routing, empty_experts, drives some gradients of logits below what the tensor core was
+          // measured with.
           const bool open = field == Field::d_gate && std::string_view(fixture) == "accumulated";
           CHECK((found.isolated_bits.undetermined > 0) == open);
           CHECK(found.isolated_bits.differing == 0);
