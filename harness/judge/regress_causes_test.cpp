@@ -60,6 +60,21 @@ TEST_SUITE("regress_causes") {
     CHECK(says(regress(before, now), Severity::Regression, "d_gate_up_proj: Failed, Passed before"));
   }
 
+  TEST_CASE("why a field fails stands behind its verdict, and nothing that explains less than nine tenths") {
+    Report now = report();
+    fail(now.cases[0], 1, 7.0);
+    now.cases[0].fields[1].causes = {
+        {.hypothesis = "k_dropped", .sentence = "the last 8 of K are missing", .explained = 0.95}};
+    CHECK(
+        says(regress(report(), now), Severity::Regression,
+             "second_gemm: Failed, Passed before: it fails now; the last 8 of K are missing (explains 95.0 % "
+             "of the error); "));
+    now.cases[0].fields[1].causes[0].explained = 0.5;
+    CHECK_FALSE(says(regress(report(), now), Severity::Regression, "are missing"));
+    // The same field with the same figures is no change, whatever its cause.
+    CHECK_FALSE(says(regress(now, now), Severity::Regression, "second_gemm"));
+  }
+
   TEST_CASE("a field that passed and is suspect now is no legal change") {
     Report now = report();
     now.cases[0].fields[1].verdict = now.cases[0].fields[1].isolated.verdict = Verdict::Suspect;

@@ -103,11 +103,14 @@ std::optional<Finding> field_change(const std::string& where, const FieldResult&
                                     const FieldResult& now) {
   Clauses clauses{.fails_now = failed(now.verdict)};
   compare_verdicts(before.verdict, now.verdict, clauses);
+  const std::size_t why = clauses.words.size();
   compare_judgements("isolated", now.field, before.isolated, now.isolated, clauses);
   compare_judgements("chained", now.field, before.chained, now.chained, clauses);
   compare_predictions("isolated", before.isolated_bits, now.isolated_bits, clauses);
   compare_predictions("chained", before.chained_bits, now.chained_bits, clauses);
   if (clauses.words.empty()) return std::nullopt;
+  if (const Cause* cause = named_cause(now.causes))
+    clauses.words.insert(clauses.words.begin() + static_cast<std::ptrdiff_t>(why), in_words(*cause));
   if (clauses.fails_now && clauses.severity == Severity::Same) clauses.words.push_back("it still fails");
   Finding finding{clauses.severity,
                   fmt::format("{}{}: {}", where, name(now.field), fmt::join(clauses.words, "; "))};

@@ -251,6 +251,15 @@ std::string sides_section(const Sides& sides) {
          side_row("A", sides.a) + side_row("B", sides.b) + "</tbody></table></div></section>\n";
 }
 
+/// The first change in a sentence: what B's case says of itself where that is about the same field.
+std::string lead(const Finding& first, const Report& b) {
+  for (const CaseResult& one : b.cases)
+    if (first.field && one.first_own_error == first.field && one.problem == first.problem &&
+        one.candidate == first.candidate)
+      return one.headline;
+  return first.sentence;
+}
+
 }  // namespace
 
 std::string render_regress_html(std::span<const Finding> all, const RegressSide& a, const RegressSide& b,
@@ -259,7 +268,8 @@ std::string render_regress_html(std::span<const Finding> all, const RegressSide&
   std::ranges::stable_sort(findings, std::ranges::greater{}, &Finding::severity);
   const Severity worst = findings.empty() ? Severity::Same : findings.front().severity;
   std::string hero =
-      findings.empty() ? "" : fmt::format("<p class=\"lead\">{}</p>", escaped(findings.front().sentence));
+      findings.empty() ? ""
+                       : fmt::format("<p class=\"lead\">{}</p>", escaped(lead(findings.front(), *b.report)));
   hero += "<dl class=\"tiles\">";
   for (const Severity one : {Severity::Regression, Severity::Legal, Severity::Approved})
     hero += html::tile(one == Severity::Approved ? "approved" : fmt::format("{}s", about(one).words),

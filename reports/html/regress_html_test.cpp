@@ -69,6 +69,17 @@ TEST_SUITE("regress_html") {
     CHECK_FALSE(has(page, "<script"));
   }
 
+  TEST_CASE("the page begins with what B's case says of itself, where that is about the first change") {
+    const Report before = report(1.5, Verdict::Passed);
+    Report now = report(7.25, Verdict::Failed);
+    now.cases[0].headline = "hidden_states loses a tail";
+    const Finding all[] = {change(Severity::Regression)};
+    const auto page = [&] { return render_regress_html(all, {"a", &before}, {"b", &now}, Report{}); };
+    CHECK(has(page(), "<p class=\"lead\">hidden_states: changed &amp; told</p>"));
+    now.cases[0].first_own_error = Field::hidden_states;
+    CHECK(has(page(), "<p class=\"lead\">hidden_states loses a tail</p>"));
+  }
+
   TEST_CASE("a place that only one report lists is taken from the other's dump, or said to be unknown") {
     Report before = report(1.5, Verdict::Passed);
     before.cases[0].fields[0].isolated.worst->at = {{"token", 0}, {"col", 0}};
