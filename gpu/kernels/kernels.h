@@ -163,7 +163,8 @@ void merge_grad_rows(const bf16* d_out, const bf16* topk_weights, const std::int
                      bf16* d_rows, const Sizes& sizes, cudaStream_t stream);
 
 /// The merge's gradient of the weights, d_topk_weights[t, j] = rb(sum over H of d_out[t] value of slot j),
-/// fp32 sums by 32 lanes. Under Hf each product is rounded to bf16 first. `values` as in merge.
+/// fp32 sums in torch's order (row_sum.cuh). Under Hf each product is rounded to bf16 first. `values` as in
+/// merge.
 void merge_grad_weights(const bf16* d_out, const bf16* values, const std::int32_t* row_of_slot,
                         bf16* d_topk_weights, Rounding rounding, const Sizes& sizes, cudaStream_t stream);
 

@@ -4,9 +4,9 @@
 // slot.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
-#include "gpu/kernels/lanes.cuh"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/ptx.cuh"
+#include "gpu/kernels/row_sum.cuh"
 
 namespace assay::gpu {
 namespace {
@@ -86,22 +86,22 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// d_topk_weights[s] = rb(sum over H of d_out[t] times the slot's row). One warp per slot; lane l adds columns
-// l, l + 32, ...
+// d_topk_weights[s] = rb(sum over H of d_out[t] times the slot's row). One warp per slot, in torch's order.
 template <Rounding kRounding>
 __global__ void __launch_bounds__(kThreads)
     dot_rows_kernel(const bf16* d_out, const bf16* values, const std::int32_t* row_of_slot,
-                    bf16* d_topk_weights, std::int64_t slots, int top_k, int hidden) {
+                    bf16* d_topk_weights, std::int64_t slots, int top_k, int hidden, int threads) {
   ptx::let_next_start();
   ptx::wait_for_previous();
   const std::int64_t slot = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (slot >= slots) return;
   const bf16* gradient = d_out + slot / top_k * hidden;
   const bf16* value = values + (row_of_slot == nullptr ? slot : row_of_slot[slot]) * hidden;
-  float sum = 0.0f;
-  for (int h = threadIdx.x % 32; h < hidden; h += 32)
-    sum = __fadd_rn(sum, weighted<kRounding>(gradient[h], __bfloat162float(value[h])));
-  sum = sum_of_lanes(sum);
+  const float sum = row_sum(hidden, threads, [&](int vector, float(&terms)[8]) {
+#pragma unroll
+    for (int c = 0; c < 8; ++c)
+      terms[c] = weighted<kRounding>(gradient[vector * 8 + c], __bfloat162float(value[vector * 8 + c]));
+  });
   if (threadIdx.x % 32 == 0) d_topk_weights[slot] = __float2bfloat16_rn(sum);
 }
 
@@ -130,13 +130,14 @@ void merge_grad_rows(const bf16* d_out, const bf16* topk_weights, const std::int
 
 void merge_grad_weights(const bf16* d_out, const bf16* values, const std::int32_t* row_of_slot,
                         bf16* d_topk_weights, Rounding rounding, const Sizes& sizes, cudaStream_t stream) {
+  ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
   ASSAY_CHECK(sizes.slots() < (std::int64_t{1} << 31), "expected fewer than 2^31 routed rows");
   if (sizes.slots() == 0) return;
   const auto kernel =
       rounding == Rounding::Hf ? dot_rows_kernel<Rounding::Hf> : dot_rows_kernel<Rounding::FusedFp32>;
   launch_kernel(kernel, {static_cast<unsigned>((sizes.slots() + kWarps - 1) / kWarps), kThreads}, stream,
                 d_out, values, row_of_slot, d_topk_weights, sizes.slots(), sizes.config.top_k,
-                sizes.config.hidden_size);
+                sizes.config.hidden_size, threads_of_row(sizes.config.hidden_size, sizes.slots()));
 }
 
 }  // namespace assay::gpu

@@ -1,10 +1,11 @@
 // Both gradients of the merge in one pass over a token's rows: a block per token, whose gradient it keeps in
-// shared memory, a warp per slot and turn. The same sums in the same order as merge.cu's two kernels.
+// shared memory, a warp per slot and turn. The same sums in the same order as merge.cu's two kernels:
+// torch's.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
-#include "gpu/kernels/lanes.cuh"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/ptx.cuh"
+#include "gpu/kernels/row_sum.cuh"
 #include "gpu/kernels/swiglu.cuh"
 
 namespace assay::gpu {
@@ -12,7 +13,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kTogether = 16;         // elements of a row that a lane reads before it adds them
 constexpr int kStretchVectors = 256;  // of a row, of 8 elements each, in shared memory at a time
 
 // What a launch works on; shapes as in kernels.h.
@@ -31,21 +31,30 @@ __device__ float term(bf16 gradient, bf16 value) {
   return kRounding == Rounding::Hf ? through_bf16(product) : product;
 }
 
-// One warp: lane l adds columns l, l + 32, ... of a stretch, `columns` of them, to its sum.
+// The terms of eight neighbouring columns.
 template <Rounding kRounding>
-__device__ float dot(float sum, const bf16* gradient, const bf16* value, int columns) {
-  int h = threadIdx.x % 32;
-#pragma unroll 1
-  for (; h + (kTogether - 1) * 32 < columns; h += kTogether * 32)
+__device__ void terms_of(const uint4& gradients, const uint4& values, float (&terms)[8]) {
+  const auto* gradient = reinterpret_cast<const bf16*>(&gradients);
+  const auto* value = reinterpret_cast<const bf16*>(&values);
 #pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      sum = __fadd_rn(sum, term<kRounding>(gradient[h + i * 32], value[h + i * 32]));
-  for (; h < columns; h += 32) sum = __fadd_rn(sum, term<kRounding>(gradient[h], value[h]));
-  return sum;
+  for (int c = 0; c < 8; ++c) terms[c] = term<kRounding>(gradient[c], value[c]);
+}
+
+// Vectors of a stretch, added to the partial sums of the 32 threads that share a row.
+template <Rounding kRounding>
+__device__ void add_stretch(float (&partial)[8], const uint4* gradient, const uint4* value, int vectors) {
+#pragma unroll 4
+  for (int i = threadIdx.x % 32; i < vectors; i += 32) {
+    float terms[8];
+    terms_of<kRounding>(gradient[i], value[i], terms);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) partial[c] = __fadd_rn(partial[c], terms[c]);
+  }
 }
 
 template <Rounding kRounding, bool kSlotOrder>
-__global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGrad grad, int top_k, int hidden) {
+__global__ void __launch_bounds__(kThreads)
+    merge_grad_kernel(MergeGrad grad, int top_k, int hidden, int threads) {
   extern __shared__ uint4 shared[];  // a stretch of a row for every warp; the token's gradient, [H]
   ptx::let_next_start();
   ptx::wait_for_previous();
@@ -56,7 +65,10 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGrad grad, in
   uint4* const stretch = shared + warp * kStretchVectors;
   uint4* const gradient = shared + kWarps * kStretchVectors;
   const auto* d_out = reinterpret_cast<const uint4*>(grad.d_out) + token * vectors;
+  // A warp stands for torch's threads where there are 32 of them, which is for 16 rows or more.
+  const bool staged = threads == 32 && hidden >= kWholeVectors;
   const auto fetch = [&](const uint4* value, int first) {
+    if (!staged) return;
     const int end = min(vectors - first, kStretchVectors);
     for (int i = lane; i < end; i += 32)
       ptx::cp_async_16(ptx::shared_address(stretch + i), value + first + i, true);
@@ -86,17 +98,24 @@ __global__ void __launch_bounds__(kThreads) merge_grad_kernel(MergeGrad grad, in
             __float2bfloat16_rn(__fmul_rn(__bfloat162float(value[c]), weight));
       d_row[i] = packed;
     }
-    float sum = 0.0f;
-    for (int first = 0; first < vectors; first += kStretchVectors) {
-      if (first > 0) fetch(value_of(slot, row), first);
-      ptx::cp_async_commit();
-      ptx::cp_async_wait<0>();
-      __syncwarp();
-      sum = dot<kRounding>(sum, reinterpret_cast<const bf16*>(gradient + first),
-                           reinterpret_cast<const bf16*>(stretch), min(vectors - first, kStretchVectors) * 8);
-      __syncwarp();  // the stretch may be overwritten
+    float sum;
+    if (staged) {
+      float partial[8] = {};
+      for (int first = 0; first < vectors; first += kStretchVectors) {
+        if (first > 0) fetch(value_of(slot, row), first);
+        ptx::cp_async_commit();
+        ptx::cp_async_wait<0>();
+        __syncwarp();
+        add_stretch<kRounding>(partial, gradient + first, stretch, min(vectors - first, kStretchVectors));
+        __syncwarp();  // the stretch may be overwritten
+      }
+      sum = sum_of_lanes(sum_of_partials(partial));
+    } else {
+      const uint4* const value = value_of(slot, row);
+      sum = row_sum(hidden, threads, [&](int vector, float(&terms)[8]) {
+        terms_of<kRounding>(gradient[vector], value[vector], terms);
+      });
     }
-    sum = sum_of_lanes(sum);
     if (lane == 0) grad.d_topk_weights[slot] = __float2bfloat16_rn(sum);
   }
 }
@@ -123,7 +142,7 @@ void merge_grad(const bf16* d_out, const bf16* values, bool slot_order, const st
                                                : kernel_of<Rounding::FusedFp32>(slot_order);
   launch_kernel(kernel, {static_cast<unsigned>(sizes.tokens), kThreads, static_cast<int>(bytes)}, stream,
                 MergeGrad{d_out, values, row_of_slot, topk_weights, d_rows, d_topk_weights},
-                sizes.config.top_k, hidden);
+                sizes.config.top_k, hidden, threads_of_row(hidden, sizes.slots()));
 }
 
 }  // namespace assay::gpu
