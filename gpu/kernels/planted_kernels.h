@@ -15,7 +15,7 @@ enum class KernelFault {
   TailNotPredicated = 3,      // rows behind the expert's last are stored too
   NeighbourExpert = 4,        // tiles that are not full take the previous expert's weights
   GateUpSwapped = 5,          // SwiGLU takes the up half for the gate
-  MissingFence = 6,           // gathered rows are not made visible to wgmma, nor results to the copy engine
+  MissingOrder = 6,           // results leave before all warps have written theirs: neither fence nor barrier
   MissingWait = 7,            // the fourth step multiplies first and waits for its stage then
   ByteOffset32 = 8,           // the first product's rows are found by a byte offset of 32 bits
   UncutRows = 9,              // a weight's gradient sums up to whole steps, over the next expert's rows

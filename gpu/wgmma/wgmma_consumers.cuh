@@ -58,8 +58,7 @@ __device__ void sum_tile(Sums<kLayout>& d, Ring& ring, int steps, const Release&
       held = -1;
     }
     if (!late) ptx::mbarrier_wait(arrived, ring.parity);
-    if constexpr (kGather && kPlanted != KernelFault::MissingFence)
-      ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
+    if constexpr (kGather) ptx::fence_proxy_async();  // cp.async wrote what wgmma is about to read
     const bool stale = kPlanted == KernelFault::StaleStage && step == 2;
     const std::uint32_t stage =
         base + (stale ? (ring.stage + ring.stages - 1) % ring.stages : ring.stage) * Shape::kStageBytes;

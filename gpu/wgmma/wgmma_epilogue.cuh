@@ -180,6 +180,15 @@ __device__ void store_sums(const Arguments& arguments, const Sums<kLayout>& d, c
   }
 }
 
+/// Of MissingOrder: each warp writes later than the one before by more than a store needs to read its rows. A
+/// fence alone that is missing changed bits in some runs only; this shows in every one.
+__device__ inline void write_late() {
+  constexpr long long kCycles = 4096;
+  const long long start = clock64();
+  while (clock64() - start < kCycles * (threadIdx.x % 128 / 32)) {
+  }
+}
+
 /// All 128 threads of a consumer. `staging` is its own; `turn` says which buffer comes next. kScatter: rows
 /// leave as their slots.
 template <ProductId kProduct, Rounding kRounding, bool kScatter, TileLayout kLayout, bool kHalves>
@@ -201,6 +210,7 @@ __device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& m
     turn = turn + 1 == Out::kBuffers ? 0 : turn + 1;
     if (storing) ptx::bulk_wait_read<Out::kBuffers - 1>();
     ptx::named_barrier(barrier, 128);  // the buffer is free again
+    if constexpr (kPlanted == KernelFault::MissingOrder) write_late();
     if constexpr (kTall) {
       stage_tall<kProduct, kRounding, kLeaving, Out>(d[0], ptx::shared_address(buffer), column_pass);
     } else {
@@ -210,8 +220,10 @@ __device__ void write_tile(const Arguments& arguments, const MapsFor<kHalves>& m
           stage_blocks<kProduct, kRounding, kLeaving, kLayout>(d, ptx::shared_address(buffer),
                                                                pass * (Out::kRows / 8), b);
     }
-    if constexpr (kPlanted != KernelFault::MissingFence) ptx::fence_proxy_async();
-    ptx::named_barrier(barrier, 128);
+    if constexpr (kPlanted != KernelFault::MissingOrder) {
+      ptx::fence_proxy_async();
+      ptx::named_barrier(barrier, 128);
+    }
 
     const int whole =
         kScatter || kLayout == TileLayout::Narrow || (kTall && rows < 64) ? 0 : rows / kGranule * kGranule;
