@@ -83,7 +83,7 @@ StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5
   auto& held = result.held;
   held.field = field;
   const auto dtype = need(hdf5::read_string(group, "dtype", path), "dtype");
-  if (is_weight_gradient(field) && dtype == row(DType::Float32).name) held.dtype = DType::Float32;
+  if (may_be_float32(field) && dtype == row(DType::Float32).name) held.dtype = DType::Float32;
   if (dtype != row(held.dtype).name)
     throw InputError(fmt::format("{}: expected dtype '{}', found '{}'", path, row(held.dtype).name, dtype));
   held.shape = need(hdf5::read_shape(group, "shape", path), "shape");

@@ -131,7 +131,7 @@ class Reader {
       return;
     }
     require_memory(dataset.path, dataset.shape, dtype);
-    const bool wide = is_weight_gradient(field) && file_.candidate.kind != "golden";
+    const bool wide = may_be_float32(field) && file_.candidate.kind != "golden";
     auto stored = wide ? read_weight_gradient(dataset, wanted, file_.candidate.remarks)
                        : read_tensor(dataset, wanted, wide_, file_.candidate.remarks);
     content_.add(dataset.path, stored.sha256);

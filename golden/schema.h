@@ -15,7 +15,7 @@ namespace assay {
 
 inline constexpr std::string_view kSchemaName = "assay";
 inline constexpr std::string_view kSchemaVersion = "1.2";
-inline constexpr std::string_view kPlainVersion = "1.1";  // of files without /previous and float32 gradients
+inline constexpr std::string_view kPlainVersion = "1.1";  // of files without /previous and float32 fields
 inline constexpr int kSchemaMajor = 1;
 inline constexpr std::string_view kOracleGroup = "oracle";
 inline constexpr std::string_view kPreviousGroup = "previous";  // weight gradients of before

@@ -61,6 +61,14 @@ std::vector<BoundPair> pairs_of(ProductId id, const Layer& layer, const Values<B
   return pairs;
 }
 
+BoundAccount any_order_words(std::int64_t top_k) {
+  return {
+      fmt::format("none of its own: {} additions to bf16 in any order, each rounding replayed in every order",
+                  top_k),
+      "none: this bound serves every order",
+      {}};
+}
+
 BoundAccount words_of(Field field, const Layer& layer) {
   const PrecisionContract& contract = *layer.contract;
   const MoeConfig& config = layer.config();
@@ -113,6 +121,7 @@ BoundAccount words_of(Field field, const Layer& layer) {
           "none: this bound serves every order",
           {}};
     case StepKind::Combine:
+      if (contract.d_input_combine == Combine::Bf16AnyOrder) return any_order_words(config.top_k);
       if (contract.d_input_combine != Combine::Fp32Sum)
         return {
             fmt::format("none of its own: {} additions by expert, each a declared rounding to bf16 that is "
@@ -130,6 +139,7 @@ BoundAccount words_of(Field field, const Layer& layer) {
               "none: this bound serves every order",
               {}};
     case StepKind::Merge:
+      if (contract.combine == Combine::Bf16AnyOrder) return any_order_words(config.top_k);
       if (contract.combine == Combine::Bf16ByExpert)
         return {fmt::format("none of its own: {} additions in ascending expert order, each a declared "
                             "rounding to bf16 that is replayed",

@@ -73,7 +73,7 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
   const std::int64_t dropped = planted(FaultKind::DropSlot) ? fault.amount : -1;
   const std::int64_t repeated = planted(FaultKind::RepeatSlot) ? fault.amount : -1;
   const Store weighted = planted(FaultKind::WeightedUnrounded) ? Store::Unrounded : contract.weighted;
-  const bool in_bf16 = bf16_by_slot || contract.combine == Combine::Bf16ByExpert;
+  const bool in_bf16 = bf16_by_slot || contract.combine != Combine::Fp32Sum;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
 #pragma omp parallel for schedule(static) if (worth_threads(out.size() * 8))
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
@@ -99,7 +99,8 @@ Values<A> merge(const Layer& layer, const Values<A>& unpermuted, const Values<A>
         if (j == repeated) term = add(term, term);
       }
       out[static_cast<std::size_t>(t * width + h)] =
-          in_bf16 ? add_in_bf16<V>(terms, order) : sum_slots(std::span<const V>(terms), contract, fault);
+          in_bf16 ? add_in_bf16<V>(terms, order, bf16_by_slot ? Combine::Bf16ByExpert : contract.combine)
+                  : sum_slots(std::span<const V>(terms), contract, fault);
     }
   }
   return out;

@@ -65,7 +65,7 @@ Values<A> combine_slots(const Layer& layer, const Values<A>& d_permuted) {
   const std::int64_t width = layer.config().hidden_size;
   const std::int64_t top_k = layer.config().top_k;
   const std::vector<std::int64_t> row_of_slot = rows_of_slots(layer);
-  const bool in_fp32 = layer.contract->d_input_combine == Combine::Fp32Sum;
+  const Combine combine = layer.contract->d_input_combine;
   Values<A> out(static_cast<std::size_t>(layer.tokens() * width));
 #pragma omp parallel for schedule(static) if (worth_threads(out.size() * 8))
   for (std::int64_t t = 0; t < layer.tokens(); ++t) {
@@ -78,7 +78,8 @@ Values<A> combine_slots(const Layer& layer, const Values<A>& d_permuted) {
             row < 0 ? V{} : d_permuted[static_cast<std::size_t>(row * width + h)];
       }
       out[static_cast<std::size_t>(t * width + h)] =
-          in_fp32 ? sum_of_slots(std::span<const V>(terms), *layer.contract) : add_in_bf16<V>(terms, order);
+          combine == Combine::Fp32Sum ? sum_of_slots(std::span<const V>(terms), *layer.contract)
+                                      : add_in_bf16<V>(terms, order, combine);
     }
   }
   return out;

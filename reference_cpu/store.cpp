@@ -61,9 +61,9 @@ Values<A> lift(const Tensor& tensor) {
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(from[i]);
   } else {
-    const auto from = tensor.as<Bf16>();
+    const StoredSpan from(tensor, tensor.dtype());
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(to_float(from[i]));
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = A::exact(from.value(i));
   }
   return out;
 }

@@ -1,10 +1,18 @@
 #include "reference_cpu/term_sums.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 namespace assay {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+}  // namespace
 
 Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy by,
                       const PrecisionContract& contract) {
@@ -32,12 +40,84 @@ Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy 
   if (by == SummedBy::TensorCore)
     own = std::max(own, accumulation_variance(n, sum.ref, squares, contract.product_unit_roundoff()));
   // Terms that leave fp32's range leave nothing known on a side where Inf met -Inf.
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   double low = sum.low - delta;
   double high = sum.high + delta;
   if (std::isfinite(sum.ref) && std::isnan(low)) low = -kInfinity;
   if (std::isfinite(sum.ref) && std::isnan(high)) high = kInfinity;
   return with_noise({sum.ref, low, high}, std::sqrt(variance + common * common + own), mean + std::sqrt(own));
+}
+
+namespace {
+
+/// The least (`extreme` = min) or the largest sum, over all orders, of bf16 additions that start from 0; not
+/// yet rounded. Entry S is the extreme over the slots whose bits S has.
+template <class Extreme>
+double extreme_sum(std::span<const double> values, double start, const Extreme& extreme) {
+  std::array<double, std::size_t{1} << kEverySet> rounded;  // 32 KiB
+  rounded[0] = 0.0;
+  double sum = 0.0;
+  for (std::size_t set = 1; set < std::size_t{1} << values.size(); ++set) {
+    sum = start;
+    for (std::size_t left = set; left != 0; left &= left - 1)
+      sum = extreme(sum,
+                    rounded[set ^ (left & -left)] + values[static_cast<std::size_t>(std::countr_zero(left))]);
+    sum = finite_float(sum);
+    rounded[set] = to_float(round_to_bf16(sum));
+  }
+  return sum;
+}
+
+struct Hull {
+  double low = 0.0;
+  double high = 0.0;
+};
+
+/// lows, highs: of the terms, one each.
+Hull every_order(std::span<const double> lows, std::span<const double> highs) {
+  if (lows.size() <= kEverySet)
+    return {extreme_sum(lows, kInfinity, [](double a, double b) { return std::min(a, b); }),
+            extreme_sum(highs, -kInfinity, [](double a, double b) { return std::max(a, b); })};
+  Hull sum;
+  double magnitude = 0.0;
+  for (std::size_t j = 0; j < lows.size(); ++j) {
+    sum = {sum.low + lows[j], sum.high + highs[j]};
+    magnitude += std::max(std::fabs(lows[j]), std::fabs(highs[j]));
+  }
+  const double once = (1.0 + kBf16UnitRoundoff) * (1.0 + kFp32UnitRoundoff);
+  const double delta = (std::pow(once, std::ssize(lows) - 1) - 1.0) * magnitude;
+  return {sum.low - delta, sum.high + delta};
+}
+
+}  // namespace
+
+Interval add_in_bf16_any_order(std::span<const Interval> terms, std::span<const std::int32_t> order) {
+  const Interval one = add_in_bf16(terms, order);
+  std::vector<double> lows(terms.size());
+  std::vector<double> highs(terms.size());
+  double squares = 0.0;
+  for (std::size_t j = 0; j < terms.size(); ++j) {
+    lows[j] = terms[j].low;
+    highs[j] = terms[j].high;
+    squares += terms[j].ref * terms[j].ref;
+  }
+  const Hull hull = every_order(lows, highs);
+  // Two orders, each with the roundings of its partial sums.
+  const double own = 2.0 * static_cast<double>(terms.size()) *
+                     rounding_variance(std::sqrt(one.ref * one.ref + 0.25 * squares), kBf16UnitRoundoff);
+  const double noise = one.noise;
+  if (std::isnan(one.ref)) return one;
+  return with_noise({one.ref, std::min(hull.low, one.low), std::max(hull.high, one.high)},
+                    std::sqrt(noise * noise + own), one.mean + std::sqrt(own));
+}
+
+PredictedValue add_in_bf16_any_order(std::span<const PredictedValue> terms,
+                                     std::span<const std::int32_t> order) {
+  PredictedValue one = add_in_bf16(terms, order);
+  std::vector<double> values(terms.size());
+  std::ranges::transform(terms, values.begin(), [](const PredictedValue& term) { return term.value; });
+  const Hull hull = every_order(values, values);
+  one.undetermined |= round_to_bf16(hull.low) != round_to_bf16(hull.high);
+  return one;
 }
 
 PredictedValue sum_interleaved(std::span<const PredictedValue> terms) {

@@ -32,4 +32,19 @@ V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order) {
   return sum;
 }
 
+/// The same in any order. Adding and rounding are monotone: the extreme sums of a set of slots end with one
+/// of them, added to the rounded extreme of the others, so that 2^K sets stand for K! orders (NUMERICS 5).
+/// Above kEverySet slots K - 1 roundings of the whole instead. The value is that of `order`; a prediction is
+/// undetermined where the orders disagree once stored.
+inline constexpr std::size_t kEverySet = 12;
+Interval add_in_bf16_any_order(std::span<const Interval> terms, std::span<const std::int32_t> order);
+PredictedValue add_in_bf16_any_order(std::span<const PredictedValue> terms,
+                                     std::span<const std::int32_t> order);
+
+/// As `combine` says, which is not Fp32Sum.
+template <class V>
+V add_in_bf16(std::span<const V> terms, std::span<const std::int32_t> order, Combine combine) {
+  return combine == Combine::Bf16AnyOrder ? add_in_bf16_any_order(terms, order) : add_in_bf16(terms, order);
+}
+
 }  // namespace assay

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include "harness/contract/bf16.h"
+#include "harness/contract/layer.h"
 #include "harness/judge/contract_fit.h"
 
 namespace assay::cli {
@@ -23,15 +24,27 @@ std::int64_t elements(const CaseResult& result) {
   return all;
 }
 
-/// Whether the candidate's weight gradients can tell the contract from the one that differs in nothing else:
-/// float32 ones are kept by some contracts and no others, and gradients of before are added to.
+bool wide(Field field, const Candidate& candidate) {
+  return candidate.fields.has(field) && candidate.fields.at(field).dtype() == DType::Float32;
+}
+
+/// Whether the candidate can follow the contract, and tells it from those before that differ in nothing it
+/// shows: float32 fields are kept by some contracts and no others, gradients of before are added to, and a
+/// backward pass may be missing.
 bool in_question(const PrecisionContract& contract, const Problem& problem, const Candidate& candidate) {
   if (contract.unit_roundoff != kFp32UnitRoundoff) return false;
-  const bool wide = std::ranges::any_of(kFields, [&](const FieldRow& field) {
-    return candidate.fields.has(field.id) && candidate.fields.at(field.id).dtype() == DType::Float32;
-  });
-  if (contract.weight_gradients == Store::Unrounded) return wide;
-  return contract.weight_products == Store::Bf16 || problem.has_previous();
+  for (const Field field : {Field::router_logits, Field::topk_weights})
+    if (candidate.fields.has(field) && dtype_of(field, contract) == DType::Float32 && !wide(field, candidate))
+      return false;
+  if (contract.weight_gradients == Store::Unrounded)
+    return std::ranges::any_of(kFields, [&](const FieldRow& field) {
+      return is_weight_gradient(field.id) && wide(field.id, candidate);
+    });
+  if (contract.weight_products == Store::Unrounded) return problem.has_previous();
+  return has_gradients(candidate.fields) ||
+         std::none_of(kContracts.data(), &contract, [&](const PrecisionContract& before) {
+           return differing_points(contract, before, false).empty();
+         });
 }
 
 }  // namespace

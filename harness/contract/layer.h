@@ -163,19 +163,28 @@ constexpr bool is_weight_gradient(Field field) {
   return step != nullptr && step->stored == &Rounds::weight_gradients;
 }
 
+/// Whether a field that a contract does not round is stored in float32: weights' gradients, and what the
+/// router hands on. Of others the unrounded values are in no file.
+constexpr bool may_be_float32(Field field) {
+  const StepRow* step = find_step(field);
+  return is_weight_gradient(field) ||
+         (step != nullptr && (step->stored == &Rounds::logits || step->stored == &Rounds::weights ||
+                              step->stored == &Rounds::d_logits));
+}
+
 /// The type in which candidates that follow the contract store a field. What the oracle keeps in float64 is
 /// bf16 in files like theirs.
 constexpr DType dtype_of(Field field, const PrecisionContract& contract) {
-  const bool main_gradient = is_weight_gradient(field) && contract.weight_gradients == Store::Unrounded &&
-                             contract.unit_roundoff == kFp32UnitRoundoff;
-  return main_gradient ? DType::Float32 : row(field).dtype;
+  const bool wide = may_be_float32(field) && store_of(field, contract) == Store::Unrounded &&
+                    contract.unit_roundoff == kFp32UnitRoundoff;
+  return wide ? DType::Float32 : row(field).dtype;
 }
 
 /// Whether the step reads the field from memory. Else it sees what a kernel holds in registers in its place
 /// (reference_cpu/evaluator.h), whatever a candidate wrote. A float64 layer stores what it does not round.
 constexpr bool in_memory(Field reader, Field read, const PrecisionContract& contract) {
   if (given(read) || contract.unit_roundoff < kFp32UnitRoundoff) return true;
-  if (store_of(read, contract) == Store::Unrounded) return false;
+  if (store_of(read, contract) == Store::Unrounded) return dtype_of(read, contract) == DType::Float32;
   if (reader == Field::d_down_proj && read == Field::intermediate) return !weight_after_product(contract);
   return !(reader == Field::intermediate && read == Field::first_gemm &&
            contract.swiglu_reads == From::Registers);

@@ -14,6 +14,7 @@ enum class Combine {
   Fp32Sum,                 // slots summed in fp32 and rounded once
   Bf16ByExpert,            // K bf16 adds that start from 0, in ascending expert order
   Bf16ByExpertDescending,  // the same, the last expert first
+  Bf16AnyOrder,            // the same, slot by slot as they arrive: whatever some order gives
 };
 /// In which order a weight gradient's sum takes the rows of an expert: as they stand in expert order, or slot
 /// by slot (all tokens of slot 0, then those of slot 1, ...). Moves bits, never bounds.
@@ -54,7 +55,8 @@ TieRule parse_tie_rule(std::string_view text);
 struct PrecisionContract {
   std::string_view name;
   std::string_view summary;
-  Store logits = Store::Bf16;   // before the fp32 softmax
+  // Not rounded, router_logits and topk_weights are stored in float32, and read so.
+  Store logits = Store::Bf16;   // before the choice and the fp32 softmax
   Store weights = Store::Bf16;  // after renormalisation
   Store first_gemm = Store::Bf16;
   From swiglu_reads = From::Memory;  // first_gemm, in forward
@@ -69,10 +71,10 @@ struct PrecisionContract {
   WeightGradientFrom d_weights_from = WeightGradientFrom::OutputDotRow;
   Store d_weighted = Store::Bf16;  // d_hidden_states * second_gemm, before d_topk_weights sums it over H
   Store d_silu = Store::Bf16;      // d_intermediate * up half, before the derivative of silu
-  Combine d_input_combine = Combine::Bf16ByExpert;      // slots of d_experts_hidden_states
-  Store d_logits = Store::Bf16;                         // d_router_logits, stored
-  Store weight_gradients = Store::Bf16;                 // d_gate_up_proj, d_down_proj, d_gate, stored: bf16
-                                                        // or, unrounded, float32
+  Combine d_input_combine = Combine::Bf16ByExpert;  // slots of d_experts_hidden_states
+  Store d_logits = Store::Bf16;                     // d_router_logits, stored: bf16 or, unrounded, float32
+  Store weight_gradients = Store::Bf16;             // d_gate_up_proj, d_down_proj, d_gate, stored: bf16
+                                                    // or, unrounded, float32
   RowOrder weight_gradient_rows = RowOrder::Ascending;  // of an expert
   Store gradients = Store::Bf16;                        // all others, stored, and the router's part of dX
   TieRule ties = TieRule::Any;
@@ -86,7 +88,7 @@ struct PrecisionContract {
   double product_unit_roundoff() const { return product_slack * unit_roundoff; }
 };
 
-inline constexpr std::array<PrecisionContract, 8> kContracts = {{
+inline constexpr std::array<PrecisionContract, 15> kContracts = {{
     {.name = "hf",
      .summary = "HuggingFace grouped_mm and Unsloth's torch reference: everything stored is bf16, slots "
                 "summed in fp32"},
@@ -112,6 +114,46 @@ inline constexpr std::array<PrecisionContract, 8> kContracts = {{
      .d_weighted = Store::Unrounded,
      .d_silu = Store::Unrounded,
      .d_input_combine = Combine::Fp32Sum},
+    {.name = "unsloth",
+     .summary = "Unsloth's Triton kernels: hf, but slots of the input's gradient are summed in fp32",
+     .d_input_combine = Combine::Fp32Sum},
+    {.name = "flashinfer_fused",
+     .summary = "FlashInfer's fused mode: fp32 up to the weighted row, which is added to the output in bf16, "
+                "slot by slot as they arrive",
+     .swiglu_reads = From::Registers,
+     .silu = Store::Unrounded,
+     .second_gemm = Store::Unrounded,
+     .combine = Combine::Bf16AnyOrder,
+     .d_silu = Store::Unrounded},
+    {.name = "fp32_logits",
+     .summary = "hf, but router_logits stay float32, and the choice and the softmax read them so",
+     .logits = Store::Unrounded,
+     .d_logits = Store::Unrounded},
+    {.name = "vllm",
+     .summary = "vLLM's Triton layer, by reading: hf, but topk_weights stay float32 and weigh the second "
+                "product before its one rounding",
+     .weights = Store::Unrounded,
+     .second_gemm = Store::Unrounded},
+    {.name = "vllm_fp32_logits",
+     .summary = "vllm behind a gate that hands on float32 logits, by reading",
+     .logits = Store::Unrounded,
+     .weights = Store::Unrounded,
+     .second_gemm = Store::Unrounded,
+     .d_logits = Store::Unrounded},
+    {.name = "sglang",
+     .summary = "SGLang's Triton layer, by reading: vllm, but silu stays fp32",
+     .weights = Store::Unrounded,
+     .silu = Store::Unrounded,
+     .second_gemm = Store::Unrounded,
+     .d_silu = Store::Unrounded},
+    {.name = "sglang_fp32_logits",
+     .summary = "sglang behind a gate that hands on float32 logits, by reading",
+     .logits = Store::Unrounded,
+     .weights = Store::Unrounded,
+     .silu = Store::Unrounded,
+     .second_gemm = Store::Unrounded,
+     .d_silu = Store::Unrounded,
+     .d_logits = Store::Unrounded},
     {.name = "hf_in_place_grads",
      .summary = "hf, but weight gradients are added to those of before in the kernel: fp32 accumulator plus "
                 "bf16, rounded once",

@@ -204,9 +204,10 @@ LogitModel values_alone(const LogitModel& logits) {
   return model;
 }
 
-LogitModel exact_logits(std::span<const Bf16> own) {
+LogitModel exact_logits(const StoredSpan& own) {
   LogitModel model;
-  for (const Bf16 l : own) model.bound.push_back({to_float(l), to_float(l), to_float(l), 0.0});
+  for (std::size_t i = 0; i < own.size(); ++i)
+    model.bound.push_back({own.value(i), own.value(i), own.value(i), 0.0});
   model.probable = model.bound;
   return model;
 }

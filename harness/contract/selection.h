@@ -8,6 +8,7 @@
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/reference.h"
 #include "harness/contract/report.h"
+#include "harness/contract/stored.h"
 
 namespace assay {
 
@@ -19,7 +20,7 @@ struct LogitModel {
 };
 
 /// Logits known exactly: the candidate's own.
-LogitModel exact_logits(std::span<const Bf16> own);
+LogitModel exact_logits(const StoredSpan& own);
 
 /// The same values with no error at all.
 LogitModel values_alone(const LogitModel& logits);

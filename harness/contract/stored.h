@@ -1,5 +1,6 @@
-// Elements of a rounded field as they are stored: bf16, or float32 where a weight's gradient is kept so. Both
-// are read as floats; what rounds to them, their neighbours and their bits depend on the type.
+// Elements of a rounded field as they are stored: bf16, or float32 where a contract keeps them so (layer.h,
+// dtype_of). Both are read as floats; what rounds to them, their neighbours and their bits depend on the
+// type.
 #pragma once
 
 #include <concepts>

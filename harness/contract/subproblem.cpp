@@ -212,9 +212,8 @@ std::optional<FieldSet> subfields(const FieldSet& fields, const Sizes& sizes,
   for (const auto& what : kFields) {
     if (given(what.id) || !fields.has(what.id) || sums_over_dropped(what.id, sizes, part)) continue;
     const Tensor& tensor = fields.at(what.id);
-    const bool main_gradient = tensor.dtype() == DType::Float32 && is_weight_gradient(what.id);
-    if (tensor.shape() != expected_shape(what.id, sizes) ||
-        (tensor.dtype() != what.dtype && !main_gradient)) {
+    const bool wide = tensor.dtype() == DType::Float32 && may_be_float32(what.id);
+    if (tensor.shape() != expected_shape(what.id, sizes) || (tensor.dtype() != what.dtype && !wide)) {
       out.set(what.id, tensor);
       continue;
     }

@@ -38,8 +38,7 @@ std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes&
     return Unusable{Verdict::WrongShape, fmt::format("expected shape {}, found {}", to_string(expected),
                                                      to_string(tensor.shape()))};
   const bool float32 = tensor.dtype() == DType::Float32;
-  const DType dtype =
-      asked.value_or(float32 && is_weight_gradient(field) ? DType::Float32 : row(field).dtype);
+  const DType dtype = asked.value_or(float32 && may_be_float32(field) ? DType::Float32 : row(field).dtype);
   if (float32 && dtype == DType::BFloat16) return more_than_bf16(tensor.as<float>());
   if (tensor.dtype() != dtype)
     return Unusable{Verdict::WrongDtype,

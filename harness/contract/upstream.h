@@ -18,7 +18,7 @@ struct Unusable {
 
 /// What is wrong with the shape, the dtype or the range of indices of `tensor`; nothing where it can be read.
 /// `dtype`: the one that the contract asks for; float32 elements that are bf16 values are as good as those.
-/// Without it, a weight's gradient may be float32 as well.
+/// Without it, a field that some contract keeps in float32 may be that as well.
 std::optional<Unusable> unusable(Field field, const Tensor& tensor, const Sizes& sizes,
                                  std::optional<DType> dtype = {});
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <iterator>
 #include <map>
 #include <tuple>
@@ -12,6 +13,7 @@
 #include "harness/contract/chance_of_signs.h"
 #include "harness/contract/layer.h"
 #include "harness/contract/stored.h"
+#include "harness/contract/upstream.h"
 
 namespace assay {
 namespace {
@@ -42,19 +44,23 @@ struct OtherPoint {
   Field told_by;
   int (*get)(const PrecisionContract& contract);
   void (*set)(PrecisionContract& contract, int value);
-  std::array<std::string_view, 3> found;  // one for each value: "slots are summed in fp32"
-  std::array<std::string_view, 3> named;  // "where {} sums them in fp32"
+  std::array<std::string_view, 4> found;  // one for each value: "slots are summed in fp32"
+  std::array<std::string_view, 4> named;  // "where {} sums them in fp32"
 };
 
 template <auto member>
-constexpr OtherPoint other_point(Field told_by, std::array<std::string_view, 3> found,
-                                 std::array<std::string_view, 3> named) {
+constexpr OtherPoint other_point(Field told_by, std::array<std::string_view, 4> found,
+                                 std::array<std::string_view, 4> named) {
   return {told_by, [](const PrecisionContract& contract) { return static_cast<int>(contract.*member); },
           [](PrecisionContract& contract, int value) {
             contract.*member = static_cast<std::remove_reference_t<decltype(contract.*member)>>(value);
           },
           found, named};
 }
+
+constexpr std::array<std::string_view, 4> kOrdersNamed = {
+    "where {} sums them in fp32", "where {} adds them in bf16 by ascending expert",
+    "where {} adds them in bf16 by descending expert", "where {} adds them in bf16 in any order"};
 
 constexpr OtherPoint kOtherPoints[] = {
     other_point<&PrecisionContract::swiglu_reads>(Field::intermediate,
@@ -64,9 +70,8 @@ constexpr OtherPoint kOtherPoints[] = {
     other_point<&PrecisionContract::combine>(
         Field::hidden_states,
         {"slots are summed in fp32", "slots are added in bf16 by ascending expert",
-         "slots are added in bf16 by descending expert"},
-        {"where {} sums them in fp32", "where {} adds them in bf16 by ascending expert",
-         "where {} adds them in bf16 by descending expert"}),
+         "slots are added in bf16 by descending expert", "slots are added in bf16 in any order"},
+        kOrdersNamed),
     other_point<&PrecisionContract::weight_side>(
         Field::d_first_gemm,
         {"the weight is applied to the output's gradient",
@@ -79,9 +84,8 @@ constexpr OtherPoint kOtherPoints[] = {
     other_point<&PrecisionContract::d_input_combine>(
         Field::d_experts_hidden_states,
         {"slots of dX are summed in fp32", "slots of dX are added in bf16 by ascending expert",
-         "slots of dX are added in bf16 by descending expert"},
-        {"where {} sums them in fp32", "where {} adds them in bf16 by ascending expert",
-         "where {} adds them in bf16 by descending expert"}),
+         "slots of dX are added in bf16 by descending expert", "slots of dX are added in bf16 in any order"},
+        kOrdersNamed),
 };
 
 /// Fields that a step of the contract sees in registers, whatever the candidate wrote.
@@ -94,7 +98,11 @@ FieldFlags unread_under(const PrecisionContract& contract) {
   return unread;
 }
 
-/// Elements that one prediction has right and another has not.
+/// What an element says of a prediction. What is not determined says nothing: slots that are added in any
+/// order would explain whatever there is.
+enum class Says : std::uint8_t { Nothing, Right, Wrong };
+
+/// Elements that one prediction has right and another has wrong.
 struct Balance {
   std::int64_t corrected = 0;
   std::int64_t spoilt = 0;
@@ -106,11 +114,11 @@ struct Balance {
   bool beyond_chance() const { return log_chance_of_signs(corrected, spoilt) <= std::log(kChance); }
 };
 
-Balance balance(const std::vector<bool>& now, const std::vector<bool>& before) {
+Balance balance(const std::vector<Says>& now, const std::vector<Says>& before) {
   Balance result;
   for (std::size_t i = 0; i < now.size(); ++i) {
-    result.corrected += now[i] && !before[i];
-    result.spoilt += before[i] && !now[i];
+    result.corrected += now[i] == Says::Right && before[i] == Says::Wrong;
+    result.spoilt += before[i] == Says::Right && now[i] == Says::Wrong;
   }
   return result;
 }
@@ -192,23 +200,30 @@ class Fit {
     return std::nullopt;
   }
 
-  /// Which elements are as the contract predicts from what it reads; undetermined ones are. Of what it reads
-  /// `unread` is recomputed and rounded.
-  const std::vector<bool>& right(Field field, const PrecisionContract& contract,
+  /// Whether the field is stored in another type than the contract reads: its values are others then.
+  bool in_other_type(Field field, const PrecisionContract& contract) const {
+    return may_be_float32(field) && upstream_.has(field) &&
+           unusable(field, upstream_.fields->at(field), problem_.sizes(), dtype_of(field, contract));
+  }
+
+  /// Which elements are as the contract predicts from what it reads. Of that `unread` is recomputed and
+  /// rounded.
+  const std::vector<Says>& right(Field field, const PrecisionContract& contract,
                                  const FieldFlags& unread = {}) {
     const auto key = std::tuple(field, signature(contract), unread);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     Upstream read = upstream_;
     for (const FieldRow& other : kFields)
-      if (unread[static_cast<std::size_t>(other.id)] && other.id != field)
+      if (other.id != field &&
+          (unread[static_cast<std::size_t>(other.id)] || in_other_type(other.id, contract)))
         read.usable[static_cast<std::size_t>(other.id)] = false;
     const auto predicted = factory_(problem_, read, contract, accumulators_, true, engine_)
                                ->predicted(field, Mode::Isolated, all_rows(field, problem_.sizes()));
     const StoredSpan out(upstream_.fields->at(field), dtype_of(field, contract));
-    std::vector<bool> as_predicted(out.size());
+    std::vector<Says> all(out.size(), Says::Nothing);
     for (std::size_t i = 0; i < out.size(); ++i)
-      as_predicted[i] = predicted[i].undetermined || predicted[i].bits == out[i].bits();
-    return known_.emplace(key, std::move(as_predicted)).first->second;
+      if (!predicted[i].undetermined) all[i] = predicted[i].bits == out[i].bits() ? Says::Right : Says::Wrong;
+    return known_.emplace(key, std::move(all)).first->second;
   }
 
   /// Whether `named` is right in more elements than `than`. A contract that leaves a field in registers does
@@ -273,7 +288,7 @@ class Fit {
   const Engine* engine_;
   const PrecisionContract& start_;
   Upstream upstream_;
-  std::map<std::tuple<Field, Signature, FieldFlags>, std::vector<bool>> known_;
+  std::map<std::tuple<Field, Signature, FieldFlags>, std::vector<Says>> known_;
 };
 
 }  // namespace

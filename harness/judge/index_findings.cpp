@@ -32,7 +32,8 @@ void find_causes_of(const Problem& problem, const Candidate& candidate, const Pr
     const bool own = upstream.has(Field::router_logits);
     const auto unrounded = reference.bounded(Field::router_logits, own ? Mode::Isolated : Mode::Chained,
                                              all_rows(Field::router_logits, sizes));
-    const auto logits = own ? exact_logits(candidate.fields.at(Field::router_logits).as<Bf16>())
+    const auto logits = own ? exact_logits(StoredSpan(candidate.fields.at(Field::router_logits),
+                                                      dtype_of(Field::router_logits, contract)))
                             : model_logits(unrounded, reference.store(Field::router_logits));
     const WrongSelection wrong{problem.config, contract, logits, unrounded, found};
     result.causes = causes_of_selection(wrong);

@@ -292,8 +292,8 @@ class Judge {
     auto chained = check_selection(config, contract_, reference, selected);
     result.chained = std::move(chained.judgement);
     result.chained.statistics = flip_statistics(config, reference, chained.flips, log_share());
-    if (intake_.upstream.has(Field::router_logits)) {
-      const auto own = exact_logits(candidate_.fields.at(Field::router_logits).as<Bf16>());
+    if (const Field logits = Field::router_logits; intake_.upstream.has(logits)) {
+      const auto own = exact_logits({candidate_.fields.at(logits), dtype_of(logits, contract_)});
       result.isolated = check_selection(config, contract_, own, selected).judgement;
       if (result.isolated.rejected == 0)
         result.vacuity = vacuity_of_selection(config, contract_, own, selected);

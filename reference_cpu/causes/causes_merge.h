@@ -61,7 +61,7 @@ class Merging {
   explicit Merging(const Evidence& evidence) : evidence_(evidence), top_k_(evidence.layer->config().top_k) {
     const PrecisionContract& contract = *evidence.layer->contract;
     declared_ = {contract.weighted,
-                 contract.combine == Combine::Bf16ByExpert ? MergeSum::Bf16ByExpert : MergeSum::Interleaved};
+                 contract.combine == Combine::Fp32Sum ? MergeSum::Interleaved : MergeSum::Bf16ByExpert};
   }
 
   const Merge& declared() const { return declared_; }

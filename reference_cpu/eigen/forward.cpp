@@ -149,7 +149,7 @@ Matrix merge(const Matrix& hidden_states_unpermute, const Matrix& topk_weights,
 
 SlotSum slot_sum(Combine combine) {
   if (combine == Combine::Fp32Sum) return SlotSum::Exact;
-  return combine == Combine::Bf16ByExpert ? SlotSum::Bf16Ascending : SlotSum::Bf16Descending;
+  return combine == Combine::Bf16ByExpertDescending ? SlotSum::Bf16Descending : SlotSum::Bf16Ascending;
 }
 
 RowVector sum_of_slots(const Matrix& slots, const IndexVector& experts, SlotSum sum) {

@@ -39,7 +39,14 @@ void add_slots(Combine combine, std::string_view addend, Derivation& derivation)
          in_bf16 ? fmt::format("bf16 sum so far, plus the {} in fp32", addend) : "float64 sum so far", sum,
          (ordered || last) && term.predicted ? std::optional(predicted.value) : std::nullopt});
   }
-  if (in_bf16)
+  if (combine == Combine::Bf16AnyOrder) {
+    Values<Bounded> products;
+    for (const auto& term : slots) products.push_back(term.product);
+    const Interval hull =
+        add_in_bf16_any_order(products, std::vector<std::int32_t>(order.begin(), order.end()));
+    derivation.bound.push_back(
+        {"bf16 additions in any order: how far apart the orders end", hull.high - hull.low});
+  } else if (in_bf16)
     derivation.bound.push_back(
         {"bf16 additions of declared order: each is a declared rounding, none adds a bound", 0.0});
 }

@@ -18,8 +18,13 @@ FIELDS = {row[0]: Field(*row) for row in fields_of(PAGE)}
 
 # A pass may add them to those of before, and keep them in float32.
 WEIGHT_GRADIENTS = ("d_gate", "d_gate_up_proj", "d_down_proj")
-# Contracts that keep them so.
+# Contracts under which a field stays float32 (`dtype_of` in harness/contract/layer.h).
 MAIN_GRADIENTS = ("hf_main_grads", "hf_added_main_grads")
+FP32_LOGITS = ("fp32_logits", "vllm_fp32_logits", "sglang_fp32_logits")
+FP32_WEIGHTS = ("vllm", "vllm_fp32_logits", "sglang", "sglang_fp32_logits")
+KEPT_IN_FLOAT32 = {
+    **dict.fromkeys(WEIGHT_GRADIENTS, MAIN_GRADIENTS), "router_logits": FP32_LOGITS, "d_router_logits": FP32_LOGITS, "topk_weights": FP32_WEIGHTS,
+}  # fmt: skip
 
 # These two stand in files as [B, L, H], as the layer takes and returns them.
 BATCHED = ("input_hidden_states", "hidden_states")
@@ -38,9 +43,9 @@ def find_field(name):
 
 def dtypes_of(name, contract):
     """The dtypes in which a candidate of the contract may store a field; with `auto` the data say which contract is meant."""
-    if name not in WEIGHT_GRADIENTS:
+    if name not in KEPT_IN_FLOAT32:
         return (FIELDS[name].dtype,)
-    return ("float32",) if contract in MAIN_GRADIENTS else ("bfloat16", "float32") if contract == "auto" else ("bfloat16",)
+    return ("float32",) if contract in KEPT_IN_FLOAT32[name] else ("bfloat16", "float32") if contract == "auto" else ("bfloat16",)
 
 
 def extents(config, tokens):

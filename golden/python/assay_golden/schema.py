@@ -14,7 +14,7 @@ from .fixture import Config, Generator, config_from
 from .page import PAGE, contracts_of, version_of
 
 VERSION = version_of(PAGE)
-PLAIN_VERSION = "1.1"  # of files without /previous and float32 gradients
+PLAIN_VERSION = "1.1"  # of files without /previous and float32 fields
 CONTRACTS = contracts_of(PAGE)
 GROUPS = ("inputs", "weights", "previous", "forward", "backward", "oracle")
 HASHED_STRINGS = (

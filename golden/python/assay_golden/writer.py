@@ -71,7 +71,7 @@ class Candidate:
     def add(self, name, tensor):
         """One field: torch.bfloat16 or numpy uint16 bits for bfloat16 fields, integers for index fields. Returns self.
 
-        The gradients of weights are float32 under hf_main_grads and hf_added_main_grads, either under auto."""
+        Float32 where the contract keeps the field so (gradients of weights under hf_main_grads, topk_weights under vllm, ...), either under auto."""
         field = find_field(name)
         if field.group not in ("forward", "backward"):
             raise UsageError(f"{name} is given by the golden; add what the kernel computed")

@@ -88,8 +88,8 @@ def judge(problem, fields, contract="auto", *, accumulators=None, ties="any", pr
     """Judges what a kernel computed on `problem` (a Problem, or what assay.problem takes). Returns a Result.
 
     fields: {name: tensor}, any subset of `assay list fields`, forward and backward; torch of any device or numpy. bf16, or wider: what is no
-        bf16 is rounded once, and a remark says so. [B, L, ...] is taken for [T, ...]. Gradients of weights are float32 under hf_main_grads and
-        hf_added_main_grads; where the problem has gradients of before (assay.problem(..., previous=...)), they are the sums.
+        bf16 is rounded once, and a remark says so. [B, L, ...] is taken for [T, ...]. What the contract keeps in float32 is taken so (gradients of
+        weights under hf_main_grads, router_logits under fp32_logits, ...); under auto it is rounded. Where the problem has gradients of before (assay.problem(..., previous=...)), they are the sums.
     contract: where the kernel rounds (`assay list contracts`); auto: the one the data follow. accumulators, ties: as Candidate.like has them.
     stage: judge one stage only. dump: keep the candidate's file there; a failing one is kept in a temporary folder, for its replay line.
     Raises UsageError for a wrong name, shape or dtype, InputError where nothing could be judged. A wrong number is a result.
