@@ -151,8 +151,10 @@ Totals totals(const CaseResult& result) {
   for (const FieldResult& field : result.fields) {
     ++(compared(field.verdict) ? sum.fields : sum.absent);
     sum.elements += elements(field);
-    if (has_ratio(field.field))
-      sum.max_ratio = larger(larger(field.isolated.max_ratio, field.chained.max_ratio), sum.max_ratio);
+    for (const Judgement* judgement : {&field.isolated, &field.chained})
+      if (has_ratio(field.field) &&
+          (mark(judgement->verdict) == Mark::Good || mark(field.verdict) != Mark::Good))
+        sum.max_ratio = larger(judgement->max_ratio, sum.max_ratio);
     add(sum.isolated_bits, field.isolated_bits);
     add(sum.chained_bits, field.chained_bits);
   }

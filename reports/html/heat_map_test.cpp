@@ -78,6 +78,10 @@ TEST_SUITE("heat_map") {
     CHECK(times(drawing, "class=\"ring\"") == 7);
     CHECK(svg::bins_outside(map) == 7);
     CHECK(holds(svg::level_key(map, true), "× bound"));
+    CHECK(holds(svg::level_key(map, true), ">4</text>"));
+    map.levels[0][0] = 'v';  // numbers of six digits and more stand farther apart
+    CHECK(holds(svg::level_key(map, true), ">1048576</text>"));
+    CHECK_FALSE(holds(svg::level_key(map, true), ">4</text>"));
   }
 
   TEST_CASE("a map that is not what it says is not drawn") {

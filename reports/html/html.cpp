@@ -94,7 +94,7 @@ std::string hero(const Report& report) {
       (report.cases.size() == 1 ||
        mark(one->verdict) != Mark::Good)) {  // of many that passed, none is worth singling out
     const std::size_t index = index_of(report, *one);
-    out += fmt::format("<p class=\"lead\">{} <a href=\"#{}\">{}, {}</a></p>", escaped(one->headline),
+    out += fmt::format("<p class=\"lead\">{} (<a href=\"#{}\">{}, {}</a>)</p>", escaped(one->headline),
                        html::case_id(index), escaped(one->problem), escaped(one->candidate));
     if (const std::string distance = distance_text(*one); !distance.empty())
       out += fmt::format("<p class=\"distance\">{}</p>", escaped(distance));

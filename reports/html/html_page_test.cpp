@@ -6,9 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "reports/escape.h"
 #include "reports/html/html.h"
 #include "reports/html/page_reader.h"
 #include "reports/sample_report.h"
+#include "reports/wording.h"
 
 using namespace assay;
 using namespace assay::page_reader;
@@ -46,6 +48,27 @@ TEST_SUITE("html_page") {
     for (const char* label : {"replay", "explain", "minimize"})
       CHECK(contains(below, fmt::format("<div class=\"command\"><span>{}</span><code>assay ", label)));
     CHECK(count_of(below, "class=\"copy\"") == 3);
+  }
+
+  TEST_CASE("the worst error is none that a field passes in spite of") {
+    Report report = sample::report();
+    const double before = totals(report).max_ratio;
+    CaseResult& c = report.cases[1];
+    const auto good = std::ranges::find_if(
+        c.fields, [](const FieldResult& f) { return f.verdict == Verdict::Passed && has_ratio(f.field); });
+    REQUIRE(good != c.fields.end());
+    good->isolated.verdict = Verdict::Suspect;  // behind a broken field, of which it was not made
+    good->isolated.max_ratio = 1e6 * before;
+    CHECK(totals(report).max_ratio == before);
+    good->verdict = Verdict::Failed;
+    CHECK(totals(report).max_ratio == 1e6 * before);
+  }
+
+  TEST_CASE("the case that the first sentence is about is named behind it") {
+    const Report report = sample::report();
+    CHECK(contains(render_html(report),
+                   fmt::format("{} (<a href=\"#c2\">{}, {}</a>)</p>", escaped(report.cases[1].headline),
+                               report.cases[1].problem, report.cases[1].candidate)));
   }
 
   TEST_CASE("what inherits an error is folded, the error itself is open") {

@@ -210,12 +210,15 @@ std::string level_key(const ErrorMap& map, bool has_ratio) {
   };
   swatch("ground", "", kStep, "inside");
   x += 34;
-  if (numbers)
-    for (char level = 'a'; level <= largest_level(map); ++level) {
+  if (numbers) {
+    const char largest = largest_level(map);
+    const int apart = largest > 'l' ? 4 : 2;  // numbers must not touch, on a phone either
+    for (char level = 'a'; level <= largest; ++level) {
       const int power = level - 'a';
       swatch("level", hex(colour_of(power)), kStep,
-             power % 2 != 0 ? "" : fmt::format("{}", std::int64_t{1} << power));
+             power % apart != 0 ? "" : fmt::format("{}", std::int64_t{1} << power));
     }
+  }
   if (numbers) {
     out += label(x + 4, kHeight, "start", "× bound");
     x += 74;

@@ -40,7 +40,7 @@ std::vector<UlpColumn> columns_of(const Statistics& statistics) {
 
 std::string ulp_histogram(const Statistics& statistics) {
   constexpr double kBar = 34;
-  constexpr double kPitch = 46;
+  constexpr double kPitch = 43;  // the widest name is six letters; 27 columns fit a page
   constexpr double kHeight = 48;
   constexpr double kTop = 14;
   const auto columns = columns_of(statistics);
