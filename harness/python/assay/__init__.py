@@ -17,12 +17,13 @@ if importlib.util.find_spec("assay_golden") is None:  # in the source tree it li
 
 from assay_golden.errors import AssayError, InputError, UsageError
 
+from .layer_invariance import Invariance, invariance
 from .judging import FieldVerdict, LayerFailure, Result, assert_layer, judge
 from .layer_problem import Problem
 from .marking import layer_problems
 from .sources import problem, problem_names
 
 __all__ = [
-    "AssayError", "FieldVerdict", "InputError", "LayerFailure", "Problem", "Result", "UsageError",
-    "assert_layer", "judge", "layer_problems", "problem", "problem_names",
+    "AssayError", "FieldVerdict", "InputError", "Invariance", "LayerFailure", "Problem", "Result", "UsageError",
+    "assert_layer", "invariance", "judge", "layer_problems", "problem", "problem_names",
 ]  # fmt: skip

@@ -72,6 +72,7 @@ def problem_names(pattern="*"):
 
 
 def _is_small(fixture):
+    """The program has the same groups (harness/cli/problems.cpp)."""
     c = fixture.config
     return c.num_experts * c.moe_intermediate_size * c.hidden_size <= 1 << 18 and fixture.tokens <= 256
 

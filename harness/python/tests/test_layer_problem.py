@@ -52,6 +52,8 @@ class Fixtures(unittest.TestCase):
         self.assertIn("odd", small)
         self.assertLess({"qwen3_30b_a3b", "long"}, set(large))
         self.assertFalse(set(small) & set(large))
+        printed = subprocess.run([program_runs.find_program(), "list", "hashes", "--fixture", "small"], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(set(small), {line.split()[0] for line in printed.splitlines()})  # the program's group of that name
         self.assertEqual(assay.problem_names("qwen3_*_t4096"), ["qwen3_30b_a3b_t4096"])
         self.assertIn("odd.grouped_mm", assay.problem_names("goldens"))
 
