@@ -182,7 +182,8 @@ void add_golden(CLI::App& app, Program& program) {
   auto options = std::make_shared<MakeOptions>();
   auto* maker = command->add_subcommand(
       "make", "run HuggingFace's module and write goldens; with --predicted, without Python and GPU");
-  maker->add_option("--fixture", options->fixtures, "named problems, * and ? match")->type_name("GLOB...");
+  maker->add_option("--fixture", options->fixtures, "named problems, * and ? match; groups: small, large")
+      ->type_name("GLOB...");
   maker->add_option("--implementation", options->implementation, "grouped_mm, eager or both")
       ->check(CLI::IsMember({"grouped_mm", "eager", "both"}));
   maker->add_option("--out", options->out, "folder for the files")->type_name("DIR");

@@ -37,7 +37,7 @@ void add_list_hashes(CLI::App& list, Program& program) {
   };
   auto options = std::make_shared<Options>();
   auto* command = list.add_subcommand("hashes", "SHA-256 of the tensors of fixtures, to compare generators");
-  command->add_option("--fixture", options->patterns, "named problems, * and ? match")
+  command->add_option("--fixture", options->patterns, "named problems, * and ? match; groups: small, large")
       ->required()
       ->type_name("GLOB...");
   command->add_option("--expert", options->experts, "only these experts' weights")

@@ -203,7 +203,9 @@ void add_invariance(CLI::App& app, Program& program) {
   auto options = std::make_shared<InvarianceOptions>();
   constexpr std::int64_t kMostTokens = 1 << 24;
   constexpr std::int64_t kMostRuns = 1 << 20;
-  command->add_option("--fixture", options->fixtures, "named problems, * and ? match (assay list fixtures)")
+  command
+      ->add_option("--fixture", options->fixtures,
+                   "named problems, * and ? match (assay list fixtures); groups: small, large")
       ->type_name("GLOB...");
   command->add_option("--golden", options->goldens, "files whose inputs and weights are taken")
       ->type_name("FILE...");

@@ -24,6 +24,15 @@ constexpr std::string_view kCheckpoint = "checkpoint";  // generator name (golde
 constexpr std::size_t kExpertCacheBytes = std::size_t{2} << 30;
 constexpr std::int64_t kMostNamed = 8;  // in one sentence
 
+/// Judged in about a second. The Python package has the same groups (sources.py).
+bool is_small(const Fixture& fixture) {
+  constexpr std::int64_t kMostWeights = 1 << 18;  // of one of the products
+  constexpr std::int64_t kMostTokens = 256;
+  const MoeConfig& c = find_model(fixture.model).config;
+  return c.num_experts * c.moe_intermediate_size * c.hidden_size <= kMostWeights &&
+         fixture.tokens() <= kMostTokens;
+}
+
 }  // namespace
 
 Regenerators regenerators() {
@@ -79,9 +88,13 @@ void add_seed_option(CLI::App& command, std::uint64_t& seed) {
 
 std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns) {
   std::vector<std::string> names;
-  for (const auto& pattern : patterns)
-    for (const Fixture* fixture : match_fixtures(pattern))
-      if (std::ranges::find(names, fixture->name) == names.end()) names.emplace_back(fixture->name);
+  for (const auto& pattern : patterns) {
+    const bool group = pattern == "small" || pattern == "large";
+    for (const Fixture* fixture : match_fixtures(group ? "*" : pattern))
+      if ((!group || is_small(*fixture) == (pattern == "small")) &&
+          std::ranges::find(names, fixture->name) == names.end())
+        names.emplace_back(fixture->name);
+  }
   return names;
 }
 

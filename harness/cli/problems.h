@@ -30,7 +30,7 @@ GoldenFile load_file(const std::filesystem::path& path);
 /// A fixture's problem; experts are cached in memory while they fit.
 Problem load_fixture(std::string_view name);
 
-/// Names of the fixtures that match any of the patterns, each once.
+/// Names of the fixtures that match any of the patterns or are of a group, small or large, each once.
 std::vector<std::string> matching_fixtures(const std::vector<std::string>& patterns);
 
 /// The same names, large problems last, so that the others' results are there early: files by size, fixtures

@@ -22,7 +22,9 @@ namespace assay::cli {
 void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& shard) {
   command.add_option("--golden", options.goldens, "golden files; without --pipeline each is judged itself")
       ->type_name("FILE...");
-  command.add_option("--fixture", options.fixtures, "named problems, * and ? match (assay list fixtures)")
+  command
+      .add_option("--fixture", options.fixtures,
+                  "named problems, * and ? match (assay list fixtures); groups: small, large")
       ->type_name("GLOB...");
   command.add_option("--exclude", options.exclude, "leave out fixtures and golden files of these names")
       ->type_name("GLOB...");

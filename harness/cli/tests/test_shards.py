@@ -4,8 +4,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import unittest
+
+try:
+    import yaml
+except ImportError:
+    yaml = None
 
 from program import ASSAY, COULD_NOT_JUDGE, FAILED, NOTHING_COMPARED, PASSED, ROOT, SUSPECT, USAGE, ProgramTest, golden
 
@@ -101,6 +107,90 @@ class Examples(ProgramTest):
         self.assertEqual(words[:4], ["--fixture", "*", "--exclude", "qwen3_235b*"])
         done = self.script("shard.sh", "--fixture", "tiny", "odd", "--pipeline", "predicted", SLURM_ARRAY_TASK_ID="8", SLURM_ARRAY_TASK_COUNT="8", SLURM_ARRAY_TASK_MIN="1")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    PLUGIN = ROOT / "harness" / "host" / "plugin_example.c"
+
+    def workspace(self, source):
+        """A checkout whose build is done: the plug-in's source as it is given, and stand-ins for what leaves the machine."""
+        (self.folder / "bin").mkdir(exist_ok=True)
+        for name in ("dev", "bin/gh", "bin/curl"):
+            (self.folder / name).write_text('#!/bin/sh\necho "$0 $@" >>called.log\n')
+            (self.folder / name).chmod(0o755)
+        for name, target in ((".ci", ROOT / ".ci"), ("assay", ASSAY)):
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(target)
+        (self.folder / "harness" / "host").mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "harness" / "host" / "plugin.h", self.folder / "harness" / "host")
+        (self.folder / "harness" / "host" / "plugin_example.c").write_text(source)
+        shutil.rmtree(self.folder / "results", ignore_errors=True)
+        (self.folder / "comment.md").unlink(missing_ok=True)
+
+    def step(self, text, environment):
+        environment = {"HOME": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "2", "GITHUB_STEP_SUMMARY": "summary.md"} | environment
+        done = subprocess.run(["bash", "-e", "-c", text], cwd=self.folder, env=environment, capture_output=True, encoding="utf-8", timeout=300, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def filled(self, text, values):
+        return re.sub(r"\$\{\{ (.+?) \}\}", lambda match: values.get(match[1], "7"), str(text))
+
+    def github(self, jobs):
+        """What these jobs run, step by step, in two shares. Returns the failed steps."""
+        workflow = yaml.safe_load((EXAMPLES / "github.yml").read_text())
+        failed = []
+        for job in (workflow["jobs"][name] for name in jobs):
+            for shard in ("1", "2") if "strategy" in job else ("",):
+                for step in job["steps"]:
+                    if "run" not in step or (failed and step.get("if") != "always()"):
+                        continue
+                    environment = workflow["env"] | job.get("env", {}) | step.get("env", {}) | {"PROBLEMS": "--fixture tiny odd"}
+                    values = {"matrix.shard": shard, "github.event.pull_request.head.sha": "abc123"}
+                    filled = {key: self.filled(value, values).replace("/4", "/2") for key, value in environment.items()}
+                    code, said = self.step(self.filled(step["run"], values), filled)
+                    failed += [(step["run"], said)] if code != 0 else []
+        return failed
+
+    def gitlab(self, job, **environment):
+        pipeline = yaml.safe_load((EXAMPLES / "gitlab.yml").read_text())
+        common = pipeline["variables"] | pipeline[job].get("variables", {}) | {"PROBLEMS": "--fixture tiny", "REVISION": "abc123", "COMMENT_TOKEN": "t"}
+        return self.step("\n".join(pipeline[job]["script"]), common | {"CI_API_V4_URL": "u", "CI_PROJECT_ID": "1", "CI_MERGE_REQUEST_IID": "2"} | environment)
+
+    def comment(self):
+        return (self.folder / "comment.md").read_text()
+
+    @unittest.skipIf(yaml is None, "needs PyYAML (Debian: python3-yaml)")
+    def test_the_github_workflow_runs_step_by_step_and_an_approval_lets_a_change_pass(self):
+        good = self.PLUGIN.read_text()
+        self.workspace(good)
+        self.assertEqual(self.github(("judge", "report")), [])
+        self.assertIn("2 cases: 2 passed", self.comment())
+        self.assertIn("commit all.json of an accepted run as baseline.json", self.comment())
+        self.assertTrue((self.folder / "history" / "abc123.json").exists())
+        self.assertTrue((self.folder / "report.html").exists() and (self.folder / "junit.xml").exists())
+        self.assertIn("gh pr comment 7 --body-file comment.md", (self.folder / "called.log").read_text())
+        (self.folder / "all.json").rename(self.folder / "baseline.json")
+
+        rounded = "return from_bf16(to_bf16(value));"
+        self.assertEqual(good.count(rounded), 1)
+        self.workspace(good.replace(rounded, "return from_bf16(to_bf16(value * 1.01f));"))
+        failed = self.github(("judge", "report"))
+        self.assertEqual([step for step, _ in failed], [".ci/examples/regress.sh"], failed)
+        self.assertIn("assay regress: regression", self.comment())
+        self.expect(PASSED, "regress", "--baseline", "baseline.json", "--candidate", "all.json", "--approve", "--by", "me", "--why", "a coarser silu")
+        self.assertEqual(self.github(("report",)), [])
+        self.assertIn("approved by me", self.comment())
+        self.assertIn("a coarser silu", self.comment())
+
+    @unittest.skipIf(yaml is None, "needs PyYAML (Debian: python3-yaml)")
+    def test_the_gitlab_pipeline_runs_line_by_line(self):
+        self.workspace(self.PLUGIN.read_text())
+        code, said = self.gitlab("judge", CI_NODE_INDEX="1", CI_NODE_TOTAL="1")
+        self.assertEqual(code, 0, said)
+        code, said = self.gitlab("report")
+        self.assertEqual(code, 0, said)
+        self.assertIn("1 case: 1 passed", self.comment())
+        self.assertIn("curl --fail", (self.folder / "called.log").read_text())
+        (self.folder / "results" / "1.json").unlink()
+        self.assertNotEqual(self.gitlab("report")[0], 0)
 
     def test_the_examples_call_scripts_that_are_there(self):
         for name in ("github.yml", "gitlab.yml", "slurm.sh"):
