@@ -9,6 +9,7 @@
 #include "golden/described_golden.h"
 #include "golden/golden_file.h"
 #include "golden/held_tensor.h"
+#include "golden/padded_rows.h"
 #include "golden/read_gradients.h"
 #include "golden/regenerated.h"
 #include "golden/schema.h"
@@ -32,6 +33,7 @@ class Reader {
         config_(header.config),
         batch_(header.batch),
         sequence_(header.sequence),
+        row_alignment_(header.row_alignment),
         wide_(header.candidate.kind == "golden" ? WideIntegers::Refuse : WideIntegers::Saturate),
         contract_(header.candidate.contract == "auto" ? kContracts[0]
                                                       : find_contract(header.candidate.contract)) {
@@ -64,17 +66,23 @@ class Reader {
   GoldenFile finish() {
     auto& problem = file_.problem;
     std::ranges::sort(file_.candidate.held, {}, &HeldField::field);  // the file's order is that of the names
-    file_.has_inputs = has_input_ && has_gate_ && gate_up_.present() && down_.present();
+    given_[index(Field::gate_up_proj)] = gate_up_.present();
+    given_[index(Field::down_proj)] = down_.present();
+    file_.has_inputs = given_[index(Field::input_hidden_states)] && given_[index(Field::gate)] &&
+                       gate_up_.present() && down_.present();
     if (gate_up_.present() && down_.present())
       problem.experts = expert_loader(gate_up_, down_, regenerators_.expert);
     if (file_.candidate.kind == "golden")
-      check_golden();
+      require_whole(file_.candidate, given_);
     else if (!file_.has_inputs)
       remark("the file has no complete inputs and weights");
+    leave_padding_out(file_.candidate, problem.sizes(), row_alignment_);
     return std::move(file_);
   }
 
  private:
+  static std::size_t index(Field field) { return static_cast<std::size_t>(field); }
+
   void remark(std::string text) { file_.candidate.remarks.push_back(std::move(text)); }
 
   void read_child(const std::string& group, const std::string& path, std::optional<Field> field,
@@ -120,10 +128,13 @@ class Reader {
     const DType wanted = assay::dtype_of(field, contract_);
     const DType dtype = dtype_of(dataset, wanted);
     const auto expected = expected_shape(field, file_.problem.sizes());
+    auto padded = expected;
+    if (row(field).rows == RowsAre::ExpertOrder)
+      padded[0] = most_padded_rows(file_.problem.sizes(), row_alignment_);
     const bool given = row(field).group <= Group::Weights;
     if (given || file_.candidate.kind == "golden") {
       require_form(field, dataset, dtype, wanted);
-    } else if (!fits(field, dataset.shape) && element_count(dataset.shape) > most_plausible(expected)) {
+    } else if (!fits(field, dataset.shape) && element_count(dataset.shape) > most_plausible(padded)) {
       misstored(field, Verdict::WrongShape,
                 fmt::format("expected shape {}, found {}, which is not read", to_string(expected),
                             to_string(dataset.shape)),
@@ -256,43 +267,15 @@ class Reader {
   }
 
   void place(Field field, Tensor tensor) {
+    given_[index(field)] = true;
     switch (field) {  // what is given has a member of the problem each, all else is the candidate's
-      case Field::input_hidden_states:
-        file_.problem.input = std::move(tensor);
-        has_input_ = true;
-        break;
-      case Field::d_hidden_states:
-        file_.problem.output_gradient = std::move(tensor);
-        has_gradient_ = true;
-        break;
-      case Field::gate:
-        file_.problem.gate = std::move(tensor);
-        has_gate_ = true;
-        break;
+      case Field::input_hidden_states: file_.problem.input = std::move(tensor); break;
+      case Field::d_hidden_states: file_.problem.output_gradient = std::move(tensor); break;
+      case Field::gate: file_.problem.gate = std::move(tensor); break;
       case Field::gate_up_proj: gate_up_.stored = std::make_shared<const Tensor>(std::move(tensor)); break;
       case Field::down_proj: down_.stored = std::make_shared<const Tensor>(std::move(tensor)); break;
       default: file_.candidate.fields.set(field, std::move(tensor));
     }
-  }
-
-  void check_golden() {
-    std::string missing;
-    const auto need = [&](bool present, Field field) {
-      if (!present) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", dataset_path(field));
-    };
-    need(has_input_, Field::input_hidden_states);
-    need(has_gate_, Field::gate);
-    need(gate_up_.present(), Field::gate_up_proj);
-    need(down_.present(), Field::down_proj);
-    bool backward = false;
-    for (const auto& field : kFields) {
-      const auto& candidate = file_.candidate;
-      const bool present = candidate.fields.has(field.id) || candidate.held_field(field.id) != nullptr;
-      if (required_of_golden(field.id)) need(present, field.id);
-      backward = backward || (field.group == Group::Backward && present);
-    }
-    if (backward) need(has_gradient_, Field::d_hidden_states);
-    if (!missing.empty()) throw InputError(fmt::format("the golden lacks {}", missing));
   }
 
   std::shared_ptr<const OpenedFile> source_;
@@ -301,14 +284,13 @@ class Reader {
   MoeConfig config_;
   std::int64_t batch_;
   std::int64_t sequence_;
+  std::int64_t row_alignment_;
   WideIntegers wide_;
   const PrecisionContract& contract_;
   GoldenFile file_;
   WeightSource gate_up_;
   WeightSource down_;
-  bool has_input_ = false;
-  bool has_gradient_ = false;
-  bool has_gate_ = false;
+  FieldFlags given_{};
   int missing_hashes_ = 0;
   bool unhashed_ = false;
 };

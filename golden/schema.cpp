@@ -47,6 +47,22 @@ bool required_of_golden(Field field) {
   return !given(field) && (field == Field::hidden_states || descends_from(Field::hidden_states, field));
 }
 
+void require_whole(const Candidate& golden, const FieldFlags& given) {
+  std::string missing;
+  bool backward = false;
+  for (const auto& field : kFields)
+    backward = backward || (field.group == Group::Backward && golden.holds(field.id));
+  for (const auto& field : kFields) {
+    const bool needed = assay::given(field.id) ? field.id != Field::d_hidden_states || backward
+                                               : required_of_golden(field.id);
+    const bool present =
+        assay::given(field.id) ? given[static_cast<std::size_t>(field.id)] : golden.holds(field.id);
+    if (needed && !present)
+      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", dataset_path(field.id));
+  }
+  if (!missing.empty()) throw InputError(fmt::format("the golden lacks {}", missing));
+}
+
 std::string previous_path(Field field) { return fmt::format("/{}/{}", kPreviousGroup, name(field)); }
 
 bool has_token_rows(Field field) {

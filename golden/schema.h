@@ -28,6 +28,8 @@ std::string previous_path(Field field);
 /// Whether every golden has the field: all that the layer's output is made of. Others may be missing: older
 /// goldens lack what was added since.
 bool required_of_golden(Field field);
+/// Throws InputError naming what the golden lacks; `given`: the inputs and weights that its file has.
+void require_whole(const Candidate& golden, const FieldFlags& given);
 
 /// Fields of which a file's leading [T] may be [B, L]; those the writer writes that way.
 bool has_token_rows(Field field);
@@ -67,8 +69,9 @@ struct Header {
   MoeConfig config;
   std::int64_t batch = 1;
   std::int64_t sequence = 0;
-  Candidate candidate;         // its plain members; no fields
-  std::string content_sha256;  // empty when the file states none
+  std::int64_t row_alignment = 1;  // in the file, every expert's rows begin at a multiple of it
+  Candidate candidate;             // its plain members; no fields
+  std::string content_sha256;      // empty when the file states none
 };
 
 /// Reads the root attributes and adds them to `content`. Throws InputError on an unknown schema, major

@@ -70,7 +70,7 @@ TEST_SUITE("merge") {
       Values<Bounded> terms;
       Values<Predicted> values;
       for (std::size_t j = 0; j < count; ++j) {
-        const double width = round % 2 == 0 ? 0.0 : 0.01;
+        const double width = round % 2 == 0 ? 0.0 : 0x1p-7;
         const double x = to_float(round_to_bf16(normal(random)));
         terms.push_back({x, x - width, x + width});
         values.push_back({static_cast<float>(x), false});

@@ -10,7 +10,7 @@
 namespace assay {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 }  // namespace
 
@@ -49,58 +49,64 @@ Interval sum_of_terms(std::span<const Interval> terms, double gamma_n, SummedBy 
 
 namespace {
 
-/// The least (`extreme` = min) or the largest sum, over all orders, of bf16 additions that start from 0; not
-/// yet rounded. Entry S is the extreme over the slots whose bits S has.
-template <class Extreme>
-double extreme_sum(std::span<const double> values, double start, const Extreme& extreme) {
-  std::array<double, std::size_t{1} << kEverySet> rounded;  // 32 KiB
-  rounded[0] = 0.0;
-  double sum = 0.0;
-  for (std::size_t set = 1; set < std::size_t{1} << values.size(); ++set) {
-    sum = start;
-    for (std::size_t left = set; left != 0; left &= left - 1)
-      sum = extreme(sum,
-                    rounded[set ^ (left & -left)] + values[static_cast<std::size_t>(std::countr_zero(left))]);
-    sum = finite_float(sum);
-    rounded[set] = to_float(round_to_bf16(sum));
-  }
-  return sum;
-}
-
 struct Hull {
   double low = 0.0;
   double high = 0.0;
 };
 
-/// lows, highs: of the terms, one each.
-Hull every_order(std::span<const double> lows, std::span<const double> highs) {
-  if (lows.size() <= kEverySet)
-    return {extreme_sum(lows, kInfinity, [](double a, double b) { return std::min(a, b); }),
-            extreme_sum(highs, -kInfinity, [](double a, double b) { return std::max(a, b); })};
+/// The least and the largest sum, over all orders, of bf16 additions that start from 0; not yet rounded.
+/// `lows`, `highs`: of the terms, fp32 numbers. Entry S is the extreme over the slots whose bits S has.
+Hull every_order(std::span<const float> lows, std::span<const float> highs) {
+  struct Ends {
+    float low;
+    float high;
+  };
+  std::array<Ends, std::size_t{1} << kEverySet> rounded;  // 32 KiB
+  rounded[0] = {0.0f, 0.0f};
+  Ends sum{0.0f, 0.0f};
+  for (std::size_t set = 1; set < std::size_t{1} << lows.size(); ++set) {
+    sum = {kInfinity, -kInfinity};
+    for (std::size_t left = set; left != 0; left &= left - 1) {
+      const Ends& others = rounded[set ^ (left & -left)];
+      const auto last = static_cast<std::size_t>(std::countr_zero(left));
+      sum = {std::min(sum.low, others.low + lows[last]), std::max(sum.high, others.high + highs[last])};
+    }
+    rounded[set] = {to_float(round_to_bf16(sum.low)), to_float(round_to_bf16(sum.high))};
+  }
+  return {sum.low, sum.high};
+}
+
+/// The same of more slots than sets can be walked for.
+Hull beyond_every_order(std::span<const float> lows, std::span<const float> highs) {
   Hull sum;
   double magnitude = 0.0;
   for (std::size_t j = 0; j < lows.size(); ++j) {
     sum = {sum.low + lows[j], sum.high + highs[j]};
-    magnitude += std::max(std::fabs(lows[j]), std::fabs(highs[j]));
+    magnitude += std::fmax(std::fabs(lows[j]), std::fabs(highs[j]));
   }
   const double once = (1.0 + kBf16UnitRoundoff) * (1.0 + kFp32UnitRoundoff);
   const double delta = (std::pow(once, std::ssize(lows) - 1) - 1.0) * magnitude;
   return {sum.low - delta, sum.high + delta};
 }
 
+Hull any_order(std::span<const float> lows, std::span<const float> highs) {
+  return lows.size() <= kEverySet ? every_order(lows, highs) : beyond_every_order(lows, highs);
+}
+
 }  // namespace
 
 Interval add_in_bf16_any_order(std::span<const Interval> terms, std::span<const std::int32_t> order) {
   const Interval one = add_in_bf16(terms, order);
-  std::vector<double> lows(terms.size());
-  std::vector<double> highs(terms.size());
+  std::vector<float> lows(terms.size());
+  std::vector<float> highs(terms.size());
   double squares = 0.0;
   for (std::size_t j = 0; j < terms.size(); ++j) {
-    lows[j] = terms[j].low;
-    highs[j] = terms[j].high;
+    // Of numbers in fp32 none lies between an end and the nearest of them.
+    lows[j] = static_cast<float>(terms[j].low);
+    highs[j] = static_cast<float>(terms[j].high);
     squares += terms[j].ref * terms[j].ref;
   }
-  const Hull hull = every_order(lows, highs);
+  const Hull hull = any_order(lows, highs);
   // Two orders, each with the roundings of its partial sums.
   const double own = 2.0 * static_cast<double>(terms.size()) *
                      rounding_variance(std::sqrt(one.ref * one.ref + 0.25 * squares), kBf16UnitRoundoff);
@@ -113,9 +119,9 @@ Interval add_in_bf16_any_order(std::span<const Interval> terms, std::span<const 
 PredictedValue add_in_bf16_any_order(std::span<const PredictedValue> terms,
                                      std::span<const std::int32_t> order) {
   PredictedValue one = add_in_bf16(terms, order);
-  std::vector<double> values(terms.size());
+  std::vector<float> values(terms.size());
   std::ranges::transform(terms, values.begin(), [](const PredictedValue& term) { return term.value; });
-  const Hull hull = every_order(values, values);
+  const Hull hull = any_order(values, values);
   one.undetermined |= round_to_bf16(hull.low) != round_to_bf16(hull.high);
   return one;
 }

@@ -1,4 +1,9 @@
 // The contract a candidate follows, and single rounding points that no named contract leaves out.
+#include <algorithm>
+#include <bit>
+#include <string>
+#include <vector>
+
 #include <doctest/doctest.h>
 
 #include "harness/cli/contract_auto.h"
@@ -48,6 +53,69 @@ TEST_SUITE("contract_auto") {
         CHECK(both.closest->name == contract);
         CHECK(differing_points(both.fitted, find_contract(contract), true).empty());
       }
+    }
+  }
+
+  TEST_CASE("of all contracts the one that a forward pass shows is found, whatever it declares") {
+    const Problem problem = load_fixture("all_experts");
+    JudgeOptions options;
+    options.reference = make_reference;
+    options.causes = false;
+    for (const auto contract : {"hf", "hf_eager", "hf_fp32_merge", "fused_fp32", "flashinfer_fused",
+                                "fp32_logits", "vllm", "vllm_fp32_logits", "sglang", "sglang_fp32_logits"}) {
+      CAPTURE(contract);
+      Candidate candidate = run_pipeline("predicted", problem, {contract});
+      candidate.contract = kContractAuto;
+      const ContractTrials trials = try_contracts(problem, candidate, options);
+      CHECK(trials.best.contract == contract);
+      CHECK(trials.best.verdict == Verdict::Passed);
+      CHECK(trials.passed == std::vector<std::string>{contract});
+    }
+  }
+
+  TEST_CASE(
+      "experts chosen from float32 logits are judged by those, and a file of bf16 ones is another contract") {
+    JudgeOptions options;
+    options.reference = make_reference;
+    const auto under = [&](const Problem& problem, const Candidate& candidate, std::string_view contract) {
+      options.contract = contract;
+      return judge(problem, candidate, options);
+    };
+    const auto of = [](const CaseResult& result, Field field) {
+      return *std::ranges::find(result.fields, field, &FieldResult::field);
+    };
+    const auto ids = [](const Candidate& candidate) {
+      return candidate.fields.at(Field::selected_experts).as<std::int32_t>();
+    };
+    Problem problem;
+    Candidate wide;
+    Candidate narrow;
+    for (const char* fixture : {"all_experts", "rows", "hot_expert", "long_segment"}) {
+      problem = load_fixture(fixture);
+      wide = run_pipeline("predicted", problem, {"fp32_logits"});
+      narrow = run_pipeline("predicted", problem, {"hf"});
+      if (!std::ranges::equal(ids(wide), ids(narrow))) break;  // bf16 merges some logits
+    }
+    REQUIRE_FALSE(std::ranges::equal(ids(wide), ids(narrow)));
+    CHECK(wide.fields.at(Field::router_logits).dtype() == DType::Float32);
+    CHECK(under(problem, wide, "fp32_logits").verdict == Verdict::Passed);
+    const CaseResult as_bf16 = under(problem, wide, "hf");
+    CHECK(of(as_bf16, Field::router_logits).verdict == Verdict::WrongDtype);
+    CHECK(of(under(problem, narrow, "fp32_logits"), Field::router_logits).verdict == Verdict::WrongDtype);
+    // Chosen from rounded logits beside float32 ones: wrong by its own logits.
+    Candidate rounded = wide;
+    rounded.fields.set(Field::selected_experts, narrow.fields.at(Field::selected_experts));
+    const CaseResult result = under(problem, rounded, "fp32_logits");
+    CHECK(of(result, Field::selected_experts).isolated.verdict == Verdict::Failed);
+    // A bit of a float32 logit or weight beyond bf16's is seen.
+    for (const auto& [contract, field] :
+         {std::pair("fp32_logits", Field::router_logits), std::pair("vllm", Field::topk_weights)}) {
+      Candidate off = run_pipeline("predicted", problem, {contract});
+      CHECK(under(problem, off, contract).verdict == Verdict::Passed);
+      auto& x = off.fields.at(field).as<float>()[3];
+      x = std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) ^ 0x100u);
+      CAPTURE(contract);
+      CHECK(of(under(problem, off, contract), field).verdict >= Verdict::Suspect);
     }
   }
 

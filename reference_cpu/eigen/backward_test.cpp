@@ -282,7 +282,7 @@ TEST_SUITE("eigen-backward") {
     CHECK(d_gate("hf_added_main_grads") == Matrix{{33.125, 1 + 0x1p-20}, {-32, 5}});
   }
 
-  TEST_CASE("every gradient is a bf16 value, but for fp64, and main gradients that nothing rounds") {
+  TEST_CASE("every gradient is a bf16 value, but for fp64, and what a contract keeps in float32") {
     const auto p = eighths(kRenormalised, 7, 5);
     for (const auto& contract : kContracts) {
       const auto result = forward(p.problem, contract);
@@ -293,8 +293,10 @@ TEST_SUITE("eigen-backward") {
         for (const Matrix* field : {&d.d_second_gemm, &d.d_intermediate})
           CHECK((rounded(*field, Store::Bf16) == *field) != in_float64);
       for (const Matrix* field : {&d.d_topk_weights, &d.d_first_gemm, &d.d_permuted_hidden_states,
-                                  &d.d_router_logits, &d.d_experts_hidden_states, &d.d_input_hidden_states})
+                                  &d.d_experts_hidden_states, &d.d_input_hidden_states})
         CHECK((rounded(*field, Store::Bf16) == *field) != in_float64);
+      CHECK((rounded(d.d_router_logits, Store::Bf16) == d.d_router_logits) ==
+            (contract.d_logits == Store::Bf16));
       const bool exact = in_float64 || contract.name == "hf_main_grads";
       for (const Matrix* field : {&d.d_gate, &experts.d_gate_up_proj, &experts.d_down_proj})
         CHECK((rounded(*field, Store::Bf16) == *field) != exact);

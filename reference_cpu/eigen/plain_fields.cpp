@@ -124,9 +124,9 @@ Candidate run_plain_layer(const Problem& problem, const PrecisionContract& contr
   candidate.contract = contract.name;
   keep_integers(result, problem.sizes(), candidate.fields);
   const auto keep = [&](Field field, const Matrix& values, Store store) {
-    if (store == Store::Bf16)
-      candidate.fields.set(
-          field, in_dtype(dtype_of(field, contract), values, expected_shape(field, problem.sizes())));
+    const DType dtype = dtype_of(field, contract);
+    if (store == Store::Bf16 || dtype == DType::Float32)
+      candidate.fields.set(field, in_dtype(dtype, values, expected_shape(field, problem.sizes())));
   };
   keep(Field::router_logits, result.router_logits, contract.logits);
   for (const auto& [field, matrix, store] : kForwardRows)

@@ -48,6 +48,11 @@ def dtypes_of(name, contract):
     return ("float32",) if contract in KEPT_IN_FLOAT32[name] else ("bfloat16", "float32") if contract == "auto" else ("bfloat16",)
 
 
+def is_padded(name):
+    """Whether a kernel may pad every expert's rows of the field to a multiple of some number: it is in expert order."""
+    return FIELDS[name].shape[0] == "S" and name != "hidden_states_unpermute"
+
+
 def extents(config, tokens):
     """Extent of every symbolic axis in a problem of these sizes."""
     return {

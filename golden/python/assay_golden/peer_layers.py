@@ -306,7 +306,7 @@ def _any_size(config):
 # fmt: off
 PEERS = {peer.name: peer for peer in (
     Peer("unsloth", "unsloth.kernels.moe.grouped_gemm.reference.layers.qwen3_moe", "unsloth", "grouped_gemm.reference.layers.qwen3_moe",
-         "hf", True, _unsloth_unsuitable, _run_unsloth),
+         "unsloth", True, _unsloth_unsuitable, _run_unsloth),
     Peer("unsloth_torch", "unsloth.kernels.moe.grouped_gemm.reference.layers.qwen3_moe", "unsloth", "grouped_gemm.reference.layers.qwen3_moe",
          "hf", True, _any_size, _run_unsloth_torch),
     Peer("liger", "liger_kernel.ops.fused_moe", "liger-kernel", "liger_kernel.ops.fused_moe", "fused_fp32", False, _any_size, _run_liger),

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import hdf5
 from .errors import InputError
-from .fields import FIELDS, WEIGHT_GRADIENTS, dtypes_of, file_shape, is_by_expert
+from .fields import FIELDS, WEIGHT_GRADIENTS, dtypes_of, file_shape, is_by_expert, is_padded
 from .fixture import Config, Generator, config_from
 from .page import PAGE, contracts_of, version_of
 
@@ -75,6 +75,7 @@ class File:
     ties: str = "any"  # or "lowest_index": how equal probabilities are chosen and ordered
     row_order: str = "ascending"  # or "any": the order of an expert's slots
     provenance: dict = field(default_factory=dict)
+    row_alignment: int = 1  # the rows of an expert begin at a multiple of it; the rows between are padding
 
 
 def sha256(text):
@@ -148,7 +149,8 @@ def _check_tensor(file, group, name, tensor):
     dtypes = ("float64",) if group == "oracle" else ("bfloat16", "float32") if before else dtypes_of(name, file.contract)
     if tensor.dtype not in dtypes or tensor.data.dtype != hdf5.STORED[tensor.dtype]:
         raise InputError(f"{path}: expected {' or '.join(dtypes)}, found {tensor.dtype} held as {tensor.data.dtype}")
-    if tensor.data.shape != expected:
+    whole = tensor.data.shape[1:] == expected[1:] and len(tensor.data) >= expected[0] if file.row_alignment > 1 and is_padded(name) else tensor.data.shape == expected
+    if not whole:
         raise InputError(f"{path}: expected shape {list(expected)}, found {list(tensor.data.shape)}")
 
 
@@ -198,7 +200,7 @@ def _write_regenerated(parent, name, tensor):
 def _write_open(handle, file, compress):
     """Everything into an open, empty file. Returns the content hash."""
     strings = root_strings(file)
-    numbers = {"batch": file.batch, "sequence": file.sequence, "seed": file.seed}
+    numbers = {"batch": file.batch, "sequence": file.sequence, "seed": file.seed, "row_alignment": file.row_alignment if file.row_alignment > 1 else None}
     for name, value in strings.items():
         hdf5.write_attribute(handle, name, value)
     for name, value in numbers.items():
@@ -327,11 +329,12 @@ def _read_open(path, handle):
             raise InputError(f"{path}: the root attribute '{name}' is missing")
     if attributes["schema"] != "assay" or attributes["schema_version"].split(".")[0] != VERSION.split(".")[0]:
         raise InputError(f"{path}: expected schema assay 1.x, found {attributes['schema']} {attributes['schema_version']}")
-    hashes = _root_hashes(attributes, {name: attributes.get(name) for name in ("batch", "sequence", "seed")})
+    hashes = _root_hashes(attributes, {name: attributes.get(name) for name in ("batch", "sequence", "seed", "row_alignment")})
     file = File(
         config_from(json.loads(attributes["config"]), str(path)), attributes["batch"], attributes["sequence"],
         kind=attributes["kind"], contract=attributes["contract"], seed=attributes.get("seed"),
         ties=attributes.get("ties", "any"), row_order=attributes.get("row_order", "ascending"), accumulators=json.loads(attributes.get("accumulators", "{}")), provenance=json.loads(attributes.get("provenance", "{}")),
+        row_alignment=attributes.get("row_alignment", 1),
         **{name: attributes.get(name, "") for name in ("fixture", "producer", "device", "compute_capability")},
     )  # fmt: skip
     for group, members in hdf5.children(root):

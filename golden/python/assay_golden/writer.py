@@ -13,7 +13,7 @@ import numpy as np
 
 from . import schema
 from .errors import InputError, UsageError
-from .fields import BATCHED, WEIGHT_GRADIENTS, dtypes_of, file_shape, find_field
+from .fields import BATCHED, WEIGHT_GRADIENTS, dtypes_of, file_shape, find_field, is_padded
 
 PRODUCTS = schema.PRODUCTS
 CONTRACTS = (*schema.CONTRACTS, "auto")  # auto: the judge says which one the data follow
@@ -33,18 +33,19 @@ class Candidate:
         self._file = file
 
     @classmethod
-    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any", row_order="ascending"):
+    def like(cls, golden, producer, contract="hf", accumulators=None, provenance=None, ties="any", row_order="ascending", row_alignment=1):
         """A candidate of the problem of the file `golden`. Raises InputError when it cannot be read, UsageError on unknown names.
 
         accumulators: {"router"|"gate_up"|"down"|"down_dx"|...: "hopper", ...}, only what the kernel is known to do; absent means unknown.
             "rest": "torch" promises that softmax, expf and the sums over slots are bit for bit those of torch's CUDA kernels.
         ties: "lowest_index" for a kernel that takes the lowest index among equal probabilities; "any" otherwise.
         row_order: "any" for a kernel that writes an expert's rows in the order in which they come; "ascending" slots otherwise.
+        row_alignment: n for a kernel that pads every expert's rows to a multiple of n; fields in expert order are added with their padding.
         """
-        return cls.on(schema.read(golden), producer, contract, accumulators, provenance, ties, golden, row_order)
+        return cls.on(schema.read(golden), producer, contract, accumulators, provenance, ties, golden, row_order, row_alignment)
 
     @classmethod
-    def on(cls, source, producer, contract="hf", accumulators=None, provenance=None, ties="any", where="the problem", row_order="ascending"):
+    def on(cls, source, producer, contract="hf", accumulators=None, provenance=None, ties="any", where="the problem", row_order="ascending", row_alignment=1):
         """The same on a problem that has been read: a schema.File. `where` names it in errors."""
         if contract not in CONTRACTS:
             raise UsageError(f"unknown contract '{contract}'; valid: {', '.join(CONTRACTS)}")
@@ -60,12 +61,15 @@ class Candidate:
             raise UsageError(f"unknown tie rule '{ties}'; valid: any, lowest_index")
         if row_order not in ("ascending", "any"):
             raise UsageError(f"unknown row order '{row_order}'; valid: ascending, any")
+        if not 1 <= row_alignment <= 65536:
+            raise UsageError(f"row_alignment: expected 1 to 65536, found {row_alignment}")
         given = {key: tensor for key, tensor in source.tensors.items() if key[0] in ("inputs", "weights", "previous")}
         if ("inputs", "input_hidden_states") not in given:
             raise InputError(f"{where} has no input_hidden_states: a candidate needs a problem")
         return cls(schema.File(
             source.config, source.batch, source.sequence, given, "candidate", source.fixture, source.seed, contract,
             dict(accumulators or {}), producer, provenance={key: str(value) for key, value in (provenance or {}).items()}, ties=ties, row_order=row_order,
+            row_alignment=row_alignment,
         ))  # fmt: skip
 
     def add(self, name, tensor):
@@ -87,6 +91,8 @@ class Candidate:
 
     def _keep(self, group, name, dtype, data):
         expected = file_shape(name, self._file)
+        if self._file.row_alignment > 1 and is_padded(name) and data.shape[:1] >= expected[:1]:
+            expected = (data.shape[0], *expected[1:])
         flat = (self._file.batch * self._file.sequence, *expected[2:]) if name in BATCHED else expected
         if data.shape not in (expected, flat):
             alternative = f" or {_shape(expected)}" if expected != flat else ""

@@ -86,6 +86,24 @@ TEST_SUITE("mutate") {
           Outcome::Equivalent);
   }
 
+  TEST_CASE("slots added in bf16 in any order: a lost one, a doubled one and truncation are no order") {
+    for (const char* fixture : {"odd", "all_experts"}) {
+      CAPTURE(fixture);
+      for (const char* id :
+           {"slot_dropped", "slot_added_twice", "output_truncated", "slot_weights_swapped"}) {
+        CAPTURE(id);
+        const Mutation mutation = planted(find_fault(id), fixture, "flashinfer_fused");
+        CHECK(mutation.outcome == Outcome::Killed);
+        CHECK(mutation.open.killed);
+      }
+      const Mutation other_order = planted(find_fault("merge_in_bf16"), fixture, "flashinfer_fused");
+      CHECK(other_order.outcome == Outcome::Equivalent);
+      CHECK(other_order.declared.verdict == Verdict::Passed);
+      CHECK(other_order.open.verdict == Verdict::Passed);
+      CHECK(planted(find_fault("merge_in_bf16"), fixture, "hf_eager").outcome == Outcome::Killed);
+    }
+  }
+
   TEST_CASE("a fault that changes no bit is an error of the table") {
     const auto mutation = plant(find_fault("output_swallows_nan"), make_ground("odd", "hf"),
                                 "odd");  // there is no NaN to swallow

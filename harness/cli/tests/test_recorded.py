@@ -53,6 +53,14 @@ class Recorded(ProgramTest):
                 self.assertGreaterEqual(len(gradients), 6)
                 self.assertEqual(sum(field[bits]["differing"] for field in case["fields"] for bits in ("isolated_bits", "chained_bits")), differing)
 
+    def test_unsloths_forward_pass_is_that_of_hf_and_of_its_own_contract(self):
+        for contract in ("hf", "unsloth"):
+            with self.subTest(contract=contract):
+                dump = f"dump:{RECORDED / 'unsloth_30b.h5'}"
+                (case,) = self.report("verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", dump, "--contract", contract)["cases"]
+                self.assertEqual((case["verdict"], case["contract"]), ("Passed", contract))
+                self.assertEqual(sum(field[bits]["differing"] for field in case["fields"] for bits in ("isolated_bits", "chained_bits")), 0)
+
     def test_every_planted_kernel_fault_was_named_in_its_stage(self):
         lines = (RECORDED / "planted_kernels.txt").read_text().splitlines()
         unseen = []
