@@ -9,6 +9,7 @@
 #include "harness/cli/mutate/mutation.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/precision_contract.h"
+#include "harness/judge/own_rounding.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
 
@@ -130,6 +131,46 @@ TEST_SUITE("judge_statistics") {
     for (const char* id :
          {"down_sums_in_bf16", "second_gemm_truncated", "first_gemm_truncated", "silu_scaled"})
       output_of(small, id);
+  }
+
+  TEST_CASE(
+      "a last rounding at random is seen in the output alone, though a quarter of all elements an ulp off is "
+      "no "
+      "more than sums of 2,048 terms are expected to show") {
+    for (const auto contract : {"hf", "fused_fp32"}) {
+      const Ground ground = make_ground("long", contract, Spoil::Nothing, 0, 48);
+      const auto output_of = [&](FaultKind kind, Field field) {
+        const auto result =
+            judged(ground.problem, output_only(faulty_candidate({.kind = kind, .field = field}, ground)), "",
+                   changed(unchanged));
+        CAPTURE(contract);
+        CAPTURE(result.headline);
+        CHECK(result.verdict == Verdict::Suspect);
+        CHECK(result.first_own_error == Field::hidden_states);
+        const auto& output = of(result, Field::hidden_states);
+        CHECK(output.isolated.rejected == 0);
+        return output.isolated.statistics;
+      };
+      const Statistics random = output_of(FaultKind::RoundStochastic, Field::hidden_states);
+      REQUIRE(random.tests.size() == 3);
+      for (const auto& test : random.tests) CHECK(test.beyond == (test.measure == kOwnRounding));
+      CHECK(random.tests.back().observed > 0.2);
+      CHECK(random.tests.back().expected < 0.1);
+      CHECK(random.suspicion.find("errors are proportional to a value's own last place") !=
+            std::string::npos);
+      // Of a stage that is not written it is a carried error, and there is too much of it.
+      const Statistics upstream = output_of(FaultKind::RoundStochastic, Field::second_gemm);
+      CHECK(upstream.tests[1].beyond);
+      CHECK_FALSE(upstream.tests.back().beyond);
+
+      const Candidate right = output_only(ground.right);
+      const auto result = judged(ground.problem, right, "", changed(unchanged));
+      CHECK(result.verdict == Verdict::Passed);
+      const auto& own = of(result, Field::hidden_states).isolated.statistics.tests.back();
+      CHECK(own.measure == kOwnRounding);
+      CHECK(own.observed < own.expected);
+      CHECK(own.log10_chance == 0.0);
+    }
   }
 
   TEST_CASE(

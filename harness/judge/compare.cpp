@@ -108,6 +108,11 @@ std::int64_t slot_of_row(const CompareContext& context, std::int64_t row) {
   return kind == RowsAre::Slots ? row : context.routing->gather[static_cast<std::size_t>(row)];
 }
 
+std::int64_t token_of_row(const CompareContext& context, std::int64_t row) {
+  const std::int64_t slot = slot_of_row(context, row);
+  return slot < 0 ? row : slot / context.sizes.config.top_k;
+}
+
 std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& context, std::int64_t index) {
   std::vector<std::pair<std::string, std::int64_t>> at;
   const Shape shape = expected_shape(context.field, context.sizes);

@@ -93,4 +93,7 @@ std::int64_t expert_of_row(const CompareContext& context, std::int64_t row);
 /// The flat slot t * K + j of row `row`, or -1 where rows are no slots or the routing is not known.
 std::int64_t slot_of_row(const CompareContext& context, std::int64_t row);
 
+/// The token of row `row`, which is the row itself where rows are no slots or the routing is not known.
+std::int64_t token_of_row(const CompareContext& context, std::int64_t row);
+
 }  // namespace assay

@@ -8,6 +8,13 @@
 namespace assay {
 namespace {
 
+/// Steps that sum many errors of one shape, or copy such sums.
+bool sums_carried_errors(Field field) {
+  const StepKind kind = find_step(field)->kind;
+  return kind == StepKind::Product || kind == StepKind::Unpermute || kind == StepKind::Merge ||
+         kind == StepKind::Combine || kind == StepKind::AddRouter;
+}
+
 /// Steps that share the rounding errors of one exponential, or of one sum, among the elements of a token.
 bool shares_errors_of_token(Field field) {
   const StepKind kind = find_step(field)->kind;
@@ -26,6 +33,7 @@ StatisticsContext statistics_context(const CompareContext& context, Mode mode, c
     statistics.dependence = Dependence::Nothing;
   } else if (!own || shares_errors_of_token(field)) {
     statistics.dependence = Dependence::Tokens;
+    statistics.own_rounding = sums_carried_errors(field);
   } else if (field == Field::intermediate) {
     statistics.dependence = Dependence::Classes;
     statistics.classes = fields.at(Field::first_gemm).as<Bf16>();

@@ -180,11 +180,11 @@ std::vector<StatisticalTest> tests_of_elements(const StatisticsContext& context,
   return tests;
 }
 
-/// Units whose elements may depend on each other in any way: two tests.
-std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, std::span<const Tally> units,
-                                            double margin) {
+/// Units whose elements may depend on each other in any way: two tests, three with `own_rounding`.
+std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, const FieldSums& sums,
+                                            std::span<const Tally> units, double margin) {
   std::vector<StatisticalTest> tests;
-  const double share = context.log_share - std::log(2.0);
+  const double share = context.log_share - std::log(context.own_rounding ? 3.0 : 2.0);
   for (const Measure& measure : {kFlips, kEnergy}) {
     std::vector<Unit> pairs;
     Tally sum;
@@ -202,6 +202,7 @@ std::vector<StatisticalTest> tests_of_units(const StatisticsContext& context, st
     test.limit = counted == 0 ? 0.0 : expected * limit_of_units(counted, share);
     tests.push_back(finished(std::move(test), log_chance_of_units(pairs), share));
   }
+  if (context.own_rounding) tests.push_back(own_rounding_test(sums.coarse_and_fine, share));
   return tests;
 }
 
@@ -213,9 +214,7 @@ std::vector<Tally> token_units(const CompareContext& c, const FieldSums& sums) {
   };
   std::vector<Token> tokens(static_cast<std::size_t>(c.sizes.tokens));
   for (std::int64_t r = 0; r < sums.rows; ++r) {
-    const std::int64_t slot = slot_of_row(c, r);
-    const std::int64_t token = slot < 0 ? r : slot / c.sizes.config.top_k;
-    auto& unit = tokens[static_cast<std::size_t>(token)];
+    auto& unit = tokens[static_cast<std::size_t>(token_of_row(c, r))];
     unit.key += sums.row_keys[static_cast<std::size_t>(r)];
     for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile)
       unit.tally.add(sums.cells[static_cast<std::size_t>(r * sums.tile_columns + tile)]);
@@ -272,6 +271,7 @@ std::string suspicion(const std::vector<StatisticalTest>& tests) {
         "{}the mean squared error is {} above that of rounding alone; at most {} is expected of any legal "
         "order of summation",
         where, percent(worst->observed), percent(worst->limit));
+  if (worst->measure == kOwnRounding) return own_rounding_in_words(*worst);
   return fmt::format(
       "values are {:.3g} ulps too {} on average; at most {:.3g} is expected of any legal order of summation",
       std::fabs(worst->observed), worst->observed < 0.0 ? "small" : "large", worst->limit);
@@ -323,8 +323,8 @@ Statistics statistics_of(const StatisticsContext& context, const FieldSums& sums
         break;
     }
     result.unit_count = static_cast<std::int64_t>(units.size());
-    result.tests =
-        tests_of_units(context, units, context.dependence == Dependence::Classes ? 1.0 : kSharedByTokens);
+    result.tests = tests_of_units(context, sums, units,
+                                  context.dependence == Dependence::Classes ? 1.0 : kSharedByTokens);
   }
   result.suspicion = suspicion(result.tests);
   return result;

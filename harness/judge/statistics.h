@@ -23,7 +23,8 @@ struct StatisticsContext {
   std::span<const Bf16>
       classes;  // [rows, class_stride]: the argument of each element, for Classes; element (r, c) has (r, c)
   std::int64_t class_stride = 0;
-  double log_share = 0.0;  // natural logarithm of the false-alarm probability that this call may spend
+  double log_share = 0.0;     // natural logarithm of the false-alarm probability that this call may spend
+  bool own_rounding = false;  // errors of its last rounding are told from carried ones (own_rounding.h)
 };
 
 /// How many tests of elements share `log_share`: one constant, so that a field's limit does not depend on its

@@ -55,6 +55,19 @@ std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top)
   return at + (found - d.contract_ulps);
 }
 
+void add_coarse_and_fine(const CompareContext& context, const FieldRows& field, std::int64_t before,
+                         std::vector<CoarseAndFine>& to) {
+  const auto width = static_cast<std::size_t>(field.width);
+  for (std::int64_t r = 0; r < field.rows; ++r) {
+    const std::int64_t token = token_of_row(context, before + r);
+    if (!looked_at(token, context.sizes.tokens)) continue;
+    const auto begin = static_cast<std::size_t>(r) * width;
+    to.push_back(coarse_and_fine(field.out.subspan(begin, width), field.reference.subspan(begin, width)));
+    to.back().token = token;
+    to.back().key = row_key(field.reference.data() + begin, field.width);
+  }
+}
+
 }  // namespace
 
 int ulp_bucket(std::int64_t ulps) {
@@ -155,6 +168,7 @@ void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const 
   sums.row_keys.resize(static_cast<std::size_t>(sums.rows));
   sums.ulps.resize(kBuckets);
   sums.ulps_inward.resize(kBuckets);
+  if (context.own_rounding) add_coarse_and_fine(context.field, field, before, sums.coarse_and_fine);
   std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
 #pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/judge/deviation.h"
+#include "harness/judge/own_rounding.h"
 #include "harness/judge/statistics.h"
 
 namespace assay {
@@ -40,10 +41,11 @@ struct FieldSums {
   std::int64_t rows = 0;
   std::int64_t width = 0;
   std::int64_t tile_columns = 0;
-  std::vector<Tally> cells;                   // [rows, tile_columns]: one row by kCellColumns columns
-  std::vector<double> column_flips_expected;  // [width]
-  std::vector<std::uint64_t> row_keys;        // [rows]: equal where rows repeat one another
-  std::vector<Tally> classes;                 // [65536] expectations, for Dependence::Classes
+  std::vector<Tally> cells;                    // [rows, tile_columns]: one row by kCellColumns columns
+  std::vector<double> column_flips_expected;   // [width]
+  std::vector<std::uint64_t> row_keys;         // [rows]: equal where rows repeat one another
+  std::vector<Tally> classes;                  // [65536] expectations, for Dependence::Classes
+  std::vector<CoarseAndFine> coarse_and_fine;  // of tokens looked at, for StatisticsContext::own_rounding
   std::vector<Flip> flips;  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
   std::vector<std::int64_t> ulps;         // [buckets of ulp_bucket]
   std::vector<std::int64_t> ulps_inward;  // [buckets], of those the ones towards zero or across it
