@@ -209,7 +209,7 @@ std::string level_key(const ErrorMap& map, bool has_ratio) {
     x += wide;
   };
   swatch("ground", "", kStep, "inside");
-  x += 34;
+  x += 42;
   if (numbers) {
     const char largest = largest_level(map);
     const int apart = largest > 'l' ? 4 : 2;  // numbers must not touch, on a phone either
