@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import unittest
 
 from program import FAILED, PASSED, ROOT, ProgramTest, golden
@@ -99,9 +101,10 @@ class Figures(unittest.TestCase):
         against = [(case["candidate"].startswith("gpu_cublas"), field["field"], field["chained_bits"]["differing"]) for case in cases for field in case["fields"]]
         self.assertEqual({one[:2] for one in against if one[2] > 0}, {(True, "d_gate")})
         self.says(f"of `gpu_cublas` {sum(one[2] for one in against)}, all in `d_gate`")
-        bench = {case["tokens"]: case["timings"][0] for case in recorded("bench_layer.json")["cases"] if (case["fixture"], case["routing"]) == ("qwen3_30b_a3b", "natural")}
-        times = [f"{bench[tokens]['median_us']:,.0f}" for tokens in (1, 16, 128, 1024, 4096, 16384)]
-        self.says(f"takes {', '.join(times[:-1])} and {times[-1]} µs at T = 1, 16, 128, 1,024, 4,096 and 16,384")
+
+    def test_of_times(self):
+        done = subprocess.run([sys.executable, str(RECORDED / "bench_table.py"), "--check"], capture_output=True, encoding="utf-8", check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_of_correct_runs(self):
         self.says(f"{recorded('false_alarms.json')['judgements']:,} judgements of correct runs in six orders of summation and four contracts")
