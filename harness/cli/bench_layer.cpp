@@ -10,6 +10,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/peer_times.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/host/atomic_file.h"
@@ -30,6 +31,8 @@ struct LayerOptions {
   bool permute_x = true;
   bool permute_y = false;
   bool backward = false;
+  bool peers = false;
+  double peer_seconds = 300.0;
 };
 
 Problem with_tokens(const std::string& name, const std::string& routing, std::int64_t tokens) {
@@ -104,6 +107,32 @@ void print(const GpuBenchmark& run, const std::string& fixture, const std::strin
   if (!run.left_out.empty()) fmt::print("not timed: {}\n", run.left_out);
 }
 
+nlohmann::ordered_json peers_json(const std::vector<PeerTime>& peers, const std::vector<QuotedTime>& quoted,
+                                  const GpuBenchmark& ours) {
+  auto timed = nlohmann::ordered_json::array();
+  for (const auto& one : peers) {
+    if (one.tokens != 0 && one.tokens != ours.tokens) continue;
+    timed.push_back({{"peer", one.peer}, {"version", one.version}, {"pass", one.pass}});
+    if (!one.why.empty()) {
+      timed.back()["not_timed"] = one.why;
+      continue;
+    }
+    timed.back().update({{"median_us", one.median_us},
+                         {"fastest_us", one.fastest_us},
+                         {"slowest_us", one.slowest_us},
+                         {"launched", one.launched},
+                         {"times_ours", one.median_us / our_median_us(ours, one.pass)}});
+  }
+  auto elsewhere = nlohmann::ordered_json::array();
+  for (const auto& one : quoted)
+    elsewhere.push_back({{"peer", one.who},
+                         {"pass", one.pass},
+                         {"fastest_us", one.fastest_us},
+                         {"slowest_us", one.slowest_us},
+                         {"quoted_from", kQuotedFrom}});
+  return {{"peers", timed}, {"quoted", elsewhere}};
+}
+
 ExitCode layer(const LayerOptions& given) {
   if (const auto why = gpu_unavailable()) throw InputError(*why);
   GpuOptions options;
@@ -145,9 +174,17 @@ ExitCode layer(const LayerOptions& given) {
         checks.push_back(
             {{"fixture", fixture}, {"routing", routing}, {"tokens", 16}, {"headline", headline}});
         checks.back().update(configs);
-        for (const auto& run : bench_gpu_fused(problem, tokens, options, given.backward)) {
+        const auto runs = bench_gpu_fused(problem, tokens, options, given.backward);
+        const auto peers = given.peers ? time_peers(problem, tokens, given.backward, given.peer_seconds)
+                                       : std::vector<PeerTime>();
+        for (const auto& run : runs) {
           print(run, fixture, routing);
           cases.push_back(to_json(run, fixture, routing, configs));
+          if (!given.peers) continue;
+          const auto quoted = routing == "natural" ? quoted_times(problem.config, run.tokens, given.backward)
+                                                   : std::vector<QuotedTime>();
+          fmt::print("{}", peer_lines(peers, quoted, run));
+          cases.back().update(peers_json(peers, quoted, run));
         }
       }
     }
@@ -194,6 +231,16 @@ void add_bench_layer(CLI::App& bench, Program& program) {
       ->add_option("--permute-y", options->permute_y, "the second product writes slot order (default false)")
       ->type_name("BOOL");
   command->add_flag("--backward", options->backward, "the backward pass, too");
+  command->add_flag(
+      "--peers", options->peers,
+      "other projects' layers as well, those that Python can import (ASSAY_PYTHON): HuggingFace, "
+      "Unsloth, Liger, ScatterMoE, SonicMoE");
+  constexpr double kLongest = 1e6;
+  command
+      ->add_option("--peer-limit", options->peer_seconds,
+                   "seconds that a peer may take for all of it, its compilation included (default 300)")
+      ->check(CLI::Range(1e-3, kLongest))
+      ->type_name("SECONDS");
   auto* typed = command
                     ->add_option(std::string(kOptionForward), options->kernel_config.forward,
                                  "key=value,... or autotune")

@@ -18,6 +18,10 @@ struct ExporterCall {
   std::string prompt;
 };
 
+/// Runs `python3 -m WORDS...` (or $ASSAY_PYTHON) of the package assay_golden; returns its exit code. Throws
+/// InputError where it cannot be started or is stopped by a signal.
+int run_assay_golden(std::vector<std::string> words);
+
 /// Runs `python3 -m assay_golden export ...` (or $ASSAY_PYTHON) and passes its exit code on.
 ExitCode run_exporter(const ExporterCall& call);
 

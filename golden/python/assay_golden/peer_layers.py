@@ -318,7 +318,7 @@ PEERS = {peer.name: peer for peer in (
 
 def import_layer(peer, path=None):
     """The module of a peer's layer: installed, or from the sources in the folder `path`. Raises InputError in one sentence."""
-    os.environ["LIGER_FUSED_MOE_AUTOTUNE"] = "0"  # read when it is imported: one fixed tile size in place of a search
+    os.environ.setdefault("LIGER_FUSED_MOE_AUTOTUNE", "0")  # read when it is imported: one fixed tile size in place of a search
     top = peer.folder.partition(".")[0]
     if path is not None:
         if not os.path.isdir(os.path.join(path, top)):
