@@ -1,9 +1,12 @@
 #include "harness/cli/kernel_config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <span>
+#include <sstream>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "gpu/autotune.h"
 #include "harness/cli/tuning_cache.h"
@@ -90,7 +93,50 @@ Config tuned(std::string_view part, Tuning<Config> (*autotune)(const Problem&, c
   return tuning.best;
 }
 
+constexpr std::string_view kOfWeights = "dW:";
+
+/// The members in which a config is not `standard`, or its first where there are none.
+template <class Config>
+std::string other_members(const Config& config, const Config& standard) {
+  const auto members = [](const std::string& all) {
+    std::vector<std::string> each;
+    std::istringstream text(all);
+    for (std::string member; std::getline(text, member, ',');) each.push_back(member);
+    return each;
+  };
+  auto of_config = members(describe(config));
+  const auto of_standard = members(describe(standard));
+  const auto first = of_config.front();
+  std::erase_if(of_config, [&](const std::string& member) {
+    return std::ranges::find(of_standard, member) != of_standard.end();
+  });
+  return of_config.empty() ? first : fmt::format("{}", fmt::join(of_config, ","));
+}
+
 }  // namespace
+
+KernelConfigTexts kernel_config_of_name(std::string_view config) {
+  KernelConfigTexts texts;
+  if (config.starts_with(kOfWeights))
+    texts.backward_dW = config.substr(kOfWeights.size());
+  else
+    texts.forward = config;
+  check(texts);
+  return texts;
+}
+
+std::vector<std::string> kernel_config_names(bool backward) {
+  // Of one token there is every config: one that other sizes do not have says so there.
+  Sizes sizes;
+  sizes.tokens = 1;
+  std::vector<std::string> names;
+  for (const auto& config : tuning_space(sizes)) names.push_back(other_members(config, {}));
+  if (!backward) return names;
+  const auto of_weights = tuning_space_dW();
+  for (const auto& config : std::span(of_weights).subspan(1))  // the first is the default: it ran above
+    names.push_back(fmt::format("{}{}", kOfWeights, other_members(config, {})));
+  return names;
+}
 
 template <>
 KernelConfigForward parse_kernel_config(std::string_view text, std::string_view option) {

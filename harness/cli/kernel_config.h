@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gpu/pipeline.h"
 #include "harness/contract/problem.h"
@@ -27,6 +28,14 @@ struct KernelConfigTexts {
   std::string backward_dX = {};
   std::string backward_dW = {};
 };
+
+/// The configs that a pipeline's name says behind '#': "tiles=tall,cluster=1" for both products' kernels, of
+/// their gradients' rows too, or "dW:tile_order=width" for the gradients of the experts' weights.
+KernelConfigTexts kernel_config_of_name(std::string_view config);
+
+/// Those of the spaces that autotune searches, as kernel_config_of_name takes them: members other than the
+/// default's. The default first; those of gradients of weights with `backward`.
+std::vector<std::string> kernel_config_names(bool backward);
 
 /// Throws like parse_kernel_config.
 void check(const KernelConfigTexts& texts);

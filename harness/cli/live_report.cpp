@@ -8,6 +8,7 @@
 
 #include "harness/cli/environment.h"
 #include "harness/contract/printable.h"
+#include "reports/sweep_report.h"
 
 namespace assay::cli {
 namespace {
@@ -51,10 +52,21 @@ void LiveReport::add(CaseResult result, const std::string& below) {
 
 ExitCode LiveReport::finish() {
   const std::scoped_lock lock(lock_);
+  return end("");
+}
+
+ExitCode LiveReport::finish_sweep() {
+  const std::scoped_lock lock(lock_);
+  const auto table = sweep_table(report_.cases, text_options(options_));
+  report_.cases = sweep_order(std::move(report_.cases));
+  return end(table);
+}
+
+ExitCode LiveReport::end(const std::string& table) {
   progress_done();
   close();
   write_reports(report_, options_);
-  print(head() + text_.tail(report_) + report_names(options_));
+  print(head() + table + text_.tail(report_) + report_names(options_));
   require_stdout();
   return exit_code(report_.verdict());
 }

@@ -26,10 +26,13 @@ class LiveReport {
   void add(CaseResult result, const std::string& below = "");
   /// Prints the end and writes the files; the exit code of the verdict.
   ExitCode finish();
+  /// The same of a sweep: its configs are told as a table, the worst first, and written in that order.
+  ExitCode finish_sweep();
 
  private:
   std::string head() const;  // of the report, before its first case
   void print(const std::string& text) const;
+  ExitCode end(const std::string& table);
   void close();  // time and memory of the report
   void interrupted(int signal);
 

@@ -90,7 +90,8 @@ int run(int argc, char** argv);
 
 int main(int argc, char** argv) {
   open_closed_streams();
-  if (argc == 4 && argv[1] == assay::cli::kPluginChild) return assay::cli::plugin_child(argv[2], argv[3]);
+  if ((argc == 4 || argc == 5) && argv[1] == assay::cli::kPluginChild)
+    return assay::cli::plugin_child(argv[2], argc == 5 ? argv[3] : nullptr, argv[argc - 1]);
   std::atexit(end_otherwise);
   const int result = run(argc, argv);
   ended_by_main = true;

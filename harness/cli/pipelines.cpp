@@ -8,6 +8,7 @@
 #include "harness/cli/engine_choice.h"
 #include "harness/cli/kernel_config.h"
 #include "harness/cli/other_problem.h"
+#include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
@@ -101,7 +102,7 @@ constexpr PipelineRow kPipelines[] = {
     {"gpu_cublas", "one stage at a time, products by cuBLAS", run_cublas, TieRule::LowestIndex},
     {"gpu_cublas_grouped", "the same with one grouped cuBLAS call for all experts of a product",
      run_cublas_grouped, TieRule::LowestIndex},
-    {"gpu_fused", "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
+    {kGpuFused, "hand-written CUDA kernels", run_fused, TieRule::LowestIndex},
     {kGpuFp64, "the reference with its products on the GPU, in float64; judged by the CPU", run_fp64,
      TieRule::LowestIndex},
 };
@@ -109,9 +110,8 @@ constexpr PipelineRow kPipelines[] = {
 }  // namespace
 
 std::string file_of_pipeline(std::string_view name) {
-  for (const auto kind : {kDump, kPlugin})
-    if (name.starts_with(kind)) return std::string(name.substr(kind.size()));
-  return "";
+  if (name.starts_with(kDump)) return std::string(name.substr(kDump.size()));
+  return name.starts_with(kPlugin) ? PluginName(std::string(name.substr(kPlugin.size()))).path : "";
 }
 
 std::span<const PipelineRow> pipelines() { return kPipelines; }
@@ -140,6 +140,13 @@ Candidate run_once(std::string_view name, const Problem& problem, const Pipeline
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options) {
   if (name.starts_with(kPlugin)) return std::move(runs_of_pipeline(name, problem, options).front().candidate);
   if (name.starts_with(kDump)) return std::move(dumped(name, problem).candidate);
+  if (name.starts_with(kGpuFusedWith)) {
+    PipelineOptions with = options;
+    with.kernel_config = kernel_config_of_name(name.substr(kGpuFusedWith.size()));
+    Candidate candidate = run_pipeline(kGpuFused, problem, with);
+    candidate.name = name;
+    return candidate;
+  }
   std::string valid;
   for (const auto& row : kPipelines) {
     if (row.name != name) {

@@ -25,8 +25,10 @@ struct PipelineOptions {
 };
 
 inline constexpr std::string_view kGpuFp64 = "gpu_fp64";
-inline constexpr std::string_view kDump = "dump:";      // a file in the schema
-inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/host/plugin.h)
+inline constexpr std::string_view kGpuFused = "gpu_fused";
+inline constexpr std::string_view kGpuFusedWith = "gpu_fused#";  // and a config (kernel_config_of_name)
+inline constexpr std::string_view kDump = "dump:";               // a file in the schema
+inline constexpr std::string_view kPlugin = "plugin:";  // a shared library (harness/host/plugin.h), #config
 
 /// The file that a pipeline's name names; empty for one of our own.
 std::string file_of_pipeline(std::string_view name);

@@ -89,7 +89,7 @@ class Verification {
     if (options_.timings)
       for (const auto& [phase, seconds] : phase_seconds())
         say(fmt::format("{:>9.3f} s  {}\n", seconds, phase));
-    return report_.finish();
+    return options_.sweep ? report_.finish_sweep() : report_.finish();
   }
 
  private:
@@ -333,15 +333,7 @@ void add_verify(CLI::App& app, Program& program) {
   add_verify_options(*command, *options, *shard);
   command->callback([options, shard, &program] {
     program.selected = [options, shard, &program] {
-      check(*options);
-      require_outputs_apart(written_files(*options), read_files(*options));
-      const auto judged =
-          options->pipelines.size() *
-          (goldens_of(*options).size() + fixtures_of(*options).size() + !options->checkpoint.empty());
-      options->cases = judged + (options->pipelines.empty() ? goldens_of(*options).size() : 0);
-      if (!shard->empty()) options->shard = parse_shard(*shard);
-      if (!options->dump.empty() && judged != 1)
-        throw UsageError("--dump needs exactly one problem and one pipeline");
+      complete(*options, *shard);
       return Verification(*options, program.command_line).run();
     };
   });

@@ -13,6 +13,7 @@
 #include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
+#include "harness/cli/sweep.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
 #include "reference_cpu/reference_run.h"
@@ -88,6 +89,14 @@ void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& 
                   "the same for the gradients of the experts' weights")
       ->type_name("C")
       ->needs("--backward");
+  command
+      .add_flag("--sweep", options.sweep,
+                "every config of the pipelines (gpu_fused, plugin:PATH.so), one by one: a table of them, the "
+                "worst first")
+      ->needs("--pipeline")
+      ->excludes(std::string(kOptionForward))
+      ->excludes(std::string(kOptionDx))
+      ->excludes(std::string(kOptionDw));
   command.add_option("--dump", options.dump, "write the judged pipeline's fields in the schema")
       ->type_name("FILE");
   command
@@ -155,6 +164,9 @@ std::vector<std::string> fixtures_of(const VerifyOptions& options) {
   return small_fixtures_first(without_excluded(options, matching_fixtures(options.fixtures)));
 }
 
+namespace {
+
+/// The files and folders that are read.
 std::vector<std::string> read_files(const VerifyOptions& options) {
   auto files = options.goldens;
   for (const auto& name : options.pipelines)
@@ -164,6 +176,7 @@ std::vector<std::string> read_files(const VerifyOptions& options) {
   return files;
 }
 
+/// The files that are written.
 std::vector<OutputFile> written_files(const VerifyOptions& options) {
   auto files = output_files(options.output);
   if (!options.dump.empty()) files.push_back({"--dump", options.dump});
@@ -189,6 +202,21 @@ void check(const VerifyOptions& options) {
   for (const auto& name : options.pipelines)
     if (name.starts_with(kPlugin)) check_plugin(name.substr(kPlugin.size()), options.time_limit);
   check(options.kernel_config);  // refused before anything is judged
+}
+
+}  // namespace
+
+void complete(VerifyOptions& options, const std::string& shard) {
+  check(options);
+  require_outputs_apart(written_files(options), read_files(options));
+  if (options.sweep)
+    options.pipelines = with_every_config(options.pipelines, options.backward, options.time_limit);
+  const auto judged = options.pipelines.size() * (goldens_of(options).size() + fixtures_of(options).size() +
+                                                  !options.checkpoint.empty());
+  options.cases = judged + (options.pipelines.empty() ? goldens_of(options).size() : 0);
+  if (!shard.empty()) options.shard = parse_shard(shard);
+  if (!options.dump.empty() && judged != 1)
+    throw UsageError("--dump needs exactly one problem and one pipeline");
 }
 
 }  // namespace assay::cli

@@ -39,7 +39,8 @@ struct VerifyOptions {
   bool permute_x = true;
   bool permute_y = false;
   bool timings = false;
-  Shard shard;  // of the cases; statistics are shared out among all, whoever judges them
+  Shard shard;         // of the cases; statistics are shared out among all, whoever judges them
+  bool sweep = false;  // `pipelines` are then every config of those named
   bool fail_fast = false;
   bool backward = false;
   bool dx_only = false;
@@ -47,8 +48,12 @@ struct VerifyOptions {
   OutputOptions output;
 };
 
-/// All its options; `shard` is read once they are parsed (parse_shard).
+/// All its options; `shard` is read once they are parsed (complete).
 void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& shard);
+
+/// Once they are parsed: checks them, and sets what follows from them: the configs of a sweep, the number of
+/// cases, the shard. Throws UsageError for options that contradict themselves or name what is not there.
+void complete(VerifyOptions& options, const std::string& shard);
 
 /// How its cases are judged. Throws UsageError for a stage that is none.
 JudgeOptions judge_options(const VerifyOptions& options);
@@ -57,12 +62,5 @@ JudgeOptions judge_options(const VerifyOptions& options);
 /// path, fixtures by name.
 std::vector<std::string> goldens_of(const VerifyOptions& options);
 std::vector<std::string> fixtures_of(const VerifyOptions& options);
-
-/// The files and folders that are read, and the files that are written.
-std::vector<std::string> read_files(const VerifyOptions& options);
-std::vector<OutputFile> written_files(const VerifyOptions& options);
-
-/// Throws UsageError for options that contradict themselves or name what is not there.
-void check(const VerifyOptions& options);
 
 }  // namespace assay::cli

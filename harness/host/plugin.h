@@ -108,8 +108,20 @@ typedef struct {
       const assay_gradients* gradients, char* why, int64_t why_size);
 } assay_plugin_row;
 
-/* The one symbol the library exports. */
+/* The one symbol that every library exports. */
 const assay_plugin_row* assay_plugin(void);
+
+/* Two more of a library that can run in several ways (tiles, depths, kernels): assay verify --sweep verifies
+   each of them, --pipeline 'plugin:./libmine.so#tiles=64' that one alone. */
+
+/* All its configs, the default one as well, as the library calls them, separated by blanks: "tiles=64
+   tiles=128,depth=3". Of letters, digits and _ . , = : + - / */
+const char* assay_plugin_configs(void);
+
+/* Chooses one of them for this process; called once, before assay_plugin(), whose row may be another for
+   another config. Where no config is asked for it is not called, and the library runs as it does by itself.
+   Returns what forward returns. */
+int32_t assay_plugin_select(const char* config, char* why, int64_t why_size);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,9 @@
 /* A whole plugin: the layer and its backward pass in plain C, one loop per stage, every product summed in
-   fp32 in ascending order. Rounds where HuggingFace stores bf16 (contract hf).
+   fp32 in ascending order. Rounds where HuggingFace stores bf16 (contract hf). Its configs sum in blocks.
 
        cc -O2 -shared -fPIC -I. harness/host/plugin_example.c -o example.so -lm
-       assay verify --fixture tiny --pipeline plugin:./example.so --backward */
+       assay verify --fixture tiny --pipeline plugin:./example.so --backward
+       assay verify --fixture tiny --pipeline plugin:./example.so --sweep */
 #include "harness/host/plugin.h"
 
 #include <math.h>
@@ -26,10 +27,19 @@ static uint16_t to_bf16(float value) {
 
 static float rounded(float value) { return from_bf16(to_bf16(value)); }
 
+/* Products that are summed by themselves before they join a sum; 0: all of them. The config says. */
+static int64_t block = 0;
+
 /* The sum of k products, elements of b that many apart. */
 static float sum_of(const uint16_t* a, const uint16_t* b, int64_t apart, int64_t k) {
+  const int64_t step = block > 0 ? block : k;
   float sum = 0.0f;
-  for (int64_t i = 0; i < k; ++i) sum += from_bf16(a[i]) * from_bf16(b[i * apart]);
+  for (int64_t begin = 0; begin < k; begin += step) {
+    float of_block = 0.0f;
+    for (int64_t i = begin; i < k && i < begin + step; ++i)
+      of_block += from_bf16(a[i]) * from_bf16(b[i * apart]);
+    sum += of_block;
+  }
   return sum;
 }
 
@@ -274,4 +284,13 @@ const assay_plugin_row* assay_plugin(void) {
       .backward = backward,
   };
   return &row;
+}
+
+const char* assay_plugin_configs(void) { return "block=all block=8 block=64"; }
+
+int32_t assay_plugin_select(const char* config, char* why, int64_t why_size) {
+  (void)why; /* each of them runs everywhere */
+  (void)why_size;
+  block = strcmp(config, "block=8") == 0 ? 8 : strcmp(config, "block=64") == 0 ? 64 : 0;
+  return ASSAY_OK;
 }

@@ -1,6 +1,7 @@
 #include "harness/cli/plugin/plugin_child.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -73,13 +74,15 @@ wire::Reply sentence(wire::Kind kind, const std::string& words) {
   return reply;
 }
 
-/// The row, and the device it runs on: words each ended by a zero.
-wire::Reply description(const assay_plugin_row& row, const std::string& path) {
+/// The row, the configs and the device it runs on: words each ended by a zero.
+wire::Reply description(const assay_plugin_row& row, const std::string& path,
+                        const std::vector<std::string>& configs) {
   std::string words;
   const auto add = [&](const std::string& word) { words += word + '\0'; };
   const char* gradients = row.gradients == nullptr ? "" : row.gradients;
   for (const char* word : {row.name, row.fields, row.contract, row.accumulators, row.ties, gradients})
     add(word);
+  add(fmt::format("{}", fmt::join(configs, " ")));
   if (row.memory == ASSAY_DEVICE) {
     const Candidate on = candidate_of_device(path);
     add(on.device);
@@ -203,18 +206,24 @@ class Child {
 
 }  // namespace
 
-int plugin_child(const char* path, const char* socket) {
+int plugin_child(const char* path, const char* config, const char* socket) {
   parent = std::atoi(socket);
   live_as_child(parent);
   report_faults();
   assay_plugin_row row{};
   try {
     void* library = load_library(path);
-    wire::Reply loaded;
-    loaded.kind = wire::Kind::Loaded;
-    say(loaded);
+    const auto next = [](const std::string& step) { say(sentence(wire::Kind::Step, step)); };
+    next("in assay_plugin_configs()");
+    const auto configs = configs_of_library(library, path);
+    if (config != nullptr) {
+      next(fmt::format("in assay_plugin_select() of {}", config));
+      select_config(library, path, config);
+    }
+    next(std::string(kInAssayPlugin));
     row = row_of_library(library, path);
-    say(description(row, path));
+    next("while it was described");
+    say(description(row, path, configs));
   } catch (const CandidateError& error) {
     say(sentence(wire::Kind::Broke, error.what()));
     return 0;

@@ -7,9 +7,11 @@
 namespace assay::cli {
 
 inline constexpr std::string_view kPluginChild = "--plugin-child";
+inline constexpr std::string_view kInAssayPlugin = "in assay_plugin()";  // a step of loading
 
-/// `assay --plugin-child PATH SOCKET`: loads the library, describes it and runs it on request, until the
-/// parent goes. Returns the exit code.
-int plugin_child(const char* path, const char* socket);
+/// `assay --plugin-child PATH [CONFIG] SOCKET`: loads the library, selects the config if there is one,
+/// describes the library and runs it on request, until the parent goes. No config is null. Returns the exit
+/// code.
+int plugin_child(const char* path, const char* config, const char* socket);
 
 }  // namespace assay::cli

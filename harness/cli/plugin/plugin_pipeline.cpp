@@ -13,11 +13,14 @@
 namespace assay::cli {
 namespace {
 
-/// One process per plug-in, ended with the program.
+/// One process per plug-in, ended with the program. Of a library's configs one has a process at a time:
+/// dozens of them, each with what it keeps on a device, would take its memory.
 PluginProcess& process_of(const std::string& path) {
   static std::map<std::string, std::unique_ptr<PluginProcess>> all;
   auto& one = all[path];
   if (!one) one = std::make_unique<PluginProcess>(path);
+  for (auto& [name, other] : all)
+    if (name != path && PluginName(name).path == PluginName(path).path) other->end();
   return *one;
 }
 
@@ -209,6 +212,10 @@ void check_plugin(const std::string& path, double time_limit) {
   } catch (const CandidateError&) {
     // It crashed, hung or threw: the verdict of every case of it.
   }
+}
+
+std::vector<std::string> plugin_configs(const std::string& path, double time_limit) {
+  return process_of(path).row(time_limit).configs;
 }
 
 std::vector<PluginRun> run_plugin(const std::string& path, const Problem& problem,

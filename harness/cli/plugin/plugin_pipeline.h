@@ -29,9 +29,14 @@ struct PluginRun {
   std::string which = {};               // "first run", "second backward", where it is judged beside another
 };
 
+/// What a plug-in is called by, everywhere: "PATH.so", or "PATH.so#CONFIG" for one of the configs it lists.
+///
 /// Throws InputError when the library cannot be loaded or is not a plugin of this interface. One that crashes
 /// or hangs while it is loaded is not refused here: that is the verdict of its cases.
 void check_plugin(const std::string& path, double time_limit);
+
+/// All configs that it lists; none where it lists none. Throws like check_plugin, and CandidateError.
+std::vector<std::string> plugin_configs(const std::string& path, double time_limit);
 
 /// Runs the layer three times, at most `time_limit` seconds each call: on the problem, with the problem's
 /// tokens in reverse, on the problem again. Backward runs once behind each forward, and once more behind the

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <filesystem>
+#include <sstream>
 
 #include "harness/cli/plugin/plugin_child.h"
 #include "harness/cli/plugin/plugin_row.h"
@@ -21,7 +22,7 @@ std::string text(const wire::Reply& reply) {
 
 /// The words of a description, in the words of the command line.
 PluginRow read_row(const wire::Reply& reply, const std::string& path) {
-  constexpr std::size_t kOfTheRow = 6;  // those of the device, if there is one, are never empty
+  constexpr std::size_t kOfTheRow = 7;  // those of the device, if there is one, are never empty
   std::vector<std::string> words;
   for (const char* at = reply.text.data(); *at != '\0' || words.size() < kOfTheRow;
        at += words.back().size() + 1)
@@ -29,6 +30,8 @@ PluginRow read_row(const wire::Reply& reply, const std::string& path) {
   PluginRow row;
   row.results = listed_results(path, words[1]);
   if (!words[5].empty()) row.gradients = listed_gradients(path, words[5]);
+  std::istringstream configs(words[6]);
+  for (std::string config; configs >> config;) row.configs.push_back(config);
   row.device = reply.memory == ASSAY_DEVICE;
   Candidate& candidate = row.candidate;
   candidate.name = path;
@@ -85,16 +88,36 @@ const PluginRow& PluginProcess::row(double time_limit) {
   return *row_;
 }
 
+PluginName::PluginName(const std::string& word) : path(word) {
+  const auto sign = word.rfind('#');
+  if (sign == std::string::npos || std::filesystem::exists(word)) return;
+  path = word.substr(0, sign);
+  config = word.substr(sign + 1);
+}
+
 void PluginProcess::load(double time_limit) {
-  if (!std::filesystem::is_regular_file(path_))
-    throw InputError(fmt::format("expected a shared library at {}, found {}", path_,
-                                 std::filesystem::exists(path_) ? "a folder or device" : "no such file"));
-  child_ = std::make_unique<ChildProgram>(std::vector<std::string>{std::string(kPluginChild), path_});
+  const PluginName name(path_);
+  if (!std::filesystem::is_regular_file(name.path))
+    throw InputError(fmt::format("expected a shared library at {}, found {}", name.path,
+                                 std::filesystem::exists(name.path) ? "a folder or device" : "no such file"));
+  std::vector<std::string> arguments = {std::string(kPluginChild), name.path};
+  if (!name.config.empty()) arguments.push_back(name.config);
+  child_ = std::make_unique<ChildProgram>(arguments);
   wire::Reply reply = await(time_limit, "while it was loaded");
-  if (reply.kind == wire::Kind::Loaded) reply = await(time_limit, "in assay_plugin()");
-  if (reply.kind == wire::Kind::Broke) throw CandidateError(text(reply));
+  std::string step;
+  while (reply.kind == wire::Kind::Step) reply = await(time_limit, step = text(reply));
+  // A config that the library lists has a row of it: another row than a valid one is the library's fault.
+  const bool promised = !name.config.empty();
+  if (reply.kind == wire::Kind::Broke ||
+      (promised && reply.kind == wire::Kind::Refused && step == kInAssayPlugin))
+    throw CandidateError(text(reply));
   if (reply.kind != wire::Kind::Described) throw InputError(text(reply));
-  row_ = read_row(reply, path_);
+  try {
+    row_ = read_row(reply, path_);
+  } catch (const InputError& error) {
+    if (promised) throw CandidateError(error.what());
+    throw;
+  }
 }
 
 void PluginProcess::place(const PlacedProblem& problem, double time_limit) {

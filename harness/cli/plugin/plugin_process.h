@@ -25,12 +25,21 @@ struct PluginRow {
   std::vector<PlacedField> results;    // of forward
   std::vector<PlacedField> gradients;  // of backward; none where it has no such function
   Candidate candidate;                 // without fields
+  std::vector<std::string> configs;    // that it lists
   bool device = false;
+};
+
+/// "PATH.so#CONFIG" in its parts; a file of that very name has no config.
+struct PluginName {
+  explicit PluginName(const std::string& word);
+  std::string path;
+  std::string config;  // empty: as the library runs by itself
 };
 
 class PluginProcess {
  public:
-  explicit PluginProcess(std::string path) : path_(std::move(path)) {}
+  /// "PATH.so" or "PATH.so#CONFIG", by which sentences name it.
+  explicit PluginProcess(std::string name) : path_(std::move(name)) {}
 
   /// Starts the process unless it runs. A library that failed once is not loaded again: the same error is
   /// thrown. Throws InputError, CandidateError, EndedError.

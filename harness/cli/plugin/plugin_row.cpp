@@ -2,7 +2,9 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
@@ -14,10 +16,17 @@ namespace assay::cli {
 namespace {
 
 constexpr std::size_t kLongestWord = 1024;
+constexpr std::size_t kLongestConfigs = 16 << 10;
+constexpr std::string_view kConfigSigns = "_.,=:+-/";  // no quote, no blank, no '#': a name is one word
 constexpr std::string_view kFloat32 = ":float32";
 
 /// Interface 1 ended before `gradients`: nothing behind that is read of its rows.
 constexpr std::size_t kBytesOfInterface1 = offsetof(assay_plugin_row, gradients);
+
+bool in_config(char sign) {
+  return (sign >= '0' && sign <= '9') || (sign >= 'a' && sign <= 'z') || (sign >= 'A' && sign <= 'Z') ||
+         kConfigSigns.find(sign) != std::string_view::npos;
+}
 
 void check_words(const assay_plugin_row& row, const std::string& path) {
   for (const char* word : {row.name, row.fields, row.contract, row.accumulators, row.ties}) {
@@ -49,6 +58,24 @@ std::vector<PlacedField> listed(const std::string& path, const std::string& word
   return fields;
 }
 
+/// The exported function of that name, or null.
+template <class Function>
+Function* exported(void* library, const char* name) {
+  return reinterpret_cast<Function*>(dlsym(library, name));
+}
+
+/// Calls a function of the library. Throws CandidateError when that throws.
+template <class Call>
+auto called(const std::string& path, std::string_view function, Call call) {
+  try {
+    return call();
+  } catch (const std::exception& error) {
+    throw CandidateError(fmt::format("{} of {} threw an exception: {}", function, path, error.what()));
+  } catch (...) {
+    throw CandidateError(fmt::format("{} of {} threw an exception", function, path));
+  }
+}
+
 }  // namespace
 
 void* load_library(const std::string& path) {
@@ -58,19 +85,63 @@ void* load_library(const std::string& path) {
   return library;
 }
 
+std::vector<std::string> configs_of_library(void* library, const std::string& path) {
+  const auto list = exported<decltype(assay_plugin_configs)>(library, "assay_plugin_configs");
+  if (list == nullptr) return {};
+  if (exported<decltype(assay_plugin_select)>(library, "assay_plugin_select") == nullptr)
+    throw InputError(fmt::format(
+        "expected {} to export assay_plugin_select beside assay_plugin_configs, found no such symbol", path));
+  const char* words = called(path, "assay_plugin_configs()", list);
+  if (words == nullptr || strnlen(words, kLongestConfigs) == kLongestConfigs)
+    throw InputError(
+        fmt::format("expected assay_plugin_configs() of {} to return less than {} bytes, found {}", path,
+                    kLongestConfigs, words == nullptr ? "null" : "more"));
+  std::vector<std::string> configs;
+  std::istringstream names(words);
+  for (std::string config; names >> config;) {
+    if (const auto wrong = std::ranges::find_if_not(config, in_config); wrong != config.end())
+      throw InputError(
+          fmt::format("expected a config of {} to be of letters, digits and {}, found the sign {} in {}",
+                      path, kConfigSigns, *wrong, config));
+    if (std::ranges::find(configs, config) != configs.end())
+      throw InputError(fmt::format("expected {} to list its config {} once, found it twice", path, config));
+    configs.push_back(std::move(config));
+  }
+  if (configs.empty())
+    throw InputError(
+        fmt::format("expected assay_plugin_configs() of {} to list its configs, found none", path));
+  return configs;
+}
+
+void select_config(void* library, const std::string& path, const std::string& config) {
+  const auto configs = configs_of_library(library, path);
+  if (configs.empty())
+    throw InputError(fmt::format(
+        "expected {} to export assay_plugin_configs (harness/host/plugin.h), for '#{}' asks for a config; "
+        "found no such symbol",
+        path, config));
+  if (std::ranges::find(configs, config) == configs.end())
+    throw InputError(
+        fmt::format("expected '{}' to be a config of {}; valid: {}", config, path, fmt::join(configs, ", ")));
+  std::array<char, 1024> why{};
+  const auto status = called(path, "assay_plugin_select()", [&] {
+    return exported<decltype(assay_plugin_select)>(library, "assay_plugin_select")(
+        config.c_str(), why.data(), static_cast<std::int64_t>(why.size()));
+  });
+  why.back() = '\0';
+  if (status == ASSAY_OK) return;
+  const std::string words = why[0] == '\0' ? fmt::format("status {}, no sentence", status) : why.data();
+  if (status == ASSAY_UNSUPPORTED)
+    throw InputError(fmt::format("{} does not support its config {} here: {}", path, config, words));
+  throw CandidateError(fmt::format("{} failed to select its config {}: {}", path, config, words));
+}
+
 assay_plugin_row row_of_library(void* library, const std::string& path) {
-  const auto entry = reinterpret_cast<decltype(&assay_plugin)>(dlsym(library, "assay_plugin"));
+  const auto entry = exported<decltype(assay_plugin)>(library, "assay_plugin");
   if (entry == nullptr)
     throw InputError(fmt::format(
         "expected {} to export assay_plugin (harness/host/plugin.h), found no such symbol", path));
-  const assay_plugin_row* found = nullptr;
-  try {
-    found = entry();
-  } catch (const std::exception& error) {
-    throw CandidateError(fmt::format("assay_plugin() of {} threw an exception: {}", path, error.what()));
-  } catch (...) {
-    throw CandidateError(fmt::format("assay_plugin() of {} threw an exception", path));
-  }
+  const assay_plugin_row* found = called(path, "assay_plugin()", entry);
   if (found == nullptr)
     throw InputError(fmt::format("expected assay_plugin() of {} to return its row, found null", path));
   if (found->interface != 1 && found->interface != ASSAY_PLUGIN_INTERFACE)

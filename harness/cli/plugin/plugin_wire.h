@@ -29,7 +29,7 @@ enum class Kind : std::int32_t {
   Run,     // call the function
   Verify,  // fingerprints of the inputs as they are where the plug-in sees them
   // From the child.
-  Loaded,     // the library is loaded, assay_plugin() comes next
+  Step,       // what comes next: `text` says where, "in assay_plugin()"
   Described,  // the plug-in's row
   Refused,    // no plug-in, or not one that can run here: `text` is the sentence
   Broke,      // the plug-in crossed a rule: `text` is the sentence
@@ -84,7 +84,7 @@ struct Reply {
   // fingerprints of inputs, by field
   std::array<std::uint64_t, kFieldCount> payloads{};
   std::array<std::uint64_t, kFieldCount> guards{};
-  std::array<char, 8192> text{};  // sentences, or words each ended by a zero
+  std::array<char, 24 << 10> text{};  // sentences, or words each ended by a zero
 };
 static_assert(std::is_trivially_copyable_v<Request> && std::is_trivially_copyable_v<Reply>);
 

@@ -1,7 +1,11 @@
 /* The example with a fault that ASSAY_PLUGIN_FAULT names: what test_plugin.py must see told. */
 #define assay_plugin example_plugin
+#define assay_plugin_configs example_configs
+#define assay_plugin_select example_select
 #include "harness/host/plugin_example.c"
 #undef assay_plugin
+#undef assay_plugin_configs
+#undef assay_plugin_select
 
 #include <fenv.h>
 #include <pthread.h>
@@ -72,6 +76,12 @@ static assay_results with_its_own(const assay_results* r) {
   return all;
 }
 
+/* Whether that fault is asked for, and that config selected. */
+static char selected[64];
+static int in_config(const char* name, const char* config) {
+  return is(name) && strcmp(selected, config) == 0;
+}
+
 static int32_t faulty_forward(const assay_problem* p, const assay_results* r, char* why, int64_t why_size) {
   static int calls = 0;
   ++calls;
@@ -81,7 +91,8 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
     return is("failed") ? ASSAY_FAILED : ASSAY_UNSUPPORTED;
   }
   if (is("no sentence")) return 42;
-  if (is("crash")) raise(SIGSEGV);
+  if (is("crash") || in_config("one config crashes", "block=8")) raise(SIGSEGV);
+  if (in_config("one config hangs", "block=64")) pause();
   if (is("abort on other tokens") && calls == 2) abort();
   if (is("hang")) {
     fprintf(stderr, "the plugin hangs\n");
@@ -135,7 +146,9 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
   if (is("not written")) r->hidden_states[elements - 1] = 0xffff; /* as it was found */
   if (is("left over") && calls == 3) r->first_gemm[7] ^= 1;
   if (is("wrong the first time") && calls == 1) memset(r->intermediate, 0, 64);
-  if (is("half")) r->second_gemm[3] = to_bf16(0.5f * from_bf16(r->second_gemm[3]));
+  if (is("half") || in_config("one config is wrong", "block=8") ||
+      in_config("one config crashes", "block=64"))
+    r->second_gemm[3] = to_bf16(0.5f * from_bf16(r->second_gemm[3]));
   return status;
 }
 
@@ -197,6 +210,27 @@ static int32_t faulty_backward(const assay_problem* p, const assay_results* r, c
   return status;
 }
 
+const char* assay_plugin_configs(void) {
+  if (is("crash in assay_plugin_configs")) raise(SIGBUS);
+  if (is("null configs")) return NULL;
+  if (is("no configs")) return " ";
+  if (is("a config twice")) return "block=8 block=8";
+  if (is("a config with a quote")) return "block=8 'block=64'";
+  return example_configs();
+}
+
+int32_t assay_plugin_select(const char* config, char* why, int64_t why_size) {
+  const int second = strcmp(config, "block=8") == 0;
+  strncpy(selected, config, sizeof(selected) - 1);
+  if (is("crash in assay_plugin_select") && second) raise(SIGBUS);
+  if (is("select fails") && second) return 42;
+  if (is("select unsupported") && second) {
+    strncpy(why, "needs 2 sockets", (size_t)why_size - 1);
+    return ASSAY_UNSUPPORTED;
+  }
+  return example_select(config, why, why_size);
+}
+
 const assay_plugin_row* assay_plugin(void) {
   static assay_plugin_row row;
   if (is("crash in assay_plugin")) raise(SIGBUS);
@@ -224,6 +258,7 @@ const assay_plugin_row* assay_plugin(void) {
     row.fields =
         "router_logits selected_experts topk_weights token_counts_by_expert gather_indices hidden_states";
   if (is("not listed")) row.fields = "selected_experts hidden_states";
+  if (in_config("one config's row", "block=64")) row.contract = "fp8";
   if (is("no forward")) row.forward = NULL;
   if (is("no backward")) row.backward = NULL;
   if (is("forward only")) row.backward = NULL;
