@@ -11,16 +11,17 @@ HIDDEN, INTER, EXPERTS = 4096, 8, 2
 TOKENS = 524416  # 128 rows behind the 2^31st element
 
 
-def write_checkpoint(folder):
+def write_checkpoint(folder, hidden=HIDDEN, inter=INTER, experts=EXPERTS, top_k=1):
+    """One layer of Gaussian weights; other sizes than the long rows' serve to look at how a product sums."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({
-        "model_type": "qwen3_moe", "hidden_size": HIDDEN, "moe_intermediate_size": INTER, "num_experts": EXPERTS, "num_experts_per_tok": 1,
+        "model_type": "qwen3_moe", "hidden_size": hidden, "moe_intermediate_size": inter, "num_experts": experts, "num_experts_per_tok": top_k,
         "norm_topk_prob": True, "num_hidden_layers": 1, "decoder_sparse_step": 1, "mlp_only_layers": [], "hidden_act": "silu"}))
-    shapes = {"mlp.gate.weight": (EXPERTS, HIDDEN)}
-    for expert in range(EXPERTS):
+    shapes = {"mlp.gate.weight": (experts, hidden)}
+    for expert in range(experts):
         shapes |= {f"mlp.experts.{expert}.{name}.weight": shape for name, shape in
-                   (("gate_proj", (INTER, HIDDEN)), ("up_proj", (INTER, HIDDEN)), ("down_proj", (HIDDEN, INTER)))}
+                   (("gate_proj", (inter, hidden)), ("up_proj", (inter, hidden)), ("down_proj", (hidden, inter)))}
     draw, header, data = random.Random(7), {}, bytearray()
     for name, shape in shapes.items():
         start = len(data)

@@ -56,17 +56,17 @@ constexpr QuotedTime kQuoted[] = {
     {"SonicMoE", kBoth, 16384, 7370, 7430},
 };
 
-/// A folder that goes with its files.
-struct Folder {
+/// What the peers read, in a folder that goes with them.
+struct PeerFiles {
   std::filesystem::path path =
       std::filesystem::temp_directory_path() / fmt::format("assay-peers-{}", getpid());
-  Folder() { std::filesystem::create_directories(path); }
-  ~Folder() {
+  PeerFiles() { std::filesystem::create_directories(path); }
+  ~PeerFiles() {
     std::error_code ignored;
     std::filesystem::remove_all(path, ignored);
   }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
+  PeerFiles(const PeerFiles&) = delete;
+  PeerFiles& operator=(const PeerFiles&) = delete;
 
   std::string write(const char* name, std::span<const std::byte> bytes) const {
     std::ofstream file(path / name, std::ios::binary);
@@ -91,7 +91,7 @@ std::string ratio_words(double us, double ours) {
 
 std::vector<PeerTime> time_peers(const Problem& problem, const std::vector<std::int64_t>& tokens,
                                  bool backward, double seconds) {
-  const Folder folder;
+  const PeerFiles folder;
   const auto& weights = problem.generators[static_cast<std::size_t>(Field::gate_up_proj)];
   if (!weights) throw InputError("expected a fixture, whose weights are drawn, to time peers on");
   const MoeConfig& c = problem.config;

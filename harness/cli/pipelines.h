@@ -1,6 +1,7 @@
 // The one table that names every pipeline.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,7 +48,11 @@ std::span<const PipelineRow> pipelines();
 /// implementation may.
 Candidate run_pipeline(std::string_view name, const Problem& problem, const PipelineOptions& options);
 
-/// The same with every run there is to judge: of a plugin two, where two runs on the same inputs differ.
+/// Runs twice: the second run, and the first beside it where any byte of theirs differs.
+std::vector<PluginRun> run_twice(std::string_view name, const std::function<Candidate()>& run);
+
+/// The same with every run there is to judge: of a plugin, and of a config of gpu_fused, two where two runs
+/// on the same inputs differ.
 std::vector<PluginRun> runs_of_pipeline(std::string_view name, const Problem& problem,
                                         const PipelineOptions& options);
 

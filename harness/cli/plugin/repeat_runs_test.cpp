@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "harness/cli/pipelines.h"
 #include "harness/cli/plugin/room_images.h"
 
 namespace assay::cli {
@@ -156,6 +157,34 @@ TEST_SUITE("repeat_runs") {
     poison_image(image.data(), room);
     for (std::size_t i = 4096 + 12; i < image.size(); ++i) image[i] = std::byte{0};
     CHECK(broken_guard(image.data(), room)->find("up to the end of the guard band") != std::string::npos);
+  }
+
+  TEST_CASE(
+      "a pipeline that is run twice is judged once where the runs agree, and both runs where a bit differs") {
+    int runs = 0;
+    const auto made = [&](bool differs) {
+      Candidate candidate;
+      candidate.fields = run(false);
+      if (++runs % 2 == 0 && differs) candidate.fields.at(Field::second_gemm).as<Bf16>()[3].bits ^= 1;
+      return candidate;
+    };
+    const auto same = run_twice("p#c", [&] { return made(false); });
+    REQUIRE(same.size() == 1);
+    CHECK(same[0].unstable.empty());
+    CHECK(same[0].candidate.remarks ==
+          std::vector<std::string>{"ran on the problem twice, each time in poisoned memory: the same bytes"});
+    const auto other = run_twice("p#c", [&] { return made(true); });
+    REQUIRE(other.size() == 2);
+    CHECK(other[0].candidate.name == "p#c, second run");
+    CHECK(other[1].candidate.name == "p#c, first run");
+    CHECK(other[0].candidate.fields.at(Field::second_gemm).as<Bf16>()[3].bits !=
+          other[1].candidate.fields.at(Field::second_gemm).as<Bf16>()[3].bits);
+    for (const auto& one : other) {
+      REQUIRE(one.unstable.size() == 1);
+      CHECK(one.unstable[0].field == Field::second_gemm);
+      CHECK(one.unstable[0].differing == 1);
+    }
+    CHECK(runs == 4);
   }
 }
 
