@@ -4,6 +4,7 @@
 //
 //     nvcc -shared -Xcompiler -fPIC -fmad=false -I. gpu/plugin_example.cu -o example.so
 //     assay verify --fixture tiny --pipeline plugin:./example.so --backward
+//     assay verify --fixture tiny --pipeline plugin:./example.so --sweep
 #include "harness/host/plugin.h"
 
 #include <cstdint>
@@ -274,9 +275,10 @@ __global__ void input_grad(ExampleLayer l) {
   store(l.d.d_input_hidden_states, i, experts + rounded(dot(d_logits, 1, l.in.gate + i % l.H, l.H, l.E)));
 }
 
+int threads = 128;  // of a block, as the config says
+
 void launch(void (*kernel)(ExampleLayer), std::int64_t elements, const ExampleLayer& layer) {
-  constexpr int kThreads = 128;
-  if (elements > 0) kernel<<<static_cast<unsigned>((elements + kThreads - 1) / kThreads), kThreads>>>(layer);
+  if (elements > 0) kernel<<<static_cast<unsigned>((elements + threads - 1) / threads), threads>>>(layer);
 }
 
 std::int32_t launched(char* why, std::int64_t why_size) {
@@ -335,4 +337,10 @@ extern "C" const assay_plugin_row* assay_plugin() {
                                        "d_experts_hidden_states d_input_hidden_states",
                                        backward};
   return &row;
+}
+
+extern "C" const char* assay_plugin_configs() { return "threads=128 threads=64 threads=256"; }
+
+extern "C" std::int32_t assay_plugin_select(const char* config, char*, std::int64_t) {
+  return std::sscanf(config, "threads=%d", &threads) == 1 ? ASSAY_OK : ASSAY_FAILED;
 }

@@ -190,6 +190,13 @@ class Refresh:
                 every["cases"] += report["cases"]
         self.store("gpu_backward_contracts.json", every)
 
+    def sweep(self):
+        """Every kernel config of gpu_fused, twice each: both passes of small problems, and the real width."""
+        odd, rows, wide = (f"golden/data/{name}.grouped_mm.h5" for name in ("odd", "rows", "qwen3_30b_a3b"))
+        report = self.verify("sweep, both passes", "--golden", odd, rows, "--pipeline", "gpu_fused", "--sweep", "--backward")
+        report["cases"] += self.verify("sweep, 30B", "--golden", wide, "--pipeline", "gpu_fused", "--sweep")["cases"]
+        self.store("gpu_sweep.json", report)
+
     def bench(self):
         start = time.monotonic()
         run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", "128", "1024",
@@ -228,6 +235,7 @@ class Refresh:
         self.store("gpu_fused_variants.json", variants)
         self.backward()
         self.backward_contracts()
+        self.sweep()
         self.store("gpu_t4096.json", self.verify("4,096 tokens", "--fixture", "qwen3_30b_a3b_t4096", "--pipeline", "gpu_fused", "gpu_cublas"))
         self.verify("dump", "--golden", "golden/data/qwen3_30b_a3b.grouped_mm.h5", "--pipeline", "gpu_fused", "--dump", str(self.out / "gpu_fused.h5"))
         self.finish(running)  # before the planted faults: the eighth takes most of the memory there is

@@ -61,6 +61,8 @@ Listing pipeline_rows() {
   for (const auto& p : pipelines()) listing.rows.push_back({std::string(p.name), std::string(p.sentence)});
   listing.rows.push_back({"dump:FILE.h5", "what any framework wrote in the schema (golden/SCHEMA.md)"});
   listing.rows.push_back({"plugin:PATH.so", "a layer of yours in a shared library (harness/host/plugin.h)"});
+  listing.rows.push_back(
+      {"NAME#CONFIG", "one config of gpu_fused or of a plugin; verify --sweep runs them all"});
   return listing;
 }
 
