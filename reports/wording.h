@@ -99,8 +99,8 @@ struct Totals {
   std::int64_t fields = 0;    // compared
   std::int64_t absent = 0;    // not written by the candidate, or not supported
   std::int64_t elements = 0;  // judged, each field once
-  double max_ratio = 0.0;     // of the judgements of rounded fields, but those that a field passes in spite of
-  Prediction isolated_bits;   // sums; `available` where any field's is
+  double max_ratio = 0.0;    // of the judgements of rounded fields, but those that a field passes in spite of
+  Prediction isolated_bits;  // sums; `available` where any field's is
   Prediction chained_bits;
 };
 Totals totals(const CaseResult& result);
