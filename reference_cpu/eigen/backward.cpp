@@ -60,8 +60,9 @@ PlainGradients backward(const Problem& problem, const PrecisionContract& contrac
   } else {
     d.d_topk_weights = d_weights(d_hidden_states, unpermuted, contract);
   }
-  d.d_router_logits = d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
-                               config.norm_topk_prob, contract);
+  d.d_router_logits = in_float32(d_logits(result.router_logits, result.selected_experts, d.d_topk_weights,
+                                          config.norm_topk_prob, contract),
+                                 Field::d_router_logits, contract);
   d.d_gate = kept_gradient(Field::d_gate, problem, contract, matrix_rows(0, config.num_experts),
                            d.d_router_logits.transpose() * widened(problem.input));
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
+#include "harness/contract/layer.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_layer.h"
 
@@ -50,7 +51,8 @@ ForwardResult forward(const Problem& problem, const PrecisionContract& contract,
 
 RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const MoeConfig& config,
                         const PrecisionContract& contract, const std::optional<IndexMatrix>& replayed) {
-  Matrix logits = rounded(hidden_states * gate.transpose(), contract.logits);
+  Matrix logits =
+      in_float32(rounded(hidden_states * gate.transpose(), contract.logits), Field::router_logits, contract);
   // Softmax is monotone: the largest logits have the largest probabilities, and none of them merge.
   IndexMatrix selected = replayed ? *replayed : largest(logits, config.top_k);
   if (selected.rows() != logits.rows() || selected.cols() != config.top_k)
@@ -59,8 +61,14 @@ RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const M
   if ((selected.array() < 0 || selected.array() >= config.num_experts).any())
     throw InputError(fmt::format("selected_experts: expected 0 to {}, found {} to {}", config.num_experts - 1,
                                  selected.minCoeff(), selected.maxCoeff()));
-  Matrix weights = weights_of(logits, selected, config.norm_topk_prob, contract);
+  Matrix weights = in_float32(weights_of(logits, selected, config.norm_topk_prob, contract),
+                              Field::topk_weights, contract);
   return {std::move(logits), std::move(weights), std::move(selected)};
+}
+
+Matrix in_float32(Matrix values, Field field, const PrecisionContract& contract) {
+  if (dtype_of(field, contract) == DType::Float32) values = values.cast<float>().cast<double>().eval();
+  return values;
 }
 
 Matrix softmax(const Matrix& logits) {

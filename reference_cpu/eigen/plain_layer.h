@@ -52,6 +52,9 @@ RouterResult run_router(const Matrix& hidden_states, const Matrix& gate, const M
 /// Every row's exponentials over their sum.
 Matrix softmax(const Matrix& logits);
 
+/// The values as they are read where the contract has the field stored in float32; else as they are.
+Matrix in_float32(Matrix values, Field field, const PrecisionContract& contract);
+
 /// The `top_k` largest of every row, descending; the lowest index first among equals.
 IndexMatrix largest(const Matrix& values, std::int64_t top_k);
 

@@ -74,9 +74,11 @@ void derive_gate_half(const ElementLayer& at, const GradientOfRow& row, Derivati
   steps.push_back(
       {"d b s f", "products in fp32 from the left, before the last rounding", derivation.value, predicted});
   derivation.bound.push_back(
-      {fmt::format("expf to {} ulp and six operations of 2^-24 in s and f{}: |d b| (width of s f)",
-                   contract.expf_ulps, radius(row.a) > 0.0 ? ", and the width of a" : ""),
-       std::fabs(kept.ref) * radius(slope)});
+      // `slope` is seen after a rounding of its ends to fp32, which may have brought them nearer.
+      {fmt::format(
+           "expf to {} ulp and six operations of 2^-24 in s and f{}: |d b| (width of s f, and u |s f|)",
+           contract.expf_ulps, radius(row.a) > 0.0 ? ", and the width of a" : ""),
+       std::fabs(kept.ref) * (radius(slope) + contract.unit_roundoff * std::fabs(slope.ref))});
   if (radius(kept) > 0.0)
     derivation.bound.push_back({"carried from d and b, after the declared rounding: |s f| (width of d b)",
                                 (std::fabs(slope.ref) + radius(slope)) * radius(kept)});
@@ -136,11 +138,16 @@ void derive_weighted_row(const ElementLayer& at, Derivation& derivation) {
   std::optional<float> predicted;
   if (at.predict) predicted = multiply(Predicted::exact(d), at.foresee(Field::topk_weights, slot)).value;
   steps.push_back({"d w", "product in fp32, before the last rounding", derivation.value, predicted});
-  derivation.bound.push_back({"a product of two bf16 values is exact in fp32", 0.0});
-  if (radius(weight) > 0.0) {
+  const PrecisionContract& contract = *at.layer->contract;
+  const bool exact = contract.weights == Store::Bf16;
+  if (exact) derivation.bound.push_back({"a product of two bf16 values is exact in fp32", 0.0});
+  if (radius(weight) > 0.0)
     derivation.bound.push_back({"carried from w: |d| (width of w)", std::fabs(d) * radius(weight)});
-    derivation.bound.push_back(last_operation(*at.layer->contract, derivation, "its ends in fp32: u |d w|"));
-  }
+  if (radius(weight) > 0.0)
+    derivation.bound.push_back(last_operation(contract, derivation, "its ends in fp32: u |d w|"));
+  else if (!exact)
+    derivation.bound.push_back(
+        last_operation(contract, derivation, "a product with a float32 weight: u |d w|"));
 }
 
 void derive_row_dot(const ElementLayer& at, std::size_t terms, Derivation& derivation) {
