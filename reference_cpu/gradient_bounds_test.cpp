@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "reference_cpu/product/layer_product.h"
 #include "reference_cpu/tiny_backward.h"
 
 using namespace assay;
@@ -87,6 +88,28 @@ TEST_SUITE("gradient_bounds") {
     }
     const double chosen = std::exp(1.0) / (1.0 + std::exp(0.5) + std::exp(1.0) + std::exp(-1.0));
     CHECK(1.5 * chosen > out[2].high);
+  }
+
+  TEST_CASE("float32 gradients of logits: their products are rounded before they are added") {
+    // Two terms that all but cancel: the sum is far smaller than what the products lose.
+    std::mt19937 engine(5);
+    TinyBackward g(plain::eighths({1, 1, 2, 1, true}, 1, 3), "fp32_logits");
+    g.layer.declared = g.layer.accumulators = every_product(parse_accumulator("fp32_pairwise"));
+    const auto gate = g.p.problem.gate.as<Bf16>();
+    gate[0] = round_to_bf16(1.0078125);
+    gate[1] = round_to_bf16(-1.015625);
+    std::int64_t lost = 0;
+    for (int draw = 0; draw < 100; ++draw) {
+      const float first = 1.0f + static_cast<float>(engine() % 0x800000) * 0x1p-23f;
+      const float second = first * 1.0078125f / 1.015625f;
+      const Values<Bounded> exact = {Bounded::exact(first), Bounded::exact(second)};
+      const Values<Predicted> fp32 = {{first, false}, {second, false}};
+      const Interval accepted = product_values<Bounded>(ProductId::router_dx, g.layer, &exact)[0];
+      const double found = product_values<Predicted>(ProductId::router_dx, g.layer, &fp32)[0].value;
+      CHECK((accepted.low <= found && found <= accepted.high));
+      lost += std::fabs(found - accepted.ref) > 0x1p-24 * std::fabs(accepted.ref);
+    }
+    CHECK(lost > 50);  // an order's running bound, which counts the addition alone, refuses them
   }
 
   TEST_CASE("draws from the operands' intervals, in fp32 and two ways, stay inside") {

@@ -120,7 +120,7 @@ PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Value
     return right_operand(id, *problem, group);
   };
   product.right_lies = what.right_lies;
-  product.accumulator = accumulators_for<A>(layer)[id];
+  product.accumulator = accumulator_of<A>(id, layer);
   product.unit_roundoff = layer.contract->product_unit_roundoff();
   product.engine = layer.engine;
   if (layer.fault.field == what.made) product.fault = layer.fault;

@@ -30,6 +30,15 @@ struct PreparedProduct {
 template <class A>
 PreparedProduct<A> prepare_product(ProductId id, const Layer& layer, const Values<A>* left);
 
+/// What sums the product: of predictions its accumulator; of bounds the one on whose order they may rely.
+/// They rely on none where an operand is float32: its products are rounded, or cut, before they are added.
+/// The running bound counts no such error; C(n) = gamma_n has it, for n - 1 additions are gamma_(n-1).
+template <class A>
+Accumulator accumulator_of(ProductId id, const Layer& layer) {
+  const bool wide = dtype_of(row(id).left, *layer.contract) == DType::Float32;
+  return std::is_same_v<A, Bounded> && wide ? Accumulator{} : accumulators_for<A>(layer)[id];
+}
+
 /// The tokens' rows [T, width] that are the product's left operand where no computed field is: the layer's
 /// input, or under WeightSide::AfterProduct the output's gradient.
 const Tensor& given_left(ProductId id, const Layer& layer);

@@ -96,7 +96,7 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
   product.right_lies = what.right_lies;
   product.source = prepared.source;
   product.offsets = prepared.offsets;
-  product.accumulator = accumulators_for<A>(layer)[id];
+  product.accumulator = accumulator_of<A>(id, layer);
   product.unit_roundoff = layer.contract->product_unit_roundoff();
   product.engine = layer.engine;
   return prepared;
