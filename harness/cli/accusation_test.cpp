@@ -158,5 +158,6 @@ TEST_SUITE("accusation") {
     CHECK(result.first_own_error == Field::hidden_states);
     CHECK(result.own_error_place == "between the inputs and hidden_states");
     CHECK(says(result, "the first error lies between the inputs and hidden_states, where "));
+    CHECK(says(result, " were not written: "));
   }
 }

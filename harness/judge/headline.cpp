@@ -103,8 +103,8 @@ std::string accusation(const CaseResult& result, const FieldResult& own) {
                        name(*before), name(own.field));
   if (own.upstream.empty() || explained_in_itself(own))
     return fmt::format("{} is the first stage with an error of its own: ", name(own.field));
-  return fmt::format("the first error lies {}, where {} was not written: ", own_error_place(result),
-                     own.upstream);
+  return fmt::format("the first error lies {}, where {} {} not written: ", own_error_place(result),
+                     own.upstream, own.upstream.find(',') == std::string::npos ? "was" : "were");
 }
 
 /// Why fields are red although no stage has an error of its own.
