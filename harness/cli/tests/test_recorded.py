@@ -73,6 +73,7 @@ class Recorded(ProgramTest):
                 self.assertNotEqual(said, [])
                 for line in said:
                     expected = [f"planted fault {fault}, exit 1: {stage} is the first stage with an error of its own" for stage in stages]
+                    expected.append(f"planted fault {fault}, self-check, exit 1: ")
                     self.assertTrue(line.startswith(tuple(expected)), line)
         if unseen:
             self.skipTest(f"planted faults {unseen} are races that changed no bit in the recorded run; all others were named")
