@@ -52,6 +52,7 @@ std::string to_json(const Derivation& d) {
   json["remarks"] = d.remarks;
   json["out"] = optional_number(d.out);
   json["out_bits"] = d.out_bits;
+  json["dtype"] = row(d.dtype).name;
   json["value"] = interval(d.value);
   json["stored"] = d.store == Store::Bf16;
   json["low"] = number(d.low);

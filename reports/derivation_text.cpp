@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "harness/contract/bf16.h"
+#include "harness/contract/stored.h"
 #include "reports/columns.h"
 #include "reports/text_paint.h"
 #include "reports/wording.h"
@@ -41,16 +41,19 @@ std::string table(std::string_view title, Columns lines, bool whole) {
 std::string values_text(const Derivation& d) {
   Columns lines;
   lines.aligns = {Align::Left, Align::Left, Align::Left, Align::Left};
-  const auto bits = [](double x) { return fmt::format("0x{:04x}", round_to_bf16(x).bits); };
-  const bool bf16 = d.accepted_count > 0 || std::isnan(d.value.ref);
+  const int digits = d.dtype == DType::Float32 ? 10 : 6;
+  const auto bits_text = [digits](std::uint32_t bits) { return fmt::format("{:#0{}x}", bits, digits); };
+  const auto bits = [&](double x) { return bits_text(stored_as(d.dtype, x).bits()); };
+  const std::string_view type = d.dtype == DType::Float32 ? "float32" : "bf16";
+  const bool rounded = d.accepted_count > 0 || std::isnan(d.value.ref);
   if (d.out)
-    lines.rows.push_back({"found", value_text(*d.out), bf16 ? fmt::format("0x{:04x}", d.out_bits) : "",
-                          bf16 ? fmt::format("{} ulp{} from the rounded reference; {} of the bound", d.ulps,
-                                             d.ulps == 1 ? "" : "s", ratio_text(d.ratio))
-                               : ""});
-  lines.rows.push_back({"reference", value_text(d.value.ref), bf16 ? bits(d.value.ref) : "",
-                        bf16 ? "float64, before the last rounding; bits after" : ""});
-  if (bf16) {
+    lines.rows.push_back({"found", value_text(*d.out), rounded ? bits_text(d.out_bits) : "",
+                          rounded ? fmt::format("{} ulp{} from the rounded reference; {} of the bound",
+                                                d.ulps, d.ulps == 1 ? "" : "s", ratio_text(d.ratio))
+                                  : ""});
+  lines.rows.push_back({"reference", value_text(d.value.ref), rounded ? bits(d.value.ref) : "",
+                        rounded ? "float64, before the last rounding; bits after" : ""});
+  if (rounded) {
     lines.rows.push_back(
         {"interval", fmt::format("{} .. {}", value_text(d.value.low), value_text(d.value.high)), "",
          interval_text(d.value) +
@@ -59,18 +62,17 @@ std::string values_text(const Derivation& d) {
     for (const double x : d.accepted)
       listed += fmt::format("{}{} ({})", listed.empty() ? "" : ", ", value_text(x), bits(x));
     if (d.accepted_count > static_cast<std::int64_t>(d.accepted.size())) listed += ", ...";
-    lines.rows.push_back(
-        {"accepted",
-         fmt::format("{} bf16 value{}", grouped_digits(d.accepted_count), d.accepted_count == 1 ? "" : "s"),
-         "", listed});
+    lines.rows.push_back({"accepted",
+                          fmt::format("{} {} value{}", grouped_digits(d.accepted_count), type,
+                                      d.accepted_count == 1 ? "" : "s"),
+                          "", listed});
   }
   if (d.predicted)
-    lines.rows.push_back({"predicted",
-                          d.predicted->undetermined
-                              ? "undetermined"
-                              : value_text(to_float(Bf16{static_cast<std::uint16_t>(d.predicted->bits)})),
-                          fmt::format("0x{:04x}", d.predicted->bits),
-                          d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
+    lines.rows.push_back(
+        {"predicted",
+         d.predicted->undetermined ? "undetermined" : value_text(with_bits(d.dtype, d.predicted->bits).value),
+         bits_text(d.predicted->bits),
+         d.accumulator.empty() ? "" : "accumulator " + printable(d.accumulator)});
   return lines.text(2);
 }
 

@@ -50,7 +50,9 @@ ExitCode run(const ExplainOptions& options) {
   question.terms = options.all ? std::numeric_limits<std::size_t>::max() : options.terms;
   if (!options.json.empty() && options.json != kStdout)
     require_outputs_apart({{"--json", options.json}}, read_files(options.source));
-  const Source source = load_source(options.source);
+  SourceOptions asked = options.source;
+  asked.backward = row(question.field).group == Group::Backward;
+  const Source source = load_source(asked);
   question.declared = source.declared;
   const Derivation derivation = explain(source.problem, source.candidate, source.contract,
                                         source.accumulators, source.predict, question);

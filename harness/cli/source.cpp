@@ -66,6 +66,7 @@ Candidate run_again(const SourceOptions& options, const Problem& problem, const 
   if (options.fault.empty()) {
     PipelineOptions pipeline{contract};
     pipeline.time_limit = options.time_limit;
+    pipeline.backward = options.backward;
     return run_pipeline(options.pipeline.empty() ? "predicted" : options.pipeline, problem, pipeline);
   }
   const auto& fault = find_fault(options.fault);

@@ -26,6 +26,7 @@ struct SourceOptions {
   std::string contract;
   std::string accumulator;
   double time_limit = kTimeLimit;
+  bool backward = false;  // pipelines run the backward pass as well
 };
 
 /// --golden, --fixture, --pipeline, --fault, --contract, --accumulator, --time-limit.

@@ -37,16 +37,6 @@ class Explanation {
     if (!computable(question_.field, problem_))
       throw UsageError(fmt::format(
           "{} is a gradient, and the problem has no d_hidden_states to compute it from", what.name));
-    if (find_step(question_.field, contract_) != find_step(question_.field))
-      throw UsageError(
-          fmt::format("explain derives {} as hf forms it, and the contract {} forms it otherwise", what.name,
-                      contract_.name));
-    if (dtype_of(question_.field, contract_) == DType::Float32)
-      throw UsageError(fmt::format("explain derives bfloat16 elements, and under {} {} is float32",
-                                   contract_.name, what.name));
-    if (problem_.previous.has(question_.field))
-      throw UsageError(fmt::format(
-          "explain derives one pass, and the problem has {} of before, to which it is added", what.name));
     place_ = find_place(question_.field, problem_.sizes(), whole_->routing(), question_.at);
     describe();
     if (what.dtype == DType::Int32 && question_.field != Field::selected_experts) {
@@ -72,6 +62,7 @@ class Explanation {
 
   void describe() {
     derivation_.field = question_.field;
+    derivation_.dtype = dtype_of(question_.field, contract_);
     derivation_.mode = question_.mode;
     derivation_.problem = problem_.name;
     derivation_.candidate = candidate_.name;
@@ -214,23 +205,30 @@ class Explanation {
     d.running_words = reference->bound_account(question_.field, question_.mode, {}).running;
     const auto predicting = make_reference(sub_, part_upstream_, contract_, accumulators_, predict_);
     d.accumulator = predicting->accumulator(question_.field);
-    const Bf16 low = round_to_bf16(d.value.low);
-    const Bf16 high = round_to_bf16(d.value.high);
-    d.low = to_float(low);
-    d.high = to_float(high);
-    if (!is_nan(low) && !is_nan(high)) d.accepted_count = ordinal(high) - ordinal(low) + 1;
+    const Stored low = stored_as(d.dtype, d.value.low);
+    const Stored high = stored_as(d.dtype, d.value.high);
+    d.low = low.value;
+    d.high = high.value;
+    if (!std::isnan(low.value) && !std::isnan(high.value))
+      d.accepted_count = high.ordinal() - low.ordinal() + 1;
+    const std::uint32_t sign = d.dtype == DType::Float32 ? 0x80000000u : 0x8000u;
     for (std::int64_t n = 0; n < std::min<std::int64_t>(d.accepted_count, kListedValues); ++n) {
-      const std::int32_t at = ordinal(low) + static_cast<std::int32_t>(n);
-      d.accepted.push_back(to_float(Bf16{static_cast<std::uint16_t>(at < 0 ? 0x8000 - at : at)}));
+      const std::int64_t at = low.ordinal() + n;
+      const auto magnitude = static_cast<std::uint32_t>(std::abs(at));
+      d.accepted.push_back(with_bits(d.dtype, at < 0 ? sign | magnitude : magnitude).value);
     }
     if (predict_) d.predicted = predicting->predicted(question_.field, question_.mode, rows)[i];
     const auto found = found_element(candidate_, upstream_.has(question_.field), place_, d);
     if (found) judge_found(*found, binding(), d);
   }
 
-  /// What the step reads, as stored.
+  /// What the step reads, as stored; with the weight after the product also what is formed for it.
   void read_upstream() {
-    for (const Field read : upstream_of(question_.field, contract_)) {
+    const auto reads = upstream_of(question_.field, contract_);
+    std::vector<Field> all(reads.begin(), reads.end());
+    if (weight_after_product(contract_) && question_.field == Field::d_down_proj)
+      all.push_back(Field::intermediate);
+    for (const Field read : all) {
       at_.bounded[static_cast<std::size_t>(read)] = &bounded_->seen(question_.field, read);
       if (predict_) at_.predicted[static_cast<std::size_t>(read)] = &predicted_->seen(question_.field, read);
     }
@@ -238,11 +236,16 @@ class Explanation {
 
   void derive() {
     read_upstream();
-    switch (find_step(question_.field)->kind) {
+    switch (find_step(question_.field, contract_)->kind) {
       case StepKind::Product:
-        return row(*product_of(question_.field)).left_lies == Lies::AlongRows
-                   ? derive_weight_gradient(at_, question_.terms, derivation_)
-                   : derive_product(at_, question_.terms, derivation_);
+        if (row(*product_of(question_.field)).left_lies == Lies::AlongRows) {
+          derive_weight_gradient(at_, question_.terms, derivation_);
+          return derive_addition(at_, derivation_);
+        }
+        derive_product(at_, question_.terms, derivation_);
+        if (question_.field == Field::d_intermediate && weight_after_product(contract_))
+          weigh_product(at_, derivation_);
+        return;
       case StepKind::Swiglu: return derive_intermediate(at_, derivation_);
       case StepKind::Weights: return derive_weight(at_, derivation_);
       case StepKind::Unpermute:
@@ -259,8 +262,8 @@ class Explanation {
       case StepKind::SoftmaxGrad: return derive_logit_gradient(at_, derivation_);
       case StepKind::Combine: return derive_combined_slots(at_, derivation_);
       case StepKind::AddRouter: return derive_input_gradient(at_, question_.terms, derivation_);
-      case StepKind::ActivationDots:  // refused by run()
-      case StepKind::Selection:       // selection(), derive_integer
+      case StepKind::ActivationDots: return derive_activation_dot(at_, question_.terms, derivation_);
+      case StepKind::Selection:  // selection(), derive_integer
       case StepKind::Counts:
       case StepKind::Order: break;
     }

@@ -13,6 +13,7 @@
 #include "harness/contract/derivation.h"
 #include "harness/contract/place.h"
 #include "harness/contract/problem.h"
+#include "harness/contract/stored.h"
 #include "reference_cpu/stages.h"
 
 namespace assay {
@@ -86,10 +87,10 @@ struct OneElementLayer {
 // explain_value.cpp
 /// The candidate's element: of its field, where that is `usable`, or of the rows stored of one held by
 /// hashes; else the derivation says why there is none.
-std::optional<Bf16> found_element(const Candidate& candidate, bool usable, const Place& place,
-                                  Derivation& derivation);
+std::optional<Stored> found_element(const Candidate& candidate, bool usable, const Place& place,
+                                    Derivation& derivation);
 /// Verdict and distances of what was found; other bits than predicted are Suspect where they are promised.
-void judge_found(Bf16 found, bool promised, Derivation& derivation);
+void judge_found(Stored found, bool promised, Derivation& derivation);
 
 // The parts fill the terms, sums, steps, slots and bound of `derivation`; its value is there already.
 
@@ -98,6 +99,22 @@ void derive_product(const ElementLayer& at, std::size_t terms, Derivation& deriv
 void derive_weight_gradient(const ElementLayer& at, std::size_t terms, Derivation& derivation);
 /// d_input_hidden_states: the router's product, and the experts' part.
 void derive_input_gradient(const ElementLayer& at, std::size_t terms, Derivation& derivation);
+
+// explain_added.cpp
+/// Of a weight's gradient, behind its sum: the rounding of the product, and the addition to what was there.
+void derive_addition(const ElementLayer& at, Derivation& derivation);
+
+// explain_late_weights.cpp
+/// The gradient of the activation where the weight comes after the product, which the steps then show.
+struct LateWeight {
+  Interval value;
+  PredictedValue predicted;  // where it is predicting
+};
+LateWeight late_weight(const ElementLayer& at, std::int64_t col, Derivation& derivation);
+/// Of d_intermediate, behind its product.
+void weigh_product(const ElementLayer& at, Derivation& derivation);
+/// d_topk_weights as the sum of activations times the product.
+void derive_activation_dot(const ElementLayer& at, std::size_t terms, Derivation& derivation);
 
 // explain_stages.cpp
 void derive_intermediate(const ElementLayer& at, Derivation& derivation);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/layer.h"
 #include "harness/contract/product_bound.h"
 #include "reference_cpu/expf_sm90.h"
 
@@ -198,20 +199,25 @@ void derive_swiglu_gradient(const ElementLayer& at, Derivation& derivation) {
   const std::int64_t col = at.col % width;
   const std::int64_t gate_at = at.row * 2 * width + col;
   const std::int64_t d_at = at.row * width + col;
-  GradientOfRow row{at.read(Field::d_intermediate, d_at),
+  const bool late = weight_after_product(*at.layer->contract);
+  const LateWeight weighted = late ? late_weight(at, col, derivation) : LateWeight{};
+  GradientOfRow row{late ? weighted.value : at.read(Field::d_intermediate, d_at),
                     at.read(Field::first_gemm, gate_at),
                     at.read(Field::first_gemm, gate_at + width),
                     {},
                     {},
                     {}};
   if (at.predict) {
-    row.predicted_d = at.foresee(Field::d_intermediate, d_at);
+    row.predicted_d = late ? weighted.predicted : at.foresee(Field::d_intermediate, d_at);
     row.predicted_a = at.foresee(Field::first_gemm, gate_at);
     row.predicted_b = at.foresee(Field::first_gemm, gate_at + width);
   }
   auto& steps = derivation.steps;
-  steps.push_back(
-      {fmt::format("d: d_intermediate, col {}", col), "", row.d, at.foreseen(Field::d_intermediate, d_at)});
+  if (late)
+    steps.back().what = "d = p w";
+  else
+    steps.push_back(
+        {fmt::format("d: d_intermediate, col {}", col), "", row.d, at.foreseen(Field::d_intermediate, d_at)});
   steps.push_back({fmt::format("a: first_gemm, col {}", col), "gate half", row.a,
                    at.foreseen(Field::first_gemm, gate_at)});
   const bool gate_half = at.col < width;

@@ -185,4 +185,117 @@ TEST_SUITE("explain gradients") {
     CHECK(missing.sentence == "the candidate's field is held by its hashes, and this row is not stored");
     CHECK(missing.predicted->bits == values[51 * 16 + 7].bits);
   }
+
+  TEST_CASE("main gradients are float32 values: neighbours, bits and intervals are of that type") {
+    for (const char* contract : {"hf_main_grads", "hf_added_main_grads"}) {
+      const Explained e(find_contract(contract));
+      const bool rounds = e.contract.weight_products == Store::Bf16;
+      const auto busiest = [&] {
+        std::int64_t best = 0;
+        for (std::int64_t x = 1; x < 5; ++x)
+          if (e.slots_of(x).size() > e.slots_of(best).size()) best = x;
+        return best;
+      }();
+      for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj}) {
+        CAPTURE(contract);
+        CAPTURE(name(field));
+        const auto d = e.at(field, {{"expert", busiest}, {"row", 5}, {"col", 3}});
+        CHECK(d.dtype == DType::Float32);
+        CHECK(d.verdict == Verdict::Passed);
+        REQUIRE(d.out);
+        CHECK(d.out_bits == std::bit_cast<std::uint32_t>(static_cast<float>(*d.out)));
+        CHECK(d.predicted->bits == d.out_bits);
+        CHECK(d.steps.size() == (rounds ? 2u : 0u));  // the product, rounded to bf16
+        CHECK((d.out_bits & 0xffffu) == (rounds ? 0u : d.out_bits & 0xffffu));
+        REQUIRE(!d.accepted.empty());
+        CHECK(d.accepted.front() == d.low);
+        if (d.accepted.size() > 1)
+          CHECK(static_cast<float>(d.accepted[1]) ==
+                std::nextafter(static_cast<float>(d.low), std::numeric_limits<float>::infinity()));
+        if (!rounds) CHECK(d.accepted_count > 1);
+      }
+    }
+  }
+
+  TEST_CASE("a gradient that is added to what was there shows the product, its rounding and the addition") {
+    for (const char* contract : {"hf", "hf_in_place_grads", "hf_added_main_grads", "hf_main_grads"}) {
+      Explained e(find_contract(contract));
+      for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate}) {
+        Tensor before(DType::BFloat16, expected_shape(field, e.problem.sizes()));
+        const auto values = before.as<Bf16>();
+        for (std::size_t i = 0; i < values.size(); ++i)
+          values[i] = round_to_bf16(0.25f + static_cast<float>(i % 7));
+        e.problem.previous.set(field, std::move(before));
+      }
+      e.candidate = predict_both_passes(e.problem, e.contract, e.accumulators);
+      const bool rounds = e.contract.weight_products == Store::Bf16;
+      for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj, Field::d_gate})
+        for (std::int64_t expert = 0; expert < 5; ++expert) {
+          std::map<std::string, std::int64_t> place = {{"expert", expert}, {"col", 3}};
+          if (field != Field::d_gate) place["row"] = 5;
+          const auto d = e.at(field, place);
+          CAPTURE(contract);
+          CAPTURE(name(field));
+          CAPTURE(expert);
+          CHECK(d.verdict == Verdict::Passed);
+          CHECK(d.predicted->bits == d.out_bits);
+          REQUIRE(d.steps.size() >= (rounds ? 4u : 3u));
+          const auto steps = std::span(d.steps).last(rounds ? 4 : 3);
+          CHECK(steps[0].what == "p: this pass's gradient");
+          CHECK(steps[0].value.ref == doctest::Approx(d.sums.empty() ? 0.0 : d.sums.back().exact));
+          const double before = steps[steps.size() - 2].value.ref;
+          const std::size_t row =
+              field == Field::d_gate
+                  ? static_cast<std::size_t>(expert)
+                  : static_cast<std::size_t>(expert * matrix_rows_of(field, e.problem.sizes()) + 5);
+          const auto width = static_cast<std::size_t>(width_of(field, e.problem.sizes()));
+          CHECK(before == 0.25 + static_cast<double>((row * width + 3) % 7));
+          const Interval kept = steps[rounds ? 1 : 0].value;
+          CHECK(std::fabs(d.value.ref - (kept.ref + before)) <= 0x1p-23 * std::fabs(d.value.ref));
+          CHECK(stored_as(d.dtype, *steps.back().predicted).bits() == d.out_bits);
+          double parts = 0.0;
+          for (const auto& part : d.bound) parts += part.value;
+          CHECK(parts >= radius(d.value));
+        }
+    }
+  }
+
+  TEST_CASE(
+      "fields that a kernel forms otherwise, the weight after the product, are derived as it forms them") {
+    const Explained e(find_contract("fused_fp32"));
+    for (const std::int64_t col : {3, 16 + 3}) {
+      const auto d = e.at(Field::d_first_gemm, {{"row", 40}, {"col", col}});
+      CAPTURE(col);
+      CHECK(d.verdict == Verdict::Passed);
+      REQUIRE(d.steps.size() > 4);
+      CHECK(d.steps[2].what == "d = p w");
+      CHECK(d.steps[2].value.ref ==
+            doctest::Approx(d.steps[0].value.ref * d.steps[1].value.ref).epsilon(1e-6));
+      CHECK(round_to_bf16(*d.steps.back().predicted).bits == d.out_bits);
+    }
+    const auto dot = e.at(Field::d_topk_weights, {{"token", 11}, {"slot", 1}});
+    CHECK(dot.verdict == Verdict::Passed);
+    CHECK(dot.terms == 16);
+    CHECK(dot.sums.back().exact == doctest::Approx(dot.value.ref).epsilon(1e-6));
+    CHECK(round_to_bf16(*dot.steps.back().predicted).bits == dot.out_bits);
+    double parts = 0.0;
+    for (const auto& part : dot.bound) parts += part.value;
+    CHECK(parts >= radius(dot.value));
+    for (std::int64_t expert = 0; expert < 5; ++expert) {
+      const auto d = e.at(Field::d_down_proj, {{"expert", expert}, {"row", 5}, {"col", 3}});
+      CAPTURE(expert);
+      CHECK(d.verdict == Verdict::Passed);
+      CHECK(d.terms == std::ssize(e.slots_of(expert)));
+      CHECK(d.operands.starts_with("a: d_hidden_states, b: w times the activation"));
+      if (d.terms == 0) continue;
+      CHECK(d.sums.back().exact == doctest::Approx(d.value.ref).epsilon(1e-12));
+      CHECK(round_to_bf16(*d.sums.back().running).bits == d.out_bits);
+    }
+    // No kernel stores it, so there is nothing to judge.
+    const auto late = e.at(Field::d_intermediate, {{"row", 40}, {"col", 3}});
+    CHECK(late.verdict == Verdict::NotMaterialised);
+    CHECK(late.terms == 24);
+    CHECK(late.steps.back().value.ref == doctest::Approx(late.value.ref).epsilon(1e-6));
+    CHECK(late.steps[0].value.ref == doctest::Approx(late.sums.back().exact).epsilon(1e-6));
+  }
 }

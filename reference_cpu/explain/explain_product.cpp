@@ -78,8 +78,8 @@ Factors factors_along_columns(ProductId id, const ElementLayer& at) {
     factors.a.push_back(a);
     factors.b.push_back(Bounded::exact(weight));
     if (!at.predict) continue;
-    factors.predicted_a.push_back(given(left) ? static_cast<float>(a.ref)
-                                              : at.foresee(left, first + k).value);
+    factors.predicted_a.push_back(at.predicted_of(left) == nullptr ? static_cast<float>(a.ref)
+                                                                   : at.foresee(left, first + k).value);
     factors.predicted_b.push_back(static_cast<float>(weight));
   }
   return factors;
@@ -166,8 +166,12 @@ std::vector<BoundPart> derive_sum(const Factors& factors, std::vector<ProductTer
   return parts;
 }
 
-std::string operands_of(ProductId id, std::string_view over) {
-  return fmt::format("a: {}, b: {}, summed over {}", name(row(id).left), name(row(id).right), over);
+std::string operands_of(ProductId id, const PrecisionContract& contract, std::string_view over) {
+  const bool late = weight_after_product(contract);
+  const auto left = late && row(id).left == Field::d_second_gemm ? Field::d_hidden_states : row(id).left;
+  const std::string_view weighted =
+      late && id == ProductId::down_dw ? "w times the activation, rounded: " : "";
+  return fmt::format("a: {}, b: {}{}, summed over {}", name(left), weighted, name(row(id).right), over);
 }
 
 }  // namespace
@@ -226,7 +230,8 @@ void list_terms(std::vector<ProductTerm> all, std::size_t count, Derivation& der
 
 void derive_product(const ElementLayer& at, std::size_t terms, Derivation& derivation) {
   const ProductId id = *product_of(derivation.field);
-  derivation.operands = operands_of(id, fmt::format("k: columns ({})", symbol(row(id).summed)));
+  derivation.operands =
+      operands_of(id, *at.layer->contract, fmt::format("k: columns ({})", symbol(row(id).summed)));
   derivation.bound = derive_sum(factors_along_columns(id, at), {}, terms, derivation);
 }
 
@@ -241,11 +246,11 @@ void derive_weight_gradient(const ElementLayer& at, std::size_t terms, Derivatio
     named.push_back({.token = at.tokens[index(slot / top_k)], .slot = by_expert ? slot % top_k : -1});
   }
   derivation.operands = operands_of(
-      id, by_expert
-              ? fmt::format("k: the {} row{} of expert {}{}", named.size(), named.size() == 1 ? "" : "s",
-                            at.expert,
-                            layer.contract->weight_gradient_rows == RowOrder::BySlot ? ", slot by slot" : "")
-              : "k: tokens");
+      id, *layer.contract,
+      by_expert ? fmt::format(
+                      "k: the {} row{} of expert {}{}", named.size(), named.size() == 1 ? "" : "s", at.expert,
+                      layer.contract->weight_gradient_rows == RowOrder::BySlot ? ", slot by slot" : "")
+                : "k: tokens");
   const bool no_rows = named.empty();
   derivation.bound = derive_sum(factors_over_rows(id, at, by_expert ? at.row : at.expert), std::move(named),
                                 terms, derivation);
@@ -258,7 +263,7 @@ void derive_input_gradient(const ElementLayer& at, std::size_t terms, Derivation
   const Layer& layer = *at.layer;
   const PrecisionContract& contract = *layer.contract;
   const Factors factors = factors_along_columns(ProductId::router_dx, at);
-  derivation.operands = operands_of(ProductId::router_dx, "k: experts (E)");
+  derivation.operands = operands_of(ProductId::router_dx, contract, "k: experts (E)");
   derive_sum(factors, {}, terms, derivation);
   const std::int64_t i = at.token * layer.config().hidden_size + at.col;
   const Interval experts = at.read(Field::d_experts_hidden_states, i);

@@ -6,11 +6,17 @@
 #include <fmt/format.h>
 
 namespace assay {
+namespace {
 
-std::optional<Bf16> found_element(const Candidate& candidate, bool usable, const Place& place,
-                                  Derivation& derivation) {
+std::string_view short_name(DType dtype) { return dtype == DType::BFloat16 ? "bf16" : row(dtype).name; }
+
+}  // namespace
+
+std::optional<Stored> found_element(const Candidate& candidate, bool usable, const Place& place,
+                                    Derivation& derivation) {
   const Field field = derivation.field;
-  if (usable) return candidate.fields.at(field).as<Bf16>()[static_cast<std::size_t>(place.index)];
+  if (usable)
+    return StoredSpan(candidate.fields.at(field), derivation.dtype)[static_cast<std::size_t>(place.index)];
   const HeldField* held = candidate.held_field(field);
   derivation.sentence = held == nullptr
                             ? "the candidate has no such field, or one of wrong shape or dtype"
@@ -27,25 +33,25 @@ std::optional<Bf16> found_element(const Candidate& candidate, bool usable, const
   return std::nullopt;
 }
 
-void judge_found(Bf16 out, bool promised, Derivation& d) {
-  d.out = to_float(out);
-  d.out_bits = out.bits;
-  d.ulps = std::abs(std::int64_t{ordinal(out)} - ordinal(round_to_bf16(d.value.ref)));
+void judge_found(Stored out, bool promised, Derivation& d) {
+  d.out = out.value;
+  d.out_bits = out.bits();
+  d.ulps = std::abs(out.ordinal() - stored_as(d.dtype, d.value.ref).ordinal());
   d.ratio = *d.out == d.value.ref
                 ? 0.0
-                : std::fabs(*d.out - d.value.ref) / (radius(d.value) + 0.5 * bf16_ulp(*d.out));
+                : std::fabs(*d.out - d.value.ref) / (radius(d.value) + 0.5 * ulp_at(d.dtype, *d.out));
   const bool nan = std::isnan(d.value.ref);
-  const bool accepted = is_nan(out) || nan ? is_nan(out) && nan
-                                           : (d.low <= *d.out && *d.out <= d.high) ||
-                                                 (std::isinf(d.value.ref) && *d.out == d.value.ref);
-  const bool as_predicted = !d.predicted || d.predicted->undetermined || d.predicted->bits == out.bits;
+  const bool accepted = std::isnan(out.value) || nan ? std::isnan(out.value) && nan
+                                                     : (d.low <= *d.out && *d.out <= d.high) ||
+                                                           (std::isinf(d.value.ref) && *d.out == d.value.ref);
+  const bool as_predicted = !d.predicted || d.predicted->undetermined || d.predicted->bits == out.bits();
   if (!accepted) {
-    d.verdict = is_finite(out) ? Verdict::Failed : Verdict::NonFinite;
-    d.sentence = is_finite(out)
+    d.verdict = out.finite() ? Verdict::Failed : Verdict::NonFinite;
+    d.sentence = out.finite()
                      ? fmt::format(
-                           "rejected: {:.9g} lies outside {:.9g} .. {:.9g}, {} bf16 value{} "
+                           "rejected: {:.9g} lies outside {:.9g} .. {:.9g}, {} {} value{} "
                            "from the rounded reference",
-                           *d.out, d.low, d.high, d.ulps, d.ulps == 1 ? "" : "s")
+                           *d.out, d.low, d.high, d.ulps, short_name(d.dtype), d.ulps == 1 ? "" : "s")
                      : fmt::format("rejected: {} where {:.9g} .. {:.9g} is accepted", *d.out, d.low, d.high);
   } else if (!as_predicted) {
     d.verdict = promised ? Verdict::Suspect : Verdict::Passed;

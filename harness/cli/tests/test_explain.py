@@ -56,6 +56,22 @@ class Explain(ProgramTest):
                                          "accepted, and the very bits predicted"])  # fmt: skip
         self.expect(PASSED, "explain", "--golden", golden("rows.grouped_mm"), "--field", "d_router_logits", "--at", "token=0,expert=0", says=["t - S p", "slots: "])
 
+    def test_added_and_float32_gradients_show_how_they_are_added(self):
+        accumulated = ("explain", "--fixture", "accumulated", "--field", "d_down_proj", "--at", "expert=2,row=3,col=2")
+        self.expect(PASSED, *accumulated, says=["p, rounded to bf16", "before: d_down_proj of before", "p + before", "accepted, and the very bits predicted"])
+        found = self.derivation(*accumulated, "--contract", "hf_main_grads")
+        self.assertEqual((found["dtype"], [step["what"] for step in found["steps"]]), ("float32", ["p: this pass's gradient", "before: d_down_proj of before", "p + before"]))
+        self.assertGreater(found["out_bits"], 0xFFFF)
+        self.assertEqual(found["predicted"]["bits"], found["out_bits"])
+        self.expect(PASSED, *accumulated, "--contract", "hf_main_grads", says=["float32 value", "0x3c"])
+
+    def test_fields_formed_otherwise_are_derived_as_their_contract_forms_them(self):
+        fused = ("explain", "--fixture", "odd", "--contract", "fused_fp32", "--field")
+        for field, at, says in (("d_first_gemm", "row=7,col=79", "d = p w"), ("d_topk_weights", "token=3,slot=1", "the activation recomputed from first_gemm"),
+                                ("d_down_proj", "expert=2,row=7,col=39", "w times the activation, rounded")):  # fmt: skip
+            self.expect(PASSED, *fused, field, "--at", at, says=[says, "accepted, and the very bits predicted"])
+        self.expect(NOTHING_COMPARED, *fused, "d_intermediate", "--at", "row=7,col=39", says="p w")
+
     def test_without_a_declared_accumulator_there_are_bounds_and_float64_sums_alone(self):
         found = self.derivation("explain", "--fixture", "odd", "--pipeline", "reference_cpu", "--field", "first_gemm", "--at", "row=0,col=0")
         self.assertIsNone(found["predicted"])
