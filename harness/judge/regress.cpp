@@ -183,15 +183,21 @@ std::string label(const CaseResult& result) {
   return fmt::format("{}, {}", result.problem, result.candidate);
 }
 
-/// Counted changes of a field's bits join what its judgements say: one line per field. What has no figures
-/// stays a line of its own: an approval covers it word for word.
+/// Changes of a field's bits join what its judgements say: one line per field. That a field is newly written,
+/// or no longer, its verdicts say. What has no figures joins no line that has some: an approval covers it word
+/// for word.
 void join_line(Finding bits, const FieldResult& before, const FieldResult& now, Findings& findings) {
-  if (bits.figures.empty()) return findings.push_back(std::move(bits));
-  bits.before = before.verdict;
-  bits.now = now.verdict;
   const auto line = std::ranges::find_if(
       findings, [&](const Finding& one) { return one.field == bits.field && one.now.has_value(); });
-  if (line == findings.end()) return findings.push_back(std::move(bits));
+  const bool said = bits.figures.empty() && line != findings.end() &&
+                    (before.verdict == Verdict::NotMaterialised || now.verdict == Verdict::NotMaterialised);
+  if (said) return;
+  if (!bits.figures.empty()) {
+    bits.before = before.verdict;
+    bits.now = now.verdict;
+  }
+  if (line == findings.end() || (bits.figures.empty() && !line->figures.empty()))
+    return findings.push_back(std::move(bits));
   const std::string head = fmt::format("{}: ", name(now.field));
   const auto without_head = [&](const std::string& sentence) {
     return sentence.substr(sentence.starts_with(head) ? head.size() : 0);

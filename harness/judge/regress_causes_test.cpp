@@ -101,4 +101,25 @@ TEST_SUITE("regress_causes") {
     changed.sha256 = {"b"};
     CHECK(says(regress({whole}, {changed}), Severity::Legal, "d_first_gemm changed: it has another hash"));
   }
+
+  TEST_CASE("a field that is newly written, or no longer, is one line beside its verdicts") {
+    Report before;
+    before.cases = {case_result("tiny", "gpu_fused")};
+    Report now = before;
+    FieldResult& field = before.cases[0].fields[1];
+    field.verdict = field.isolated.verdict = field.chained.verdict = Verdict::NotMaterialised;
+    Candidate with;
+    with.fields.set(Field::second_gemm, bf16_tensor({6, 8}, 0x3e00));
+    const Candidate without;
+    const auto lines = [](const std::vector<Finding>& findings) {
+      return std::ranges::count(findings, std::optional(Field::second_gemm), &Finding::field);
+    };
+    const auto newly = regress(&before, &now, &without, &with);
+    CHECK(lines(newly) == 1);
+    CHECK_FALSE(says(newly, Severity::Legal, "newly written"));
+    CHECK(says(newly, Severity::Legal, "second_gemm: Passed"));
+    const auto gone = regress(&now, &before, &with, &without);
+    CHECK(lines(gone) == 1);
+    CHECK(gone.front().severity == Severity::Regression);
+  }
 }
