@@ -43,7 +43,8 @@ ReadPrevious read_previous(const std::shared_ptr<const OpenedFile>& source, cons
   if (object.kind == hdf5::ObjectKind::Group) return regenerated(object, path, shape, regenerators);
   const auto dataset = hdf5::as_dataset(source, object, path);
   try {
-    const DType dtype = dtype_of(dataset, DType::Float32);
+    const bool bits = dataset.stored == hdf5::StoredAs::Unsigned && dataset.element_size == 2;
+    const DType dtype = bits ? DType::BFloat16 : dtype_of(dataset, DType::Float32);
     if ((dtype != DType::Float32 && dtype != DType::BFloat16) || dataset.shape != shape)
       throw InputError(fmt::format("{}: expected bfloat16 or float32 {}, found {} {}", path, to_string(shape),
                                    row(dtype).name, to_string(dataset.shape)));

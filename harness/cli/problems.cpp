@@ -153,11 +153,10 @@ void tell_unknown(CaseResult& result, const Problem& problem, const Candidate& c
   for (const auto& [path, strange] : unknown) {
     const auto likely = likely_field(path);
     // What is spelt right lies in another group than its own.
-    unjudged.push_back({printable(path),
-                        likely.empty() ? "it is not part of the schema"
-                                       : fmt::format("it is not part of the schema; is /{}/{} meant?",
-                                                     name(row(*find_field(likely)).group), likely),
-                        strange});
+    unjudged.push_back({printable(path), "it is not part of the schema", strange,
+                        likely.empty()
+                            ? std::string()
+                            : fmt::format("/{}/{}", name(row(*find_field(likely)).group), likely)});
   }
   tell_not_judged(result, problem, candidate, unjudged);
 }

@@ -39,6 +39,23 @@ std::size_t slips(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+/// "d_down_proj" of "experts.down_proj.grad", "grad_down_proj" and "down_proj_grad".
+std::string plain_name(std::string_view name) {
+  bool gradient = false;
+  const auto without = [&name](std::string_view part, bool in_front) {
+    const bool has = in_front ? name.starts_with(part) : name.ends_with(part);
+    if (has && in_front) name.remove_prefix(part.size());
+    if (has && !in_front) name.remove_suffix(part.size());
+    return has;
+  };
+  for (const auto part : {".grad", "_grad"}) gradient = without(part, false) || gradient;
+  for (const auto part : {"grad_", "d_"}) gradient = without(part, true) || gradient;
+  without(".weight", false);
+  without("mlp.", true);
+  without("experts.", true);
+  return (gradient ? "d_" : "") + std::string(name);
+}
+
 bool finite(const Tensor& tensor) { return non_finite(tensor) == 0; }
 
 /// Whether what the problem gives and what was judged hold nothing else than finite values. Loads all
@@ -64,7 +81,13 @@ std::int64_t non_finite(const Tensor& tensor) {
 std::string_view likely_field(std::string_view path) {
   constexpr std::size_t kLettersASlip = 5;  // one slip in so many letters, two at most
   constexpr std::size_t kMostSlips = 2;
-  const auto word = path.substr(path.rfind('/') + 1);
+  const auto last = path.substr(path.rfind('/') + 1);
+  for (const FieldRow& field : kFields)
+    if (field.name == last) return field.name;
+  const std::string word = plain_name(last);
+  if (word.size() >= kLettersASlip)
+    for (const FieldRow& field : kFields)
+      if (plain_name(field.alias) == word) return field.name;
   std::string_view best;
   std::size_t least = std::min(kMostSlips, word.size() / kLettersASlip) + 1;
   for (const FieldRow& field : kFields)
@@ -72,30 +95,44 @@ std::string_view likely_field(std::string_view path) {
       least = distance;
       best = field.name;
     }
-  return best;
+  if (!best.empty() || word.size() < kLettersASlip) return best;
+  const auto begins = [&](const FieldRow& field) { return field.name.starts_with(word); };
+  const auto whole = std::ranges::find_if(kFields, begins);
+  return std::ranges::count_if(kFields, begins) == 1 ? whole->name : "";
 }
 
 void tell_not_judged(CaseResult& result, const Problem& problem, const Candidate& candidate,
                      const std::vector<Unjudged>& unjudged) {
   if (unjudged.empty()) return;
   std::vector<std::string> wrong;
-  std::vector<std::pair<std::string_view, std::vector<std::string_view>>>
-      reasons;  // in their order, with names
+  struct Reason {
+    std::string_view why;
+    std::vector<std::string_view> names;
+    std::vector<std::string_view> meant;
+  };
+  std::vector<Reason> reasons;  // in their order
   for (const auto& one : unjudged) {
-    auto known = std::ranges::find(reasons, one.why, [](const auto& reason) { return reason.first; });
-    if (known == reasons.end()) known = reasons.insert(known, {one.why, {}});
-    known->second.push_back(one.name);
+    auto known = std::ranges::find(reasons, one.why, &Reason::why);
+    if (known == reasons.end()) known = reasons.insert(known, {one.why, {}, {}});
+    known->names.push_back(one.name);
+    if (!one.meant.empty()) known->meant.push_back(one.meant);
     if (one.non_finite > 0)
       wrong.push_back(fmt::format("{} holds {} value{} not finite", one.name, grouped_digits(one.non_finite),
                                   one.non_finite == 1 ? " that is" : "s that are"));
   }
-  for (auto& [why, names] : reasons) {
+  const auto listed = [](std::vector<std::string_view> names) {
     constexpr std::size_t kMostNamed = 4;
-    const auto all = names.size();
-    const auto more = all - std::min(all, kMostNamed);
-    names.resize(all - more);
-    result.headline += fmt::format("; {} not judged ({}{}), for {}", all, fmt::join(names, ", "),
-                                   more > 0 ? fmt::format(" and {} more", more) : "", why);
+    const auto more = names.size() - std::min(names.size(), kMostNamed);
+    names.resize(names.size() - more);
+    return fmt::format("{}{}", fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
+  };
+  for (const auto& [why, names, meant] : reasons) {
+    constexpr std::string_view kIt = "it is ";
+    const bool several = names.size() > 1 && why.starts_with(kIt);
+    result.headline += fmt::format("; {} not judged ({}), for {}{}", names.size(), listed(names),
+                                   several ? "they are " : "", several ? why.substr(kIt.size()) : why);
+    if (!meant.empty())
+      result.headline += fmt::format("; {} {} meant?", meant.size() == 1 ? "is" : "are", listed(meant));
   }
   if (wrong.empty()) return;
   const std::string values = fmt::format("{}", fmt::join(wrong, "; "));

@@ -16,13 +16,14 @@ struct Unjudged {
   std::string name;             // "d_gate", "/forward/hidden_state"
   std::string why;              // "the problem has no d_hidden_states", "it is not part of the schema"
   std::int64_t non_finite = 0;  // of its values
+  std::string meant = {};       // "/backward/d_gate": what its name is likely to stand for
 };
 
 /// How many values are NaN or infinite.
 std::int64_t non_finite(const Tensor& tensor);
 
-/// The field whose name a dataset's path ends with, but for a slip or two of the pen; empty where none is
-/// near.
+/// The field whose name a dataset's path ends with, but for a slip or two of the pen, for a part left out or
+/// for HuggingFace's way of saying it; empty where none is near.
 std::string_view likely_field(std::string_view path);
 
 /// Counts them in the headline. A case that would pass, whose inputs, weights and judged fields are finite

@@ -91,6 +91,13 @@ TEST_SUITE("not_judged") {
     CHECK(likely_field("/forward/first_gemn") == "first_gemm");
     CHECK(likely_field("/backward/d_gat") == "d_gate");
     CHECK(likely_field("/forward/attention_mask").empty());
+    CHECK(likely_field("/backward/experts.down_proj.grad") == "d_down_proj");
+    CHECK(likely_field("/backward/gate.weight.grad") == "d_gate");
+    CHECK(likely_field("/backward/gate_up_proj_grad") == "d_gate_up_proj");
+    CHECK(likely_field("/backward/grad_hidden_states") == "d_input_hidden_states");
+    CHECK(likely_field("/backward/d_gate_up") == "d_gate_up_proj");  // begins no other
+    CHECK(likely_field("/forward/hidden_").empty());                 // begins two
+    CHECK(likely_field("/gradients/d_gate") == "d_gate");
     CHECK(likely_field("/x").empty());
   }
 
