@@ -96,6 +96,102 @@ void add_beginnings(const CaseResult& result, Field field, std::vector<std::stri
   }
 }
 
+/// Computed fields that nobody wrote between the last ones that were and this one.
+void add_unwritten(const CaseResult& result, Field field, std::vector<Field>& all) {
+  const PrecisionContract& contract = contract_of(result);
+  for (const auto& read : find_step(field, contract)->reads) {
+    if (!read || given(*read) || row(*read).dtype == DType::Int32) continue;
+    const FieldResult* written = find_field(result, *read);
+    if (written != nullptr && compared(written->verdict) && in_memory(field, *read, contract)) continue;
+    if (std::ranges::find(all, *read) == all.end()) all.push_back(*read);
+    add_unwritten(result, *read, all);
+  }
+}
+
+/// Red fields beside the one that is accused, by what can be said of them.
+class Company {
+ public:
+  Company(const CaseResult& result, const FieldResult& own) : result_(result), own_(own) {
+    add_unwritten(result, own.field, span_);
+    for (const auto& field : result.fields) {
+      if (field.isolated.verdict == Verdict::NotJudged && field.verdict <= Verdict::Mistrusted)
+        right_.push_back(name(field.field));
+      if (field.field == own.field || field.verdict <= Verdict::Passed) continue;
+      if (!own_failure(field) && !own_suspicion(field)) continue;
+      if (may_share(field))
+        same_.push_back(name(field.field));
+      else
+        others_.push_back(field.field);
+    }
+    for (const auto& field : result.fields) {
+      if (field.field == own.field || field.verdict <= Verdict::Passed) continue;
+      if (own_failure(field) || own_suspicion(field)) continue;
+      const bool of_others =
+          !follows(field.field) && !may_share(field) && std::ranges::any_of(others_, [&](Field other) {
+            return descends_from(field.field, other, contract_of(result));
+          });
+      (of_others ? theirs_ : inherited_).push_back(name(field.field));
+    }
+  }
+
+  std::string in_words() const {
+    const auto listed = [](const std::vector<std::string_view>& names) { return fmt::join(names, ", "); };
+    const auto verb = [](std::size_t count, std::string_view one, std::string_view many) {
+      return count == 1 ? one : many;
+    };
+    std::string all;
+    if (!inherited_.empty())
+      all += fmt::format("; {} {} it", listed(inherited_), verb(inherited_.size(), "inherits", "inherit"));
+    if (!same_.empty()) all += fmt::format("; {} may have it from there, too", listed(same_));
+    if (!others_.empty()) {
+      std::vector<std::string_view> names;
+      for (const Field other : others_) names.push_back(name(other));
+      all += fmt::format("; {} an error of {} own too",
+                         fmt::format("{} {}", listed(names), verb(names.size(), "has", "have")),
+                         verb(names.size(), "its", "their"));
+    }
+    if (!theirs_.empty())
+      all += fmt::format(", which {} {}", listed(theirs_), verb(theirs_.size(), "inherits", "inherit"));
+    if (!right_.empty())
+      all += fmt::format("; {} {} what the inputs give, not what this {} would", listed(right_),
+                         verb(right_.size(), "is", "are"), name(own_.field));
+    return all;
+  }
+
+ private:
+  /// Behind the same fields that were not written, or given the same: what is wrong there reaches both.
+  bool may_share(const FieldResult& field) const {
+    if (from_outside() && row(field.field).group == Group::Backward) return true;
+    if (explained_in_itself(field)) return false;
+    std::vector<Field> span;
+    add_unwritten(result_, field.field, span);
+    return std::ranges::any_of(span, [&](Field one) { return std::ranges::find(span_, one) != span_.end(); });
+  }
+
+  /// Whether the whole backward pass was given something else: another routing, another gradient.
+  bool from_outside() const {
+    const Cause* cause = named_cause(own_.causes);
+    return cause != nullptr &&
+           (cause->hypothesis == "other_routing" || cause->hypothesis == "other_gradient");
+  }
+
+  /// Of the accused field, or of one in its span.
+  bool follows(Field field) const {
+    const PrecisionContract& contract = contract_of(result_);
+    return descends_from(field, own_.field, contract) ||
+           std::ranges::any_of(span_, [&](Field one) { return descends_from(field, one, contract); });
+  }
+
+  const CaseResult& result_;
+  const FieldResult& own_;
+  std::vector<Field> span_;
+  std::vector<std::string_view> inherited_;
+  std::vector<std::string_view> same_;
+  std::vector<Field> others_;
+  std::vector<std::string_view> theirs_;
+  std::vector<std::string_view> right_;
+};
+
 /// "first_gemm is the first stage with an error of its own: ", or which span holds the first error.
 std::string accusation(const CaseResult& result, const FieldResult& own) {
   if (const auto before = explained_before(own))
@@ -185,26 +281,7 @@ std::string headline(const CaseResult& result) {
     return fmt::format("no stage has an error of its own, but {} {}", fmt::join(bad, ", "), what);
   }
   const FieldResult* own = find_field(result, *result.first_own_error);
-  std::vector<std::string_view> inherited;
-  std::vector<std::string_view> others;
-  std::vector<std::string_view> right;
-  for (const auto& field : result.fields) {
-    if (field.isolated.verdict == Verdict::NotJudged && field.verdict <= Verdict::Mistrusted)
-      right.push_back(name(field.field));
-    if (field.field == *result.first_own_error || field.verdict <= Verdict::Passed) continue;
-    (own_failure(field) || own_suspicion(field) ? others : inherited).push_back(name(field.field));
-  }
-  std::string sentence = accusation(result, *own) + in_words(*own);
-  if (!inherited.empty())
-    sentence +=
-        fmt::format("; {} {} it", fmt::join(inherited, ", "), inherited.size() == 1 ? "inherits" : "inherit");
-  if (!others.empty())
-    sentence += fmt::format("; {} {} an error of {} own too", fmt::join(others, ", "),
-                            others.size() == 1 ? "has" : "have", others.size() == 1 ? "its" : "their");
-  if (!right.empty())
-    sentence += fmt::format("; {} {} what the inputs give, not what this {} would", fmt::join(right, ", "),
-                            right.size() == 1 ? "is" : "are", name(own->field));
-  return sentence;
+  return accusation(result, *own) + in_words(*own) + Company(result, *own).in_words();
 }
 
 }  // namespace assay
