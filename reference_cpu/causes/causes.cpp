@@ -32,6 +32,12 @@ double log_chance_of_bits(std::int64_t n, std::int64_t differing, double log_val
   return -(std::lgamma(all + 1) - std::lgamma(some + 1) - std::lgamma(all - some + 1) + log_values);
 }
 
+/// Elements that a hypothesis brings closer to the candidate's value, and moves away from it.
+struct Moves {
+  std::int64_t closer = 0;
+  std::int64_t farther = 0;
+};
+
 /// Residual of one element. A non-finite value where another was expected counts as an error of the field's
 /// own size.
 double residual(Stored a, Stored b, double size) {
@@ -52,8 +58,8 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
   double left = 0.0;
   double output = 0.0;
   double log_values = 0.0;
-  std::int64_t closer = 0;
-  std::int64_t farther = 0;
+  Moves all;
+  Moves significant;
   std::int64_t differing = 0;
   std::int64_t remaining = 0;
   std::int64_t determined = 0;
@@ -69,8 +75,11 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
       error += e * e;
       left += d * d;
       if (is_finite(out)) output += static_cast<double>(to_float(out)) * to_float(out);
-      closer += d < e;
-      farther += d > e;
+      for (Moves* moves : {&all, &significant}) {
+        if (moves == &significant && !evidence.significant[at]) continue;
+        moves->closer += d < e;
+        moves->farther += d > e;
+      }
       if (evidence.plain[at].undetermined) continue;
       ++determined;
       differing += out != reference;
@@ -87,8 +96,10 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
   // reference is as close to zeros as to anything.
   const bool larger_part = left <= 0.5 * std::min(error, output) || (output == 0.0 && left == 0.0);
   // Of the elements that the hypothesis moves, without merit it brings at most every other one closer to the
-  // candidate's value.
-  double chance = log_chance_of_signs(closer, farther);
+  // candidate's value; and so of those that are rejected, beside which legal residues outnumber them at
+  // times. Either may speak for it: the better one of two.
+  double chance = std::log(2.0) + std::min(log_chance_of_signs(all.closer, all.farther),
+                                           log_chance_of_signs(significant.closer, significant.farther));
   if (result.every_bit) chance = std::min(chance, log_chance_of_bits(determined, differing, log_values));
   result.credible = larger_part && chance <= std::log(kChance / kMostTried);
   return result;
@@ -188,6 +199,7 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
     Mechanism propose;
   } kMechanisms[] = {
       {hypothesis_fields::kAll, propose_observations},
+      {hypothesis_fields::kAll, propose_moved_rows},
       {hypothesis_fields::kAll, propose_not_finite},
       {hypothesis_fields::kAll, propose_columns},
       {fields_of(Field::router_logits), propose_logits},
@@ -199,6 +211,8 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
       {hypothesis_fields::kWeights, propose_weights},
       {hypothesis_fields::kMerge, propose_merge},
       {hypothesis_fields::kGradients, propose_gradients},
+      {hypothesis_fields::kSlotGradients, propose_other_routing},
+      {hypothesis_fields::kSlotGradients, propose_other_gradient},
       {hypothesis_fields::kWeightGradients, propose_weight_gradients},
       {hypothesis_fields::kAll, propose_scattered},
   };

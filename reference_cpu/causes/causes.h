@@ -80,7 +80,9 @@ struct ErrorPlace {
 using Mechanism = std::vector<Proposal> (*)(const Evidence&, const ErrorPlace&);
 
 std::vector<Proposal> propose_observations(const Evidence&,
-                                           const ErrorPlace&);  // causes_rows.cpp: zeros, moved rows, shifts
+                                           const ErrorPlace&);  // causes_rows.cpp: zeros, shifted columns
+std::vector<Proposal> propose_moved_rows(const Evidence&,
+                                         const ErrorPlace&);  // causes_moved.cpp: rows in another order
 std::vector<Proposal> propose_scattered(const Evidence&,
                                         const ErrorPlace&);  // causes_rows.cpp: single elements
 std::vector<Proposal> propose_columns(const Evidence&,
@@ -102,9 +104,25 @@ std::vector<Proposal> propose_swiglu(const Evidence&, const ErrorPlace&);     //
 std::vector<Proposal> propose_weights(const Evidence&, const ErrorPlace&);    // causes_weights.cpp
 std::vector<Proposal> propose_merge(const Evidence&, const ErrorPlace&);      // causes_merge.cpp
 std::vector<Proposal> propose_gradients(const Evidence&, const ErrorPlace&);  // causes_gradients.cpp
+std::vector<Proposal> propose_other_routing(
+    const Evidence&,
+    const ErrorPlace&);  // causes_other_routing.cpp: rows of another routing's experts
+std::vector<Proposal> propose_other_gradient(
+    const Evidence&,
+    const ErrorPlace&);  // causes_other_gradient.cpp: rows of another d_hidden_states
 std::vector<Proposal> propose_weight_gradients(
     const Evidence&,
     const ErrorPlace&);  // causes_weight_gradients.cpp: rows that gradients of weights are summed over
+
+/// A hypothesis about a step of the backward pass: a fault that the predicted arithmetic can compute.
+struct GradientGuess {
+  std::string_view id;
+  std::string sentence;
+  Fault fault;
+};
+
+/// causes_gradients.cpp: those about a gradient, written or not.
+std::vector<GradientGuess> gradient_guesses(Field field, const Layer& layer);
 
 /// The layer run again with a fault in a field that the candidate did not write.
 struct UnwrittenTrials {

@@ -1,4 +1,4 @@
-// Columns in another order, found by equal bits: reshaped, reversed, rotated, or any permutation.
+// Columns in another order, found by equal bits: transposed, reshaped, reversed, rotated, or any permutation.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -33,7 +33,9 @@ class ColumnSearch {
 
   std::vector<Proposal> proposals() {
     const std::int64_t n = evidence_.width;
-    if (n < 2 || evidence_.field == Field::topk_weights) return {};
+    if (n < 2) return {};
+    transposed();
+    if (evidence_.field == Field::topk_weights) return std::move(all_);
     const std::int64_t half = n / 2;
     if (n % 2 == 0) {
       offer("the halves of the columns are exchanged",
@@ -63,6 +65,31 @@ class ColumnSearch {
                       return evidence.reference[index(evidence, r, from(c))];
                     }),
                     std::ssize(window_.rows) == evidence_.rows});  // columns that stay are part of the order
+  }
+
+  /// Every matrix stored column by column, [height, width] as [width, height]: rows and columns of any shape.
+  void transposed() {
+    const bool by_expert = row(evidence_.field).rows == RowsAre::ExpertMatrix;
+    const std::int64_t height =
+        by_expert ? matrix_rows_of(evidence_.field, evidence_.layer->problem->sizes()) : evidence_.rows;
+    const std::int64_t width = evidence_.width;
+    if (height < 2) return;
+    const auto at = [&evidence = evidence_, height, width](std::int64_t r, std::int64_t c) {
+      const std::int64_t flat = r % height * width + c;
+      return index(evidence, r / height * height + flat % height, flat / height);
+    };
+    std::int64_t equal = 0;
+    for (const auto& [r, c] : probed_)
+      equal += evidence_.out[index(evidence_, r, c)] == evidence_.reference[at(r, c)];
+    if (static_cast<double>(equal) < kProbeEqual * static_cast<double>(probed_.size())) return;
+    all_.push_back(
+        {"stored_transposed",
+         fmt::format("{} stored transposed, [{}, {}] as [{}, {}]",
+                     by_expert ? "every expert's matrix is" : "the field is", height, width, width, height),
+         by_element([&evidence = evidence_, at](std::int64_t r, std::int64_t c) {
+           return evidence.reference[at(r, c)];
+         }),
+         true});
   }
 
   /// [A, B, b] stored as [B, A, b]: blocks of b columns dealt out, and gathered again.

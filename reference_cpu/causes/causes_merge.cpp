@@ -226,6 +226,27 @@ void propose_wrong_slots(const Evidence& evidence, const ErrorPlace& place, cons
   }
 }
 
+SlotSum weighted_slots(const Evidence& evidence, const Merging& merging) {
+  const auto& values = evidence.input(Field::hidden_states_unpermute);
+  const auto& weights = evidence.input(Field::topk_weights);
+  const std::int64_t top_k = merging.top_k();
+  return {top_k,
+          [&evidence, &values, &weights, top_k](std::int64_t token, std::int64_t slot, std::int64_t column) {
+            const std::int64_t s = token * top_k + slot;
+            return static_cast<double>(weights[static_cast<std::size_t>(s)].value) *
+                   values[index(evidence, s, column)].value;
+          },
+          [merging](std::string sentence, LostSlot lost) {
+            return merging.propose("slots_missing", std::move(sentence), merging.declared(),
+                                   [merging, lost](std::int64_t t) {
+                                     Slots slots = merging.slots(t);
+                                     for (std::int64_t j = 0; j < merging.top_k(); ++j)
+                                       slots.times.push_back(lost(t, j) ? 0 : 1);
+                                     return slots;
+                                   });
+          }};
+}
+
 }  // namespace
 
 std::vector<Proposal> propose_merge(const Evidence& evidence, const ErrorPlace& place) {
@@ -235,7 +256,7 @@ std::vector<Proposal> propose_merge(const Evidence& evidence, const ErrorPlace& 
   propose_wrong_weights(evidence, merging, all);
   propose_weights_of_others(evidence, place, merging, all);
   propose_wrong_slots(evidence, place, merging, all);
-  propose_lost_slots(evidence, place, merging, all);
+  propose_lost_slots(evidence, place, weighted_slots(evidence, merging), all);
   propose_any_order(evidence, place, merging, all);
   return all;
 }

@@ -1,5 +1,5 @@
-// Slots that the merge lost: how often each slot of a token was added, by least squares, and what the lost
-// ones have in common; and sums in no fixed order.
+// Slots that the merge, or its gradient, lost: how often each slot of a token was added, by least squares,
+// and what the lost ones have in common; and sums in no fixed order.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -44,21 +44,16 @@ std::vector<double> solved(std::vector<std::vector<double>> matrix, std::vector<
 }
 
 /// Which slots of a token were not added; nothing where the fit is no whole numbers.
-std::vector<std::int64_t> lost_of(const Evidence& evidence, const Merging& merging, std::int64_t token,
+std::vector<std::int64_t> lost_of(const Evidence& evidence, const SlotSum& sum, std::int64_t token,
                                   bool& clear) {
   const std::int64_t step = std::max<std::int64_t>(1, evidence.width / kFittedColumns);
-  const std::int64_t n = merging.top_k();
-  const auto& values = evidence.input(Field::hidden_states_unpermute);
-  const Slots slots = merging.slots(token);
-  const auto count = static_cast<std::size_t>(n);
+  const auto count = static_cast<std::size_t>(sum.top_k);
   std::vector<std::vector<double>> matrix(count, std::vector<double>(count));
   std::vector<double> right(count);
   std::vector<double> terms(count);
   for (std::int64_t c = 0; c < evidence.width; c += step) {
     const double out = to_float(evidence.out[index(evidence, token, c)]);
-    for (std::size_t j = 0; j < count; ++j)
-      terms[j] = static_cast<double>(slots.weights[j]) *
-                 values[static_cast<std::size_t>(slots.rows[j] * evidence.width + c)].value;
+    for (std::size_t j = 0; j < count; ++j) terms[j] = sum.term(token, static_cast<std::int64_t>(j), c);
     if (!std::isfinite(out)) continue;
     for (std::size_t i = 0; i < count; ++i) {
       right[i] += terms[i] * out;
@@ -103,9 +98,9 @@ bool sum_in_any_order(std::span<const float> terms, float sum) {
 
 }  // namespace
 
-void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const Merging& merging,
+void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const SlotSum& sum,
                         std::vector<Proposal>& all) {
-  const std::int64_t top_k = merging.top_k();
+  const std::int64_t top_k = sum.top_k;
   if (top_k < 2 || top_k > kMostSlots || place.window.rows.size() > kFittedTokens) return;
   const Routing& routing = evidence.layer->routing;
   const auto flat = [top_k](std::int64_t t, std::int64_t j) {
@@ -115,20 +110,13 @@ void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const
   std::size_t unclear = 0;
   for (const auto t : place.window.rows) {
     bool clear = false;
-    for (const auto j : lost_of(evidence, merging, t, clear))
+    for (const auto j : lost_of(evidence, sum, t, clear))
       if (clear) lost.insert(t * top_k + j);
     unclear += !clear;
   }
   if (lost.empty() || 2 * unclear > place.window.rows.size()) return;
-  const auto offer = [&](std::string sentence, const std::function<bool(std::int64_t, std::int64_t)>& which,
-                         bool names_place = false) {
-    auto proposal = merging.propose("slots_missing", std::move(sentence), merging.declared(),
-                                    [merging, which](std::int64_t t) {
-                                      Slots slots = merging.slots(t);
-                                      for (std::int64_t j = 0; j < merging.top_k(); ++j)
-                                        slots.times.push_back(which(t, j) ? 0 : 1);
-                                      return slots;
-                                    });
+  const auto offer = [&](std::string sentence, const LostSlot& which, bool names_place = false) {
+    auto proposal = sum.without(std::move(sentence), which);
     proposal.names_place = names_place;
     all.push_back(std::move(proposal));
   };

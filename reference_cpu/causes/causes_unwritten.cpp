@@ -97,6 +97,8 @@ class Search {
         continue;
       all.push_back(proposal(guess.id, guess.sentence, guess.fault));
     }
+    for (const GradientGuess& guess : gradient_guesses(field_, *evidence_.layer))
+      all.push_back(proposal(guess.id, guess.sentence, guess.fault));
     if (field_ == Field::selected_experts) return all;
     if (field_ == Field::intermediate) propose_interleaved(all);
     propose_scales(all);
@@ -113,14 +115,14 @@ class Search {
   Proposal proposal(std::string_view id, std::string_view sentence, Fault fault) const {
     fault.field = field_;
     return {id, fmt::format("{}{}", in_unwritten(field_), sentence),
-            [this_trial = trials_.run, fault, width = evidence_.width](const Window& window) {
-              const auto values = this_trial(fault);
-              std::vector<Bf16> bits;
-              bits.reserve(window.size());
+            [run = trials_.run, fault, &evidence = evidence_](const Window& window) {
+              const auto values = run(fault);
+              std::vector<Stored> elements;
+              elements.reserve(window.size());
               for (const auto r : window.rows)
                 for (const auto c : window.columns)
-                  bits.push_back(round_to_bf16(values[static_cast<std::size_t>(r * width + c)].value));
-              return bits;
+                  elements.push_back(evidence.stored(values[index(evidence, r, c)].value));
+              return elements;
             },
             trials_.some_tokens, field_};
   }
@@ -262,7 +264,15 @@ class Search {
 
 std::vector<Proposal> propose_unwritten(const Evidence& evidence, const ErrorPlace& place,
                                         const UnwrittenTrials& trials, Field field) {
-  if ((fields_of(field) & (kWritten | kSelection)) == 0) return {};
+  if ((fields_of(field) & (kWritten | kSelection | hypothesis_fields::kGradients)) == 0) return {};
+  // A sum over all tokens says nothing about some of them; where a problem is large, trials take time: of
+  // gradients only the two that the input's is made of are tried.
+  const auto kind = row(evidence.field).rows;
+  if (trials.some_tokens && (kind == RowsAre::Experts || kind == RowsAre::ExpertMatrix)) return {};
+  const bool last = field == Field::d_experts_hidden_states || field == Field::d_router_logits;
+  if (trials.some_tokens && row(field).group == Group::Backward && !last &&
+      (fields_of(field) & kWritten) == 0)
+    return {};
   return Search(evidence, place, trials, field).proposals();
 }
 

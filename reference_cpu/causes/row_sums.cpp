@@ -49,6 +49,8 @@ RowSums::RowSums(const Evidence& evidence)
       left_(evidence.input(row(id_).left)) {
   const Field right = row(id_).right;
   right_ = given(right) ? lift<Predicted>(evidence.layer->problem->input) : evidence.input(right);
+  const FieldSet& previous = evidence.layer->problem->previous;
+  if (previous.has(evidence.field)) before_ = StoredSpan(previous.at(evidence.field), DType::Float32);
 }
 
 RowTerm RowSums::term(std::int64_t left) const {
@@ -70,8 +72,8 @@ std::optional<RowTerm> RowSums::neighbour(std::int64_t matrix, std::int64_t afte
   return at < 0 || at >= left_rows() ? std::nullopt : std::optional(term(at));
 }
 
-std::vector<Stored> RowSums::part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
-                                  const RowTerms& terms, bool bf16_every_term) const {
+std::vector<float> RowSums::part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
+                                 const RowTerms& terms, bool bf16_every_term) const {
   const auto k = terms.size();
   Values<Predicted> a(rows.size() * k);
   Values<Predicted> b(columns.size() * k);
@@ -83,14 +85,14 @@ std::vector<Stored> RowSums::part(std::span<const std::int64_t> rows, std::span<
     for (std::size_t c = 0; c < columns.size(); ++c)
       b[c * k + t] = right_[index(terms[t].right * width() + columns[c])];
   }
-  std::vector<Stored> out;
+  std::vector<float> out;
   if (bf16_every_term) {
     for (std::size_t i = 0; i < rows.size(); ++i)
       for (std::size_t c = 0; c < columns.size(); ++c) {
         Bf16 sum{};
         for (std::size_t t = 0; t < k; ++t)
           sum = round_to_bf16(to_float(sum) + a[i * k + t].value * b[c * k + t].value);
-        out.push_back(evidence_->stored(to_float(sum)));
+        out.push_back(to_float(sum));
       }
     return out;
   }
@@ -106,8 +108,16 @@ std::vector<Stored> RowSums::part(std::span<const std::int64_t> rows, std::span<
   product.right = b;
   product.accumulator = evidence_->layer->accumulators[id_];
   product.engine = evidence_->layer->engine;
-  for (const auto& x : grouped_product(product)) out.push_back(evidence_->stored(x.value));
+  for (const auto& x : grouped_product(product)) out.push_back(x.value);
   return out;
+}
+
+Stored RowSums::kept(float sum, std::size_t at) const {
+  const PrecisionContract& contract = *evidence_->layer->contract;
+  const bool added = !before_.empty();
+  if (!added && contract.weight_gradients == Store::Bf16) return evidence_->stored(sum);
+  const float product = stored(PredictedValue{sum, false}, contract.weight_products).value;
+  return evidence_->stored(added ? product + before_.value(at) : product);
 }
 
 std::vector<Stored> RowSums::bits(const Window& window, const TermsOfMatrix& terms,
@@ -119,8 +129,10 @@ std::vector<Stored> RowSums::bits(const Window& window, const TermsOfMatrix& ter
     std::vector<std::int64_t> rows;
     for (; first < window.rows.size() && window.rows[first] / height_ == matrix; ++first)
       rows.push_back(window.rows[first] % height_);
-    const auto of_matrix = part(rows, window.columns, terms(matrix), bf16_every_term);
-    all.insert(all.end(), of_matrix.begin(), of_matrix.end());
+    const auto sums = part(rows, window.columns, terms(matrix), bf16_every_term);
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      all.push_back(kept(sums[i], assay::index(*evidence_, matrix * height_ + rows[i / window.columns.size()],
+                                               window.columns[i % window.columns.size()])));
   }
   return all;
 }

@@ -53,11 +53,15 @@ class RowSums {
                            bool bf16_every_term = false) const;
 
  private:
-  /// Of one matrix: [rows, columns] of the window, rows counted within the matrix.
-  std::vector<Stored> part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
-                           const RowTerms& terms, bool bf16_every_term) const;
+  /// Sums of one matrix, not yet stored: [rows, columns] of the window, rows counted within the matrix.
+  std::vector<float> part(std::span<const std::int64_t> rows, std::span<const std::int64_t> columns,
+                          const RowTerms& terms, bool bf16_every_term) const;
+
+  /// A sum as the field keeps it: rounded where the contract rounds products, added to what was there.
+  Stored kept(float sum, std::size_t at) const;
 
   const Evidence* evidence_;
+  StoredSpan before_;  // the field before this pass; empty where there was nothing
   ProductId id_;
   std::int64_t matrices_ = 1;
   std::int64_t height_ = 0;

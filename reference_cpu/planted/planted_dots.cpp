@@ -22,6 +22,7 @@ class PlantedDots : PlantedLayer {
     Gradients out = weights_from_activation(contract_) ? of_activation() : of_rows();
     if (fault_.kind == FaultKind::SwapWeights)
       return with_slots_swapped(std::move(out), static_cast<std::int64_t>(top_k_));
+    if (fault_.kind == FaultKind::NoRenormalisation) return of_probabilities(std::move(out));
     for (std::size_t s = 0; s < out.size(); ++s) {
       if (fault_.kind == FaultKind::WeightTwice) out[s].value *= read_(Field::topk_weights)[s].value;
       if (fault_.kind == FaultKind::DropSlot && s % top_k_ + 1 == top_k_) out[s] = {};
@@ -73,6 +74,26 @@ class PlantedDots : PlantedLayer {
       default: break;
     }
     return activation_dots<Predicted>(layer_, products, read_(Field::first_gemm));
+  }
+
+  /// The gradients of the chosen probabilities themselves; with an amount, without the sum's own part.
+  Gradients of_probabilities(Gradients d_weights) const {
+    const Gradients& logits = read_(Field::router_logits);
+    for (std::size_t t = 0; t * experts_ < logits.size(); ++t) {
+      const auto p = probabilities(std::span(logits).subspan(t * experts_, experts_));
+      const auto chosen = [&](std::size_t s) {
+        return p[static_cast<std::size_t>(layer_.routing.selected[s])].value;
+      };
+      float sum = 0.0f;
+      float dot = 0.0f;
+      for (std::size_t s = t * top_k_; s < (t + 1) * top_k_; ++s) {
+        sum += chosen(s);
+        dot += d_weights[s].value * chosen(s);
+      }
+      for (std::size_t s = t * top_k_; s < (t + 1) * top_k_; ++s)
+        d_weights[s].value = (d_weights[s].value - (fault_.amount == 0 ? dot / sum : 0.0f)) / sum;
+    }
+    return d_weights;
   }
 
   Gradients rows_in_bf16(const Gradients& slots) const {

@@ -47,6 +47,13 @@ class PlantedStep : PlantedLayer {
           weights[i] = read_(topk_weights)[i % (static_cast<std::size_t>(fault_.amount) * top_k_)];
         break;
       case FaultKind::SlotForToken: problem_ = tokens_of_slots(problem_); break;
+      case FaultKind::RowsInExpertOrder:  // of the weights, or with an amount of the tokens
+        for (std::size_t r = 0; r < weights.size(); ++r) {
+          if (fault_.amount == 0) weights[slot_of(r)] = read_(topk_weights)[r];
+          if (fault_.amount != 0) weights[r] = read_(topk_weights)[slot_of(r)];
+        }
+        if (fault_.amount != 0) std::iota(layer_.routing.gather.begin(), layer_.routing.gather.end(), 0);
+        break;
       default: break;
     }
     Gradients out = weighted_rows<Predicted>(layer_, weights);
@@ -109,7 +116,7 @@ class PlantedStep : PlantedLayer {
       case FaultKind::SwapWeights: given = with_slots_swapped(std::move(given), layer_.config().top_k); break;
       case FaultKind::DropSlot:
         for (std::size_t s = 0; s < given.size(); ++s)
-          if (s % top_k_ == static_cast<std::size_t>(fault_.amount)) given[s] = {};
+          if (left_out(static_cast<std::int64_t>(s % top_k_))) given[s] = {};
         break;
       default: break;
     }
@@ -120,12 +127,14 @@ class PlantedStep : PlantedLayer {
     for (std::size_t t = 0; formula && t * top_k_ < given.size(); ++t) {
       const auto p = probabilities(std::span(read_(router_logits)).subspan(t * experts_, experts_));
       Gradients token(experts_, PredictedValue{});
+      const auto of_division = through_division(given, p, t);
       for (std::size_t j = 0; j < top_k_; ++j) {
         const auto e = static_cast<std::size_t>(layer_.routing.selected[t * top_k_ + j]);
         const float g = given[t * top_k_ + j].value;
         if (fault_.kind == FaultKind::JacobianOfChosen) token[e] = out[t * experts_ + e];
         if (fault_.kind == FaultKind::SumNotSubtracted) token[e].value = g * p[e].value;
-        if (fault_.kind == FaultKind::NoSoftmaxGradient) token[e].value = g;
+        if (fault_.kind == FaultKind::NoSoftmaxGradient)
+          token[e].value = fault_.amount == 0 ? g : of_division[j];
       }
       std::ranges::copy(token, out.begin() + static_cast<std::ptrdiff_t>(t * experts_));
     }
@@ -160,7 +169,7 @@ class PlantedStep : PlantedLayer {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto slot = static_cast<std::int64_t>(slot_of(i / hidden_));
       const auto j = slot % top_k;
-      if (fault_.kind == FaultKind::DropSlot && j == fault_.amount) rows[i] = {};
+      if (fault_.kind == FaultKind::DropSlot && left_out(j)) rows[i] = {};
       if (fault_.kind == FaultKind::RepeatSlot && j == fault_.amount) rows[i].value *= 2.0f;
       if (fault_.kind == FaultKind::LastSlotWins && j + 1 != top_k) rows[i] = {};
       if (fault_.kind == FaultKind::WeightTwice)
@@ -185,6 +194,28 @@ class PlantedStep : PlantedLayer {
 
  private:
   std::size_t slot_of(std::size_t row) const { return static_cast<std::size_t>(layer_.routing.gather[row]); }
+
+  /// Gradients of a token's chosen probabilities, from those of the weights that are made by their sum.
+  std::vector<float> through_division(const Gradients& d_weights, std::span<const PredictedValue> p,
+                                      std::size_t token) const {
+    float sum = 0.0f;
+    float dot = 0.0f;
+    std::vector<float> out(top_k_);
+    const auto chosen = [&](std::size_t j) {
+      return p[static_cast<std::size_t>(layer_.routing.selected[token * top_k_ + j])].value;
+    };
+    for (std::size_t j = 0; j < top_k_; ++j) {
+      sum += chosen(j);
+      dot += d_weights[token * top_k_ + j].value * chosen(j);
+    }
+    for (std::size_t j = 0; j < top_k_; ++j) out[j] = (d_weights[token * top_k_ + j].value - dot / sum) / sum;
+    return out;
+  }
+
+  /// DropSlot: slot `amount`, or all from `amount` to `first`.
+  bool left_out(std::int64_t slot) const {
+    return fault_.amount <= slot && slot <= std::max(fault_.amount, fault_.first);
+  }
 
   /// The gradient of the activation, the weight in it.
   Gradients d_activation() const {
