@@ -183,9 +183,9 @@ std::string label(const CaseResult& result) {
   return fmt::format("{}, {}", result.problem, result.candidate);
 }
 
-/// Changes of a field's bits join what its judgements say: one line per field. That a field is newly written,
-/// or no longer, its verdicts say. What has no figures joins no line that has some: an approval covers it word
-/// for word.
+/// Changes of a field's bits join what its judgements say: one line per field. That a field is newly
+/// written, or no longer, its verdicts say. What has no figures joins no line that has some: an approval
+/// covers it word for word.
 void join_line(Finding bits, const FieldResult& before, const FieldResult& now, Findings& findings) {
   const auto line = std::ranges::find_if(
       findings, [&](const Finding& one) { return one.field == bits.field && one.now.has_value(); });

@@ -11,11 +11,11 @@ namespace {
 constexpr std::int64_t kTokens = 24;
 constexpr std::int64_t kTopK = 4;
 
-struct BothPasses {
+struct GaussianLayer {
   Problem problem;
   Candidate right;
 
-  explicit BothPasses(bool renormalised = true)
+  explicit GaussianLayer(bool renormalised = true)
       : problem(random_layer(Data::Gaussian, {64, 32, 8, kTopK, renormalised}, kTokens, 5)),
         right(predict_both_passes(problem, find_contract("hf"), every_product(kHopper))) {}
 
@@ -40,65 +40,67 @@ struct BothPasses {
   }
 };
 
-using At = std::pair<std::int64_t, std::int64_t>;
+using RowAndColumn = std::pair<std::int64_t, std::int64_t>;
 
 }  // namespace
 
 TEST_SUITE("causes_backward") {
   TEST_CASE("matrices stored transposed, another expert's, or with their rows in blocks are recognised") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     CHECK(layer.moved(Field::d_gate_up_proj, [](std::int64_t r, std::int64_t c) {
-      return At{r / 64 * 64 + c, r % 64};
+      return RowAndColumn{r / 64 * 64 + c, r % 64};
     }) == "every expert's matrix is stored transposed, [64, 64] as [64, 64]");
     CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {
       const std::int64_t flat = r % 64 * 32 + c;
-      return At{r / 64 * 64 + flat % 64, flat / 64};
+      return RowAndColumn{r / 64 * 64 + flat % 64, flat / 64};
     }) == "every expert's matrix is stored transposed, [64, 32] as [32, 64]");
     CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {
-      return At{(r + 7 * 64) % (8 * 64), c};
+      return RowAndColumn{(r + 7 * 64) % (8 * 64), c};
     }) == "every expert has the matrix of the expert before");
     CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {
-      return At{r / 64 == 2 ? r + 3 * 64 : r, c};
+      return RowAndColumn{r / 64 == 2 ? r + 3 * 64 : r, c};
     }) == "expert 2 has the matrix of expert 5");
     CHECK(layer.moved(Field::d_gate_up_proj, [](std::int64_t r, std::int64_t c) {
       const std::int64_t i = r % 64;
-      return At{r / 64 * 64 + i / 4 % 2 * 32 + i / 8 * 4 + i % 4, c};
+      return RowAndColumn{r / 64 * 64 + i / 4 % 2 * 32 + i / 8 * 4 + i % 4, c};
     }) == "gate and up rows alternate in blocks of 4");
   }
 
   TEST_CASE("rows in slot order, permuted twice or by one are told by their order") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     std::vector<std::int64_t> row_of(kTokens * kTopK);
     for (std::int64_t r = 0; r < kTokens * kTopK; ++r) row_of[static_cast<std::size_t>(layer.slot_in(r))] = r;
     for (const Field field : {Field::d_permuted_hidden_states, Field::d_second_gemm, Field::second_gemm}) {
       CAPTURE(name(field));
       CHECK(layer.moved(field, [&](std::int64_t r, std::int64_t c) {
-        return At{row_of[static_cast<std::size_t>(r)], c};
+        return RowAndColumn{row_of[static_cast<std::size_t>(r)], c};
       }) == "rows stand in slot order, not in expert order");
-      CHECK(layer.moved(field, [&](std::int64_t r, std::int64_t c) { return At{layer.slot_in(r), c}; }) ==
-            "rows in expert order are permuted once more, by gather_indices");
+      CHECK(layer.moved(field, [&](std::int64_t r, std::int64_t c) {
+        return RowAndColumn{layer.slot_in(r), c};
+      }) == "rows in expert order are permuted once more, by gather_indices");
     }
     CHECK(layer.moved(Field::hidden_states_unpermute, [&](std::int64_t r, std::int64_t c) {
-      return At{layer.slot_in(r), c};
+      return RowAndColumn{layer.slot_in(r), c};
     }) == "rows stand in expert order, not in slot order");
     CHECK(layer.moved(Field::d_input_hidden_states, [](std::int64_t r, std::int64_t c) {
-      return At{(r + kTokens - 1) % kTokens, c};
+      return RowAndColumn{(r + kTokens - 1) % kTokens, c};
     }) == "every token holds the result of the token before (the first that of the last)");
   }
 
   TEST_CASE("weighted rows that take the weights of other slots, or other tokens, are told apart") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     const auto said = [&](std::int64_t amount) {
       return first_sentence(layer.planted(
           {.kind = FaultKind::RowsInExpertOrder, .field = Field::d_second_gemm, .amount = amount},
           Field::d_second_gemm));
     };
-    CHECK(said(0) == "rows in expert order take the weights as they lie in slot order");
-    CHECK(said(1) == "row r reads token r / K, as if rows stood in slot order");
+    // A place may follow: some rows are right by luck.
+    CHECK(said(0).starts_with("rows in expert order take the weights as they lie in slot order"));
+    CHECK(said(1).starts_with("row r reads token r / K, as if rows stood in slot order"));
   }
 
   TEST_CASE("slots that dX lost are listed, seen in the input's gradient as well") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     const Fault half{.kind = FaultKind::DropSlot,
                      .field = Field::d_experts_hidden_states,
                      .amount = kTopK / 2,
@@ -115,7 +117,7 @@ TEST_SUITE("causes_backward") {
 
   TEST_CASE(
       "wrong gradients of the logits are named, although the residues of unchosen ones are legal zeros") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     const auto selected = layer.right.fields.at(Field::selected_experts).as<std::int32_t>();
     const auto doubled =
         causes_with(layer.problem, layer.right, Field::d_router_logits,
@@ -137,7 +139,7 @@ TEST_SUITE("causes_backward") {
   }
 
   TEST_CASE("gradients that were not written are seen through those that were") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     CHECK(first_sentence(layer.planted({.kind = FaultKind::NoWeights, .field = Field::d_second_gemm},
                                        Field::d_down_proj, {Field::d_second_gemm})) ==
           "in d_second_gemm, which was not written, the weights are not applied");
@@ -152,7 +154,7 @@ TEST_SUITE("causes_backward") {
   }
 
   TEST_CASE("a backward pass that follows another routing is told, with the token and its experts") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     // Token 9's last slot goes to the expert of rank K: forward by the right routing, backward by that.
     const auto logits = layer.right.fields.at(Field::router_logits).as<Bf16>().subspan(9 * 8, 8);
     Candidate other = layer.right;
@@ -184,7 +186,7 @@ TEST_SUITE("causes_backward") {
   }
 
   TEST_CASE("weighted rows of another gradient of the output are told from noise") {
-    const BothPasses layer;
+    const GaussianLayer layer;
     Problem other = layer.problem;
     const auto values = other.output_gradient.as<Bf16>();
     std::ranges::reverse(values);
@@ -204,7 +206,7 @@ TEST_SUITE("causes_backward") {
   }
 
   TEST_CASE("gradients that are to be added: what is lost is named, and not an order of the sum") {
-    BothPasses layer;
+    GaussianLayer layer;
     for (const Field field : {Field::d_down_proj, Field::d_gate}) {
       Tensor before(DType::BFloat16, expected_shape(field, layer.problem.sizes()));
       const auto values = before.as<Bf16>();

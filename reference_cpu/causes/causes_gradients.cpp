@@ -142,7 +142,7 @@ Synthesis under(const Evidence& evidence, const Fault& fault) {
 }
 
 /// The sum of a token's slots in dX; a slot that is lost adds zeros.
-SlotSum combined(const Evidence& evidence) {
+SumOfSlots combined(const Evidence& evidence) {
   const auto top_k = evidence.layer->config().top_k;
   const auto& gather = evidence.layer->routing.gather;
   auto row_of = std::make_shared<std::vector<std::int64_t>>(gather.size());

@@ -226,7 +226,7 @@ void propose_wrong_slots(const Evidence& evidence, const ErrorPlace& place, cons
   }
 }
 
-SlotSum weighted_slots(const Evidence& evidence, const Merging& merging) {
+SumOfSlots weighted_slots(const Evidence& evidence, const Merging& merging) {
   const auto& values = evidence.input(Field::hidden_states_unpermute);
   const auto& weights = evidence.input(Field::topk_weights);
   const std::int64_t top_k = merging.top_k();

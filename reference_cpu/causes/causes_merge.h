@@ -125,7 +125,7 @@ class Merging {
 using LostSlot = std::function<bool(std::int64_t token, std::int64_t slot)>;
 
 /// A sum over a token's slots, of which some may be lost: each slot's term, and the sum without some.
-struct SlotSum {
+struct SumOfSlots {
   std::int64_t top_k;
   std::function<double(std::int64_t token, std::int64_t slot, std::int64_t column)> term;
   std::function<Proposal(std::string sentence, LostSlot lost)> without;
@@ -133,7 +133,7 @@ struct SlotSum {
 
 /// causes_slots.cpp: slots that are left out in several tokens, of the merge or of its gradient, and sums in
 /// no fixed order.
-void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const SlotSum& sum,
+void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const SumOfSlots& sum,
                         std::vector<Proposal>& all);
 void propose_any_order(const Evidence& evidence, const ErrorPlace& place, const Merging& merging,
                        std::vector<Proposal>& all);

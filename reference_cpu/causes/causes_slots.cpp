@@ -44,7 +44,7 @@ std::vector<double> solved(std::vector<std::vector<double>> matrix, std::vector<
 }
 
 /// Which slots of a token were not added; nothing where the fit is no whole numbers.
-std::vector<std::int64_t> lost_of(const Evidence& evidence, const SlotSum& sum, std::int64_t token,
+std::vector<std::int64_t> lost_of(const Evidence& evidence, const SumOfSlots& sum, std::int64_t token,
                                   bool& clear) {
   const std::int64_t step = std::max<std::int64_t>(1, evidence.width / kFittedColumns);
   const auto count = static_cast<std::size_t>(sum.top_k);
@@ -98,7 +98,7 @@ bool sum_in_any_order(std::span<const float> terms, float sum) {
 
 }  // namespace
 
-void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const SlotSum& sum,
+void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const SumOfSlots& sum,
                         std::vector<Proposal>& all) {
   const std::int64_t top_k = sum.top_k;
   if (top_k < 2 || top_k > kMostSlots || place.window.rows.size() > kFittedTokens) return;

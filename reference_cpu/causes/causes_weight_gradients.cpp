@@ -81,9 +81,12 @@ void propose_own_rows(const SharedSums& sums, const std::vector<FittedRows>& fit
   const std::string_view id = whole < 0.0 ? "k_dropped" : "k_doubled";
   const std::string_view done = whole < 0.0 ? "missing" : "added twice";
   std::int64_t count = 0;
-  for (const FittedRows& one : fitted)
+  std::int64_t all_rows = 0;
+  for (const FittedRows& one : fitted) {
     count += std::ranges::count_if(one.own, [&](double share) { return nearly(share, whole); });
-  if (count == 0) return;
+    all_rows += std::ssize(one.own);
+  }
+  if (count == 0 || count == all_rows) return;  // all of them: the sum itself is lost or doubled
   if (const auto rule = rule_of(fitted, whole)) {
     all.push_back(proposal(id, fmt::format("{} {}", words(*rule), done), sums,
                            [sums, rule = *rule, factor](std::int64_t matrix) {
