@@ -63,7 +63,7 @@ TEST_SUITE("own_rounding") {
   TEST_CASE("counts of one row, by hand") {
     // Last places 2^-7 of 1.x and 2^-10 of 0.125 x; the errors modelled are alike.
     const auto value = [](double x) { return Interval{x, x - 1.0, x + 1.0, 0x1p-8, 0x1p-8}; };
-    const std::vector<Interval> reference = {value(1.02), value(1.26),   value(1.44),  value(0.1301),
+    const std::vector<Interval> reference = {value(1.02),  value(1.26),   value(1.44),  value(0.1301),
                                              value(0.153), value(0.1701), value(0.184), value(0.1903)};
     std::vector<Bf16> out;
     for (const Interval& x : reference) out.push_back(round_to_bf16(x.ref));
