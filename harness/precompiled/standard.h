@@ -1,7 +1,5 @@
 // Headers that most sources include, parsed once a library (Meson's cpp_pch; -Db_pch=false builds without).
 // No source relies on it: each includes what it uses.
-#pragma once
-
 #include <algorithm>
 #include <array>
 #include <chrono>

@@ -1,6 +1,4 @@
 // The same for tests.
-#pragma once
-
 #include <doctest/doctest.h>
 
 #include "harness/precompiled/standard.h"
