@@ -44,10 +44,10 @@ class Recorded(ProgramTest):
 
     def test_recorded_gradients_of_other_projects_follow_their_contracts(self):
         # ScatterMoE's three bits: an element of d_permuted_hidden_states, and what is made of it; SonicMoE's: of intermediate.
-        for peer, contract, differing in (("liger", "fused_fp32", 0), ("scattermoe", "hf_fp32_merge", 3), ("sonicmoe", "fused_fp32", 3)):
+        for peer, contract, differing in (("unsloth", "unsloth", 0), ("liger", "fused_fp32", 0), ("scattermoe", "hf_fp32_merge", 3), ("sonicmoe", "fused_fp32", 3)):
             with self.subTest(peer=peer):
                 dump = f"dump:{RECORDED / f'{peer}_rows.h5'}"
-                (case,) = self.report("verify", "--golden", golden("rows.grouped_mm"), "--pipeline", dump)["cases"]
+                (case,) = self.report("verify", "--golden", golden("rows.grouped_mm"), "--pipeline", dump, "--contract", contract)["cases"]
                 self.assertEqual((case["verdict"], case["contract"]), ("Passed", contract))
                 gradients = [field for field in case["fields"] if field["field"] in BACKWARD and field["verdict"] == "Passed"]
                 self.assertGreaterEqual(len(gradients), 6)
