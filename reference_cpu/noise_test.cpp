@@ -117,6 +117,17 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
   return all;
 }
 
+/// Contracts whose fields are all bf16. What a float32 field of the router loses, 2^-24 of it, the noise
+/// leaves out.
+std::vector<std::string_view> contracts_in_bf16() {
+  std::vector<std::string_view> names;
+  for (const auto name : kKernelContracts) {
+    const auto wide = [&](Field field) { return dtype_of(field, find_contract(name)) == DType::Float32; };
+    if (!wide(Field::router_logits) && !wide(Field::topk_weights)) names.push_back(name);
+  }
+  return names;
+}
+
 constexpr const char* kDataNames[] = {"gaussian", "one sign", "octave", "heavy tail", "cancelling"};
 
 }  // namespace
@@ -175,7 +186,7 @@ TEST_SUITE("noise") {
     const auto one_sign = random_layer(Data::OneSign, {192, 96, 16, 4, false}, 48, 7);
     const auto tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, true}, 48, 7);
     const auto wide = random_layer(Data::Gaussian, {2048, 768, 4, 2, true}, 4, 7);
-    for (const auto contract : kKernelContracts)
+    for (const auto contract : contracts_in_bf16())
       for (const auto& [name, problem] :
            {std::pair{"gaussian", &small}, {"one sign", &one_sign}, {"heavy tail", &tail}, {"wide", &wide}})
         for (const auto& [order, accumulator] : legal_orders(problem->config.hidden_size))
@@ -189,7 +200,7 @@ TEST_SUITE("noise") {
     const auto gaussian = random_layer(Data::Gaussian, {192, 96, 16, 4, true}, 48, 7);
     const auto octave = random_layer(Data::Octave, {192, 96, 16, 4, false}, 48, 7);
     const auto tail = random_layer(Data::HeavyTail, {192, 96, 16, 4, false}, 48, 7);
-    for (const auto contract : kKernelContracts) {
+    for (const auto contract : contracts_in_bf16()) {
       std::map<std::string, Spread> all;
       for (const Problem* problem : {&gaussian, &octave, &tail})
         for (const auto& [order, accumulator] : legal_orders(problem->config.hidden_size))

@@ -43,9 +43,29 @@ std::uint16_t round_by_definition(double x) {
                                     (static_cast<int>(std::ldexp(rounded, 7 - e)) - 128));
 }
 
+struct Ends {
+  double ref;
+  double low;
+  double high;
+};
+
+[[gnu::noinline]] void narrow(Ends& x) {
+  x.ref = static_cast<double>(static_cast<float>(x.ref));
+  x.low = static_cast<double>(static_cast<float>(x.low));
+  x.high = static_cast<double>(static_cast<float>(x.high));
+}
+
 }  // namespace
 
 TEST_SUITE("bf16") {
+  TEST_CASE("doubles narrowed side by side are floats, whatever the compiler makes of it") {
+    Ends x{0.1, 0.2, 0.3};
+    narrow(x);
+    CHECK(x.ref == 0.1f);
+    CHECK(x.low == 0.2f);
+    CHECK(x.high == 0.3f);
+  }
+
   TEST_CASE("all 65536 values widen to what the format says, and narrow back to themselves") {
     std::size_t wrong = 0;
     for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {

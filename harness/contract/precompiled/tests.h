@@ -1,4 +1,4 @@
 // The same for tests.
 #include <doctest/doctest.h>
 
-#include "harness/precompiled/standard.h"
+#include "harness/contract/precompiled/standard.h"
