@@ -43,13 +43,13 @@ std::uint16_t round_by_definition(double x) {
                                     (static_cast<int>(std::ldexp(rounded, 7 - e)) - 128));
 }
 
-struct Ends {
+struct ThreeDoubles {
   double ref;
   double low;
   double high;
 };
 
-[[gnu::noinline]] void narrow(Ends& x) {
+[[gnu::noinline]] void narrow(ThreeDoubles& x) {
   x.ref = static_cast<double>(static_cast<float>(x.ref));
   x.low = static_cast<double>(static_cast<float>(x.low));
   x.high = static_cast<double>(static_cast<float>(x.high));
@@ -59,7 +59,7 @@ struct Ends {
 
 TEST_SUITE("bf16") {
   TEST_CASE("doubles narrowed side by side are floats, whatever the compiler makes of it") {
-    Ends x{0.1, 0.2, 0.3};
+    ThreeDoubles x{0.1, 0.2, 0.3};
     narrow(x);
     CHECK(x.ref == 0.1f);
     CHECK(x.low == 0.2f);
