@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "golden/described_golden.h"
-#include "golden/fuzz/memory_file.h"
+#include "golden/fuzz/fuzzed_file.h"
 #include "golden/tree_message.h"
 #include "harness/contract/error.h"
 

@@ -1,5 +1,5 @@
 // A whole HDF5 file, through the child that reads metadata: read as a golden, and inspected.
-#include "golden/fuzz/memory_file.h"
+#include "golden/fuzz/fuzzed_file.h"
 #include "golden/golden_file.h"
 #include "harness/contract/error.h"
 

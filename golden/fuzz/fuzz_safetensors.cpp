@@ -1,5 +1,5 @@
 // A safetensors file: its header, and that every tensor lies inside it.
-#include "golden/fuzz/memory_file.h"
+#include "golden/fuzz/fuzzed_file.h"
 #include "golden/safetensors.h"
 #include "harness/contract/error.h"
 
