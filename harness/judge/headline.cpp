@@ -28,6 +28,12 @@ std::string said_after_accusation(const Cause& cause) {
   return in_words(cause).substr(prefix);
 }
 
+/// What breaks a list of slots, where no cause gives the wrong entries.
+std::string broken_list(const std::vector<Cause>& causes) {
+  const auto broken = std::ranges::find(causes, "no_permutation", &Cause::hypothesis);
+  return broken == causes.end() ? "" : "; " + broken->sentence;
+}
+
 std::string in_words(const FieldResult& field) {
   if (field.verdict == Verdict::WrongShape || field.verdict == Verdict::WrongDtype)
     return field.notes.empty() ? std::string(name(field.verdict)) : field.notes.front();
@@ -47,7 +53,7 @@ std::string in_words(const FieldResult& field) {
       where += fmt::format("; {} at {}", row(field.field).dtype == DType::Int32 ? "first" : "worst", at);
     }
     if (row(field.field).dtype == DType::Int32)
-      return fmt::format("{} wrong{}", rejected_in_words(own), where);
+      return fmt::format("{} wrong{}{}", rejected_in_words(own), where, broken_list(field.causes));
     return fmt::format("{} elements outside the accepted interval{}", rejected_in_words(own), where);
   }
   const Prediction& bits = field.isolated_bits;

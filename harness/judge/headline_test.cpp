@@ -125,6 +125,15 @@ TEST_SUITE("headline") {
           "every bit)");
   }
 
+  TEST_CASE("a list of slots that is no permutation is said to be none, whatever else is wrong in it") {
+    auto field = field_with(Field::gather_indices, Verdict::Failed, Verdict::Failed);
+    field.causes = {
+        {"no_permutation", "no permutation: slot 5 stands in 2 rows (3, 7), slot 0 in none", 0.2, false}};
+    CHECK(headline(case_of({field})) ==
+          "gather_indices is the first stage with an error of its own: 1 of 10 wrong; no permutation: slot 5 "
+          "stands in 2 rows (3, 7), slot 0 in none");
+  }
+
   TEST_CASE("an error that only the chain shows accuses no stage") {
     const auto failing = field_with(Field::hidden_states, Verdict::Passed, Verdict::Failed);
     CHECK_FALSE(first_own_error(case_of({failing})).has_value());

@@ -181,10 +181,12 @@ void describe_gather(const Routing& right, const WrongIndices& wrong, std::vecto
     broken += outside || rows[slot].size() > 1;
     at_home += !outside && at(right.selected, slot) == expert_of_row(r);
   }
+  const auto share = [&](std::int64_t entries) {
+    return static_cast<double>(entries) / static_cast<double>(wrong.count());
+  };
   const auto note = [&](std::string_view id, std::string sentence, std::int64_t entries) {
-    const double share = static_cast<double>(entries) / static_cast<double>(wrong.count());
-    if (share >= 0.5)
-      causes.push_back({std::string(id), std::move(sentence), share, entries == wrong.count()});
+    if (share(entries) >= 0.5)
+      causes.push_back({std::string(id), std::move(sentence), share(entries), entries == wrong.count()});
   };
   if (out_of_range > 0)
     note("indices_out_of_range",
@@ -210,7 +212,8 @@ void describe_gather(const Routing& right, const WrongIndices& wrong, std::vecto
     if (several > 1 || never > 1)
       sentence += fmt::format("; {} {} in several rows, {} in none", grouped_digits(several),
                               several == 1 ? "slot" : "slots", grouped_digits(never));
-    note("no_permutation", std::move(sentence), broken);
+    // Said however few entries it is: a list that is no permutation is broken whatever else is wrong in it.
+    causes.push_back({"no_permutation", std::move(sentence), share(broken), broken == wrong.count()});
     return;
   }
   if (out_of_range > 0) return;

@@ -107,6 +107,15 @@ TEST_SUITE("index_causes") {
           "2 indices are out of range 0 to 11 (row 4: -1)");
   }
 
+  TEST_CASE("a list is no permutation however few of its wrong entries make it so") {
+    const auto said = said_of(Field::gather_indices, [](Found& f, const Routing&) {
+      for (const std::size_t r : {0, 2, 4, 6}) std::swap(f[r], f[r + 1]);
+      f[8] = f[9];
+    });
+    CHECK(said.sentence.starts_with("no permutation: slot "));
+    CHECK_FALSE(said.every_bit);
+  }
+
   TEST_CASE("a permutation of another order says whether experts keep their slots") {
     CHECK(gather_said([](Found& f, const Routing&) { std::swap(f[0], f[5]); }) ==
           "the slots of rows 0 and 5 are exchanged");
