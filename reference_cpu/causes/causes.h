@@ -151,6 +151,17 @@ inline std::size_t index(const Evidence& evidence, std::int64_t r, std::int64_t 
   return static_cast<std::size_t>(r * evidence.width + c);
 }
 
+/// Of a whole field's values, before storing, those of a window as the field stores them.
+inline std::vector<Stored> elements_of(const Evidence& evidence, const Values<Predicted>& values,
+                                       const Window& window) {
+  std::vector<Stored> elements;
+  elements.reserve(window.size());
+  for (const auto r : window.rows)
+    for (const auto c : window.columns)
+      elements.push_back(evidence.stored(values[index(evidence, r, c)].value));
+  return elements;
+}
+
 /// "token", "slot", "expert" or "row", as the field's rows are; and "7", or "2 of expert 1" where rows are an
 /// expert's.
 std::string_view row_word(Field field);

@@ -122,16 +122,6 @@ std::vector<Fault> faults_of(const GradientTrial& trial, Field field, const Laye
   return all;
 }
 
-std::vector<Stored> elements_of(const Evidence& evidence, const Values<Predicted>& values,
-                                const Window& window) {
-  std::vector<Stored> elements;
-  elements.reserve(window.size());
-  for (const auto r : window.rows)
-    for (const auto c : window.columns)
-      elements.push_back(evidence.stored(values[index(evidence, r, c)].value));
-  return elements;
-}
-
 /// The field under a fault, computed when first asked for.
 Synthesis under(const Evidence& evidence, const Fault& fault) {
   auto values = std::make_shared<Values<Predicted>>();

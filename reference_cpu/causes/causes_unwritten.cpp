@@ -116,13 +116,7 @@ class Search {
     fault.field = field_;
     return {id, fmt::format("{}{}", in_unwritten(field_), sentence),
             [run = trials_.run, fault, &evidence = evidence_](const Window& window) {
-              const auto values = run(fault);
-              std::vector<Stored> elements;
-              elements.reserve(window.size());
-              for (const auto r : window.rows)
-                for (const auto c : window.columns)
-                  elements.push_back(evidence.stored(values[index(evidence, r, c)].value));
-              return elements;
+              return elements_of(evidence, run(fault), window);
             },
             trials_.some_tokens, field_};
   }

@@ -147,6 +147,10 @@ struct SumOperands {
 /// value: there only the last one has.
 std::vector<PartialSum> partial_sums(const SumOperands& operands, const Accumulator& accumulator);
 
+/// The a-priori bound of a sum of n products in any order, C(n) of `magnitude`, the sum of the absolute
+/// `terms`.
+BoundPart sum_in_any_order(std::string_view terms, std::int64_t n, double u, double magnitude);
+
 /// Keeps the largest of all terms, at most `count`, and how many there are.
 void list_terms(std::vector<ProductTerm> all, std::size_t count, Derivation& derivation);
 

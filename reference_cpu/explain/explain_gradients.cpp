@@ -185,10 +185,7 @@ void derive_row_dot(const ElementLayer& at, std::size_t terms, Derivation& deriv
                               derivation.value, predicted});
   const double u = contract.product_unit_roundoff();
   const double c = product_bound_constant(width, u);
-  derivation.bound.push_back(
-      {fmt::format("C(n) sum |d y|, any order: C = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}, sum {:.6g}", c,
-                   width, std::ilogb(u), derivation.magnitude),
-       c * derivation.magnitude});
+  derivation.bound.push_back(sum_in_any_order("|d y|", width, u, derivation.magnitude));
   if (carried > 0.0)
     derivation.bound.push_back(
         {"carried: sum of the products' widths, and C(n) times that", carried * (1.0 + c)});

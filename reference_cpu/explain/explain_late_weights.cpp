@@ -93,10 +93,7 @@ void derive_activation_dot(const ElementLayer& at, std::size_t terms, Derivation
                               "fp32, in any order, before the last rounding", derivation.value, predicted});
   const double u = contract.product_unit_roundoff();
   const double c = product_bound_constant(width, u);
-  derivation.bound.push_back(
-      {fmt::format("C(n) sum |a p|, any order: C = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}, sum {:.6g}", c,
-                   width, std::ilogb(u), derivation.magnitude),
-       c * derivation.magnitude});
+  derivation.bound.push_back(sum_in_any_order("|a p|", width, u, derivation.magnitude));
   derivation.bound.push_back({"carried: sum of the terms' widths, and C(n) times that", carried * (1.0 + c)});
   derivation.bound.push_back(
       {"each term rounded or fused: 2 u |a p|, and C(n) times that", rounded * (1.0 + c)});

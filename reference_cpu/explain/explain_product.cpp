@@ -141,10 +141,7 @@ std::vector<BoundPart> derive_sum(const Factors& factors, std::vector<ProductTer
       partial_sums({a, b, factors.predicted_a, factors.predicted_b},
                    parse_accumulator(derivation.accumulator.empty() ? "unknown" : derivation.accumulator));
   std::vector<BoundPart> parts;
-  parts.push_back(
-      {fmt::format("C(n) sum |a||b|, any order: C = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}, sum {:.6g}",
-                   c, n, std::ilogb(u), bound.magnitude),
-       c * bound.magnitude});
+  parts.push_back(sum_in_any_order("|a||b|", n, u, bound.magnitude));
   if (bound.carried > 0.0)
     parts.push_back({"carried: sum of (width of a) |b| and |a| (width of b), and C(n) times that",
                      bound.carried * (1.0 + c)});
@@ -175,6 +172,13 @@ std::string operands_of(ProductId id, const PrecisionContract& contract, std::st
 }
 
 }  // namespace
+
+BoundPart sum_in_any_order(std::string_view terms, std::int64_t n, double u, double magnitude) {
+  const double c = product_bound_constant(n, u);
+  return {fmt::format("C(n) sum {}, any order: C = n u / (1 - n u) = {:.3g}, n = {}, u = 2^{}, sum {:.6g}",
+                      terms, c, n, std::ilogb(u), magnitude),
+          c * magnitude};
+}
 
 std::vector<PartialSum> partial_sums(const SumOperands& operands, const Accumulator& accumulator) {
   std::vector<PartialSum> sums;
