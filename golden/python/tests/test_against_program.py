@@ -7,10 +7,14 @@ import subprocess
 import tempfile
 import unittest
 
+import numpy as np
+
+from assay_golden import schema
 from assay_golden.cli import main
 from assay_golden.fills import generate_expert, materialise
 from assay_golden.fixture import ask_program
 from assay_golden.schema import array_hash
+from assay_golden.writer import Candidate
 
 PROGRAM = os.environ.get("ASSAY", "")
 WIDE = "qwen3_30b_a3b"  # full width: only its first and last expert
@@ -63,6 +67,33 @@ class SameFiles(unittest.TestCase):
                 self.assertEqual(main(["check", path]), 0)
             # ten fields, and the four inputs and weights that it names
             self.assertIn("candidate of odd, 15 tensors, every stated hash holds", printed.getvalue())
+
+    def test_an_experts_padded_rows_are_judged_without_their_padding(self):
+        """Written here with garbage between the experts' rows; rows in places of others must fail."""
+        golden = "golden/data/rows.grouped_mm.h5"
+        source = schema.read(golden)
+        alignment, nan = 16, np.uint16(0x7FC0)
+        counts = source.tensors["forward", "token_counts_by_expert"].data
+        padded = -(-counts // alignment) * alignment
+        starts = np.cumsum(padded) - padded
+        places = np.concatenate([start + np.arange(count) for start, count in zip(starts, counts)])
+        for shift, status in ((0, 0), (1, 1)):
+            candidate = Candidate.like(golden, "padded", row_alignment=alignment)
+            for (group, name), tensor in source.tensors.items():
+                if group != "forward":
+                    continue
+                data = tensor.data
+                if schema.is_padded(name):
+                    garbage = -7 if data.dtype.kind == "i" else nan
+                    whole = np.full((padded.sum(), *data.shape[1:]), garbage, data.dtype)
+                    whole[places] = np.roll(data, shift, axis=0)
+                    data = whole
+                candidate.add(name, data)
+            with self.subTest(shift=shift), tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "padded.h5")
+                candidate.write(path)
+                command = [PROGRAM, "verify", "--golden", golden, "--pipeline", f"dump:{path}"]
+                self.assertEqual(subprocess.run(command, capture_output=True).returncode, status)
 
 
 if __name__ == "__main__":
