@@ -188,6 +188,12 @@ void Evaluator<A>::keep(Field field, Values<A> evaluated) {
 }
 
 template <class A>
+void Evaluator<A>::keep_unreached(Field fault, const std::map<Field, Values<A>>& all) {
+  for (const auto& [field, values] : all)
+    if (field != fault && !descends_from(field, fault, *layer_.contract)) keep(field, values);
+}
+
+template <class A>
 const Values<A>& Evaluator<A>::seen(Field reader, Field field) {
   const View as = view(reader, field);
   if (as.lives == Lives::InMemory) return value(field);
@@ -212,6 +218,12 @@ Values<A> Evaluator<A>::formed(Field reader, Field field) {
                                  seen(reader, Field::topk_weights));
   for (auto& x : values) x = stored(x, layer_.contract->intermediate);
   return values;
+}
+
+FieldFlags offered(const Upstream& upstream) {
+  FieldFlags flags{};
+  for (const FieldRow& field : kFields) flags[static_cast<std::size_t>(field.id)] = upstream.has(field.id);
+  return flags;
 }
 
 template class Evaluator<Bounded>;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -37,6 +38,8 @@ class Evaluator {
 
   /// Takes what was evaluated, before it is stored, for what readers see.
   void keep(Field field, Values<A> evaluated);
+  /// The same of those among `all` that a fault in `fault` does not reach.
+  void keep_unreached(Field fault, const std::map<Field, Values<A>>& all);
   bool holds(Field field) const { return kept_[0][static_cast<std::size_t>(field)].has_value(); }
   void forget(Field field);
 
@@ -71,6 +74,20 @@ class Evaluator {
   std::array<std::array<int, kFieldCount>, 3> readers_{};  // still to come
   std::vector<View> done_;                                 // read for the last time by the steps before
   int depth_ = 0;                                          // of evaluations within evaluations
+};
+
+/// Fields that the candidate offers: those that will be judged.
+FieldFlags offered(const Upstream& upstream);
+
+/// The graph walked twice: from the candidate's own fields, and from the inputs.
+template <class A>
+struct Walks {
+  Evaluator<A> isolated;
+  Evaluator<A> chained;
+
+  Walks(const Layer& isolated_layer, const Layer& layer, const Upstream& upstream)
+      : isolated(isolated_layer, upstream, offered(upstream)), chained(layer, {}, offered(upstream)) {}
+  Evaluator<A>& in(Mode mode) { return mode == Mode::Isolated ? isolated : chained; }
 };
 
 }  // namespace assay

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -25,24 +26,6 @@
 
 namespace assay {
 namespace {
-
-/// Fields that the candidate offers: those that will be judged.
-FieldFlags offered(const Upstream& upstream) {
-  FieldFlags flags{};
-  for (const FieldRow& field : kFields) flags[static_cast<std::size_t>(field.id)] = upstream.has(field.id);
-  return flags;
-}
-
-/// The graph walked twice: from the candidate's own fields, and from the inputs.
-template <class A>
-struct Walks {
-  Evaluator<A> isolated;
-  Evaluator<A> chained;
-
-  Walks(const Layer& isolated_layer, const Layer& layer, const Upstream& upstream)
-      : isolated(isolated_layer, upstream, offered(upstream)), chained(layer, {}, offered(upstream)) {}
-  Evaluator<A>& in(Mode mode) { return mode == Mode::Isolated ? isolated : chained; }
-};
 
 constexpr std::int64_t kTrialWork =
     std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
@@ -242,10 +225,17 @@ class ReferenceRun final : public Reference {
     };
     ReferenceRun right = run({});
     right.layer_.declared = right.isolated_.declared = layer_.declared;
+    std::map<Field, Values<Predicted>> sound;  // computed once for all trials
+    for (const Field one : unwritten)
+      if (row(one).dtype != DType::Int32) sound[one] = right.predicted_.isolated.evaluate(one);
     const Field field = whole_evidence.field;
-    const UnwrittenTrials trials{
-        [&](const Fault& fault) { return run(fault).predicted_.isolated.evaluate(field); },
-        std::ssize(part.tokens) < sizes.tokens};
+    const auto trial = [&](const Fault& fault) {
+      ReferenceRun wrong = run(fault);
+      if (wrong.layer_.routing.selected == right.layer_.routing.selected)
+        wrong.predicted_.isolated.keep_unreached(fault.field, sound);
+      return wrong.predicted_.isolated.evaluate(field);
+    };
+    const UnwrittenTrials trials{trial, std::ssize(part.tokens) < sizes.tokens};
     Evidence beside = right.evidence(field);
     return find_causes(beside, trials, unwritten);
   }
