@@ -46,9 +46,7 @@ class ProgramTest(unittest.TestCase):
         """Runs in the test's folder. A program ended by a signal has a negative return code."""
         options.setdefault("stdout", subprocess.PIPE)
         # No colour and no width of the caller's terminal.
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "ASSAY_PYTHON": "/nonexistent/python"}
-        # Several tests run at once: threads that wait must not keep the others from working.
-        environment.update({"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "ASSAY_PYTHON": "/nonexistent/python", "OMP_NUM_THREADS": "2"}
         environment.update(options.pop("environment", {}))
         return subprocess.run(
             [str(ASSAY), *map(str, words)], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ REPORTS = ("--json", "r.json", "--html", "r.html", "--junit", "r.xml")
 class Stream(ProgramTest):
     def start(self, *words, fault="hang", **options):
         """Runs beside the test. A plugin that hangs keeps it from its end."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "ASSAY_PLUGIN_FAULT": fault}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "2", "ASSAY_PLUGIN_FAULT": fault}
         program = subprocess.Popen([str(ASSAY), *words], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    encoding="utf-8", **options)  # fmt: skip
         self.addCleanup(program.stdout.close)

@@ -104,6 +104,13 @@ class Help(ProgramTest):
     def test_the_version_is_one_line(self):
         self.assertRegex(self.expect(PASSED, "--version").stdout, r"^assay \d+\.\d+\.\d+ \(\S+\)\n$")
 
+    def test_threads_sleep_while_they_wait_unless_they_are_told_otherwise(self):
+        """Threads that spin keep other programs' and their own from working."""
+        shown = {"OMP_DISPLAY_ENV": "true"}
+        last = lambda done: [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line][-1]
+        self.assertIn("'PASSIVE'", last(self.run_assay("--version", environment=shown)))
+        self.assertIn("'ACTIVE'", last(self.run_assay("--version", environment={**shown, "OMP_WAIT_POLICY": "active"})))
+
     def test_an_empty_folder_of_goldens_is_not_a_pass(self):
         self.expect(NOTHING_COMPARED, "golden", "list", self.folder)
 

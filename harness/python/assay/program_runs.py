@@ -38,7 +38,7 @@ def find_program():
 
 def with_surroundings(environment):
     """The environment in which the program finds this Python and, in a wheel, its exporter."""
-    surroundings = {"ASSAY_PYTHON": sys.executable, "OMP_WAIT_POLICY": "passive"}
+    surroundings = {"ASSAY_PYTHON": sys.executable}
     if (PACKAGE.parent / "assay_golden").is_dir():
         surroundings["ASSAY_EXPORTER"] = str(PACKAGE.parent)
     return {**surroundings, **environment}
