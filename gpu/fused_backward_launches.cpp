@@ -84,7 +84,8 @@ void launch_down_dw(const FusedRun& run, cudaStream_t stream) {
   const DownDw product{
       .d_second_gemm = to.d_rows.data(),
       .intermediate = run.rounding == Rounding::Hf ? run.workspace.intermediate.data() : to.weighted.data(),
-      .d_down_proj = to.d_down_proj.view()};
+      .d_down_proj = to.d_down_proj.view(),
+      .beside_previous = run.rounding == Rounding::Hf && run.wgmma_dx};  // behind SwiGLU's gradient
   if (run.wgmma_dw)
     down_dw_wgmma_sm90(product, routing_of_dw(run), run.problem.sizes, run.options.kernel_config_bwd_dW,
                        stream);
@@ -109,7 +110,8 @@ void launch_gate_up_dw(const FusedRun& run, cudaStream_t stream) {
   const GateUpDw product{.d_first_gemm = to.d_first_gemm.data(),
                          .x = gather ? run.problem.input.data() : run.workspace.permuted.data(),
                          .d_gate_up_proj = to.d_gate_up_proj.view(),
-                         .gather = gather};
+                         .gather = gather,
+                         .beside_previous = !run.options.dW_only && run.wgmma_dx};  // behind gate_up dX
   if (run.wgmma_dw)
     gate_up_dw_wgmma_sm90(product, routing_of_dw(run), run.problem.sizes, run.options.kernel_config_bwd_dW,
                           stream);
@@ -146,23 +148,11 @@ void launch_combine(const FusedRun& run, cudaStream_t stream) {
                       run.rounding, run.problem.sizes, stream);
 }
 
-// One chain of adds per element over all tokens takes long and few multiprocessors; slots are combined at the
-// speed of memory.
-void launch_router_dw_and_combine(const FusedRun& run, cudaStream_t stream) {
-  const SideBranch& beside = run.gradients->beside;
-  beside.fork(stream, [&](cudaStream_t branch) { launch_router_dw(run, branch); });
-  launch_combine(run, stream);
-  beside.join(stream);
-}
-
 bool always(const GpuOptions&) { return true; }
 bool hf(const GpuOptions& options) { return rounding_of(options.contract, "gpu_fused") == Rounding::Hf; }
 bool fp32(const GpuOptions& options) { return !hf(options); }
 bool dx(const GpuOptions& options) { return !options.dW_only; }
 bool dw(const GpuOptions& options) { return !options.dX_only; }
-bool both(const GpuOptions& options) { return dx(options) && dw(options); }
-bool dx_alone(const GpuOptions& options) { return options.dX_only; }
-bool dw_alone(const GpuOptions& options) { return options.dW_only; }
 
 LaunchCost unlimited(const LaunchSizes&) { return {}; }
 
@@ -207,27 +197,24 @@ LaunchCost cost_of_gate_up_dw(const LaunchSizes& s) {
                    (2 * s.experts * s.inter * s.hidden + 2 * s.rows * s.inter + s.tokens * s.hidden)};
 }
 
-LaunchCost cost_of_router_and_combine(const LaunchSizes& s) {
-  return {.flops = 2 * s.tokens * s.experts * s.hidden, .bytes = cost_of_rows(s).bytes};
-}
-
 LaunchCost cost_of_router(const LaunchSizes& s) { return {.flops = 2 * s.tokens * s.experts * s.hidden}; }
 
+// The router's part needs d_topk_weights alone and fills few multiprocessors (router dW is one chain of adds
+// per element over all tokens): it runs where the large products leave some.
 // clang-format off
 constexpr FusedLaunch kBackwardLaunches[] = {
-    {"merge's gradients",                    std::nullopt,          hf,     launch_merge_grad,     cost_of_merge_grad},
-    {"down dX with swiglu's gradient",       ProductId::down_dx,    hf,     launch_down_dx,        cost_of_down},
-    {"output's gradient permuted",           std::nullopt,          fp32,   launch_permute_grad,   cost_of_rows},
-    {"down dX",                              ProductId::down_dx,    fp32,   launch_down_dx_fp32,   cost_of_down_fp32},
+    {"merge's gradients",                    std::nullopt,          hf,     launch_merge_grad,       cost_of_merge_grad},
+    {"output's gradient permuted",           std::nullopt,          fp32,   launch_permute_grad,     cost_of_rows},
+    {"down dX",                              ProductId::down_dx,    fp32,   launch_down_dx_fp32,     cost_of_down_fp32},
     {"swiglu's gradient, weights after it",  std::nullopt,          fp32,   launch_swiglu_grad_fp32, cost_of_swiglu_fp32},
-    {"down dW",                              ProductId::down_dw,    dw,     launch_down_dw,        cost_of_down_dw},
-    {"gate_up dX",                           ProductId::gate_up_dx, dx,     launch_gate_up_dx,     cost_of_gate_up},
-    {"gate_up dW",                           ProductId::gate_up_dw, dw,     launch_gate_up_dw,     cost_of_gate_up_dw},
-    {"gradient of softmax and top-k",        std::nullopt,          always, launch_selection_grad, unlimited},
-    {"router dX",                            ProductId::router_dx,  dx,     launch_router_dx,      cost_of_router},
-    {"router dW, slots combined beside it",  ProductId::router_dw,  both,     launch_router_dw_and_combine, cost_of_router_and_combine},
-    {"router dW",                            ProductId::router_dw,  dw_alone, launch_router_dw,      cost_of_router},
-    {"slots combined, router's part added",  std::nullopt,          dx_alone, launch_combine,        cost_of_rows},
+    {"gradient of softmax and top-k",        std::nullopt,          always, launch_selection_grad,   unlimited,         Lane::Beside},
+    {"router dX",                            ProductId::router_dx,  dx,     launch_router_dx,        cost_of_router,    Lane::Beside},
+    {"router dW",                            ProductId::router_dw,  dw,     launch_router_dw,        cost_of_router,    Lane::Beside},
+    {"down dX with swiglu's gradient",       ProductId::down_dx,    hf,     launch_down_dx,          cost_of_down},
+    {"down dW",                              ProductId::down_dw,    dw,     launch_down_dw,          cost_of_down_dw},
+    {"gate_up dX",                           ProductId::gate_up_dx, dx,     launch_gate_up_dx,       cost_of_gate_up},
+    {"gate_up dW",                           ProductId::gate_up_dw, dw,     launch_gate_up_dw,       cost_of_gate_up_dw},
+    {"slots combined, router's part added",  std::nullopt,          dx,     launch_combine,          cost_of_rows,      Lane::Joined},
 };
 // clang-format on
 

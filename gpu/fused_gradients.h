@@ -39,7 +39,7 @@ struct FusedGradients {
   Buffer<bf16> router_part;             // [T, H]
   Buffer<bf16> d_input;                 // [T, H]
 
-  SideBranch beside;  // for a launch that fills few multiprocessors
+  SideBranch beside;  // for launches that fill few multiprocessors
 
  private:
   template <class Self, class Visit>

@@ -1,5 +1,7 @@
 #include "gpu/fused_launches.h"
 
+#include <utility>
+
 #include "gpu/kernels/grouped_gemm.h"
 
 namespace assay::gpu {
@@ -117,8 +119,21 @@ std::span<const FusedLaunch> fused_launches(Pass pass) {
 
 void launch_pass(Pass pass, const FusedRun& run, cudaStream_t stream) {
   ASSAY_CHECK(pass == Pass::Forward || run.gradients != nullptr, "expected room for gradients");
-  for (const auto& launch : fused_launches(pass))
-    if (launch.wanted(run.options)) launch.launch(run, stream);
+  const auto launch_lane = [&](Lane lane, cudaStream_t on) {
+    for (const auto& launch : fused_launches(pass))
+      if (launch.lane == lane && launch.wanted(run.options)) launch.launch(run, on);
+  };
+  bool forked = false;
+  for (const auto& launch : fused_launches(pass)) {
+    if (!launch.wanted(run.options)) continue;
+    if (launch.lane != Lane::Beside) {
+      if (launch.lane == Lane::Joined && std::exchange(forked, false)) run.gradients->beside.join(stream);
+      launch.launch(run, stream);
+    } else if (!std::exchange(forked, true)) {
+      run.gradients->beside.fork(stream, [&](cudaStream_t branch) { launch_lane(Lane::Beside, branch); });
+    }
+  }
+  if (forked) run.gradients->beside.join(stream);
 }
 
 std::vector<ProductId> fused_products(Pass pass, const GpuOptions& options) {

@@ -44,12 +44,17 @@ struct LaunchCost {
   double bytes = 0.0;
 };
 
+/// Where a launch of a pass runs: on its stream; on a branch beside it, which begins where the first such
+/// launch stands; or on the stream again, behind the branch.
+enum class Lane { Stream, Beside, Joined };
+
 struct FusedLaunch {
   std::string_view name;
   std::optional<ProductId> product;
   bool (*wanted)(const GpuOptions& options);
   void (*launch)(const FusedRun& run, cudaStream_t stream);
   LaunchCost (*cost)(const LaunchSizes& sizes);
+  Lane lane = Lane::Stream;
 };
 
 /// Of a pass, in the order of the stream, those wanted by other options included. The backward pass works on

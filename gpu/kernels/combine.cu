@@ -6,7 +6,6 @@
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/ptx.cuh"
-#include "gpu/kernels/swiglu.cuh"
 
 namespace assay::gpu {
 namespace {
@@ -17,19 +16,44 @@ __device__ float element(const uint4& vector, int c) {
   return __bfloat162float(reinterpret_cast<const bf16*>(&vector)[c]);
 }
 
-/// rb(a + b) of 8 elements.
-__device__ uint4 rounded_sum(const uint4& a, const uint4& b) {
+/// rb(a + b) of 8 elements. bf16 arithmetic rounds the exact sum once; fp32, as HuggingFace's kernels have
+/// it, rounds it before and gives the same bf16, for its 24 bits are more than twice the 8 of bf16 and two.
+__device__ uint4 rounded_sum(const uint4 a, const uint4 b) {
   uint4 packed;
 #pragma unroll
-  for (int c = 0; c < 8; ++c)
-    reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(__fadd_rn(element(a, c), element(b, c)));
+  for (int pair = 0; pair < 4; ++pair)
+    reinterpret_cast<__nv_bfloat162*>(&packed)[pair] = __hadd2_rn(
+        reinterpret_cast<const __nv_bfloat162*>(&a)[pair], reinterpret_cast<const __nv_bfloat162*>(&b)[pair]);
   return packed;
 }
 
-// Rows are in expert order, so that ascending rows are ascending experts. Under Hf the sum starts from 0 and
-// is rounded to bf16 after every row, in that order; else it is fp32 in merge's order, slots ascending in
-// each of four sums, and rounded once. `out` gets it unless it is null; with `router`, `with_router` gets
-// what add_kernel makes of both.
+/// Of eight neighbouring columns of a token's rows. Under Hf the sum starts from 0 and is rounded to bf16
+/// after every row; else it is fp32 in merge's order, slots ascending in each of four sums, and rounded once.
+template <Rounding kRounding>
+struct SlotSums {
+  float sum[4][8] = {};
+  __device__ void add(int slot, const uint4& row) {
+#pragma unroll
+    for (int c = 0; c < 8; ++c) sum[slot % 4][c] = __fadd_rn(sum[slot % 4][c], element(row, c));
+  }
+  __device__ uint4 rounded() {
+    uint4 packed;
+#pragma unroll
+    for (int c = 0; c < 8; ++c)
+      reinterpret_cast<bf16*>(&packed)[c] =
+          __float2bfloat16_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum[0][c], sum[1][c]), sum[2][c]), sum[3][c]));
+    return packed;
+  }
+};
+template <>
+struct SlotSums<Rounding::Hf> {
+  uint4 sum = {};
+  __device__ void add(int, const uint4& row) { sum = rounded_sum(sum, row); }
+  __device__ uint4 rounded() const { return sum; }
+};
+
+// Rows are in expert order, so that ascending rows are ascending experts: under Hf the order of the sum.
+// `out` gets it unless it is null; with `router`, `with_router` gets what add_kernel makes of both.
 template <Rounding kRounding>
 __global__ void __launch_bounds__(kThreads)
     combine_kernel(const bf16* rows, const std::int32_t* row_of_slot, const bf16* router, bf16* out,
@@ -51,8 +75,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   for (int i = threadIdx.x; i < vectors; i += kThreads) {
-    constexpr int kSums = kRounding == Rounding::Hf ? 1 : 4;
-    float sum[kSums][8] = {};
+    SlotSums<kRounding> sums;
     for (int first = 0; first < top_k; first += kRowsInFlight) {
       uint4 loaded[kRowsInFlight];
 #pragma unroll
@@ -63,21 +86,10 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int j = 0; j < kRowsInFlight; ++j) {
         if (first + j >= top_k) break;
-#pragma unroll
-        for (int c = 0; c < 8; ++c) {
-          float& mine = sum[j % kSums][c];
-          mine = __fadd_rn(mine, element(loaded[j], c));
-          if constexpr (kRounding == Rounding::Hf) mine = through_bf16(mine);
-        }
+        sums.add(j, loaded[j]);
       }
     }
-    uint4 packed;
-#pragma unroll
-    for (int c = 0; c < 8; ++c) {
-#pragma unroll
-      for (int i = 1; i < kSums; ++i) sum[0][c] = __fadd_rn(sum[0][c], sum[i][c]);
-      reinterpret_cast<bf16*>(&packed)[c] = __float2bfloat16_rn(sum[0][c]);
-    }
+    const uint4 packed = sums.rounded();
     if (out != nullptr) reinterpret_cast<uint4*>(out)[token * vectors + i] = packed;
     if (router != nullptr)
       reinterpret_cast<uint4*>(with_router)[token * vectors + i] =

@@ -37,6 +37,7 @@ struct DownDw {
   const bf16* d_second_gemm;   // [S, H]
   const bf16* intermediate;    // [S, I]
   WeightGradient d_down_proj;  // [E, H, I]
+  bool beside_previous = false;
 };
 
 /// d_gate_up_proj[e] = the expert's d_first_gemm^T x, stored or added.
@@ -45,7 +46,10 @@ struct GateUpDw {
   const bf16* x;                  // [T, H] with `gather`, else rows already in expert order [S, H]
   WeightGradient d_gate_up_proj;  // [E, 2I, H]
   bool gather;
+  bool beside_previous = false;
 };
+// beside_previous: the kernel before has waited, in every block, for all that this one reads, and then let it
+// start, so that it takes what that one's last tiles leave. The portable variants wait all the same.
 
 void down_dx_mma_sm80(const DownDx& product, const DeviceRouting& routing, const Sizes& sizes,
                       cudaStream_t stream);

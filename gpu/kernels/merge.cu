@@ -97,10 +97,12 @@ __global__ void __launch_bounds__(kThreads)
   if (slot >= slots) return;
   const bf16* gradient = d_out + slot / top_k * hidden;
   const bf16* value = values + (row_of_slot == nullptr ? slot : row_of_slot[slot]) * hidden;
-  const float sum = row_sum(hidden, threads, [&](int vector, float(&terms)[8]) {
+  const auto term = [&](int column) {
+    return weighted<kRounding>(gradient[column], __bfloat162float(value[column]));
+  };
+  const float sum = row_sum(hidden, threads, term, [&](int vector, float(&terms)[8]) {
 #pragma unroll
-    for (int c = 0; c < 8; ++c)
-      terms[c] = weighted<kRounding>(gradient[vector * 8 + c], __bfloat162float(value[vector * 8 + c]));
+    for (int c = 0; c < 8; ++c) terms[c] = term(vector * 8 + c);
   });
   if (threadIdx.x % 32 == 0) d_topk_weights[slot] = __float2bfloat16_rn(sum);
 }

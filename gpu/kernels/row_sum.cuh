@@ -28,42 +28,74 @@ inline int threads_of_row(std::int64_t length, std::int64_t rows) {
 }
 
 /// A thread's partial sums, in order.
-__device__ inline float sum_of_partials(const float (&partial)[8]) {
+template <int kPartials>
+__device__ float sum_of_partials(const float (&partial)[kPartials]) {
   float sum = partial[0];
 #pragma unroll
-  for (int c = 1; c < 8; ++c) sum = __fadd_rn(sum, partial[c]);
+  for (int c = 1; c < kPartials; ++c) sum = __fadd_rn(sum, partial[c]);
   return sum;
 }
 
-/// Every lane gets the sum. `terms_of(v, terms)` says what elements 8 v and on add to it; lane l plays
-/// threads l, l + 32, ... of `threads`. Short rows: thread t adds elements t, t + threads, ... to four
-/// partial sums in turn. Others: it adds element c of vectors t, t + threads, ... to partial sum c.
-template <class TermsOf>
-__device__ float row_sum(int length, int threads, const TermsOf& terms_of) {
-  const int lane = threadIdx.x % 32;
-  const auto sum_of_thread = [&](int thread) {
-    float partial[8] = {};
-    float terms[8];
-    if (length < kWholeVectors) {
-      for (int k = thread, turn = 0; k < length; k += threads, turn = (turn + 1) % 4) {
-        terms_of(k / 8, terms);
-        partial[turn] = __fadd_rn(partial[turn], terms[k % 8]);
-      }
-    } else {
-      for (int v = thread; v < length / 8; v += threads) {
-        terms_of(v, terms);
+/// Every lane gets the sum. Lane l plays threads l, l + 32, ... of `threads`, a power of two;
+/// `sum_of_thread(t)` is what thread t adds. Of a lane's threads those half of all apart are added first,
+/// then those a quarter apart, and so on: taken in the order of their reversed bits, so that a sum waits only
+/// for the one beside it, and what waits stays in registers.
+template <class SumOfThread>
+__device__ float sum_of_threads(int threads, const SumOfThread& sum_of_thread) {
+  constexpr int kLevels = 4;
+  static_assert(32 << kLevels == kThreadsOfBlock, "a level for every halving of what a lane plays");
+  const unsigned lane = threadIdx.x % 32;
+  if (threads <= 32)
+    return sum_of_lanes(static_cast<int>(lane) < threads ? sum_of_thread(static_cast<int>(lane)) : 0.0f);
+  const unsigned played = static_cast<unsigned>(threads) / 32;
+  float waiting[kLevels];
+  float sum = 0.0f;
+#pragma unroll 1
+  for (unsigned i = 0; i < played; ++i) {
+    const unsigned reversed = __brev(i) >> (__clz(static_cast<int>(played)) + 1);
+    sum = sum_of_thread(static_cast<int>(lane + reversed * 32));
+    bool waits = false;
 #pragma unroll
-        for (int c = 0; c < 8; ++c) partial[c] = __fadd_rn(partial[c], terms[c]);
-      }
+    for (int level = 0; level < kLevels; ++level) {
+      if (waits) continue;
+      waits = (i >> level & 1) == 0;
+      if (waits)
+        waiting[level] = sum;
+      else
+        sum = __fadd_rn(waiting[level], sum);
+    }
+  }
+  return sum_of_lanes(sum);
+}
+
+/// Every lane gets the sum. Short rows: thread t adds elements t, t + threads, ... to four partial sums in
+/// turn, `term_of(k)` each. Others: it adds element c of vectors t, t + threads, ... to partial sum c, and
+/// `terms_of(v, terms)` says what elements 8 v and on add.
+template <class TermOf, class TermsOf>
+__device__ float row_sum(int length, int threads, const TermOf& term_of, const TermsOf& terms_of) {
+  if (length < kWholeVectors)
+    return sum_of_threads(threads, [&](int thread) {
+      float partial[4] = {};
+#pragma unroll 1
+      for (int first = thread; first < length; first += 4 * threads)
+#pragma unroll
+        for (int turn = 0; turn < 4; ++turn) {
+          const int k = first + turn * threads;
+          if (k < length) partial[turn] = __fadd_rn(partial[turn], term_of(k));
+        }
+      return sum_of_partials(partial);
+    });
+  return sum_of_threads(threads, [&](int thread) {
+    float partial[8] = {};
+#pragma unroll 1
+    for (int v = thread; v < length / 8; v += threads) {
+      float terms[8];
+      terms_of(v, terms);
+#pragma unroll
+      for (int c = 0; c < 8; ++c) partial[c] = __fadd_rn(partial[c], terms[c]);
     }
     return sum_of_partials(partial);
-  };
-  if (threads <= 32) return sum_of_lanes(lane < threads ? sum_of_thread(lane) : 0.0f);
-  float sums[kThreadsOfBlock / 32];
-  for (int i = 0; i < threads / 32; ++i) sums[i] = sum_of_thread(lane + i * 32);
-  for (int apart = threads / 64; apart > 0; apart /= 2)  // partners that one lane plays
-    for (int i = 0; i < apart; ++i) sums[i] = __fadd_rn(sums[i], sums[i + apart]);
-  return sum_of_lanes(sums[0]);
+  });
 }
 
 }  // namespace assay::gpu

@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(kThreads)
     swiglu_grad_kernel(const uint4* d_intermediate, const uint4* first_gemm, uint4* d_first_gemm,
                        unsigned vectors, unsigned width) {
   const unsigned i = blockIdx.x * kThreads + threadIdx.x;
-  ptx::let_next_start();
   ptx::wait_for_previous();
+  ptx::let_next_start();  // down dW relies on the wait
   if (i >= vectors) return;
   const std::int64_t at = i + static_cast<std::int64_t>(i / width) * width;
   const uint4 d = d_intermediate[i];

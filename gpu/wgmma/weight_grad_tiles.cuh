@@ -43,6 +43,7 @@ struct WeightGradArguments {
   int stages;
   bool width_first;      // tiles of neighbouring columns run side by side, else of neighbouring rows
   bool product_rounded;  // to bf16 before it is added or kept as float32
+  bool beside_previous;  // as in DownDw
   bool whole_panels;  // neither matrix ends within 64 columns: a stage's panels of an operand come in one box
 };
 

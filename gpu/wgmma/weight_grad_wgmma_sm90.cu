@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warpgroup = threadIdx.x / 128;
   if (warpgroup == 0) {
     ptx::give_registers<56>();
-    ptx::wait_for_previous();
+    if (!arguments.beside_previous) ptx::wait_for_previous();
     ptx::let_next_start();
     const GradTileFeeder feeder{&arguments, control};
     if constexpr (kGather)
@@ -53,6 +53,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       fetch_grad_panels(arguments, maps, base, control);
     else if (threadIdx.x / 32 == 1)
       hand_out_grad_tiles(feeder);
+    // Who waits for this kernel relies on the one before, too.
+    if (arguments.beside_previous) ptx::wait_for_previous();
   } else {
     ptx::take_registers<224>();
     if constexpr (adds(kStore)) ptx::wait_for_previous();  // may have written what is added to
@@ -70,6 +72,7 @@ struct WeightGrad {
   std::int64_t height;
   std::int64_t width;
   bool gather;
+  bool beside_previous;
 };
 
 // In boxes of one panel; or of `panels`, where columns are a multiple of 64.
@@ -130,6 +133,8 @@ void weight_grad(ProductId product, const WeightGrad& grad, const DeviceRouting&
       .stages = grad.gather ? config.pipeline_depth_gathered : config.pipeline_depth,
       .width_first = config.tile_order == "width",
       .product_rounded = grad.out.product_rounded,
+      // Without rows the kernel before is another one.
+      .beside_previous = grad.beside_previous && sizes.slots() > 0,
       .whole_panels = grad.height % 64 == 0 && grad.width % 64 == 0};
   const MapAxis out[] = {
       {grad.width, 1, 64},
@@ -158,7 +163,8 @@ void down_dw_wgmma_sm90(const DownDw& product, const DeviceRouting& routing, con
                       .out = product.d_down_proj,
                       .height = sizes.config.hidden_size,
                       .width = sizes.config.moe_intermediate_size,
-                      .gather = false},
+                      .gather = false,
+                      .beside_previous = product.beside_previous},
                      routing, sizes, config, stream);
 }
 
@@ -170,7 +176,8 @@ void gate_up_dw_wgmma_sm90(const GateUpDw& product, const DeviceRouting& routing
                       .out = product.d_gate_up_proj,
                       .height = 2 * std::int64_t{sizes.config.moe_intermediate_size},
                       .width = sizes.config.hidden_size,
-                      .gather = product.gather},
+                      .gather = product.gather,
+                      .beside_previous = product.beside_previous},
                      routing, sizes, config, stream);
 }
 
