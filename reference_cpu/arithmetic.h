@@ -45,6 +45,12 @@ inline PredictedValue stored(const PredictedValue& x, Store store) {
   return store == Store::Unrounded ? x : PredictedValue{to_float(round_to_bf16(x.value)), x.undetermined};
 }
 
+/// As readers find what an implementation keeps in float32.
+inline Interval in_float32(const Interval& x) {
+  return noise_after_float32(x, {finite_float(x.ref), finite_float(x.low), finite_float(x.high)});
+}
+inline PredictedValue in_float32(const PredictedValue& x) { return x; }
+
 /// fp32 product. On bf16 operands it is exact; rounding both ends to fp32 is exact for them too, and covers
 /// the rest. With a float64 accumulator the product rounds once there, and once here.
 inline Interval multiply(const Interval& a, const Interval& b, double unit_roundoff = kFp32UnitRoundoff) {

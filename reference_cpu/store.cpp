@@ -33,14 +33,6 @@ void flip_bit(const Fault& fault, DType dtype, Values<Predicted>& values) {
 }
 void flip_bit(const Fault&, DType, Values<Bounded>&) {}
 
-Interval in_float32(Interval x) {
-  x.ref = finite_float(x.ref);
-  x.low = finite_float(x.low);
-  x.high = finite_float(x.high);
-  return x;
-}
-PredictedValue in_float32(const PredictedValue& x) { return x; }
-
 }  // namespace
 
 template <class A>
@@ -58,7 +50,7 @@ void store_field(Field field, const Layer& layer, Values<A>& values) {
         values[i].value = round_wrongly(layer.fault.kind, before.value, static_cast<std::int64_t>(i));
   }
   if (dtype_of(field, *layer.contract) == DType::Float32 && !is_weight_gradient(field))
-    for (auto& value : values) value = in_float32(value);  // as its readers find it
+    for (auto& value : values) value = in_float32(value);
   if (layer.fault.hits(FaultKind::FlipBit, field))
     flip_bit(layer.fault, dtype_of(field, *layer.contract), values);
 }

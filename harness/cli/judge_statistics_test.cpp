@@ -175,6 +175,37 @@ TEST_SUITE("judge_statistics") {
   }
 
   TEST_CASE(
+      "float32 logits that are a little too small, or miss a thousandth of one block of K, lie inside every "
+      "interval of 2,048 terms: the statistics see them") {
+    constexpr Fault kTooSmall = {
+        .kind = FaultKind::ScaleValues, .field = Field::router_logits, .scale = -0x1p-14};
+    constexpr Fault kBlockScaled = {.kind = FaultKind::ScaleKBlock,
+                                    .field = Field::router_logits,
+                                    .amount = 16,
+                                    .scale = -0.001,
+                                    .first = 16};
+    for (const auto contract : {"fp32_logits", "vllm_fp32_logits", "sglang_fp32_logits"}) {
+      const Ground ground = make_ground("long", contract, Spoil::Nothing, 0, 48);
+      CAPTURE(contract);
+      const auto undeclared = [&](Candidate candidate) {
+        candidate.accumulators = {};
+        candidate.compute_capability = "";
+        return judged(ground.problem, candidate, "", changed(unchanged));
+      };
+      CHECK(undeclared(ground.right).verdict == Verdict::Passed);
+      for (const Fault& fault : {kTooSmall, kBlockScaled}) {
+        const auto result = undeclared(faulty_candidate(fault, ground));
+        CAPTURE(result.headline);
+        const auto& logits = of(result, Field::router_logits);
+        CHECK(logits.isolated.rejected == 0);
+        CHECK_FALSE(logits.isolated.statistics.suspicion.empty());
+        CHECK(logits.verdict == Verdict::Suspect);
+        CHECK(result.first_own_error == Field::router_logits);
+      }
+    }
+  }
+
+  TEST_CASE(
       "at full width the worst case admits every element of a truncated product: the statistics of the "
       "output alone see it") {
     const Ground wide = make_ground("qwen3_30b_a3b", "hf");

@@ -131,6 +131,20 @@ inline Interval noise_after_bf16(const Interval& x, const Interval& rounded) {
   return with_noise(rounded, std::max(moved, step), std::max(mean, step_mean));
 }
 
+/// `rounded` to float32 with the noise of x, where what an implementation computes is a float32 number of its
+/// own: its error e holds its last operation, and after storing it differs by e + x.ref - rounded.ref, a
+/// number k of gaps, which is the place of the reference more. With y the error before that operation, which
+/// knows nothing of the place p, k = floor(p + y / gap + 1/2) rounded to nearest and floor(p + y / gap)
+/// toward zero, p in [-1/2, 1/2): in the mean over p both are k^2 = z^2 + f (1 - f) and |k| = |z|, with z =
+/// y / gap, or half less, and f its fraction, while E e^2 = gap^2 (z^2 + 1/12) and E|e| >= gap |z|. So the
+/// mean square is E e^2 + gap^2 / 6 at most, and the mean size no more than it was; nor is any difference
+/// more than twice e, as no float32 number is nearer than the rounded reference.
+inline Interval noise_after_float32(const Interval& x, const Interval& rounded) {
+  const double gap = rounding_cell(x.ref, rounded.ref, DType::Float32).gap;
+  const double square = static_cast<double>(x.noise) * x.noise;
+  return with_noise(rounded, std::sqrt(std::min(4.0 * square, square + gap * gap / 6.0)), x.mean);
+}
+
 /// The rms after rounding of an error that has to do with the reference's place, because it recurs wherever
 /// the place does: it changes the rounded value only if it reaches a boundary at distance d on the one side
 /// or the other, either equally likely. The neighbour there is a gap away: an error of size e >= d moves the

@@ -1,11 +1,14 @@
 // Fields stored as float32: the fast loops against the one-by-one forms, neighbours of 2^-23, bits of 32.
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include <doctest/doctest.h>
 
+#include "harness/contract/noise.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/deviation.h"
 #include "harness/judge/vacuity.h"
@@ -44,6 +47,24 @@ FloatField hard(unsigned seed, int count) {
     f.reference.emplace_back(ref, ref - delta, ref + delta, 0.4 * delta);
   }
   return f;
+}
+
+/// The last operation of a float32 sum.
+float toward_zero(double x) {
+  const auto nearest = static_cast<float>(x);
+  return std::fabs(static_cast<double>(nearest)) > std::fabs(x) ? std::nextafterf(nearest, 0.0f) : nearest;
+}
+float to_nearest(double x) { return static_cast<float>(x); }
+
+/// A reference in [1, 2), and what an implementation makes of it whose error before its last operation has
+/// nothing to do with the reference's place.
+struct CarriedFloat {
+  double ref;
+  float out;
+};
+CarriedFloat carried(std::mt19937_64& engine, double before, float (*last)(double)) {
+  const double ref = 1.0 + std::uniform_real_distribution<double>()(engine);
+  return {ref, last(ref + before)};
 }
 
 }  // namespace
@@ -139,5 +160,71 @@ TEST_SUITE("float32") {
     const CompareContext narrow{Field::d_down_proj, kSizes};
     for (const auto& check : vacuity_of_rounded(narrow, fine, {}))
       if (check.copy == "rows rotated by one") CHECK(check.outcome == VacuityOutcome::NotApplicable);
+  }
+
+  TEST_CASE(
+      "errors that end in a float32 operation differ, stray and are carried on as expected: to nearest and "
+      "toward zero, of any size and shape before it") {
+    using Draw = std::function<double(std::mt19937_64&)>;  // in gaps
+    const auto sign = [](std::mt19937_64& e) { return (e() & 1) != 0 ? 1.0 : -1.0; };
+    const std::pair<const char*, Draw> shapes[] = {
+        {"none", [](std::mt19937_64&) { return 0.0; }},
+        {"normal", [](std::mt19937_64& e) { return std::normal_distribution<double>()(e); }},
+        {"of one size", sign},
+        {"always low", [](std::mt19937_64&) { return -1.0; }},
+        {"one in fifty",
+         [sign](std::mt19937_64& e) { return e() % 50 == 0 ? sign(e) * std::sqrt(50.0) : 0.0; }}};
+    constexpr double kGap = 0x1p-23;
+    constexpr int kDraws = 100000;
+    for (const auto& [name, draw] : shapes)
+      for (const auto last : {to_nearest, toward_zero})
+        for (const double gaps : {0.05, 0.3, 0.5, 1.0, 4.0, 50.0}) {
+          std::mt19937_64 engine(31);
+          double rms = 0.0;
+          double mean = 0.0;
+          for (int i = 0; i < kDraws; ++i) {
+            const auto [ref, out] = carried(engine, gaps * kGap * draw(engine), last);
+            rms += (out - ref) * (out - ref) / kDraws;
+            mean += std::fabs(out - ref) / kDraws;
+          }
+          rms = std::sqrt(rms);
+          double flips = 0.0;
+          double excess = 0.0;
+          double flips_expected = 0.0;
+          double excess_expected = 0.0;
+          double size = 0.0;
+          double square = 0.0;
+          double sizes = 0.0;
+          double squares = 0.0;
+          for (int i = 0; i < kDraws; ++i) {
+            const auto [ref, out] = carried(engine, gaps * kGap * draw(engine), last);
+            const double wide = 500.0 * kGap;
+            const Interval x{ref, ref - wide, ref + wide, rms, mean};
+            Deviations d;
+            deviations({std::span(&out, 1), DType::Float32}, &x, 1, d);
+            flips += d.flipped[0];
+            excess += d.z2[0] - d.z2_of_rounding[0];
+            expect_of_carried_errors(DType::Float32, &x, 1, d);
+            flips_expected += d.flip_chance[0];
+            excess_expected += d.excess_expected[0];
+            const Interval kept = noise_after_float32(
+                x, {static_cast<float>(x.ref), static_cast<float>(x.low), static_cast<float>(x.high)});
+            const double moved = static_cast<double>(out) - kept.ref;
+            size += std::fabs(moved);
+            square += moved * moved;
+            sizes += kept.mean;
+            squares += static_cast<double>(kept.noise) * kept.noise;
+          }
+          const double lucky = 1.0 + 4.0 / std::sqrt(1.0 + flips);
+          CAPTURE(name);
+          CAPTURE(gaps);
+          CAPTURE((last == toward_zero));
+          CHECK(flips <= flips_expected * lucky);
+          CHECK(excess <= excess_expected * lucky);
+          CHECK(size <= sizes * lucky);
+          CHECK(square <= squares * lucky);
+          // And the model of what is carried on is tight once errors are as large as a gap.
+          if (gaps >= 4.0 && std::string_view(name) != "none") CHECK(square * lucky >= squares / 1.1);
+        }
   }
 }
