@@ -237,15 +237,16 @@ std::vector<Tally> one_unit(const FieldSums& sums) {
 }
 
 std::vector<Tally> class_units(const StatisticsContext& context, const FieldSums& sums) {
-  std::vector<Tally> units = sums.classes;
+  std::map<std::uint16_t, Tally> classes = sums.classes;
   for (const Flip& flip : sums.flips) {
     const std::int64_t r = flip.index / sums.width;
     const std::int64_t c = flip.index % sums.width;
-    Tally& unit = units[context.classes[static_cast<std::size_t>(r * context.class_stride + c)].bits];
+    Tally& unit = classes[context.classes[static_cast<std::size_t>(r * context.class_stride + c)].bits];
     unit.flips += 1.0;
     unit.excess += flip.excess;
   }
-  std::erase_if(units, [](const Tally& unit) { return unit.elements == 0; });
+  std::vector<Tally> units;
+  for (const auto& [argument, unit] : classes) units.push_back(unit);
   return units;
 }
 

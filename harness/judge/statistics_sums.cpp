@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include <omp.h>
+
 #include <fmt/format.h>
 
 #include "harness/contract/error.h"
@@ -134,7 +136,9 @@ FieldCells sum_cells(const FieldRows& field) {
   all.classes.resize(field.classes.empty() ? 0 : kClasses);
 #pragma omp parallel if (worth_threads(16 * field.rows * field.width))
   {
-    std::vector<ClassSums> classes(all.classes.size());
+    const bool alone = omp_get_num_threads() == 1;
+    std::vector<ClassSums> own(alone ? 0 : all.classes.size());
+    const std::span<ClassSums> classes = alone ? all.classes : own;
 #pragma omp for schedule(static)
     for (std::int64_t t = 0; t < field.tasks(); ++t) {
       double* columns = all.column_flips_expected.data() + t * field.width;
@@ -145,10 +149,10 @@ FieldCells sum_cells(const FieldRows& field) {
               {}, sum_cell(field, r, tile, columns + tile * kCellColumns, classes)};
     }
 #pragma omp critical
-    for (std::size_t i = 0; i < classes.size(); ++i) {
-      all.classes[i].flips_expected += classes[i].flips_expected;
-      all.classes[i].excess_expected += classes[i].excess_expected;
-      all.classes[i].elements += classes[i].elements;
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      all.classes[i].flips_expected += own[i].flips_expected;
+      all.classes[i].excess_expected += own[i].excess_expected;
+      all.classes[i].elements += own[i].elements;
     }
   }
   return all;
@@ -210,11 +214,12 @@ void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const 
   }
   for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i)
     sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
-  sums.classes.resize(all.classes.size());
   for (std::size_t i = 0; i < all.classes.size(); ++i) {
     const ClassSums& c = all.classes[i];
-    sums.classes[i].add({0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0,
-                         static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
+    if (c.elements > 0)
+      sums.classes[static_cast<std::uint16_t>(i)].add(
+          {0.0, static_cast<double>(c.flips_expected) / kFixedPoint, 0.0,
+           static_cast<double>(c.excess_expected) / kFixedPoint, c.elements});
   }
   std::int64_t max_cell = -1;
   for (const TaskSums& task : parts) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -44,7 +45,7 @@ struct FieldSums {
   std::vector<Tally> cells;                    // [rows, tile_columns]: one row by kCellColumns columns
   std::vector<double> column_flips_expected;   // [width]
   std::vector<std::uint64_t> row_keys;         // [rows]: equal where rows repeat one another
-  std::vector<Tally> classes;                  // [65536] expectations, for Dependence::Classes
+  std::map<std::uint16_t, Tally> classes;      // expectations by argument, for Dependence::Classes
   std::vector<CoarseAndFine> coarse_and_fine;  // of tokens looked at, for StatisticsContext::own_rounding
   std::vector<Flip> flips;  // in order of index; at most kMostFlips, which undercounts and so accuses nobody
   std::vector<std::int64_t> ulps;         // [buckets of ulp_bucket]

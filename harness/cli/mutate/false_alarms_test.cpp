@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "fixtures/faults.h"
+#include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 
 using namespace assay;
@@ -20,8 +21,19 @@ TEST_SUITE("mutate-alarms") {
     CHECK(wrong.alarms.size() == contracts * 5 * 2);  // all but the random order
     CHECK(exit_code(wrong) == ExitCode::Failed);
     const auto again = read_false_alarms(json(wrong, "command"));
-    CHECK(again.alarms.size() == wrong.alarms.size());
+    REQUIRE(again.alarms.size() == wrong.alarms.size());
+    CHECK(again.alarms.front().verdict == wrong.alarms.front().verdict);
     CHECK(again.runs == wrong.runs);
+    CHECK_THROWS_AS(merge_false_alarms({right, again}), InputError);  // seed 500 twice
+    auto later = again;
+    later.seeds = {{502, 1}};
+    const auto both = merge_false_alarms({later, right});
+    REQUIRE(both.seeds.size() == 1);
+    CHECK(both.seeds.front().first == 500);
+    CHECK(seed_count(both) == 3);
+    CHECK(both.runs == right.runs + wrong.runs);
+    CHECK(both.alarms.size() == wrong.alarms.size());
+    CHECK(exit_code(both) == ExitCode::Failed);
     CHECK(exit_code(FalseAlarms{}) == ExitCode::NothingCompared);
   }
 }

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "golden/file_text.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/mutate/detection_curves.h"
@@ -41,6 +42,7 @@ struct Options {
   std::string dump;
   std::string scores;
   std::vector<std::string> families;
+  std::vector<std::filesystem::path> counts;
   std::int64_t correct = 0;
   std::int64_t curves = 0;
   std::uint64_t seed = 1;
@@ -153,6 +155,15 @@ ExitCode run_correct(const Options& options, const std::string& command) {
   return exit_code(result);
 }
 
+ExitCode run_merge(const Options& options, const std::string& command) {
+  std::vector<FalseAlarms> parts;
+  for (const auto& path : options.counts) parts.push_back(read_false_alarms(file_text(path, kMostEvidence)));
+  const FalseAlarms result = merge_false_alarms(std::move(parts));
+  fmt::print("{}", text(result));
+  if (!options.json.empty()) write_file_atomically(options.json, json(result, command));
+  return exit_code(result);
+}
+
 ExitCode run_curves(const Options& options, const std::string& command) {
   const auto curves = detection_curves(options.families, options.curves, options.seed);
   fmt::print("{}", text(curves));
@@ -207,6 +218,10 @@ void add_mutate(CLI::App& app, Program& program) {
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
   command
+      ->add_option("--merge", options->counts,
+                   "add up instead what --correct found on different seeds: its JSON files")
+      ->type_name("FILE");
+  command
       ->add_option("--curves", options->curves,
                    "plant the scalable faults in every size instead, on N seeds each: from which size on is "
                    "each found, and by whom")
@@ -242,6 +257,7 @@ void add_mutate(CLI::App& app, Program& program) {
           options->fixtures.empty() ? options->fixtures : matching_fixtures(options->fixtures);
       for (const auto& id : options->families) find_fault_family(id);
       if (options->curves > 0) return run_curves(*options, program.command_line);
+      if (!options->counts.empty()) return run_merge(*options, program.command_line);
       if (options->correct > 0) return run_correct(*options, program.command_line);
       return options->dump.empty() ? run(*options, program.command_line) : write_dump(*options);
     };

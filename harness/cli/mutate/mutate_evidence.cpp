@@ -1,12 +1,11 @@
 #include "harness/cli/mutate/mutate_evidence.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "golden/file_text.h"
 #include "harness/cli/mutate/detection_curves.h"
 #include "harness/cli/mutate/false_alarms.h"
 #include "harness/cli/mutate/mutate_score.h"
@@ -33,14 +32,6 @@ constexpr OurRule kOurs[] = {
     {"assay",              "all of them",                                                                           [](const Mutation& m) { return m.declared.killed; }},
 };
 // clang-format on
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw InputError(fmt::format("{}: could not be read", path.string()));
-  return text.str();
-}
 
 std::string share(std::int64_t part, std::int64_t all) {
   return fmt::format("{} of {} ({:.2f} %)", part, all,
@@ -130,7 +121,7 @@ Sensitivity sensitivity(std::span<const Mutation> mutations,
                 fmt::format("{} faults", invisible.size())}};
   for (const auto& one : scores_by_contract(mutations, std::string(kProblemsOfTable))) add_scope(one, all);
   for (const auto& path : evidence) {
-    const std::string text = read_text(path);
+    const std::string text = file_text(path, kMostEvidence);
     if (text.find("\"curves\"") != std::string::npos)
       add_curves(read_detection_curves(text), all);
     else if (text.find("\"scores\"") != std::string::npos)

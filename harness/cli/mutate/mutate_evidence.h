@@ -11,6 +11,9 @@
 
 namespace assay::cli {
 
+/// Bytes of a file of evidence, at most.
+inline constexpr std::size_t kMostEvidence = std::size_t{1} << 24;
+
 /// Mutations of one contract, and recorded evidence: JSON files of `--curves`, `--correct` and `--scores`,
 /// told apart by what they hold. Throws InputError naming a file that is neither.
 Sensitivity sensitivity(std::span<const Mutation> mutations,

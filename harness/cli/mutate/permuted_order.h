@@ -8,8 +8,8 @@
 
 namespace assay::cli {
 
-/// The predicted run of the problem with H and I permuted wherever a product sums over them; its fields are
-/// put back in place.
+/// The predicted run of both passes of the problem with H and I permuted wherever a product sums over them;
+/// its fields are put back in place. Rows of an expert are summed in their own order.
 Candidate predict_in_random_order(const Problem& problem, const PrecisionContract& contract,
                                   std::uint64_t seed);
 
