@@ -8,7 +8,10 @@
 namespace assay {
 namespace {
 
-/// Calls put(index in the panel, index in the operand) for every element, in the order in which they lie.
+constexpr std::int64_t kStretch = 128;  // terms of 16 columns that lie in the L1 cache
+
+/// Calls put(index in the panel, index in the operand) for every element, in the order in which they lie, of
+/// columns that lie apart a stretch of each at a time.
 template <class Put>
 void walk(const PanelPlace& place, const Put& put) {
   if (place.lies == Lies::AlongRows) {
@@ -17,9 +20,10 @@ void walk(const PanelPlace& place, const Put& put) {
         put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
     return;
   }
-  for (std::int64_t c = 0; c < place.count; ++c)
-    for (std::int64_t i = 0; i < place.k; ++i)
-      put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
+  for (std::int64_t begin = 0; begin < place.k; begin += kStretch)
+    for (std::int64_t c = 0; c < place.count; ++c)
+      for (std::int64_t i = begin; i < std::min(begin + kStretch, place.k); ++i)
+        put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
 }
 
 /// Whether the value is one number that a float holds, so that the kernels of exact columns serve it.
@@ -42,10 +46,13 @@ void PackedPanel::start(const PanelPlace& place) {
 
 void PackedPanel::take_exponents() {
   exponents.resize(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    exponents[i] = exponent(values[i]);
-    if (outside_measured(values[i])) outside[i % kPanelColumns] = true;
-  }
+  std::int32_t outside_of[kPanelColumns] = {};  // as wide as the values, so that the loop is one of vectors
+  for (std::size_t at = 0; at < values.size(); at += kPanelColumns)
+    for (std::size_t c = 0; c < kPanelColumns; ++c) {
+      exponents[at + c] = exponent(values[at + c]);
+      outside_of[c] |= outside_measured(values[at + c]) ? 1 : 0;
+    }
+  for (std::size_t c = 0; c < kPanelColumns; ++c) outside[c] = outside[c] || outside_of[c] != 0;
 }
 
 void PackedPanel::pack(std::span<const Bf16> weights, const PanelPlace& place, bool with_exponents) {

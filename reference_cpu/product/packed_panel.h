@@ -15,13 +15,19 @@ namespace assay {
 
 inline std::int64_t padded(std::int64_t k) { return (k + 15) / 16 * 16; }
 
+/// Without its sign.
+inline std::int32_t magnitude_bits(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
+
 inline std::int32_t exponent(float x) {
-  return x == 0.0f ? kZeroExponent
-                   : static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(x) >> 23) & 0xff) - 127;
+  const std::int32_t bits = magnitude_bits(x);
+  return bits == 0 ? kZeroExponent : (bits >> 23) - 127;
 }
 
 /// Inf, NaN and subnormal operands are outside what was measured of the tensor core.
-inline bool outside_measured(float x) { return x != 0.0f && !std::isnormal(x); }
+inline bool outside_measured(float x) {
+  const std::int32_t bits = magnitude_bits(x);
+  return (bits != 0) & ((bits < 0x00800000) | (bits >= 0x7f800000));
+}
 
 /// Where the columns of a right operand are: column c, term i at c * by_column + i * by_term.
 struct PanelPlace {
