@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "golden/hdf5_attribute.h"
+#include "golden/padded_rows.h"
 #include "golden/schema.h"
 #include "golden/sha256.h"
 #include "harness/contract/error.h"
@@ -15,7 +16,6 @@ namespace assay {
 namespace {
 
 constexpr const char* kRoot = "the file";
-constexpr std::int64_t kMostAlignment = 65536;
 
 /// Reads root attributes, counts them into the content hash and remembers which optional ones lack.
 struct RootReader {
@@ -131,11 +131,11 @@ Header read_header(const hdf5::StoredObject& root, ContentHash& content) {
   }
   if (hdf5::read_int64(root, "row_alignment", kRoot)) {
     header.row_alignment = read.count("row_alignment", 1);
-    if (header.row_alignment > kMostAlignment || (candidate.kind == "golden" && header.row_alignment > 1))
+    if (header.row_alignment > kMostRowAlignment || (candidate.kind == "golden" && header.row_alignment > 1))
       throw InputError(
           fmt::format("the root attribute 'row_alignment' must be 1 of a golden and at most {} of "
                       "a candidate, found {}",
-                      kMostAlignment, header.row_alignment));
+                      kMostRowAlignment, header.row_alignment));
   }
   candidate.provenance = parse_strings(read.optional("provenance", "{}"), "attribute provenance");
   if (!read.missing.empty())

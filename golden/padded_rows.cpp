@@ -13,21 +13,30 @@
 namespace assay {
 namespace {
 
-/// How many rows each expert has; nothing where no field that can be read says so.
-std::optional<std::vector<std::int64_t>> rows_of_experts(const Candidate& candidate, const Sizes& sizes) {
+std::int64_t rounded_up(std::int64_t count, std::int64_t alignment) {
+  return (count + alignment - 1) / alignment * alignment;
+}
+
+}  // namespace
+
+std::int64_t most_padded_rows(const Sizes& sizes, std::int64_t alignment) {
+  return sizes.slots() + sizes.config.num_experts * (alignment - 1);
+}
+
+std::optional<std::vector<std::int64_t>> rows_of_experts(const FieldSet& fields, const Sizes& sizes) {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(sizes.config.num_experts), 0);
   const auto readable = [&](Field field) {
-    return candidate.fields.has(field) && !unusable(field, candidate.fields.at(field), sizes);
+    return fields.has(field) && !unusable(field, fields.at(field), sizes);
   };
   if (readable(Field::selected_experts)) {
-    for (const auto expert : candidate.fields.at(Field::selected_experts).as<std::int32_t>())
+    for (const auto expert : fields.at(Field::selected_experts).as<std::int32_t>())
       ++counts[static_cast<std::size_t>(expert)];
     return counts;
   }
   if (!readable(Field::token_counts_by_expert)) return std::nullopt;
   std::int64_t left = sizes.slots();
   std::size_t expert = 0;
-  for (const auto count : candidate.fields.at(Field::token_counts_by_expert).as<std::int32_t>()) {
+  for (const auto count : fields.at(Field::token_counts_by_expert).as<std::int32_t>()) {
     if (count < 0 || count > left) return std::nullopt;
     counts[expert++] = count;
     left -= count;
@@ -35,11 +44,6 @@ std::optional<std::vector<std::int64_t>> rows_of_experts(const Candidate& candid
   return left == 0 ? std::optional(counts) : std::nullopt;
 }
 
-std::int64_t rounded_up(std::int64_t count, std::int64_t alignment) {
-  return (count + alignment - 1) / alignment * alignment;
-}
-
-/// The rows of experts of `counts`, without what stands between them.
 Tensor without_padding(const Tensor& padded, const Sizes& sizes, std::span<const std::int64_t> counts,
                        std::int64_t alignment) {
   Shape shape = padded.shape();
@@ -50,6 +54,7 @@ Tensor without_padding(const Tensor& padded, const Sizes& sizes, std::span<const
   std::size_t to = 0;
   std::size_t from = 0;
   for (const auto count : counts) {
+    if (count == 0) continue;
     const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes;
     std::ranges::copy(padded.bytes().subspan(from, bytes), out.bytes().subspan(to, bytes).begin());
     to += bytes;
@@ -58,15 +63,20 @@ Tensor without_padding(const Tensor& padded, const Sizes& sizes, std::span<const
   return out;
 }
 
-}  // namespace
+Misstored rows_untold(std::int64_t alignment) {
+  return {Verdict::WrongShape, fmt::format("row_alignment {} is declared, and neither selected_experts nor "
+                                           "token_counts_by_expert says how many rows an expert has",
+                                           alignment)};
+}
 
-std::int64_t most_padded_rows(const Sizes& sizes, std::int64_t alignment) {
-  return sizes.slots() + sizes.config.num_experts * (alignment - 1);
+std::string padding_remark(const Sizes& sizes, std::int64_t alignment, std::int64_t rows) {
+  return fmt::format("row_alignment {}: {} of {} rows in expert order are padding, which is not judged",
+                     alignment, rows - sizes.slots(), rows);
 }
 
 void leave_padding_out(Candidate& candidate, const Sizes& sizes, std::int64_t alignment) {
   if (alignment == 1) return;
-  const auto counts = rows_of_experts(candidate, sizes);
+  const auto counts = rows_of_experts(candidate.fields, sizes);
   std::int64_t last = 0;  // behind the last expert's last row
   std::int64_t next = 0;
   for (const auto count : counts.value_or(std::vector<std::int64_t>{})) {
@@ -78,31 +88,22 @@ void leave_padding_out(Candidate& candidate, const Sizes& sizes, std::int64_t al
     if (field.rows != RowsAre::ExpertOrder || !candidate.fields.has(field.id)) continue;
     const Tensor& padded = candidate.fields.at(field.id);
     Shape expected = expected_shape(field.id, sizes);
-    std::string sentence;
-    if (padded.shape().size() != expected.size() ||
-        !std::equal(expected.begin() + 1, expected.end(), padded.shape().begin() + 1))
-      continue;  // of another shape anyway
+    std::optional<Misstored> misstored;
     if (!counts)
-      sentence = fmt::format(
-          "row_alignment {} is declared, and neither selected_experts nor token_counts_by_expert says how "
-          "many "
-          "rows an expert has",
-          alignment);
+      misstored = rows_untold(alignment);
     else if (padded.shape()[0] < last)
-      sentence = fmt::format("expected at least {} rows, each expert's from a multiple of {} on, found {}",
-                             last, alignment, padded.shape()[0]);
-    if (!sentence.empty()) {
-      candidate.misstored.insert_or_assign(field.id, Misstored{Verdict::WrongShape, sentence});
+      misstored = {Verdict::WrongShape,
+                   fmt::format("expected at least {} rows, each expert's from a multiple of {} on, found {}",
+                               last, alignment, padded.shape()[0])};
+    if (misstored) {
+      candidate.misstored.insert_or_assign(field.id, *misstored);
       candidate.fields.erase(field.id);
       continue;
     }
     most = std::max(most, padded.shape()[0]);
     candidate.fields.set(field.id, without_padding(padded, sizes, *counts, alignment));
   }
-  if (most > 0)
-    candidate.remarks.push_back(
-        fmt::format("row_alignment {}: {} of {} rows in expert order are padding, which is not judged",
-                    alignment, most - sizes.slots(), most));
+  if (most > 0) candidate.remarks.push_back(padding_remark(sizes, alignment, most));
 }
 
 }  // namespace assay

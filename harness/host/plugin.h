@@ -43,8 +43,8 @@ typedef struct {
   const uint16_t* down_proj;           /* [E, H, I] */
 } assay_problem;
 
-/* The results, S = T * K rows. Null for fields that the plugin does not list. Every byte is poisoned before a
- * run. */
+/* The results, S = T * K rows; more where the row declares row_alignment. Null for fields that the plugin
+ * does not list. Every byte is poisoned before a run. */
 typedef struct {
   uint16_t* router_logits;           /* [T, E] */
   int32_t* selected_experts;         /* [T, K], best first */
@@ -91,7 +91,12 @@ typedef struct {
   const char* accumulators; /* how its products sum: "hopper", "fp32_sequential", ... or "" where no order is
                                promised */
   const char* ties; /* among equal probabilities: "lowest_index", or "any"; followed by " rows_any" where the
-                       rows of an expert come in no promised order */
+                       rows of an expert come in no promised order, and by " row_alignment=N" (1 to 65536)
+                       where every expert's rows begin at a multiple of N, as kernels want that pad to whole
+                       tiles: all that is sorted by expert, gather_indices and gradients too, then has room
+                       for S + E * (N - 1) rows. Expert e's begin behind those of expert e - 1 rounded up to a
+                       multiple of N; one without rows takes none. Rows that are nobody's may hold anything.
+                       selected_experts or token_counts_by_expert (without padding) must be listed */
   /* Runs the layer once. Called several times, on problems of one size; the same input must give the same
      bits each time. Each call must leave its results complete when assay synchronises the device behind it.
      `why` has room for why_size bytes. */

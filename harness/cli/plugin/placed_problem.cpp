@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 
+#include "golden/padded_rows.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
@@ -27,11 +28,11 @@ Tensor in_dtype(const Tensor& before, DType dtype, Field field) {
 }  // namespace
 
 PlacedProblem::Layout PlacedProblem::lay_out(const Problem& problem, const std::vector<PlacedField>& results,
-                                             const std::vector<PlacedField>& gradients, std::int64_t guard) {
-  const Sizes sizes = problem.sizes();
+                                             const std::vector<PlacedField>& gradients,
+                                             std::int64_t guard) const {
   Layout layout;
   const auto given_room = [&](const PlacedField& placed, wire::Role role) {
-    layout.inputs.push_back(make_room(placed, sizes, role, guard, layout.input_bytes));
+    layout.inputs.push_back(make_room(placed, shape_of(placed.field), role, guard, layout.input_bytes));
     layout.input_bytes += layout.inputs.back().image;
   };
   const auto input = [&](Field field) { given_room({field, row(field).dtype}, wire::Role::Input); };
@@ -41,7 +42,7 @@ PlacedProblem::Layout PlacedProblem::lay_out(const Problem& problem, const std::
   for (const PlacedField& placed : gradients)
     if (problem.previous.has(placed.field)) given_room(placed, wire::Role::Previous);
   const auto result = [&](const PlacedField& placed, wire::Role role) {
-    layout.results.push_back(make_room(placed, sizes, role, guard, layout.result_bytes));
+    layout.results.push_back(make_room(placed, shape_of(placed.field), role, guard, layout.result_bytes));
     layout.result_bytes += layout.results.back().image;
   };
   for (const PlacedField& placed : results) result(placed, wire::Role::Result);
@@ -50,8 +51,10 @@ PlacedProblem::Layout PlacedProblem::lay_out(const Problem& problem, const std::
 }
 
 PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
-                             const std::vector<PlacedField>& gradients, std::int64_t guard)
+                             const std::vector<PlacedField>& gradients, std::int64_t guard,
+                             std::int64_t row_alignment)
     : sizes_(problem.sizes()),
+      row_alignment_(row_alignment),
       layout_(lay_out(problem, results, gradients, guard)),
       inputs_(static_cast<std::size_t>(layout_.input_bytes)),
       results_(static_cast<std::size_t>(layout_.result_bytes)) {
@@ -61,6 +64,12 @@ PlacedProblem::PlacedProblem(const Problem& problem, const std::vector<PlacedFie
     payloads_.push_back(payload_fingerprint(inputs_.data() + room.at, room));
     guards_.push_back(guards_fingerprint(inputs_.data() + room.at, room));
   }
+}
+
+Shape PlacedProblem::shape_of(Field field) const {
+  Shape shape = expected_shape(field, sizes_);
+  if (row(field).rows == RowsAre::ExpertOrder) shape[0] = most_padded_rows(sizes_, row_alignment_);
+  return shape;
 }
 
 void PlacedProblem::write(const wire::Room& room, const Problem& problem) {
@@ -144,7 +153,7 @@ FieldSet PlacedProblem::read(wire::Role role) const {
   for (const wire::Room& room : layout_.results) {
     if (room.role != role) continue;
     const Field field = field_of(room);
-    Tensor tensor(static_cast<DType>(room.dtype), expected_shape(field, sizes_));
+    Tensor tensor(static_cast<DType>(room.dtype), shape_of(field));
     if (room.payload > 0)
       std::memcpy(tensor.bytes().data(), results_.data() + room.at + room.guard, tensor.bytes().size());
     fields.set(field, std::move(tensor));

@@ -18,9 +18,10 @@ class PlacedProblem {
  public:
   /// Writes inputs and weights, with gradients the output's gradient, too, and those of before that the
   /// problem has, in the gradients' types; `results` of forward and `gradients` get rooms. Throws InputError,
-  /// also when memory runs out.
+  /// also when memory runs out. Fields in expert order get room for rows of experts that begin at multiples
+  /// of `row_alignment`.
   PlacedProblem(const Problem& problem, const std::vector<PlacedField>& results,
-                const std::vector<PlacedField>& gradients, std::int64_t guard);
+                const std::vector<PlacedField>& gradients, std::int64_t guard, std::int64_t row_alignment);
 
   wire::Request request(wire::Kind kind, wire::Function function = wire::Function::Forward) const;
   int problem_descriptor() const { return inputs_.read_only_descriptor(); }
@@ -33,6 +34,7 @@ class PlacedProblem {
   void prepare_gradients();
   /// The sentence for the first guard of a result or gradient that is not whole, or empty.
   std::string broken_results_guard() const;
+  /// With their padding, where rows have an alignment.
   FieldSet results() const;
   FieldSet gradients() const;
   /// The sentence for the first input that is not what was written, or empty: here and, where `seen` has
@@ -46,12 +48,14 @@ class PlacedProblem {
     std::int64_t input_bytes = 0;
     std::int64_t result_bytes = 0;
   };
-  static Layout lay_out(const Problem& problem, const std::vector<PlacedField>& results,
-                        const std::vector<PlacedField>& gradients, std::int64_t guard);
+  Layout lay_out(const Problem& problem, const std::vector<PlacedField>& results,
+                 const std::vector<PlacedField>& gradients, std::int64_t guard) const;
+  Shape shape_of(Field field) const;
   void write(const wire::Room& room, const Problem& problem);
   FieldSet read(wire::Role role) const;
 
   Sizes sizes_;
+  std::int64_t row_alignment_;
   Layout layout_;
   SharedMemory inputs_;
   SharedMemory results_;

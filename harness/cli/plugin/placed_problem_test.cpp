@@ -46,7 +46,7 @@ ChildRooms mapped(const PlacedProblem& placed) {
 TEST_SUITE("placed_problem") {
   TEST_CASE(
       "the child finds inputs, the output's gradient and gradients of before, in the gradients' types") {
-    const PlacedProblem placed(problem(), kResults, kGradients, kGuard);
+    const PlacedProblem placed(problem(), kResults, kGradients, kGuard, 1);
     const ChildRooms rooms = mapped(placed);
     const auto bits = [&](Field field, wire::Role role, std::size_t i) {
       return Bf16{static_cast<const std::uint16_t*>(rooms.payload(field, role))[i]};
@@ -62,7 +62,7 @@ TEST_SUITE("placed_problem") {
   }
 
   TEST_CASE("forward alone has neither the output's gradient nor gradients of before") {
-    const PlacedProblem placed(problem(), kResults, {}, kGuard);
+    const PlacedProblem placed(problem(), kResults, {}, kGuard, 1);
     const ChildRooms rooms = mapped(placed);
     CHECK(rooms.payload(Field::gate, wire::Role::Input) != nullptr);
     CHECK(rooms.payload(Field::d_hidden_states, wire::Role::Input) == nullptr);
@@ -72,7 +72,7 @@ TEST_SUITE("placed_problem") {
 
   TEST_CASE("before backward gradients are poison again, and results are as forward left them") {
     const Problem given = problem();
-    PlacedProblem placed(given, kResults, kGradients, kGuard);
+    PlacedProblem placed(given, kResults, kGradients, kGuard, 1);
     placed.prepare(given.input.as<Bf16>(), given.output_gradient.as<Bf16>());
     const ChildRooms rooms = mapped(placed);
     static_cast<std::uint16_t*>(rooms.payload(Field::hidden_states, wire::Role::Result))[3] = 0x3f80;
@@ -94,7 +94,7 @@ TEST_SUITE("placed_problem") {
     Problem wide = problem();
     wide.previous.set(Field::d_gate, Tensor(DType::Float32, {3, 4}));
     CHECK_THROWS_WITH_AS(
-        PlacedProblem(wide, kResults, kGradients, kGuard),
+        PlacedProblem(wide, kResults, kGradients, kGuard, 1),
         "expected d_gate of before in bfloat16, in which the plugin keeps the gradient, found "
         "float32",
         InputError);

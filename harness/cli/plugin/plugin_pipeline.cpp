@@ -166,6 +166,7 @@ std::vector<PluginRun> runs_of(const std::string& path, PluginProcess& process, 
   const auto add = [&](FieldSet fields, std::string_view which) {
     PluginRun& run = all.emplace_back(PluginRun{runs.row().candidate, unstable, {}});
     run.candidate.fields = std::move(fields);
+    runs.tell_padding(run.candidate);
     auto& remarks = run.candidate.remarks;
     remarks.push_back(
         unstable.empty()
@@ -231,6 +232,7 @@ Candidate run_plugin_once(const std::string& path, const Problem& problem, const
     const std::string when = fmt::format("on {}", problem.name);
     Candidate candidate = runs.row().candidate;
     candidate.fields = runs.both(when, tokens_of(problem));
+    runs.tell_padding(candidate);
     runs.verify_inputs(when);
     if (const auto why = forward_alone(runs, problem, options)) candidate.remarks.push_back(*why);
     return candidate;

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <sstream>
 
+#include "golden/padded_rows.h"
 #include "harness/cli/plugin/plugin_child.h"
 #include "harness/cli/plugin/plugin_row.h"
 #include "harness/contract/accumulator.h"
@@ -18,6 +20,46 @@ constexpr double kNotAPluginsTime = 600.0;  // copies to a device, not the plug-
 
 std::string text(const wire::Reply& reply) {
   return {reply.text.data(), strnlen(reply.text.data(), reply.text.size())};
+}
+
+/// "128", in 1 to 65536.
+std::int64_t parse_alignment(std::string_view digits) {
+  std::int64_t alignment = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), alignment);
+  if (error != std::errc() || end != digits.data() + digits.size() || alignment < 1 ||
+      alignment > kMostRowAlignment)
+    throw UsageError(
+        fmt::format("row_alignment={}; expected a number in 1 to {}", digits, kMostRowAlignment));
+  return alignment;
+}
+
+/// "lowest_index rows_any row_alignment=128": how ties are broken, and how the rows of an expert lie. Throws
+/// UsageError.
+void read_order(const std::string& ties, PluginRow& row) {
+  constexpr std::string_view kAlignment = "row_alignment=";
+  const auto begin_of_rest = std::min(ties.find(' '), ties.size());
+  row.candidate.ties = parse_tie_rule(ties.substr(0, begin_of_rest));
+  std::istringstream rest(ties.substr(begin_of_rest));
+  for (std::string word; rest >> word;) {
+    if (word == "rows_any")
+      row.candidate.row_order = ExpertRowOrder::Any;
+    else if (word.starts_with(kAlignment))
+      row.row_alignment = parse_alignment(std::string_view(word).substr(kAlignment.size()));
+    else
+      throw UsageError(fmt::format("'{}' behind its ties; valid: rows_any, {}N", word, kAlignment));
+  }
+}
+
+/// Where the rows of an expert begin follows from how many those before it have.
+void require_counts(const PluginRow& row, const std::string& path) {
+  const auto lists = [&](Field field) {
+    return std::ranges::find(row.results, field, &PlacedField::field) != row.results.end();
+  };
+  if (row.row_alignment > 1 && !lists(Field::selected_experts) && !lists(Field::token_counts_by_expert))
+    throw InputError(
+        fmt::format("{} declares row_alignment={}: expected it to list selected_experts or "
+                    "token_counts_by_expert, which say where rows begin, found neither",
+                    path, row.row_alignment));
 }
 
 /// The words of a description, in the words of the command line.
@@ -46,15 +88,11 @@ PluginRow read_row(const wire::Reply& reply, const std::string& path) {
       const Accumulator all = parse_accumulator(words[3]);
       candidate.accumulators = every_product(all);
     }
-    constexpr std::string_view kRowsAny = " rows_any";
-    if (words[4].ends_with(kRowsAny)) {
-      candidate.row_order = ExpertRowOrder::Any;
-      words[4].resize(words[4].size() - kRowsAny.size());
-    }
-    candidate.ties = parse_tie_rule(words[4]);
+    read_order(words[4], row);
   } catch (const UsageError& error) {
     throw InputError(fmt::format("{} declares what assay does not know: {}", path, error.what()));
   }
+  require_counts(row, path);
   return row;
 }
 

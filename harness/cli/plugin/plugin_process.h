@@ -1,6 +1,7 @@
 // A plug-in in a process of its own, seen from the program.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <optional>
 #include <string>
@@ -27,6 +28,7 @@ struct PluginRow {
   Candidate candidate;                 // without fields
   std::vector<std::string> configs;    // that it lists
   bool device = false;
+  std::int64_t row_alignment = 1;  // the rows of an expert begin at a multiple of it
 };
 
 /// "PATH.so#CONFIG" in its parts; a file of that very name has no config.

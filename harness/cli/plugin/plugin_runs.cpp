@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "golden/padded_rows.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
@@ -28,7 +29,9 @@ PluginRuns::PluginRuns(const std::string& path, PluginProcess& process, const Pr
       limit_(time_limit),
       row_(process.row(time_limit)),
       gradients_(std::move(gradients)),
-      placed_(problem, row_.results, gradients_, row_.device ? kGuardOnDevice : kGuardOnHost) {
+      sizes_(problem.sizes()),
+      placed_(problem, row_.results, gradients_, row_.device ? kGuardOnDevice : kGuardOnHost,
+              row_.row_alignment) {
   process_.place(placed_, time_limit);
 }
 
@@ -41,13 +44,35 @@ void PluginRuns::call(wire::Function function, const std::string& when) {
 FieldSet PluginRuns::forward(const std::string& when, const TokenRows& tokens) {
   placed_.prepare(tokens.input, tokens.output_gradient);
   call(wire::Function::Forward, when);
-  return placed_.results();
+  FieldSet fields = placed_.results();
+  rows_ = rows_of_experts(fields, sizes_);
+  return unpadded(std::move(fields));
 }
 
 FieldSet PluginRuns::backward(const std::string& when) {
   placed_.prepare_gradients();
   call(wire::Function::Backward, when);
-  return placed_.gradients();
+  return unpadded(placed_.gradients());
+}
+
+FieldSet PluginRuns::unpadded(FieldSet fields) const {
+  if (row_.row_alignment == 1) return fields;
+  for (const FieldRow& field : kFields) {
+    if (field.rows != RowsAre::ExpertOrder || !fields.has(field.id)) continue;
+    if (rows_)
+      fields.set(field.id, without_padding(fields.at(field.id), sizes_, *rows_, row_.row_alignment));
+    else
+      fields.erase(field.id);
+  }
+  return fields;
+}
+
+void PluginRuns::tell_padding(Candidate& candidate) const {
+  if (row_.row_alignment == 1) return;
+  for (const Field field : fields())
+    if (!candidate.fields.has(field)) candidate.misstored.emplace(field, rows_untold(row_.row_alignment));
+  candidate.remarks.push_back(
+      padding_remark(sizes_, row_.row_alignment, most_padded_rows(sizes_, row_.row_alignment)));
 }
 
 FieldSet PluginRuns::both(const std::string& when, const TokenRows& tokens) {

@@ -27,6 +27,7 @@ std::vector<FieldDifference> differences(const std::vector<Field>& fields, const
                                          const FieldSet& second, Repeated repeated) {
   std::vector<FieldDifference> all;
   for (const Field field : fields) {
+    if (!first.has(field) || !second.has(field)) continue;
     const Tensor& a = first.at(field);
     const Tensor& b = second.at(field);
     const auto count = differing(a.bytes().data(), b.bytes().data(), a.bytes().size(), width(a));
@@ -42,6 +43,7 @@ ReversedDifferences reversed_differences(const std::vector<Field>& fields, const
   const MatchedRows matched(run, sizes, reversed, sizes, std::move(tokens));
   ReversedDifferences all;
   for (const Field field : fields) {
+    if (!run.has(field) || !reversed.has(field)) continue;
     // What gather_indices holds is slots, and rows are matched by them.
     if (field == Field::gather_indices) {
       if (matched.rows(Field::first_gemm)) all.compared.push_back(field);

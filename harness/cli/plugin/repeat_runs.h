@@ -20,7 +20,8 @@ struct FieldDifference {
   Repeated repeated = Repeated::Run;
 };
 
-/// Fields of two runs on the same input that differ in any bit.
+/// Fields of two runs on the same input that differ in any bit. One that a run has not, for nothing in it
+/// says where its rows are, differs by the field that says so in the other run.
 std::vector<FieldDifference> differences(const std::vector<Field>& fields, const FieldSet& first,
                                          const FieldSet& second, Repeated repeated = Repeated::Run);
 

@@ -142,7 +142,8 @@ TEST_SUITE("repeat_runs") {
 
   TEST_CASE("a byte beside a room is told with its side, its distance and how many there are") {
     const wire::Room room =
-        make_room({Field::hidden_states, DType::BFloat16}, kSizes, wire::Role::Result, 4096, 0);
+        make_room({Field::hidden_states, DType::BFloat16}, expected_shape(Field::hidden_states, kSizes),
+                  wire::Role::Result, 4096, 0);
     std::vector<std::byte> image(static_cast<std::size_t>(room.image));
     poison_image(image.data(), room);
     CHECK_FALSE(broken_guard(image.data(), room));

@@ -48,7 +48,7 @@ std::string name_of(Field field, wire::Role role) {
   return std::string(name(field)) + (role == wire::Role::Previous ? " of before" : "");
 }
 
-wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
+wire::Room make_room(PlacedField field, const Shape& shape, wire::Role role, std::int64_t guard,
                      std::int64_t at) {
   wire::Room room;
   room.field = static_cast<std::int32_t>(field.field);
@@ -56,8 +56,7 @@ wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std
   room.role = role;
   room.at = at;
   room.guard = guard;
-  room.payload =
-      element_count(expected_shape(field.field, sizes)) * static_cast<std::int64_t>(row(field.dtype).size);
+  room.payload = element_count(shape) * static_cast<std::int64_t>(row(field.dtype).size);
   room.image = (guard + room.payload + guard + kPage - 1) / kPage * kPage;
   return room;
 }

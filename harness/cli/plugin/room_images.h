@@ -20,8 +20,9 @@ struct PlacedField {
 /// "d_gate"; "d_gate of before"
 std::string name_of(Field field, wire::Role role);
 
-/// A room for the field with front guards of `guard` bytes, a multiple of 256, at byte `at` of its memory.
-wire::Room make_room(PlacedField field, const Sizes& sizes, wire::Role role, std::int64_t guard,
+/// A room for a field of that shape with front guards of `guard` bytes, a multiple of 256, at byte `at` of
+/// its memory.
+wire::Room make_room(PlacedField field, const Shape& shape, wire::Role role, std::int64_t guard,
                      std::int64_t at);
 
 /// Guards around, poison (NaN as bf16 and float32, -1 as an integer) inside.
