@@ -155,9 +155,27 @@ ExitCode run_correct(const Options& options, const std::string& command) {
   return exit_code(result);
 }
 
+/// Folders stand for the JSON files in them.
+std::vector<std::filesystem::path> json_files(const std::vector<std::filesystem::path>& named) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& path : named) {
+    if (!std::filesystem::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    const std::size_t before = files.size();
+    for (const auto& entry : std::filesystem::directory_iterator(path))
+      if (entry.path().extension() == ".json") files.push_back(entry.path());
+    if (files.size() == before) throw InputError(fmt::format("{}: no JSON file in it", path.string()));
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
+  }
+  return files;
+}
+
 ExitCode run_merge(const Options& options, const std::string& command) {
   std::vector<FalseAlarms> parts;
-  for (const auto& path : options.counts) parts.push_back(read_false_alarms(file_text(path, kMostEvidence)));
+  for (const auto& path : json_files(options.counts))
+    parts.push_back(read_false_alarms(file_text(path, kMostEvidence)));
   const FalseAlarms result = merge_false_alarms(std::move(parts));
   fmt::print("{}", text(result));
   if (!options.json.empty()) write_file_atomically(options.json, json(result, command));
@@ -218,9 +236,10 @@ void add_mutate(CLI::App& app, Program& program) {
       ->type_name("N")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
   command
-      ->add_option("--merge", options->counts,
-                   "add up instead what --correct found on different seeds: its JSON files")
-      ->type_name("FILE");
+      ->add_option(
+          "--merge", options->counts,
+          "add up instead what --correct found on different seeds: its JSON files, or folders of them")
+      ->type_name("PATH");
   command
       ->add_option("--curves", options->curves,
                    "plant the scalable faults in every size instead, on N seeds each: from which size on is "

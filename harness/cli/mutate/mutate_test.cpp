@@ -52,6 +52,17 @@ TEST_SUITE("mutate") {
     CHECK_THROWS_AS(find_sums("float16"), UsageError);
   }
 
+  TEST_CASE("what changes bits alone is a fault where bits are promised, and legal where nothing is") {
+    const auto& fault = find_fault("swiglu_loses_sign_of_zero");
+    for (const SumsOf sums : kSums) {
+      CAPTURE(name(sums));
+      const Mutation mutation =
+          plant(fault, make_ground("integers", "hf", Spoil::Nothing, 0, 0, false, sums), "integers");
+      CHECK(mutation.outcome == (sums == SumsOf::Float64 ? Outcome::Equivalent : Outcome::Killed));
+      CHECK(mutation.open.verdict == Verdict::Passed);
+    }
+  }
+
   TEST_CASE("with float64 sums a fault of the logits reaches the choice of experts and all after it") {
     for (const bool backward : {false, true}) {
       const Ground ground = make_ground("odd", "hf", Spoil::Nothing, 0, 0, backward, SumsOf::Float64);

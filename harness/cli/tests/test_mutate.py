@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import unittest
 
 from program import COULD_NOT_JUDGE, FAILED, PASSED, ROOT, USAGE, ProgramTest
@@ -36,6 +37,11 @@ class Score(ProgramTest):
         merged = json.loads((self.folder / "m.json").read_text())
         self.assertEqual(merged["seed_ranges"], [{"first": 7, "count": 1}, {"first": 9, "count": 1}])
         self.refuse(COULD_NOT_JUDGE, "mutate", "--merge", "c.json", "c.json", says="seed 7 is counted twice")
+        (self.folder / "shards").mkdir()
+        self.refuse(COULD_NOT_JUDGE, "mutate", "--merge", "shards", says="no JSON file in it")
+        for name in ("c.json", "e.json"):
+            shutil.copy(self.folder / name, self.folder / "shards" / name)
+        self.expect(PASSED, "mutate", "--merge", "shards", says=f"{2 * 6 * contracts} correct runs (2 seeds")
         self.expect(PASSED, "mutate", "--curves", "1", "--family", "output_flip", "--json", "d.json", says="bit n of one element of the output is flipped")
         self.expect(PASSED, "mutate", "relu", "--fixture", "odd", "-q", "--html", "s.html", "--markdown", "s.md", "--evidence", "c.json", "d.json")
         self.assertIn(f"0 in {11 * contracts} judgements of {runs}", (self.folder / "s.md").read_text())
