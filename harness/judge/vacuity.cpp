@@ -1,6 +1,7 @@
 #include "harness/judge/vacuity.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -46,7 +47,9 @@ VacuityCheck shown(const Copy& copy, DType dtype, std::span<const Interval> refe
   for (std::size_t i = 0; i < reference.size(); ++i) {
     const Stored value = stored_as(dtype, copy.value(reference, i, width));
     if (!accepts(value, reference[i])) return check_of(copy.name, VacuityOutcome::Rejected, kByInterval);
-    same = same && value.ordinal() == stored_as(dtype, reference[i].ref).ordinal();
+    // An accepted NaN stands where NaN is due, whatever its sign and payload.
+    same =
+        same && (std::isnan(value.value) || value.ordinal() == stored_as(dtype, reference[i].ref).ordinal());
   }
   if (same) return check_of(copy.name, VacuityOutcome::NotApplicable, "equals the reference");
   for (std::size_t i = 0; i < predicted.size(); ++i)

@@ -69,6 +69,10 @@ TEST_SUITE("vacuity") {
     CHECK(rows[1].outcome == VacuityOutcome::NotApplicable);
     CHECK(rows[3].outcome == VacuityOutcome::Rejected);
     CHECK(vacuity_of_rounded(logits_context(), {}, {}).empty());
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    const auto nan =
+        vacuity_of_rounded(logits_context(), around({kNan, -kNan, kNan, -kNan, -kNan, kNan}, 0.0), {});
+    for (const std::size_t copy : {1u, 2u, 3u}) CHECK(nan[copy].outcome == VacuityOutcome::NotApplicable);
   }
 
   TEST_CASE("integers must match exactly, so only equal copies pass") {
