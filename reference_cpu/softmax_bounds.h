@@ -1,6 +1,7 @@
 // Intervals of the softmax's parts, which weights and gradients of logits are made of.
 #pragma once
 
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -14,10 +15,10 @@ namespace assay {
 std::vector<Interval> exponentials(std::span<const Interval> logits, const PrecisionContract& contract);
 
 /// value / (value + others): rises with the value, falls with the others, so the ends come from opposite
-/// ends.
+/// ends. Where the logits' noise leaves an end open, exp has none there: the share's limit is 1.
 inline Interval share(const Interval& value, const Interval& others) {
-  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high),
-          value.high / (value.high + others.low)};
+  const double high = std::isinf(value.high) ? 1.0 : value.high / (value.high + others.low);
+  return {value.ref / (value.ref + others.ref), value.low / (value.low + others.high), high};
 }
 
 /// router_grad.cpp: of one token's gradients of logits [E], how much of their half widths is what an

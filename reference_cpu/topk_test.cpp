@@ -1,9 +1,12 @@
 #include "reference_cpu/topk_torch.h"
 
+#include <limits>
 #include <vector>
 
 #include <doctest/doctest.h>
 
+#include "reference_cpu/small_layer.h"
+#include "reference_cpu/softmax_bounds.h"
 #include "reference_cpu/warp_sum.h"
 
 using namespace assay;
@@ -25,6 +28,19 @@ TEST_SUITE("topk") {
   TEST_CASE("the lowest index wins among equals under our own rule") {
     const std::vector<double> values = {1, 3, 3, 2, 3};
     CHECK(topk_lowest_index(values, 2) == std::vector<std::int32_t>{1, 2});
+  }
+
+  TEST_CASE("logits of which nothing is known leave weights between 0 and 1, never NaN") {
+    const SmallLayer small("hf");
+    for (const double noise : {1e3, 1e15, std::numeric_limits<double>::infinity()}) {
+      const Values<Bounded> logits = {{1e18, 1e18 - noise, 1e18 + noise}, {0.0, -noise, noise}};
+      for (const Interval& weight : topk_weights<Bounded>(small.layer, logits)) {
+        CAPTURE(noise);
+        CHECK(weight.low <= weight.ref);
+        CHECK(weight.ref <= weight.high);
+        CHECK(weight.high <= 1.0 + 0x1p-20);
+      }
+    }
   }
 
   TEST_CASE("32 lanes: each adds its own elements in order, then a butterfly") {
