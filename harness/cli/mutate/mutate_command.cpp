@@ -26,7 +26,8 @@ namespace {
 constexpr const char* kDocumentCommand =
     "assay mutate --markdown harness/SENSITIVITY.md --evidence golden/recorded/detection_curves.json "
     "golden/recorded/false_alarms.json "
-    "golden/recorded/mutate_contracts.json golden/recorded/mutate_full_width.json";
+    "golden/recorded/mutate_contracts.json golden/recorded/mutate_sums.json "
+    "golden/recorded/mutate_full_width.json";
 constexpr std::string_view kFullWidth = "qwen3_30b_a3b";
 constexpr std::int64_t kFullWidthTokens = 4;
 

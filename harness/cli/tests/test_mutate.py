@@ -7,7 +7,7 @@ import unittest
 
 from program import COULD_NOT_JUDGE, FAILED, PASSED, ROOT, USAGE, ProgramTest
 
-EVIDENCE = ["detection_curves.json", "false_alarms.json", "mutate_contracts.json", "mutate_full_width.json"]
+EVIDENCE = ["detection_curves.json", "false_alarms.json", "mutate_contracts.json", "mutate_sums.json", "mutate_full_width.json"]
 RECORDED = ROOT / "golden" / "recorded"
 
 
@@ -86,10 +86,14 @@ class Document(ProgramTest):
         curves = json.loads((RECORDED / "detection_curves.json").read_text())["curves"]
         self.assertGreaterEqual(len(curves), 4)
         scores = [row for name in EVIDENCE[2:] for row in json.loads((RECORDED / name).read_text())["scores"]]
+        contracts = [row["contract"] for row in json.loads(self.expect(PASSED, "list", "contracts", "--json").stdout)]
+        kernels = contracts[1:-1]  # all but hf, which the document is of, and the oracle's
         self.assertEqual([(row["contract"], row["problems"]) for row in scores],
-                         [("fused_fp32", "small ones"), ("hf_eager", "small ones"), ("hf_fp32_merge", "small ones"), ("hf", "qwen3_30b_a3b, 4 tokens")])  # fmt: skip
+                         [(contract, "small ones") for contract in kernels] + [("hf", f"small ones, sums {sums}") for sums in ("float64", "pairwise", "split_k")]
+                         + [("hf", "qwen3_30b_a3b, 4 tokens")])  # fmt: skip
         for row in scores:
             self.assertEqual((row["unreached"], row["killed"], row["right_stage"]), (0, row["scored"], row["scored"]))
+            self.assertGreaterEqual(10 * row["hints_right"], 9 * row["hints_expected"], row)
 
 
 if __name__ == "__main__":
