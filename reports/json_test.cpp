@@ -122,11 +122,11 @@ TEST_SUITE("json") {
     blank.cases[0].fields[0].isolated.pattern.emplace().detail.emplace();
     const auto blank_json = nlohmann::json::parse(to_json(blank));
     const auto set_somewhere = [](const nlohmann::json& holders, const nlohmann::json& blank_object) {
-      for (const auto& [member, value] : blank_object.items()) {
+      for (const auto& entry : blank_object.items()) {
         bool differs = false;
         for (const auto& holder : holders)
-          differs = differs || (holder.is_object() && holder.at(member) != value);
-        CHECK_MESSAGE(differs, "member " << member << " has its default everywhere in the sample");
+          differs = differs || (holder.is_object() && holder.at(entry.key()) != entry.value());
+        CHECK_MESSAGE(differs, "member " << entry.key() << " has its default everywhere in the sample");
       }
     };
     nlohmann::json fields = nlohmann::json::array();

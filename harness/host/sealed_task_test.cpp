@@ -36,12 +36,12 @@ std::string obey(int descriptor) {
     while (at_zero == 0) continue;
   if (order == "sleep") ::pause();
   if (order == "talk") return std::string(kLimits.answer + 1, 'x');
-  if (order == "eat") {
-    try {
-      return std::to_string(std::string(std::size_t{100} << 20, 'x').size());
-    } catch (const std::bad_alloc&) {
-      return "too much";
-    }
+  if (order ==
+      "eat") {  // by malloc, as HDF5: operator new of AddressSanitizer ends the process where it has none
+    volatile char* room = static_cast<volatile char*>(std::malloc(std::size_t{100} << 20));
+    if (room == nullptr) return "too much";
+    room[0] = 'x';
+    return "eaten";
   }
   if (order == "home") return std::getenv("HOME") == nullptr ? "none" : "known";
   return "did " + order;
