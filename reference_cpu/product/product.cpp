@@ -142,11 +142,13 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
       any = any || open[c];
     }
     // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
-    // as on any machine.
+    // as on any machine. Sums in fp32 keep their order, which a bound may hold them to.
+    const bool modelled = order.rule != StepRule::RoundEach && order.rule != StepRule::RoundTree;
     float plain[kPanelColumns];
-    if (any) kernels.sequential(view, a, plain);
+    if (any && modelled) kernels.sequential(view, a, plain);
     for (std::int64_t c = 0; c < count; ++c)
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {open[c] ? plain[c] : sums[c], open[c]};
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {open[c] && modelled ? plain[c] : sums[c],
+                                                                    open[c]};
   }
 }
 

@@ -229,6 +229,21 @@ TEST_SUITE("two sided") {
     CHECK(out[2].undetermined);
   }
 
+  TEST_CASE("a sum in fp32 keeps its order where an operand is undetermined: its bound holds it to that") {
+    TwoSided<PredictedValue> p{1,
+                               4,
+                               1,
+                               {{0x1p24f, false}, {1.0f, true}, {1.0f, false}, {1.0f, false}},
+                               {},
+                               Lies::AlongColumns,
+                               {AccumulatorKind::Fp32Pairwise, {}}};
+    p.right.assign(4, {1.0f, false});
+    CHECK(p.multiply()[0].undetermined);
+    CHECK(p.multiply()[0].value == 0x1p24f + 2.0f);
+    p.accumulator = {AccumulatorKind::Fp32Sequential, {}};
+    CHECK(p.multiply()[0].value == 0x1p24f);
+  }
+
   TEST_CASE("every vector width gives the same bits on intervals") {
     const auto product = random_intervals(Data::Gaussian, 205, 3);
     REQUIRE(use_product_kernels("baseline"));
