@@ -28,20 +28,23 @@ struct Spread {
   double errors = 0.0;
   double noises = 0.0;
   std::int64_t count = 0;
+  double independent = 0.0;  // of these
   std::int64_t inexact = 0;
-  void add(double error, double noise) {
+  void add(double error, double noise, double share = 1.0) {
     inexact += !(noise > 0.0) && error != 0.0;
     if (!(noise > 0.0)) return;
     normalised += error / noise * (error / noise);
     errors += error * error;
     noises += noise * noise;
     ++count;
+    independent += share;
   }
   void add(const Spread& other) {
     normalised += other.normalised;
     errors += other.errors;
     noises += other.noises;
     count += other.count;
+    independent += other.independent;
     inexact += other.inexact;
   }
   /// Root mean square of error / noise.
@@ -110,6 +113,8 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
     if (what.group != group || what.dtype != DType::BFloat16 || !candidate.fields.has(what.id)) continue;
     const DType dtype = dtype_of(what.id, contract);
     const StoredSpan out(candidate.fields.at(what.id), dtype);
+    // A row of d_second_gemm has one weight, which is rounded one way or the other for all of it.
+    const double share = what.id == Field::d_second_gemm ? 1.0 / problem.config.hidden_size : 1.0;
     for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
       const auto bounded = reference->bounded(what.id, mode, all_rows(what.id, problem.sizes()));
       Spread& spread = all[fmt::format("{} {}", what.name, mode == Mode::Isolated ? "isolated" : "chained")];
@@ -119,7 +124,7 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
         // A product sums squares of its operands' noise in fp32, where those of less than 2^-63 vanish: as of
         // silu's where e^-a overflows.
         if (group == Group::Backward && at.noise < 0x1p-63f && std::fabs(at.ref) < 0x1p-63) continue;
-        spread.add(out.value(i) - at.ref, at.noise);
+        spread.add(out.value(i) - at.ref, at.noise, share);
       }
     }
   }
@@ -127,7 +132,7 @@ std::map<std::string, Spread> layer_spread(const Problem& problem, std::string_v
 }
 
 /// Isolated, few elements of some fields can be rounded in two ways: with fewer than this, chance decides.
-constexpr std::int64_t kEnough = 1000;
+bool enough(const Spread& spread) { return spread.independent >= 999.5; }
 
 /// One of each way of rounding forward.
 std::vector<std::string_view> contracts_of_forward() {
@@ -214,16 +219,15 @@ TEST_SUITE("noise") {
           for (const auto& [field, spread] : layer_spread(*problem, contract, accumulator)) {
             all[field].add(spread);
             CHECK(spread.inexact == 0);
-            if (spread.count >= kEnough)
-              check(fmt::format("{}, {}, {}, {}", contract, name, order, field), spread);
+            if (enough(spread)) check(fmt::format("{}, {}, {}, {}", contract, name, order, field), spread);
           }
       // Isolated, what is made of few terms can seldom be rounded in two ways.
       std::int64_t checked = 0;
       for (const auto& [field, spread] : all) {
-        checked += spread.count >= kEnough;
-        if (spread.count >= kEnough) check(fmt::format("{}, all, {}", contract, field), spread);
+        checked += enough(spread);
+        if (enough(spread)) check(fmt::format("{}, all, {}", contract, field), spread);
       }
-      CHECK(checked >= 10);
+      CHECK(10 * checked >= 7 * std::ssize(all));
     }
   }
 
@@ -246,8 +250,8 @@ TEST_SUITE("noise") {
       std::int64_t checked = 0;
       for (const auto& [field, spread] : all) {
         CHECK(spread.inexact == 0);
-        checked += spread.count >= kEnough;
-        if (spread.count >= kEnough) check(fmt::format("{}, {}", contract, field), spread);
+        checked += enough(spread);
+        if (enough(spread)) check(fmt::format("{}, {}", contract, field), spread);
       }
       CHECK(checked >= 14);
     }
