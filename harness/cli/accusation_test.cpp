@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "harness/cli/judged.h"
 #include "harness/cli/problems.h"
@@ -159,5 +160,20 @@ TEST_SUITE("accusation") {
     CHECK(result.own_error_place == "between the inputs and hidden_states");
     CHECK(says(result, "the first error lies between the inputs and hidden_states, where "));
     CHECK(says(result, " were not written: "));
+  }
+
+  TEST_CASE("NaN and zeros in a lone output may come from any field before it: its span is named") {
+    for (const double lost : {std::nan(""), 0.0}) {
+      RecordedRun run;
+      for (const FieldRow& field : kFields)
+        if (field.id != Field::hidden_states) run.candidate.fields.erase(field.id);
+      const auto out = run.candidate.fields.at(Field::hidden_states).as<Bf16>();
+      const auto width = static_cast<std::size_t>(run.file.problem.config.hidden_size);
+      std::ranges::fill(out.subspan(3 * width, width), round_to_bf16(lost));
+      const CaseResult result = run.judged();
+      CAPTURE(result.headline);
+      CHECK(result.own_error_place == "between the inputs and hidden_states");
+      CHECK(says(result, lost == 0.0 ? "results are zero for token 3" : "results are NaN for token 3"));
+    }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -24,8 +25,10 @@ bool own_suspicion(const FieldResult& field) {
 
 /// Where the accusation names the unwritten field already, the sentence does not repeat it.
 std::string said_after_accusation(const Cause& cause) {
-  const auto prefix = cause.every_bit && cause.unwritten ? in_unwritten(*cause.unwritten).size() : 0;
-  return in_words(cause).substr(prefix);
+  constexpr std::string_view kNamed = ", which was not written, ";
+  const std::string said = in_words(cause);
+  const auto named = cause.every_bit && cause.unwritten ? said.find(kNamed) : std::string::npos;
+  return named == std::string::npos ? said : said.substr(named + kNamed.size());
 }
 
 /// What breaks a list of slots, where no cause gives the wrong entries.
@@ -69,14 +72,30 @@ const FieldResult* find_field(const CaseResult& result, Field field) {
 }
 
 /// The stage before it that was not written and whose cause gives every bit.
-std::optional<Field> explained_before(const FieldResult& own) {
-  if (own.causes.empty() || !own.causes.front().every_bit) return std::nullopt;
-  return own.causes.front().unwritten;
+std::optional<std::string> explained_before(const CaseResult& result, const FieldResult& own) {
+  if (own.causes.empty() || !own.causes.front().every_bit || !own.causes.front().unwritten)
+    return std::nullopt;
+  const Field before = *own.causes.front().unwritten;
+  const FieldResult* written = find_field(result, before);
+  const bool rounded = written != nullptr && compared(written->verdict);
+  return std::string(name(before)) + (rounded ? " before its rounding" : "");
+}
+
+/// Whether what the cause says may as well have happened in a field before it that was not written: rows that
+/// are zero, NaN or another's look alike there, and weights that were not written are seen here alone.
+bool may_come_from_before(const FieldResult& own, std::string_view hypothesis) {
+  constexpr std::string_view kRows[] = {"zeros", "not_written", "moved_rows", "wrong_token"};
+  constexpr std::string_view kWeights[] = {"weights_of_token", "weights_permuted", "one_weight_for_all"};
+  if (own.upstream.empty()) return false;
+  return std::ranges::find(kRows, hypothesis) != std::end(kRows) ||
+         (own.upstream.find(name(Field::topk_weights)) != std::string::npos &&
+          std::ranges::find(kWeights, hypothesis) != std::end(kWeights));
 }
 
 /// Whether the cause that gives every bit lies in the field itself.
 bool explained_in_itself(const FieldResult& own) {
-  return !own.causes.empty() && own.causes.front().every_bit && !own.causes.front().unwritten;
+  return !own.causes.empty() && own.causes.front().every_bit && !own.causes.front().unwritten &&
+         !may_come_from_before(own, own.causes.front().hypothesis);
 }
 
 const PrecisionContract& contract_of(const CaseResult& result) {
@@ -200,9 +219,9 @@ class Company {
 
 /// "first_gemm is the first stage with an error of its own: ", or which span holds the first error.
 std::string accusation(const CaseResult& result, const FieldResult& own) {
-  if (const auto before = explained_before(own))
+  if (const auto before = explained_before(result, own))
     return fmt::format("{}, which was not written, is the first stage with an error of its own, seen in {}: ",
-                       name(*before), name(own.field));
+                       *before, name(own.field));
   if (own.upstream.empty() || explained_in_itself(own))
     return fmt::format("{} is the first stage with an error of its own: ", name(own.field));
   return fmt::format("the first error lies {}, where {} {} not written: ", own_error_place(result),
@@ -254,7 +273,7 @@ PredictedTotals predicted_totals(const CaseResult& result, bool chained) {
 std::string own_error_place(const CaseResult& result) {
   if (!result.first_own_error) return "";
   const FieldResult& own = *find_field(result, *result.first_own_error);
-  if (const auto before = explained_before(own)) return std::string(name(*before));
+  if (const auto before = explained_before(result, own)) return *before;
   if (own.upstream.empty() || explained_in_itself(own)) return std::string(name(own.field));
   std::vector<std::string_view> beginnings;
   add_beginnings(result, own.field, beginnings);
