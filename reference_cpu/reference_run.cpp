@@ -235,7 +235,8 @@ class ReferenceRun final : public Reference {
         wrong.predicted_.isolated.keep_unreached(fault.field, sound);
       return wrong.predicted_.isolated.evaluate(field);
     };
-    const UnwrittenTrials trials{trial, std::ssize(part.tokens) < sizes.tokens};
+    const UnwrittenTrials trials{trial, std::ssize(part.tokens) < sizes.tokens,
+                                 [this](Field one) { return upstream_.has(one); }};
     Evidence beside = right.evidence(field);
     return find_causes(beside, trials, unwritten);
   }

@@ -17,6 +17,9 @@ constexpr double kChance =
 constexpr double kMostTried =
     10'000;  // hypotheses tried on a field, every place of a block or row counted: shares kChance
 
+// What is left of an element that a hypothesis explains: two roundings' worth of it, beside legal noise.
+constexpr double kRoundings = 0x1p-7;
+
 struct Score {
   double explained = 0.0;
   bool every_bit = false;
@@ -46,6 +49,14 @@ double residual(Stored a, Stored b, double size) {
   return std::fabs(static_cast<double>(to_float(a)) - to_float(b));
 }
 
+/// Whether the hypothesis leaves no more of an element's error than legal implementations differ by.
+bool leaves_noise(Stored out, Stored hypothesis, double noise) {
+  if (!is_finite(out) || !is_finite(hypothesis))
+    return out == hypothesis || (is_nan(out) && is_nan(hypothesis));
+  const double size = std::max(std::fabs(to_float(out)), std::fabs(to_float(hypothesis)));
+  return std::fabs(static_cast<double>(to_float(out)) - to_float(hypothesis)) <= kRoundings * size + noise;
+}
+
 Score score(const Evidence& evidence, const Window& window, const Synthesised& synthesised) {
   double size = 0.0;
   for (const auto r : window.rows)
@@ -60,6 +71,8 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
   double log_values = 0.0;
   Moves all;
   Moves significant;
+  std::int64_t wrong = 0;
+  std::int64_t explained = 0;
   std::int64_t differing = 0;
   std::int64_t remaining = 0;
   std::int64_t determined = 0;
@@ -80,7 +93,14 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
         moves->closer += d < e;
         moves->farther += d > e;
       }
-      if (evidence.plain[at].undetermined) continue;
+      const bool rejected = evidence.significant[at];
+      const bool noise_left = rejected && leaves_noise(out, hypothesis, evidence.noise[at]);
+      wrong += rejected;
+      explained += noise_left;
+      if (evidence.plain[at].undetermined) {  // no bits to be had; but what is wrong has to be explained
+        remaining += rejected && !noise_left;
+        continue;
+      }
       ++determined;
       differing += out != reference;
       if (out != reference)
@@ -101,7 +121,10 @@ Score score(const Evidence& evidence, const Window& window, const Synthesised& s
   double chance = std::log(2.0) + std::min(log_chance_of_signs(all.closer, all.farther),
                                            log_chance_of_signs(significant.closer, significant.farther));
   if (result.every_bit) chance = std::min(chance, log_chance_of_bits(determined, differing, log_values));
-  result.credible = larger_part && chance <= std::log(kChance / kMostTried);
+  // What only resembles the error (one factor for many, one activation for another) brings few elements to
+  // the value itself.
+  const bool most_elements = result.every_bit || 2 * explained >= wrong;
+  result.credible = larger_part && most_elements && chance <= std::log(kChance / kMostTried);
   return result;
 }
 
@@ -263,8 +286,12 @@ Evidence gather_evidence(Field field, const Layer& layer, StoredSpan out, Values
     rejected[i] = out[i] != evidence.reference[i] && !accepted(out[i], evidence.reference[i], bounded[i]);
     any = any || rejected[i];
   }
-  for (std::size_t i = 0; i < out.size(); ++i)
+  evidence.noise.resize(out.size());
+  for (std::size_t i = 0; i < out.size(); ++i) {
     evidence.significant[i] = any ? rejected[i] : out[i] != evidence.reference[i];
+    const double width = bounded[i].high - bounded[i].low;
+    evidence.noise[i] = std::isnan(width) ? 0.0f : static_cast<float>(width);
+  }
   return evidence;
 }
 

@@ -34,6 +34,7 @@ struct Evidence {
   StoredSpan reference;                                 // and stored
   std::shared_ptr<const std::vector<float>> kept;       // what `reference` lies in
   std::vector<bool> significant;                        // defines where the error is
+  std::vector<float> noise;  // how far legal values lie apart: their intervals' widths
   std::int64_t rows = 0;
   std::int64_t width = 0;
 
@@ -128,6 +129,7 @@ std::vector<GradientGuess> gradient_guesses(Field field, const Layer& layer);
 struct UnwrittenTrials {
   std::function<Values<Predicted>(const Fault&)> run;  // the evidence's field, before storing
   bool some_tokens = false;  // the evidence holds some of the tokens only: places have no meaning
+  std::function<bool(Field)> rounded_written;  // what the rounding lost is all that was not
 };
 
 /// causes_unwritten.cpp: hypotheses about one such field, simplest first.

@@ -55,6 +55,10 @@ TEST_SUITE("causes_backward") {
       return RowAndColumn{r / 64 * 64 + flat % 64, flat / 64};
     }) == "every expert's matrix is stored transposed, [64, 32] as [32, 64]");
     CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {
+      const std::int64_t flat = r % 64 * 32 + c;
+      return r / 64 == 4 ? RowAndColumn{r / 64 * 64 + flat % 64, flat / 64} : RowAndColumn{r, c};
+    }) == "expert 4's matrix is stored transposed, [64, 32] as [32, 64]");
+    CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {
       return RowAndColumn{(r + 7 * 64) % (8 * 64), c};
     }) == "every expert has the matrix of the expert before");
     CHECK(layer.moved(Field::d_down_proj, [](std::int64_t r, std::int64_t c) {

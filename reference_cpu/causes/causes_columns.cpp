@@ -82,14 +82,25 @@ class ColumnSearch {
     for (const auto& [r, c] : probed_)
       equal += evidence_.out[index(evidence_, r, c)] == evidence_.reference[at(r, c)];
     if (static_cast<double>(equal) < kProbeEqual * static_cast<double>(probed_.size())) return;
-    all_.push_back(
-        {"stored_transposed",
-         fmt::format("{} stored transposed, [{}, {}] as [{}, {}]",
-                     by_expert ? "every expert's matrix is" : "the field is", height, width, width, height),
-         by_element([&evidence = evidence_, at](std::int64_t r, std::int64_t c) {
-           return evidence.reference[at(r, c)];
-         }),
-         true});
+    all_.push_back({"stored_transposed",
+                    fmt::format("{} stored transposed, [{}, {}] as [{}, {}]",
+                                by_expert ? matrices(height) : "the field is", height, width, width, height),
+                    by_element([&evidence = evidence_, at](std::int64_t r, std::int64_t c) {
+                      return evidence.reference[at(r, c)];
+                    }),
+                    true});
+  }
+
+  /// "every expert's matrix is", or those in which the error lies.
+  std::string matrices(std::int64_t height) const {
+    const std::int64_t experts = evidence_.rows / height;
+    std::vector<bool> wrong(static_cast<std::size_t>(experts));
+    for (const auto r : window_.rows) wrong[static_cast<std::size_t>(r / height)] = true;
+    const auto count = std::ranges::count(wrong, true);
+    if (count == experts) return "every expert's matrix is";
+    if (count == 1)
+      return fmt::format("expert {}'s matrix is", std::ranges::find(wrong, true) - wrong.begin());
+    return fmt::format("the matrices of {} of {} experts are", count, experts);
   }
 
   /// [A, B, b] stored as [B, A, b]: blocks of b columns dealt out, and gathered again.

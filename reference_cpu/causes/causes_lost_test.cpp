@@ -45,6 +45,7 @@ TEST_SUITE("causes_lost") {
           "of each expert's rows only the first 6 are added");
     CHECK(lost_said([](T t, T j, auto, T) { return (t == 3 && j == 1) || (t == 9 && j != 2); }) ==
           "4 slots are left out of the sum (token 3: slot 1)");
+    CHECK(lost_said([](T t, T j, auto, T) { return t == 5 && j == 2; }).starts_with("slot 2 is left out"));
   }
 
   TEST_CASE("one slot's weight for all is recognised") {

@@ -155,7 +155,8 @@ void propose_lost_slots(const Evidence& evidence, const ErrorPlace& place, const
     offer(fmt::format("of each expert's rows only the first {} are added", capacity), by_rank, true);
   const auto one = *lost.begin();
   offer(
-      fmt::format("{} slots are left out of the sum (token {}: slot {})", lost.size(), one / top_k,
+      fmt::format("{} left out of the sum (token {}: slot {})",
+                  lost.size() == 1 ? "1 slot is" : fmt::format("{} slots are", lost.size()), one / top_k,
                   one % top_k),
       [lost, top_k](std::int64_t t, std::int64_t j) { return lost.contains(t * top_k + j); }, true);
 }

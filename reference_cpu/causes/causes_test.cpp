@@ -92,6 +92,31 @@ TEST_SUITE("causes") {
     }
   }
 
+  TEST_CASE(
+      "what resembles an error without giving its values is no cause: rows' own factors, another curve") {
+    for (const auto& [data, config, tokens] : kNoisyLayers) {
+      const Problem problem = random_layer(data, config, tokens, 11);
+      const Candidate right = predicted(problem);
+      CAPTURE(tokens);
+      const auto by_row = causes_with(problem, right, Field::second_gemm,
+                                      [](std::int64_t r, std::int64_t c, const auto& values) {
+                                        const float x = to_float(values.row(r)[static_cast<std::size_t>(c)]);
+                                        return round_to_bf16(x * (0.2 + 0.011 * static_cast<double>(r % 16)));
+                                      });
+      CHECK(first_sentence(by_row) == "");
+      if (data == Data::OneSign) continue;  // gates beyond the bend, where all curves meet
+      const auto z = right.fields.at(Field::first_gemm).as<Bf16>();
+      const std::int64_t half = config.moe_intermediate_size;
+      const auto steeper =
+          causes_with(problem, right, Field::intermediate, [&](std::int64_t r, std::int64_t c, const auto&) {
+            const double gate = to_float(z[static_cast<std::size_t>(2 * r * half + c)]);
+            const double up = to_float(z[static_cast<std::size_t>((2 * r + 1) * half + c)]);
+            return round_to_bf16(gate / (1.0 + std::exp(-2.0 * gate)) * up);
+          });
+      CHECK(first_sentence(steeper) == "");
+    }
+  }
+
   TEST_CASE("what was not written is not blamed for noise") {
     std::mt19937 random(2);
     for (const auto& [data, config, tokens] : kNoisyLayers) {

@@ -24,6 +24,7 @@ constexpr FieldMask kWeights = hypothesis_fields::kWeights;
 constexpr FieldMask kSelection = fields_of(Field::selected_experts);
 constexpr FieldMask kWritten = kProducts | kSwiglu | kWeights;
 constexpr std::int64_t kAllRows = std::int64_t{1} << 40;
+constexpr std::int64_t kAllK = kAllRows;
 
 struct Guess {
   FieldMask fields;
@@ -45,6 +46,7 @@ constexpr Guess kGuesses[] = {
     {kProducts, "bf16_partial_sums",     "the sums of every 32 of K are rounded to bf16",                   {.kind = K::PartialsBf16, .amount = 32}},
     {kProducts, "bf16_partial_sums",     "the sums of every 64 of K are rounded to bf16",                   {.kind = K::PartialsBf16, .amount = 64}},
     {kProducts, "bf16_partial_sums",     "the sums of every 128 of K are rounded to bf16",                  {.kind = K::PartialsBf16, .amount = 128}},
+    {kProducts, "product_rounded",       "the sums are rounded to bf16, which the contract keeps",          {.kind = K::PartialsBf16, .amount = kAllK}},
     {kProducts, "k_dropped",             "the last element of K is missing",                                {.kind = K::DropLastK, .amount = 1}},
     {kProducts, "k_dropped",             "the last 2 of K are missing",                                     {.kind = K::DropLastK, .amount = 2}},
     {kProducts, "k_dropped",             "the last 4 of K are missing",                                     {.kind = K::DropLastK, .amount = 4}},
@@ -92,9 +94,7 @@ class Search {
   std::vector<Proposal> proposals() {
     std::vector<Proposal> all;
     for (const auto& guess : kGuesses) {
-      if ((guess.fields & fields_of(field_)) == 0 ||
-          (guess.fault.kind == K::DropLastK && guess.fault.amount >= terms_))
-        continue;
+      if ((guess.fields & fields_of(field_)) == 0 || beyond_sum(guess.fault)) continue;
       all.push_back(proposal(guess.id, guess.sentence, guess.fault));
     }
     for (const GradientGuess& guess : gradient_guesses(field_, *evidence_.layer))
@@ -107,6 +107,23 @@ class Search {
   }
 
  private:
+  /// Blocks of K as long as the sum; but for one rounding of all of it, where what is read is not rounded.
+  bool beyond_sum(const Fault& fault) const {
+    if (fault.kind == K::DropLastK) return fault.amount >= terms_;
+    if (fault.kind != K::PartialsBf16) return false;
+    return fault.amount == kAllK ? !in_registers() : fault.amount >= terms_;
+  }
+  /// What the field's readers see is not rounded, whatever is stored.
+  bool in_registers() const {
+    const PrecisionContract& contract = *evidence_.layer->contract;
+    return store_of(field_, contract) == Store::Unrounded ||
+           (field_ == Field::first_gemm && contract.swiglu_reads == From::Registers);
+  }
+  std::string beginning() const {
+    return rounded_written() ? fmt::format("in {} before its rounding, which was not written, ", name(field_))
+                             : in_unwritten(field_);
+  }
+  bool rounded_written() const { return trials_.rounded_written && trials_.rounded_written(field_); }
   std::int64_t terms() const {
     const auto product = product_of(field_);
     return product ? extent(row(*product).summed, evidence_.layer->problem->sizes()) : 0;
@@ -114,7 +131,7 @@ class Search {
 
   Proposal proposal(std::string_view id, std::string_view sentence, Fault fault) const {
     fault.field = field_;
-    return {id, fmt::format("{}{}", in_unwritten(field_), sentence),
+    return {id, fmt::format("{}{}", beginning(), sentence),
             [run = trials_.run, fault, &evidence = evidence_](const Window& window) {
               return elements_of(evidence, run(fault), window);
             },

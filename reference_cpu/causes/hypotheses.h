@@ -116,7 +116,7 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"bf16_merge_by_expert",  hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "slots are added in bf16 by ascending expert"},
   {"bf16_merge",            hypothesis_fields::kMerge | hypothesis_fields::kCombine,    "slots are added in bf16 by ascending slot"},
   {"product_unrounded",     hypothesis_fields::kMerge | hypothesis_fields::kDots | hypothesis_fields::kWeightGradients,    "weight times value, or a weight's gradient, is not rounded before the sum"},
-  {"product_rounded",       hypothesis_fields::kMerge | hypothesis_fields::kWeightGradients,    "weight times value, or a weight's gradient, is rounded before the sum"},
+  {"product_rounded",       hypothesis_fields::kMerge | hypothesis_fields::kWeightGradients,    "weight times value, a weight's gradient, or a sum that the contract keeps in fp32, is rounded to bf16"},
   {"weights_unrounded",     hypothesis_fields::kMerge,    "the weights are not rounded to bf16"},
   {"weight_twice",          hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kDots | hypothesis_fields::kCombine | hypothesis_fields::kLateWeights,    "the weight is applied twice"},
   {"weight_not_applied",    hypothesis_fields::kMerge | hypothesis_fields::kSlotGradients | hypothesis_fields::kLateWeights,    "the weights are not applied"},

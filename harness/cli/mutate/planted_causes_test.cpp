@@ -171,6 +171,23 @@ TEST_SUITE("planted causes") {
     }
   }
 
+  TEST_CASE("sums that the contract keeps in registers, rounded: named, however long K is") {
+    for (const char* contract : {"vllm", "flashinfer_fused"})
+      for (const char* fixture : {"tiny", "odd"}) {  // K of 32 and 40
+        const Ground ground = make_ground(fixture, contract);
+        const Fault rounded{
+            .kind = FaultKind::PartialsBf16, .field = Field::second_gemm, .amount = std::int64_t{1} << 40};
+        CaseResult whole;
+        judge_declared(ground, faulty_candidate(rounded, ground), Field::hidden_states, &whole);
+        CAPTURE(whole.headline);
+        CHECK(whole.headline.starts_with(
+            "second_gemm, which was not written, is the first stage with an error"));
+        CHECK(whole.headline.find(
+                  "the sums are rounded to bf16, which the contract keeps (explains every bit)") !=
+              std::string::npos);
+      }
+  }
+
   TEST_CASE("where a lone output is right, no cause is searched") {
     for (const char* fixture : {"tiny", "odd", "one_sign"}) {
       const Problem problem = load_fixture(fixture);
