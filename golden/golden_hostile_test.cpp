@@ -192,21 +192,20 @@ TEST_SUITE("golden hostile") {
   }
 
   TEST_CASE("integers whose bits do not fill their bytes are no integers of ours") {
-    CHECK(contains(
-        complaint([](Foreign& foreign) {
-          const hdf5::Handle type(H5Tcopy(H5T_STD_I32LE), H5Tclose);
-          H5Tset_precision(type.get(), 17);
-          H5Tset_offset(type.get(), 3);
-          const auto made = dataset(foreign, "/weights_like", type.get(), {2, 2}, H5P_DEFAULT);
-          const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-          H5Adelete(foreign.file.get(), "batch");
-          const hdf5::Handle batch(
-              H5Acreate2(foreign.file.get(), "batch", type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-              H5Aclose);
-          const int one = 8;
-          H5Awrite(batch.get(), type.get(), &one);
-        }),
-        "attribute batch of the file: it holds 1 elements of 17-bit integers at bit 3 of 4 bytes"));
+    CHECK(contains(complaint([](Foreign& foreign) {
+                     const hdf5::Handle type(H5Tcopy(H5T_STD_I32LE), H5Tclose);
+                     H5Tset_precision(type.get(), 17);
+                     H5Tset_offset(type.get(), 3);
+                     const auto made = dataset(foreign, "/weights_like", type.get(), {2, 2}, H5P_DEFAULT);
+                     const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+                     H5Adelete(foreign.file.get(), "batch");
+                     const hdf5::Handle batch(H5Acreate2(foreign.file.get(), "batch", type.get(), space.get(),
+                                                         H5P_DEFAULT, H5P_DEFAULT),
+                                              H5Aclose);
+                     const int one = 8;
+                     H5Awrite(batch.get(), type.get(), &one);
+                   }),
+                   "attribute batch of the file: it holds 1 element of 17-bit integers at bit 3 of 4 bytes"));
   }
 
   TEST_CASE("a text that points out of the file's heap is refused") {

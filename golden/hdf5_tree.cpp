@@ -9,6 +9,7 @@
 #include "golden/hdf5_heap.h"
 #include "golden/hdf5_type.h"
 #include "golden/tree_message.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 
 namespace assay::hdf5 {
@@ -135,7 +136,7 @@ class TreeReader {
       check(H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &out.real), "read it");
       out.kind = StoredAttribute::Kind::Real;
     } else {
-      throw InputError(fmt::format("it holds {} elements of {}", elements, described.name));
+      throw InputError(fmt::format("it holds {} of {}", counted(elements, "element"), described.name));
     }
   }
 

@@ -42,10 +42,10 @@ __device__ float dot(const std::uint16_t* a, std::int64_t step_a, const std::uin
   return sum;
 }
 
-/// The sum of n terms in torch's order: lane l of a warp adds terms l, l + 32, ..., and lanes are added in
-/// pairs 16, 8, 4, 2, 1 apart.
+/// The sum of n terms as torch's softmax adds them: lane l of a warp adds terms l, l + 32, ..., and lanes are
+/// added in pairs 16, 8, 4, 2, 1 apart.
 template <class Term>
-__device__ float torch_sum(std::int64_t n, Term term) {
+__device__ float warp_sum(std::int64_t n, Term term) {
   float lane[32] = {};
   for (std::int64_t i = 0; i < n; ++i) lane[i % 32] += term(i);
   for (int apart = 16; apart > 0; apart /= 2)
@@ -68,7 +68,7 @@ struct Shares {
   __device__ Shares(const ExampleLayer& l, std::int64_t t)
       : logits(l.out.router_logits + t * l.E), largest(value(logits[0])) {
     for (std::int64_t e = 1; e < l.E; ++e) largest = fmaxf(largest, value(logits[e]));
-    sum = torch_sum(l.E, [&](std::int64_t e) { return expf(value(logits[e]) - largest); });
+    sum = warp_sum(l.E, [&](std::int64_t e) { return expf(value(logits[e]) - largest); });
   }
   __device__ float operator()(std::int64_t e) const { return expf(value(logits[e]) - largest) / sum; }
 };
@@ -88,7 +88,7 @@ __global__ void topk(ExampleLayer l) {
     }
     selected[j] = best;
   }
-  const float chosen = torch_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
+  const float chosen = warp_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
   for (std::int64_t j = 0; j < l.K; ++j)
     l.out.topk_weights[t * l.K + j] =
         bits(l.in.norm_topk_prob != 0 ? share(selected[j]) / chosen : share(selected[j]));
@@ -175,13 +175,15 @@ __global__ void merge_grad_rows(ExampleLayer l) {
             value(l.out.topk_weights[l.out.gather_indices[row]]));
 }
 
+// torch adds this row in an order that depends on how many rows there are. Declared are the products' sums
+// alone, so that other bits here are information.
 __global__ void merge_grad_weights(ExampleLayer l) {
   const std::int64_t s = element();
   if (s >= l.S) return;
   const std::uint16_t* d_token = l.d_out + s / l.K * l.H;
   const std::uint16_t* row = l.out.hidden_states_unpermute + s * l.H;
   store(l.d.d_topk_weights, s,
-        torch_sum(l.H, [&](std::int64_t n) { return rounded(value(d_token[n]) * value(row[n])); }));
+        warp_sum(l.H, [&](std::int64_t n) { return rounded(value(d_token[n]) * value(row[n])); }));
 }
 
 // One thread per element of d_intermediate, and of both halves of d_first_gemm that follow from it.
@@ -240,16 +242,16 @@ __global__ void softmax_topk_grad(ExampleLayer l) {
   const Shares share(l, t);
   const std::int32_t* selected = l.out.selected_experts + t * l.K;
   const auto d_weight = [&](std::int64_t j) { return value(of(l.d.d_topk_weights)[t * l.K + j]); };
-  const float chosen = torch_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
+  const float chosen = warp_sum(l.K, [&](std::int64_t j) { return share(selected[j]); });
   const float through_sum =
-      torch_sum(l.K, [&](std::int64_t j) { return -d_weight(j) * (share(selected[j]) / chosen / chosen); });
+      warp_sum(l.K, [&](std::int64_t j) { return -d_weight(j) * (share(selected[j]) / chosen / chosen); });
   const auto product = [&](std::int64_t e) {
     for (std::int64_t j = 0; j < l.K; ++j)
       if (selected[j] == e)
         return (l.in.norm_topk_prob != 0 ? d_weight(j) / chosen + through_sum : d_weight(j)) * share(e);
     return 0.0f;
   };
-  const float sum = torch_sum(l.E, product);
+  const float sum = warp_sum(l.E, product);
   for (std::int64_t e = 0; e < l.E; ++e)
     store(l.d.d_router_logits, t * l.E + e, fmaf(-sum, share(e), product(e)));
 }

@@ -152,7 +152,19 @@ void read(const JsonPlace& place, T& out) {
   });
 }
 
+/// What a file that is no text at all is; empty for text.
+std::string_view binary_kind(std::string_view text) {
+  if (text.starts_with("\x89HDF\r\n")) return "an HDF5 file (assay verify judges it, and --json writes one)";
+  constexpr std::size_t kLooked = 64;
+  const bool control = std::ranges::any_of(text.substr(0, kLooked), [](unsigned char c) {
+    return c < ' ' && c != '\t' && c != '\r' && c != '\n';
+  });
+  return control ? "a binary file" : "";
+}
+
 ParsedJson parse(std::string_view text) {
+  if (const auto kind = binary_kind(text); !kind.empty())
+    throw InputError(fmt::format("expected a report as verify --json writes it, found {}", kind));
   if (json_is_too_deep(text))
     throw InputError(fmt::format("expected JSON that nests at most {} deep, found more", kDeepestJson));
   try {

@@ -238,7 +238,13 @@ TEST_SUITE("json") {
 
   TEST_CASE("foreign and broken documents are refused in one sentence") {
     const std::string text = to_json(sample::report());
-    CHECK(refusal("\x89HDF\r\n") == "run.json: expected JSON, found something else at byte 1 of 6");
+    CHECK(
+        refusal("\x89HDF\r\n\x1a\n") ==
+        "run.json: expected a report as verify --json writes it, found an HDF5 file (assay verify judges it, "
+        "and --json writes one)");
+    CHECK(refusal("\x7f"
+                  "ELF\x02\x01\x01") ==
+          "run.json: expected a report as verify --json writes it, found a binary file");
     CHECK(contains(refusal("{\"a\": 1}"),
                    "expected a document with \"schema\": \"assay-report\", found no schema"));
     CHECK(contains(refusal("[1, 2]"), "found something else"));

@@ -1,10 +1,12 @@
-// A Report and what changed since another as Markdown: made for the comment of a pull request.
+// A Report, what changed since another, and where two candidates part as Markdown: made for the comment of a
+// pull request.
 #pragma once
 
 #include <span>
 #include <string>
 
 #include "harness/contract/finding.h"
+#include "harness/contract/parting.h"
 #include "harness/contract/report.h"
 
 namespace assay {
@@ -15,5 +17,9 @@ std::string render_markdown(const Report& report);
 
 /// Findings of regress: the worst first, those that say the same folded.
 std::string render_markdown(std::span<const Finding> findings);
+
+/// The sentence, under which contracts each is legal, a row per field that parts, the others folded; routing.
+/// `judged`: for its command.
+std::string render_markdown(const Parting& parting, const Report& judged);
 
 }  // namespace assay

@@ -5,6 +5,7 @@
 
 #include "harness/contract/parting.h"
 #include "reports/text.h"
+#include "reports/wording.h"
 
 namespace assay {
 
@@ -30,6 +31,10 @@ struct PartingCells {
   std::string nearer;
 };
 PartingCells parting_cells(const FieldParting& one);
+/// "≠" where the two part, "=" where they do not, "-" where nothing was compared.
+std::string_view parting_sign(const FieldParting& one);
+/// Of the exit code.
+Mark mark(const Parting& all);
 
 /// "13 of 13 tokens take the same experts, ..."; "" where routing was not compared.
 std::string routing_sentence(const RoutingAgreement& routing);

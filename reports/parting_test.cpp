@@ -3,55 +3,18 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
-#include <cmath>
-
 #include "reports/html/page_reader.h"
+#include "reports/sample_parting.h"
 #include "reports/sample_report.h"
 
 using namespace assay;
 
-namespace {
-
-Parting sample_parting() {
-  Parting all;
-  all.a.name = "a.h5";
-  all.b.name = "<b>.h5";
-  all.a.legal_under = {"hf"};
-  all.b.legal_under = {"hf", "hf_eager"};
-  for (PartingSide* side : {&all.a, &all.b}) side->judged.verdict = Verdict::Passed;
-  FieldParting same{.field = Field::second_gemm, .in_a = true, .in_b = true, .elements = 1200};
-  FieldParting other{
-      .field = Field::hidden_states, .in_a = true, .in_b = true, .elements = 936, .differing = 3};
-  other.largest_ulps = 2;
-  other.first = {.at = {{"token", 4}, {"col", 7}}, .a = 1.5, .b = std::nan("")};
-  other.furthest = {.at = {{"token", 5}, {"col", 8}},
-                    .in_a = 9,
-                    .in_b = 9,
-                    .a = 1.5,
-                    .b = 2.5,
-                    .float64_a = 1.625,
-                    .float64_b = 1.625};
-  other.rms_a = 0.25;
-  other.rms_b = 0.5;
-  other.nearer_a = 2;
-  other.nearer_b = 1;
-  FieldParting absent{.field = Field::d_gate, .in_a = true};
-  all.fields = {same, other, absent};
-  all.first = Field::hidden_states;
-  all.routing = {.tokens = 13, .same_sets = 12, .same_order = 11, .same_weights = 11};
-  all.routing.partings = {{5, {3}, {7}, 0.0, 0.5}};
-  all.sentence = "A and B part first at hidden_states";
-  return all;
-}
-
-}  // namespace
-
 TEST_SUITE("parting") {
   TEST_CASE("the terminal shows the sentence, a row per field and the routing") {
-    const std::string text = render_parting_text(sample_parting(), {});
+    const std::string text = render_parting_text(sample::parting(), {});
     CHECK(text.starts_with("~ a.h5 and <b>.h5\n  A and B part first at hidden_states\n"));
     CHECK(text.find("=  second_gemm       1,200            0") != std::string::npos);
-    CHECK(text.find("A (A 2, B 1 elements)") != std::string::npos);
+    CHECK(text.find("A (A 2, B 1 element)") != std::string::npos);
     CHECK(
         text.find("12 of 13 tokens take the same experts, 11 in the same order, 11 with the same weights") !=
         std::string::npos);
@@ -61,7 +24,7 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("the JSON has every figure, and values that are no number as words") {
-    const auto json = nlohmann::json::parse(parting_json(sample_parting(), {}));
+    const auto json = nlohmann::json::parse(parting_json(sample::parting(), {}));
     CHECK(json.at("schema") == "assay-diff");
     CHECK(json.at("first") == "hidden_states");
     CHECK(json.at("fields")[1].at("first").at("at").at("token") == 4);
@@ -72,7 +35,7 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("the page needs no script and takes no name for markup") {
-    const std::string page = render_parting_html(sample_parting(), {});
+    const std::string page = render_parting_html(sample::parting(), {});
     CHECK(page.find("They part first at hidden_states") != std::string::npos);
     CHECK(page.find("&lt;b&gt;.h5") != std::string::npos);
     CHECK(page.find("<b>.h5") == std::string::npos);
@@ -80,7 +43,7 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("the page has both values and float64's at the first place and where they are furthest apart") {
-    const std::string page = render_parting_html(sample_parting(), {});
+    const std::string page = render_parting_html(sample::parting(), {});
     CHECK(page.find("<td>first</td><td>token 4, col 7</td><td class=\"number\"><code>1.5</code></td><td "
                     "class=\"number\"><code>nan</code></td><td class=\"number\">–</td>") !=
           std::string::npos);
@@ -90,7 +53,7 @@ TEST_SUITE("parting") {
   }
 
   TEST_CASE("both are there as verify shows them, with drawings of what fails") {
-    const std::string page = render_parting_html(sample_parting(), sample::report());
+    const std::string page = render_parting_html(sample::parting(), sample::report());
     CHECK(page.find("id=\"c1\"") != std::string::npos);
     CHECK(page.find("id=\"c2-second_gemm\"") != std::string::npos);
     CHECK(page_reader::unbalanced(page).empty());

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "harness/contract/counted_words.h"
 #include "reports/columns.h"
 #include "reports/json.h"
 #include "reports/parting_report.h"
@@ -14,15 +15,6 @@ namespace assay {
 namespace {
 
 constexpr std::size_t kMostTokens = 10;
-
-Mark mark_of(const Parting& all) {
-  switch (exit_code(all)) {
-    case ExitCode::Passed: return Mark::Good;
-    case ExitCode::Suspect: return Mark::Doubt;
-    case ExitCode::NothingCompared: return Mark::Absent;
-    default: return Mark::Bad;
-  }
-}
 
 using Json = nlohmann::ordered_json;
 
@@ -97,6 +89,19 @@ std::string gap_words(const std::optional<double>& gap, std::string_view whose) 
 
 }  // namespace
 
+Mark mark(const Parting& all) {
+  switch (exit_code(all)) {
+    case ExitCode::Passed: return Mark::Good;
+    case ExitCode::Suspect: return Mark::Doubt;
+    case ExitCode::NothingCompared: return Mark::Absent;
+    default: return Mark::Bad;
+  }
+}
+
+std::string_view parting_sign(const FieldParting& one) {
+  return one.parts() ? "≠" : one.compared() ? "=" : "-";
+}
+
 PartingCells parting_cells(const FieldParting& one) {
   PartingCells cells;
   cells.field = name(one.field);
@@ -119,11 +124,11 @@ PartingCells parting_cells(const FieldParting& one) {
   if (!one.rms_a) return cells;
   cells.rms_a = fmt::format("{:.3g}", *one.rms_a);
   cells.rms_b = fmt::format("{:.3g}", *one.rms_b);
-  cells.nearer = fmt::format("{} (A {}, B {} elements)",
+  cells.nearer = fmt::format("{} (A {}, B {})",
                              *one.rms_a == *one.rms_b  ? "equal"
                              : *one.rms_a < *one.rms_b ? "A"
                                                        : "B",
-                             grouped_digits(one.nearer_a), grouped_digits(one.nearer_b));
+                             grouped_digits(one.nearer_a), counted(one.nearer_b, "element"));
   return cells;
 }
 
@@ -148,7 +153,7 @@ std::string token_sentence(const RoutingParting& one) {
 
 std::string render_parting_text(const Parting& all, const TextOptions& options) {
   const auto width = static_cast<std::size_t>(options.width);
-  const Mark kind = mark_of(all);
+  const Mark kind = mark(all);
   std::string out = fmt::format(
       "{}\n", painted(fmt::format("{} {} and {}", sign(kind), printable(all.a.name), printable(all.b.name)),
                       kind, options.colour));
@@ -161,9 +166,8 @@ std::string render_parting_text(const Parting& all, const TextOptions& options) 
       {{"", "field", "elements", "bits differ", "ulps", "A", "B", "A off float64", "B off (rms)", "nearer"}}};
   for (const auto& one : all.fields) {
     const auto cells = parting_cells(one);
-    const std::string_view marked = one.parts() ? "≠" : one.compared() ? "=" : "-";
-    table.rows.push_back({std::string(marked), cells.field, cells.elements, cells.differ, cells.ulps,
-                          cells.in_a, cells.in_b, cells.rms_a, cells.rms_b, cells.nearer});
+    table.rows.push_back({std::string(parting_sign(one)), cells.field, cells.elements, cells.differ,
+                          cells.ulps, cells.in_a, cells.in_b, cells.rms_a, cells.rms_b, cells.nearer});
   }
   out += fmt::format("\n{}\n", table.text(2));
   if (const auto routing = routing_sentence(all.routing); !routing.empty())

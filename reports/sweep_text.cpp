@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/printable.h"
 #include "reports/columns.h"
 #include "reports/sweep_report.h"
@@ -123,7 +124,8 @@ std::string sweep_table(const std::vector<CaseResult>& cases, const TextOptions&
       table.rows[i + 1].back() = cut(told(one, configs[i]), std::max(kLeast, width - std::min(width, taken)));
   const std::string of =
       pipeline.empty() ? "" : fmt::format(" of {}", printable(pipeline.substr(0, pipeline.size() - 1)));
-  return fmt::format("\n{} configs{}, the worst first\n{}\n", configs.size(), of, table.text(2));
+  return fmt::format("\n{}{}, the worst first\n{}\n", counted(std::ssize(configs), "config"), of,
+                     table.text(2));
 }
 
 }  // namespace assay

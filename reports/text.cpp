@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 
+#include "harness/contract/counted_words.h"
 #include "reports/columns.h"
 #include "reports/text_detail.h"
 #include "reports/text_paint.h"
@@ -37,10 +38,9 @@ std::string case_header(const CaseResult& result, const TextOptions& options) {
     return title + wrapped(printable(result.headline), "  ",
                            width);  // nothing was judged: why is all there is to say
   const MoeConfig& c = result.config;
-  std::vector<std::string> what = {fmt::format("T {} tokens", grouped_digits(result.tokens)),
-                                   fmt::format("K {} of E {} experts", c.top_k, c.num_experts),
-                                   fmt::format("H {}", c.hidden_size),
-                                   fmt::format("I {}", c.moe_intermediate_size)};
+  std::vector<std::string> what = {
+      "T " + counted(result.tokens, "token"), fmt::format("K {} of E {} experts", c.top_k, c.num_experts),
+      fmt::format("H {}", c.hidden_size), fmt::format("I {}", c.moe_intermediate_size)};
   if (!c.norm_topk_prob) what.push_back("weights not renormalised");
   what.push_back(fmt::format("seed {}", result.seed));
   if (result.multiply_adds > 0) what.push_back(grouped_digits(result.multiply_adds) + " multiply-adds");

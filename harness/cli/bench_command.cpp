@@ -124,8 +124,13 @@ ExitCode compare(std::int64_t rows, std::int64_t columns) {
 
 void add_bench(CLI::App& app, Program& program) {
   auto* command = app.add_subcommand(
-      "bench", "time the checker: products of the reference, and the comparison beside numpy and torch");
+      "bench", "time the fused GPU layer beside cuBLAS, other projects and the roofline; time the checker");
   command->require_subcommand(1);
+  command->footer(
+      "Nothing is timed that has not just been verified.\n"
+      "Examples: assay bench layer --tokens 16 4096            the layer and its stages on this GPU\n"
+      "          assay bench layer --peers --backward          beside HuggingFace, Unsloth, Liger, ...\n"
+      "          assay bench compare                           the checker, in elements per second");
   struct Options {
     std::int64_t rows = 256;
     std::int64_t k = 2048;
@@ -136,17 +141,26 @@ void add_bench(CLI::App& app, Program& program) {
   auto options = std::make_shared<Options>();
   auto* products =
       command->add_subcommand("product", "predicted and bounded products, multiply-adds per second and core");
-  products->add_option("--rows", options->rows)->check(kCount);
-  products->add_option("-k", options->k)->check(kCount);
-  products->add_option("-n", options->n)->check(kCount);
+  products->add_option("--rows", options->rows, "of one expert")->check(kCount)->capture_default_str();
+  products->add_option("-k", options->k, "what is summed over")->check(kCount)->capture_default_str();
+  products->add_option("-n", options->n, "columns of the result")->check(kCount)->capture_default_str();
+  products->footer(
+      "A line per set of vector instructions that this CPU has: all give the same bits. A token of\n"
+      "Qwen3-30B-A3B takes top_k x 3 x H x I = 38e6 multiply-adds of each kind, forward.\n"
+      "Example: assay bench product --rows 256 -k 2048 -n 1536");
   products->callback([options, &program] {
     program.selected = [options] { return product(options->rows, options->k, options->n); };
   });
   add_bench_layer(*command, program);
   auto* comparison = command->add_subcommand(
       "compare", "elements per second beside numpy.testing.assert_allclose and torch.testing.assert_close");
-  comparison->add_option("--rows", options->compared_rows)->check(kCount);
-  comparison->add_option("--columns", options->columns)->check(kCount);
+  comparison->add_option("--rows", options->compared_rows, "of the field, [rows, columns]")
+      ->check(kCount)
+      ->capture_default_str();
+  comparison->add_option("--columns", options->columns, "likewise")->check(kCount)->capture_default_str();
+  comparison->footer(
+      "The same arrays for all three; numpy and torch say yes or no, assay gives every figure of a report.\n"
+      "ASSAY_PYTHON names a Python that has both. Example: assay bench compare --rows 4096 --columns 2048");
   comparison->callback([options, &program] {
     program.selected = [options] { return compare(options->compared_rows, options->columns); };
   });

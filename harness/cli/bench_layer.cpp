@@ -10,6 +10,8 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/option_use.h"
+#include "harness/cli/output.h"
 #include "harness/cli/peer_times.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
@@ -90,21 +92,21 @@ nlohmann::ordered_json to_json(const GpuBenchmark& run, const std::string& fixtu
   return json;
 }
 
-void print(const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
-  fmt::print("\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n", fixture,
-             routing, run.device, run.variant, run.tokens, run.experts_hit, run.fewest_rows, run.most_rows,
-             run.sm_clock_mhz, run.power_watts);
-  fmt::print("before: {} words of all results equal to those of {} at this size\n", run.compared_words,
+void print(std::FILE* to, const GpuBenchmark& run, const std::string& fixture, const std::string& routing) {
+  fmt::print(to, "\n{}, {} routing, {}, {}, T = {}: {} experts hit, {} to {} rows each; {} MHz, {} W\n",
+             fixture, routing, run.device, run.variant, run.tokens, run.experts_hit, run.fewest_rows,
+             run.most_rows, run.sm_clock_mhz, run.power_watts);
+  fmt::print(to, "before: {} words of all results equal to those of {} at this size\n", run.compared_words,
              run.compared_with);
-  fmt::print("{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us", "TFLOP/s",
-             "limit us", "share");
+  fmt::print(to, "{:<38} {:>10} {:>21} {:>9} {:>10} {:>7}\n", "", "median us", "fastest..slowest us",
+             "TFLOP/s", "limit us", "share");
   for (const auto& t : run.timings) {
-    fmt::print("{:<38} {:>10.1f} {:>10.1f}..{:<9.1f}", t.what, t.median_us, t.fastest_us, t.slowest_us);
-    fmt::print(" {:>9}", t.flops > 0 ? fmt::format("{:.0f}", t.tflops()) : "");
-    if (t.limit_us > 0) fmt::print(" {:>10.1f} {:>6.0f}%", t.limit_us, 100.0 * t.limit_us / t.median_us);
-    fmt::print("\n");
+    fmt::print(to, "{:<38} {:>10.1f} {:>10.1f}..{:<9.1f}", t.what, t.median_us, t.fastest_us, t.slowest_us);
+    fmt::print(to, " {:>9}", t.flops > 0 ? fmt::format("{:.0f}", t.tflops()) : "");
+    if (t.limit_us > 0) fmt::print(to, " {:>10.1f} {:>6.0f}%", t.limit_us, 100.0 * t.limit_us / t.median_us);
+    fmt::print(to, "\n");
   }
-  if (!run.left_out.empty()) fmt::print("not timed: {}\n", run.left_out);
+  if (!run.left_out.empty()) fmt::print(to, "not timed: {}\n", run.left_out);
 }
 
 nlohmann::ordered_json peers_json(const std::vector<PeerTime>& peers, const std::vector<QuotedTime>& quoted,
@@ -145,6 +147,7 @@ ExitCode layer(const LayerOptions& given) {
           : given.kernel_config;
   const bool tuning =
       asked.forward == kAutotune || asked.backward_dX == kAutotune || asked.backward_dW == kAutotune;
+  std::FILE* const text = given.json == kStdout ? stderr : stdout;
   auto cases = nlohmann::ordered_json::array();
   auto checks = nlohmann::ordered_json::array();
   for (const auto& fixture : given.fixtures)
@@ -178,12 +181,12 @@ ExitCode layer(const LayerOptions& given) {
         const auto peers = given.peers ? time_peers(problem, tokens, given.backward, given.peer_seconds)
                                        : std::vector<PeerTime>();
         for (const auto& run : runs) {
-          print(run, fixture, routing);
+          print(text, run, fixture, routing);
           cases.push_back(to_json(run, fixture, routing, configs));
           if (!given.peers) continue;
           const auto quoted = routing == "natural" ? quoted_times(problem.config, run.tokens, given.backward)
                                                    : std::vector<QuotedTime>();
-          fmt::print("{}", peer_lines(peers, quoted, run));
+          fmt::print(text, "{}", peer_lines(peers, quoted, run));
           cases.back().update(peers_json(peers, quoted, run));
         }
       }
@@ -198,7 +201,7 @@ ExitCode layer(const LayerOptions& given) {
         {"roofline", {{"flops_per_second", kRooflineFlops}, {"bytes_per_second", kRooflineBytes}}},
         {"verified", checks},
         {"cases", cases}};
-    if (given.json == "-")
+    if (given.json == kStdout)
       fmt::print("{}\n", json.dump(1));
     else
       write_file_atomically(given.json, json.dump(1) + "\n");
@@ -222,7 +225,8 @@ void add_bench_layer(CLI::App& bench, Program& program) {
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "numbers of tokens")
       ->check(CLI::Range(1, 1 << 20))
-      ->type_name("T...");
+      ->type_name("T...")
+      ->capture_default_str();
   command->add_option("--contract", options->contract, "hf or fused_fp32")->capture_default_str();
   command
       ->add_option("--permute-x", options->permute_x, "gather rows inside the first product (default true)")
@@ -260,8 +264,21 @@ void add_bench_layer(CLI::App& bench, Program& program) {
       ->excludes(typed_dw);
   command->add_option("--json", options->json, "write times, limits, clocks and power; '-' for stdout")
       ->type_name("FILE");
-  command->callback([options, &program] {
-    program.selected = [options] {
+  command->footer(
+      "First the judge must pass the layer at 16 tokens, and both kernel variants must give the same bits "
+      "at\n"
+      "every size that is timed. Microseconds are of CUDA-graph replays with other data in the L2: median,\n"
+      "fastest, slowest. 'limit' is what the card could reach: the larger of operations at 790 TFLOP/s and\n"
+      "least bytes at 4.3 TB/s (an H200, measured); 'share' is how near the median comes. Figures and their\n"
+      "reasons: gpu/PERFORMANCE.md.\n"
+      "Examples: assay bench layer --fixture qwen3_30b_a3b_t4096 --tokens 1 128 4096 --json times.json\n"
+      "          assay bench layer --peers --backward --tokens 4096\n"
+      "Exit codes: 0 timed, 3 no GPU, or what was to be timed does not pass.");
+  command->callback([options, command, &program] {
+    program.selected = [options, command] {
+      require_read(*command, {{"--peer-limit", options->peers, "--peers"},
+                              {kOptionDx, options->backward, "--backward"},
+                              {kOptionDw, options->backward, "--backward"}});
       check(options->kernel_config);  // refused before anything is made
       for (const auto& name : options->fixtures) find_fixture(name);
       return layer(*options);

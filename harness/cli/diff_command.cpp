@@ -7,10 +7,12 @@
 #include "harness/cli/contract_auto.h"
 #include "harness/cli/output.h"
 #include "harness/cli/problems.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 #include "harness/host/atomic_file.h"
 #include "harness/judge/diff.h"
 #include "reference_cpu/reference_run.h"
+#include "reports/markdown.h"
 #include "reports/parting_report.h"
 
 namespace assay::cli {
@@ -32,9 +34,9 @@ const Problem& common_problem(const GoldenFile& a, const GoldenFile& b, const Di
   if (a.has_inputs && b.has_inputs) {
     other = other_problem(a.problem, b.problem);
   } else if (a.problem.config != b.problem.config || a.problem.sizes().tokens != b.problem.sizes().tokens) {
-    other = fmt::format("A and B are of different problems: {}, {} tokens in A, {}, {} tokens in B",
-                        to_string(a.problem.config), a.problem.sizes().tokens, to_string(b.problem.config),
-                        b.problem.sizes().tokens);
+    other = fmt::format("A and B are of different problems: {}, {} in A, {}, {} in B",
+                        to_string(a.problem.config), counted(a.problem.sizes().tokens, "token"),
+                        to_string(b.problem.config), counted(b.problem.sizes().tokens, "token"));
   }
   if (other)
     throw InputError(
@@ -52,6 +54,7 @@ JudgedSide judged_side(const Problem& problem, const Candidate& candidate, const
 
 ExitCode run(const DiffOptions& options, const std::string& command_line) {
   require_one_on_stdout(options.output);
+  require_outputs_apart(output_files(options.output), {options.a, options.b});
   const GoldenFile a = load_file(options.a);
   const GoldenFile b = load_file(options.b);
   const Problem& problem = common_problem(a, b, options);
@@ -67,11 +70,13 @@ ExitCode run(const DiffOptions& options, const std::string& command_line) {
   const auto write = [](const std::string& to, const std::string& text) {
     if (to == kStdout)
       std::fwrite(text.data(), 1, text.size(), stdout);
-    else if (!to.empty())
+    else
       write_file_atomically(to, text);
   };
-  write(options.output.json, parting_json(parting, judged));
-  write(options.output.html, render_parting_html(parting, judged));
+  if (!options.output.json.empty()) write(options.output.json, parting_json(parting, judged));
+  if (!options.output.html.empty()) write(options.output.html, render_parting_html(parting, judged));
+  if (!options.output.markdown.empty())
+    write_file_atomically(options.output.markdown, render_markdown(parting, judged));
   require_stdout();
   return exit_code(parting);
 }
@@ -88,6 +93,10 @@ void add_diff(CLI::App& app, Program& program) {
   command->add_option("--html", options->output.html, "write a single-file HTML page; '-' for stdout")
       ->type_name("FILE");
   command->add_option("--json", options->output.json, "write what was found as JSON; '-' for stdout")
+      ->type_name("FILE");
+  command
+      ->add_option("--markdown", options->output.markdown,
+                   "write Markdown, made for a pull request's comment")
       ->type_name("FILE");
   command->add_option("--color", options->output.colour, "colours: auto, always or never")
       ->check(CLI::IsMember({"auto", "always", "never"}))

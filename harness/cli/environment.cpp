@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "build_facts.h"
+#include "harness/contract/counted_words.h"
 #include "reference_cpu/product/product_kernels.h"
 #include "revision.h"
 
@@ -35,7 +36,7 @@ std::vector<std::pair<std::string, std::string>> environment() {
   return {
       {"assay", fmt::format("{}, revision {}", ASSAY_VERSION, ASSAY_REVISION)},
       {"compiler", fmt::format("{} {}", "g++", __VERSION__)},
-      {"cpu", fmt::format("{}, {} threads", cpu_model(), omp_get_max_threads())},
+      {"cpu", fmt::format("{}, {}", cpu_model(), counted(omp_get_max_threads(), "thread"))},
       {"vector kernels", product_kernels().name},
       {"fmt", fmt::format("{}.{}.{}", FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
   };

@@ -8,6 +8,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/output.h"
+#include "harness/cli/pipeline_reads.h"
 #include "harness/cli/source.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
@@ -91,7 +92,7 @@ void add_explain(CLI::App& app, Program& program) {
   command->add_option("--terms", options->terms, "how many of a product's largest terms")
       ->check(CLI::Range(0, 1 << 24))
       ->type_name("N");
-  command->add_flag("--all", options->all, "all terms and all partial sums");
+  command->add_flag("--all", options->all, "all terms and all partial sums")->excludes("--terms");
   command->add_option("--json", options->json, "write the derivation as JSON; '-' for stdout")
       ->type_name("FILE");
   command->add_option("--color", options->colour, "colours: auto, always or never")
@@ -104,7 +105,12 @@ void add_explain(CLI::App& app, Program& program) {
       "expert=0,row=7,col=3\n"
       "Exit codes: 0 accepted, 1 rejected, 4 accepted but not the bits that the declared accumulator gives, "
       "77 no such field.");
-  command->callback([options, &program] { program.selected = [options] { return run(*options); }; });
+  command->callback([options, command, &program] {
+    program.selected = [options, command] {
+      require_time_limit_read(*command, std::span(&options->source.pipeline, 1));
+      return run(*options);
+    };
+  });
 }
 
 }  // namespace assay::cli

@@ -15,10 +15,12 @@
 #include "harness/cli/exporter.h"
 #include "harness/cli/held_gradients.h"
 #include "harness/cli/live_report.h"
+#include "harness/cli/option_use.h"
 #include "harness/cli/oracle_check.h"
 #include "harness/cli/output.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/printable.h"
@@ -77,7 +79,7 @@ void make_predicted(const Problem& problem, const Implementation& implementation
              candidate.provenance["undetermined"]);
 }
 
-ExitCode make(const MakeOptions& options) {
+ExitCode make(const CLI::App& command, const MakeOptions& options) {
   if (options.fixtures.empty() == options.checkpoint.empty())
     throw UsageError("golden make needs --fixture GLOB or --checkpoint DIR --layer N");
   if (!options.checkpoint.empty() && options.layer < 0) throw UsageError("--checkpoint needs --layer N");
@@ -87,6 +89,9 @@ ExitCode make(const MakeOptions& options) {
     throw UsageError("--prompt is for the exporter: leave out --predicted, or give --input FILE");
   if (!options.predicted && !options.input.empty())
     throw UsageError("--input needs --predicted; the exporter takes --prompt FILE");
+  const bool seeded = !options.checkpoint.empty() && options.predicted && options.input.empty();
+  constexpr std::string_view kSeeded = "--predicted --checkpoint DIR without --input FILE";
+  require_read(command, {{"--tokens", seeded, kSeeded}, {"--seed", seeded, kSeeded}});
   const auto names = matching_fixtures(options.fixtures);
   std::error_code refused;
   std::filesystem::create_directories(options.out, refused);
@@ -161,9 +166,9 @@ ExitCode list(const std::string& directory) {
   for (const auto& path : paths) {
     try {
       const GoldenFile file = load_file(path);
-      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {} tokens\n", printable(path.string()),
-                 file.candidate.kind, file.candidate.producer, file.candidate.contract, file.candidate.device,
-                 file.problem.sizes().tokens);
+      fmt::print("{:<52} {:<10} {:<24} {:<11} {:<12} {}\n", printable(path.string()), file.candidate.kind,
+                 file.candidate.producer, file.candidate.contract, file.candidate.device,
+                 counted(file.problem.sizes().tokens, "token"));
     } catch (const InputError& problem) {
       broken = true;
       fmt::print("{:<52} {}\n", printable(path.string()), problem.what());
@@ -201,7 +206,8 @@ void add_golden(CLI::App& app, Program& program) {
   maker->add_option("--tokens", options->tokens, "tokens of a seeded input (--predicted, without --input)")
       ->check(CLI::Range(0, 1 << 24));
   add_seed_option(*maker, options->seed);
-  maker->callback([options, &program] { program.selected = [options] { return make(*options); }; });
+  maker->callback(
+      [options, maker, &program] { program.selected = [options, maker] { return make(*maker, *options); }; });
 
   struct CheckOptions {
     std::vector<std::string> paths;

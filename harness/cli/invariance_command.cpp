@@ -7,6 +7,7 @@
 #include "harness/cli/contract_auto.h"
 #include "harness/cli/live_report.h"
 #include "harness/cli/output.h"
+#include "harness/cli/pipeline_reads.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
@@ -184,10 +185,15 @@ class InvarianceRun {
   std::vector<InvarianceCase> cases_;
 };
 
-void check(const InvarianceOptions& options) {
+void check(const CLI::App& command, const InvarianceOptions& options) {
   if (options.goldens.empty() && options.fixtures.empty())
     throw UsageError("invariance needs --fixture GLOB or --golden FILE");
   require_one_on_stdout(options.output);
+  require_time_limit_read(command, options.pipelines);
+  auto read = options.goldens;
+  for (const auto& name : options.pipelines)
+    if (auto file = file_of_pipeline(name); !file.empty()) read.push_back(std::move(file));
+  require_outputs_apart(output_files(options.output), read);
   for (const auto& name : options.pipelines) {
     if (name.starts_with(kDump))
       throw UsageError(fmt::format("{} is one run's results: --pipeline takes what can be run again", name));
@@ -237,9 +243,9 @@ void add_invariance(CLI::App& app, Program& program) {
   command->footer(
       "Other bits run to run are unstable (4); by batch or order they are information, unless promised (1).\n"
       "Example: assay invariance --fixture tiny --pipeline plugin:./libmine.so --promise run,batch");
-  command->callback([options, &program] {
-    program.selected = [options, &program] {
-      check(*options);
+  command->callback([options, command, &program] {
+    program.selected = [options, command, &program] {
+      check(*command, *options);
       return InvarianceRun(*options, program.command_line).run();
     };
   });

@@ -147,6 +147,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::RequiredError& error) {
     const bool command = std::string_view(error.what()).find("subcommand") != std::string_view::npos;
     refuse(command ? assay::cli::missing_command(app) : error.what(), app);
+    if (argc == 1) assay::cli::say(fmt::format("\n{}", kAbout));
     return code(assay::ExitCode::Usage);
   } catch (const CLI::ExtrasError&) {
     refuse(assay::cli::unexpected_words(app), app);

@@ -10,6 +10,7 @@
 #include "harness/cli/saved_report.h"
 #include "harness/cli/shard.h"
 #include "harness/contract/error.h"
+#include "reports/sweep_report.h"
 
 namespace assay::cli {
 namespace {
@@ -69,19 +70,29 @@ void add_merge(CLI::App& app, Program& program) {
       app.add_subcommand("merge", "the results of shards (verify --shard I/N --json) as one report");
   struct MergeOptions {
     std::vector<std::string> results;
+    bool sweep = false;
     OutputOptions output;
   };
   auto options = std::make_shared<MergeOptions>();
   command->add_option("RESULT", options->results, "JSON files written by verify --json")
       ->required()
       ->type_name("RESULT.json...");
+  command->add_flag("--sweep", options->sweep,
+                    "of verify --sweep: a table of the configs; the worst first, as verify orders them");
   add_output_options(*command, options->output);
   command->footer(
-      "Cases are ordered by problem and candidate; the exit code is that of the worst of them.\n"
+      "Without --sweep cases are ordered by problem and candidate; the exit code is that of the worst of "
+      "them.\n"
       "A shard that is missing or named twice is refused (3).");
   command->callback([options, &program] {
     program.selected = [options, &program] {
-      return emit(merged(options->results, program.command_line), options->output);
+      require_outputs_apart(output_files(options->output), options->results);
+      Report all = merged(options->results, program.command_line);
+      if (!options->sweep) return emit(all, options->output);
+      const std::string table = sweep_table(all.cases, text_options(options->output));
+      if (!options->output.quiet) std::fwrite(table.data(), 1, table.size(), text_stream(options->output));
+      all.cases = sweep_order(std::move(all.cases));
+      return emit(all, options->output);
     };
   });
 }

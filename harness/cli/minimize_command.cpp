@@ -12,9 +12,11 @@
 #include "harness/cli/cut_gradients.h"
 #include "harness/cli/environment.h"
 #include "harness/cli/output.h"
+#include "harness/cli/pipeline_reads.h"
 #include "harness/cli/place_words.h"
 #include "harness/cli/problems.h"
 #include "harness/cli/source.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 #include "harness/contract/printable.h"
 #include "harness/contract/upstream.h"
@@ -224,9 +226,9 @@ class Minimizer {
     if (!options_.source.accumulator.empty())
       flags += fmt::format(" --accumulator '{}'", options_.source.accumulator);
     fmt::print("{}\n\n", printable(again.headline));
-    fmt::print("before   {}\nafter    {}\nnumbers  {}\ntried    {} parts\nstayed   {}\nwritten  {}\n",
-               sizes_text(start), sizes_text(part), renumbered(part), tried_, stayed(start, part),
-               options_.out);
+    fmt::print("before   {}\nafter    {}\nnumbers  {}\ntried    {}\nstayed   {}\nwritten  {}\n",
+               sizes_text(start), sizes_text(part), renumbered(part), counted(tried_, "part"),
+               stayed(start, part), options_.out);
     fmt::print("replay   assay verify {}\n", flags);
     if (const auto line = explain_words(again, flags); !line.empty()) fmt::print("explain  {}\n", line);
     return exit_code(again.verdict);
@@ -260,8 +262,9 @@ void add_minimize(CLI::App& app, Program& program) {
       "gives.\n\n"
       "Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5\n"
       "Exit codes: 1 or 4 as the minimised problem fails, 0 nothing fails: there is nothing to minimise.");
-  command->callback([options, &program] {
-    program.selected = [options] {
+  command->callback([options, command, &program] {
+    program.selected = [options, command] {
+      require_time_limit_read(*command, std::span(&options->source.pipeline, 1));
       require_outputs_apart({{"--out", options->out}}, read_files(options->source));
       return Minimizer(*options).run();
     };

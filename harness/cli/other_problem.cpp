@@ -11,18 +11,16 @@ namespace {
 
 std::string differing_sizes(const Problem& problem, const Problem& other) {
   std::vector<std::string> found;
-  const auto add = [&](std::string_view name, auto theirs, auto ours) {
+  const auto add = [&](std::string_view name, const auto& theirs, const auto& ours) {
     if (theirs != ours) found.push_back(fmt::format("{} {} (here {})", name, theirs, ours));
   };
   add("tokens", other.sizes().tokens, problem.sizes().tokens);
-  std::vector<std::int64_t> theirs;
-  for_each_member(other.config, [&](std::string_view, const auto& value) {
-    theirs.push_back(static_cast<std::int64_t>(value));
-  });
+  std::vector<std::string> theirs;
+  for_each_member(other.config,
+                  [&](std::string_view, const auto& value) { theirs.push_back(fmt::format("{}", value)); });
   std::size_t next = 0;
   for_each_member(problem.config, [&](std::string_view name, const auto& value) {
-    add(name, theirs[next], static_cast<std::int64_t>(value));
-    ++next;
+    add(name, theirs[next++], fmt::format("{}", value));
   });
   return fmt::format("{}", fmt::join(found, ", "));
 }

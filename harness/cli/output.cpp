@@ -57,8 +57,9 @@ void require_apart(const OutputFile& output, const fs::path& input) {
 
 std::vector<OutputFile> output_files(const OutputOptions& options) {
   std::vector<OutputFile> files;
-  for (const auto& [option, path] : {std::pair("--html", &options.html), std::pair("--json", &options.json),
-                                     std::pair("--junit", &options.junit)})
+  for (const auto& [option, path] :
+       {std::pair("--html", &options.html), std::pair("--json", &options.json),
+        std::pair("--junit", &options.junit), std::pair("--markdown", &options.markdown)})
     if (!path->empty() && *path != kStdout) files.push_back({option, *path});
   return files;
 }
@@ -96,7 +97,8 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
       ->check(CLI::IsMember({"auto", "always", "never"}))
       ->type_name("WHEN");
   command.add_flag("-q,--quiet", options.quiet, "no text on stdout");
-  command.add_flag("-v,--verbose", options.verbose, "tables and worst elements of passing cases too");
+  command.add_flag("-v,--verbose", options.verbose, "tables and worst elements of passing cases too")
+      ->excludes("--quiet");
 }
 
 void require_one_on_stdout(const OutputOptions& options) {

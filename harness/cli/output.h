@@ -41,7 +41,7 @@ struct OutputFile {
   std::string path;
 };
 
-/// The files of --html, --json and --junit.
+/// The files of --html, --json, --junit and --markdown.
 std::vector<OutputFile> output_files(const OutputOptions& options);
 
 /// Throws UsageError where an output would replace a file that the command reads, under this or another name,

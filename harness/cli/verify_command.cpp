@@ -148,7 +148,7 @@ class Verification {
             path));
       if (itself) {
         judge_one(file.problem, {std::move(file.candidate), {}, std::move(file.unknown)},
-                  fmt::format("--golden {}", path), &file.origins);
+                  fmt::format("--golden {}", path), "", &file.origins);
       } else {
         pipelines(file.problem, names, file.candidate.contract, fmt::format("--golden {}", path));
       }
@@ -206,7 +206,7 @@ class Verification {
       if (!options_.dump.empty()) write_golden(options_.dump, problem, runs.front().candidate);
       try {
         for (const auto& run : runs)
-          judge_one(problem, run, fmt::format("{} --pipeline {}", source, name), nullptr);
+          judge_one(problem, run, fmt::format("{} --pipeline {}", source, name), name, nullptr);
       } catch (const std::bad_alloc&) {
         add(not_judged(problem, name, pipeline, Verdict::NotJudged, kOutOfMemory));
       }
@@ -224,7 +224,7 @@ class Verification {
   }
 
   void judge_one(const Problem& problem, const PluginRun& run, const std::string& replay,
-                 const std::map<Field, std::string>* origins) {
+                 const std::string& pipeline, const std::map<Field, std::string>* origins) {
     const Candidate& candidate = run.candidate;
     report_.doing(problem.name, candidate.name, "judging");
     const PhaseTimer timer("judge");
@@ -248,16 +248,7 @@ class Verification {
                       engine->taken->products.load(), engine->taken->comparisons.load(), engine->name));
     result.replay = fmt::format("assay verify {}", replay);
     if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
-    if (!options_.permute_x) result.replay += " --permute-x false";
-    if (options_.permute_y) result.replay += " --permute-y true";
-    if (options_.backward) result.replay += " --backward";
-    if (options_.dx_only) result.replay += " --dx-only";
-    if (options_.dw_only) result.replay += " --dw-only";
-    const auto& configs = options_.kernel_config;
-    for (const auto& [option, text] : {std::pair{kOptionForward, configs.forward},
-                                       {kOptionDx, configs.backward_dX},
-                                       {kOptionDw, configs.backward_dW}})
-      if (!text.empty()) result.replay += fmt::format(" {} {}", option, text);
+    if (!pipeline.empty()) result.replay += run_words(options_, pipeline);
     if (!options_.accumulator.empty())
       result.replay += fmt::format(" --accumulator '{}'", options_.accumulator);
     if (!options_.stages.empty())
@@ -331,9 +322,9 @@ void add_verify(CLI::App& app, Program& program) {
   auto options = std::make_shared<VerifyOptions>();
   auto shard = std::make_shared<std::string>();
   add_verify_options(*command, *options, *shard);
-  command->callback([options, shard, &program] {
-    program.selected = [options, shard, &program] {
-      complete(*options, *shard);
+  command->callback([options, shard, command, &program] {
+    program.selected = [options, shard, command, &program] {
+      complete(*command, *options, *shard);
       return Verification(*options, program.command_line).run();
     };
   });

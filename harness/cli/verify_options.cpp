@@ -9,6 +9,8 @@
 
 #include "golden/sha256.h"
 #include "harness/cli/kernel_config.h"
+#include "harness/cli/option_use.h"
+#include "harness/cli/pipeline_reads.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/plugin/plugin_process.h"
 #include "harness/cli/problems.h"
@@ -204,10 +206,56 @@ void check(const VerifyOptions& options) {
   check(options.kernel_config);  // refused before anything is judged
 }
 
+void check_reads(const CLI::App& command, const VerifyOptions& options) {
+  const auto any_reads = [&](bool PipelineReads::* option) {
+    return std::ranges::any_of(options.pipelines,
+                               [&](const auto& name) { return options_read_by(name).*option; });
+  };
+  const bool seeded = !options.checkpoint.empty() && options.input.empty();
+  const bool half = any_reads(&PipelineReads::half_backward);
+  const bool permutes = any_reads(&PipelineReads::permutes);
+  const bool configs = any_reads(&PipelineReads::kernel_config);
+  constexpr std::string_view kSeeded = "--checkpoint DIR without --input FILE";
+  constexpr std::string_view kHalves = "--pipeline plugin:PATH.so or one of a GPU (assay list pipelines)";
+  constexpr std::string_view kFused = "--pipeline gpu_fused";
+  require_read(command,
+               {{"--tokens", seeded, kSeeded},
+                {"--seed", seeded, kSeeded},
+                {"--exclude", !(options.goldens.empty() && options.fixtures.empty()),
+                 "--golden FILE and --fixture GLOB"},
+                {"--backward", any_reads(&PipelineReads::backward),
+                 "a --pipeline that runs, backward too: what a file holds is judged as it is"},
+                {"--dx-only", half, kHalves},
+                {"--dw-only", half, kHalves},
+                {"--permute-x", permutes, kFused},
+                {"--permute-y", permutes, kFused},
+                {kOptionForward, configs, kFused},
+                {kOptionDx, configs, kFused},
+                {kOptionDw, configs, kFused},
+                {"--time-limit", any_reads(&PipelineReads::time_limit), "--pipeline plugin:PATH.so"}});
+}
+
 }  // namespace
 
-void complete(VerifyOptions& options, const std::string& shard) {
+std::string run_words(const VerifyOptions& options, std::string_view pipeline) {
+  const PipelineReads reads = options_read_by(pipeline);
+  std::string words;
+  if (reads.permutes && !options.permute_x) words += " --permute-x false";
+  if (reads.permutes && options.permute_y) words += " --permute-y true";
+  if (reads.backward && options.backward) words += " --backward";
+  if (reads.half_backward && options.dx_only) words += " --dx-only";
+  if (reads.half_backward && options.dw_only) words += " --dw-only";
+  const auto& configs = options.kernel_config;
+  for (const auto& [option, text] : {std::pair{kOptionForward, configs.forward},
+                                     {kOptionDx, configs.backward_dX},
+                                     {kOptionDw, configs.backward_dW}})
+    if (reads.kernel_config && !text.empty()) words += fmt::format(" {} {}", option, text);
+  return words;
+}
+
+void complete(const CLI::App& command, VerifyOptions& options, const std::string& shard) {
   check(options);
+  check_reads(command, options);
   require_outputs_apart(written_files(options), read_files(options));
   if (options.sweep)
     options.pipelines = with_every_config(options.pipelines, options.backward, options.time_limit);

@@ -52,8 +52,12 @@ struct VerifyOptions {
 void add_verify_options(CLI::App& command, VerifyOptions& options, std::string& shard);
 
 /// Once they are parsed: checks them, and sets what follows from them: the configs of a sweep, the number of
-/// cases, the shard. Throws UsageError for options that contradict themselves or name what is not there.
-void complete(VerifyOptions& options, const std::string& shard);
+/// cases, the shard. Throws UsageError for options that contradict themselves, name what is not there or that
+/// nothing reads.
+void complete(const CLI::App& command, VerifyOptions& options, const std::string& shard);
+
+/// The options that this pipeline reads, as words: " --backward --permute-y true".
+std::string run_words(const VerifyOptions& options, std::string_view pipeline);
 
 /// How its cases are judged. Throws UsageError for a stage that is none.
 JudgeOptions judge_options(const VerifyOptions& options);

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/counted_words.h"
+
 namespace assay {
 namespace {
 
@@ -109,7 +111,8 @@ std::string routed_rows(const FieldPlaces& in, Which rows) {
   }
   if (whole && std::ssize(experts) < busy) return "for " + listed("expert", "experts", experts, busy);
   if (in.matrices())
-    return fmt::format("in {} rows of {}", rows.size(), listed("expert", "experts", experts, busy));
+    return fmt::format("in {} of {}", counted(std::ssize(rows), "row"),
+                       listed("expert", "experts", experts, busy));
   const auto token = [&](std::int64_t r) { return in.slot_of(r) / in.sizes.config.top_k; };
   if (rows.size() > 1 && std::ranges::all_of(rows, [&](auto r) { return token(r) == token(rows.front()); }))
     return fmt::format("for token {}", token(rows.front()));

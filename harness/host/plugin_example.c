@@ -275,7 +275,7 @@ const assay_plugin_row* assay_plugin(void) {
           "intermediate second_gemm "
           "hidden_states_unpermute hidden_states",
       .contract = "hf",
-      .accumulators = "",
+      .accumulators = "", /* no order is promised: the configs sum in blocks, so that bounds alone judge */
       .ties = "lowest_index",
       .forward = forward,
       .gradients =

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/digits.h"
 #include "harness/contract/layer.h"
 #include "harness/contract/stored.h"
@@ -250,8 +251,8 @@ std::string sentence(const Parting& all) {
     for (const auto& one : all.fields)
       if (one.compared()) elements += one.elements;
     if (compared == 0) return "A and B have no field in common: nothing was compared";
-    return fmt::format("A and B are bit for bit the same in {} field{} with {} elements; {}", compared,
-                       compared == 1 ? "" : "s", grouped_digits(elements), standings(all.a, all.b));
+    return fmt::format("A and B are bit for bit the same in {} with {}; {}", counted(compared, "field"),
+                       counted(elements, "element"), standings(all.a, all.b));
   }
   const auto& one = *std::ranges::find(all.fields, *all.first, &FieldParting::field);
   return fmt::format("A and B part first at {}: {}; {}{}{}", name(*all.first), parted_words(one, all.routing),
@@ -309,8 +310,8 @@ std::optional<std::string> other_problem(const Problem& a, const Problem& b) {
     return fmt::format("A and B are of different problems: {} in A, {} in B", to_string(a.config),
                        to_string(b.config));
   if (a.sizes().tokens != b.sizes().tokens)
-    return fmt::format("A and B are of different problems: {} tokens in A, {} in B", a.sizes().tokens,
-                       b.sizes().tokens);
+    return fmt::format("A and B are of different problems: {} in A, {} in B",
+                       counted(a.sizes().tokens, "token"), b.sizes().tokens);
   const auto same = [](const Tensor& x, const Tensor& y) {
     return x.bytes().size() == y.bytes().size() &&
            std::memcmp(x.bytes().data(), y.bytes().data(), x.bytes().size()) == 0;

@@ -240,12 +240,16 @@ std::string_view without_own_error(const CaseResult& result, bool one) {
              : "deviate from the inputs' reference more than legal implementations do";
 }
 
+/// "all 21 fields pass"
+std::string all_pass(std::size_t fields) {
+  return fields == 1 ? "the field passes" : fmt::format("all {} fields pass", fields);
+}
+
 /// Fields whose checks a wrong copy of the reference would have passed, and nothing worse.
 std::string mistrusted(const std::vector<std::string_view>& bad, std::size_t fields) {
   return fmt::format(
-      "all {} fields pass, but the check{} of {} could not have failed: a wrong copy of the reference passes "
-      "too",
-      fields, bad.size() == 1 ? "" : "s", fmt::join(bad, ", "));
+      "{}, but the check{} of {} could not have failed: a wrong copy of the reference passes too",
+      all_pass(fields), bad.size() == 1 ? "" : "s", fmt::join(bad, ", "));
 }
 
 }  // namespace
@@ -290,7 +294,7 @@ std::string headline(const CaseResult& result) {
   if (compared_fields.empty()) return "nothing was compared: the candidate materialises no forward field";
   if (bad.empty()) {
     const auto totals = predicted_totals(result, true);
-    std::string sentence = fmt::format("all {} fields pass", compared_fields.size());
+    std::string sentence = all_pass(compared_fields.size());
     if (totals.elements > 0)
       sentence += fmt::format("; bits as predicted from the inputs alone: {} of {}",
                               grouped_digits(totals.as_predicted), grouped_digits(totals.elements));

@@ -57,11 +57,11 @@ TEST_SUITE("headline") {
     held.field = Field::d_gate;
     held.verdict = Verdict::Unsupported;
     CHECK(headline(case_of({passing(Field::router_logits), held})) ==
-          "all 1 fields pass; 1 field is held by hashes and not compared");
+          "the field passes; 1 field is held by hashes and not compared");
     FieldResult other = held;
     other.field = Field::d_down_proj;
     CHECK(headline(case_of({passing(Field::router_logits), other, held})) ==
-          "all 1 fields pass; 2 fields are held by hashes and not compared");
+          "the field passes; 2 fields are held by hashes and not compared");
   }
 
   TEST_CASE("what passes is counted, with the bits predicted from the inputs where there are any") {
@@ -70,7 +70,7 @@ TEST_SUITE("headline") {
     auto predicted = passing(Field::router_logits);
     predicted.chained_bits = bits_of(12, 11, 1);
     CHECK(headline(case_of({predicted})) ==
-          "all 1 fields pass; bits as predicted from the inputs alone: 11 of 12");
+          "the field passes; bits as predicted from the inputs alone: 11 of 12");
   }
 
   TEST_CASE("the first stage that fails from its own upstream is named, what only inherits is told apart") {

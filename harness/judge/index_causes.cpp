@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/digits.h"
 
 namespace assay {
@@ -228,8 +229,9 @@ void describe_gather(const Routing& right, const WrongIndices& wrong, std::vecto
     note("other_row_order", "each expert has its own slots, in another order", at_home);
   else
     note("slots_of_other_experts",
-         fmt::format("a permutation, but {} rows have slots that chose another expert",
-                     grouped_digits(wrong.count() - at_home)),
+         fmt::format("a permutation, but {} {} that chose another expert",
+                     counted(wrong.count() - at_home, "row"),
+                     wrong.count() - at_home == 1 ? "has a slot" : "have slots"),
          wrong.count() - at_home);
 }
 
@@ -242,8 +244,8 @@ void describe_counts(const Routing& right, const WrongIndices& wrong, std::vecto
   std::string sentence;
   for (std::size_t e = 0; e < wrong.found.size(); ++e)
     if (wrong.found[e] != wrong.right[e])
-      sentence += fmt::format("{}expert {} is counted {} times, {} slots chose it",
-                              sentence.empty() ? "" : "; ", e, wrong.found[e], wrong.right[e]);
+      sentence += fmt::format("{}expert {} is counted {}, {} chose it", sentence.empty() ? "" : "; ", e,
+                              counted(wrong.found[e], "time"), counted(wrong.right[e], "slot"));
   if (sum != slots)
     sentence += fmt::format("; the sum is {}, not {}", grouped_digits(sum), grouped_digits(slots));
   causes.push_back({"miscounted", std::move(sentence), 1.0, true});

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/digits.h"
 #include "harness/contract/layer.h"
 
@@ -47,7 +48,10 @@ Verdict verdict_of(const InvarianceChange& change, bool promised) {
 
 std::string meaning(const InvarianceChange& change, bool promised) {
   if (promised) return fmt::format("{} was promised", name(change.of));
-  return change.of == Invariant::Run ? "unstable" : "information, nothing was promised";
+  if (change.of == Invariant::Run) return "unstable";
+  if (change.judged && failed(*change.judged)) return "that run is wrong";
+  if (change.judged && *change.judged != Verdict::Passed) return "that run is in doubt";
+  return "information, nothing was promised";
 }
 
 }  // namespace
@@ -131,8 +135,8 @@ void mark_invariance(CaseResult& result, const std::vector<InvarianceChange>& ch
       told += fmt::format(" (and in {})", fmt::join(std::span(differing).subspan(1), ", "));
   }
   if (told.empty())
-    told = fmt::format("the same bits run to run, in every batch and order: {} changes, {} runs",
-                       changes.size(), grouped_digits(runs));
+    told = fmt::format("the same bits run to run, in every batch and order: {}, {}",
+                       counted(std::ssize(changes), "change"), counted(runs, "run"));
   else
     told = "other bits: " + told;
   result.headline = fmt::format("{}; by itself: {}", told, result.headline);

@@ -116,7 +116,14 @@ TEST_SUITE("invariance") {
     wrong.judged_headline = "hidden_states is the first stage with an error of its own";
     mark_invariance(result, {wrong}, {});
     CHECK(result.verdict == Verdict::Failed);
-    CHECK(result.headline.find("(not legal: hidden_states is the first stage") != std::string::npos);
+    CHECK(result.headline.find(
+              "(not legal: hidden_states is the first stage with an error of its own): that run "
+              "is wrong") != std::string::npos);
+    result = passed();
+    wrong.judged = Verdict::Suspect;
+    mark_invariance(result, {wrong}, {});
+    CHECK(result.verdict == Verdict::Suspect);
+    CHECK(result.headline.find("own): that run is in doubt; by itself") != std::string::npos);
   }
 
   TEST_CASE("where nothing differs the headline says how much was looked at") {
@@ -125,7 +132,7 @@ TEST_SUITE("invariance") {
     mark_invariance(result, {same}, {Invariant::Order});
     CHECK(result.verdict == Verdict::Passed);
     CHECK(result.headline ==
-          "the same bits run to run, in every batch and order: 1 changes, 1 runs; by itself: all 3 fields "
+          "the same bits run to run, in every batch and order: 1 change, 1 run; by itself: all 3 fields "
           "pass");
   }
 }

@@ -27,7 +27,7 @@ struct FiniteCase {
     field.field = Field::hidden_states;
     field.verdict = result.verdict = Verdict::Passed;
     result.fields = {field};
-    result.headline = "all 1 fields pass";
+    result.headline = "the field passes";
   }
   void tell(const std::vector<Unjudged>& unjudged) { tell_not_judged(result, problem, candidate, unjudged); }
 };
@@ -40,17 +40,17 @@ TEST_SUITE("not_judged") {
   TEST_CASE("what was not judged is named in the headline, a few of many") {
     FiniteCase one;
     one.tell({});
-    CHECK(one.result.headline == "all 1 fields pass");
+    CHECK(one.result.headline == "the field passes");
     one.tell({{"d_gate", "the problem has no d_hidden_states", 0}});
     CHECK(one.result.headline ==
-          "all 1 fields pass; 1 not judged (d_gate), for the problem has no d_hidden_states");
+          "the field passes; 1 not judged (d_gate), for the problem has no d_hidden_states");
     CHECK(one.result.verdict == Verdict::Passed);
     FiniteCase many;
     std::vector<Unjudged> all(6, {"x", "y", 0});
     all.push_back({"z", "w", 0});
     many.tell(all);
     CHECK(many.result.headline ==
-          "all 1 fields pass; 6 not judged (x, x, x, x and 2 more), for y; 1 not judged (z), for w");
+          "the field passes; 6 not judged (x, x, x, x and 2 more), for y; 1 not judged (z), for w");
   }
 
   TEST_CASE("values that are not finite fail a case in which all else is") {
@@ -59,7 +59,7 @@ TEST_SUITE("not_judged") {
     CHECK(one.result.verdict == Verdict::NonFinite);
     CHECK(
         one.result.headline ==
-        "d_gate holds 16 values that are not finite, while all that was judged is finite; all 1 fields pass; "
+        "d_gate holds 16 values that are not finite, while all that was judged is finite; the field passes; "
         "1 not judged (d_gate), for the problem has no d_hidden_states");
   }
 

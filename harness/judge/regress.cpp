@@ -6,6 +6,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 #include "harness/contract/layer.h"
 #include "harness/judge/regress_changes.h"
@@ -79,7 +80,7 @@ void sort_by_cause(std::span<Finding> findings, std::optional<Field> cause) {
 }
 
 std::string sizes_text(const CaseResult& c) {
-  return fmt::format("{} tokens, {}, seed {}", c.tokens, to_string(c.config), c.seed);
+  return fmt::format("{}, {}, seed {}", counted(c.tokens, "token"), to_string(c.config), c.seed);
 }
 
 /// Fields that fail with another: how far off each is, so that one which gets worse is told apart.
@@ -281,9 +282,9 @@ std::vector<Finding> regress(const Report& baseline, const Report& candidate) {
   }
   if (findings.empty())
     findings.push_back(
-        {Severity::Same, fmt::format("no difference in {} case{} and {} fields: verdicts, error ratios and "
-                                     "counts of bits are the same",
-                                     pairing.pairs.size(), pairing.pairs.size() == 1 ? "" : "s", fields)});
+        {Severity::Same,
+         fmt::format("no difference in {} and {}: verdicts, error ratios and counts of bits are the same",
+                     counted(std::ssize(pairing.pairs), "case"), counted(fields, "field"))});
   // Last: time alone leaves "no difference" true.
   for (const Pair& pair : pairing.pairs) compare_times(where(pair), *pair.before, *pair.now, findings);
   return findings;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/digits.h"
 #include "harness/contract/stored.h"
 #include "harness/judge/regress.h"
@@ -121,9 +122,9 @@ std::vector<Finding> regress(const FieldSet& baseline, const FieldSet& candidate
     std::string names;
     for (const Field field : same) names += fmt::format("{}{}", names.empty() ? "" : ", ", name(field));
     findings.push_back(
-        {Severity::Same, fmt::format("{} field{} with {} elements {} bit for bit the same: {}", same.size(),
-                                     same.size() == 1 ? "" : "s", grouped_digits(elements),
-                                     same.size() == 1 ? "is" : "are", names)});
+        {Severity::Same,
+         fmt::format("{} with {} {} bit for bit the same: {}", counted(std::ssize(same), "field"),
+                     counted(elements, "element"), same.size() == 1 ? "is" : "are", names)});
   }
   if (findings.empty())
     findings.push_back({Severity::Regression, "nothing was compared: no field is on either side"});

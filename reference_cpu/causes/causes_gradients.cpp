@@ -29,7 +29,8 @@ struct GradientTrial {
   std::string_view id;
   FieldMask fields;
   Fault fault;
-  std::string_view sentence;  // {} is the amount
+  std::string_view
+      sentence;  // {} is the amount, {1} and {2} what follows from it: "s" and "are", or "" and "is"
 };
 
 // clang-format off
@@ -47,7 +48,7 @@ const GradientTrial kTrials[] = {
   {"not_renormalised",     fields_of(d_topk_weights), {.kind = K::NoRenormalisation}, "the gradient is that of the probabilities before they are divided by their sum"},
   {"not_renormalised",     fields_of(d_topk_weights), {.kind = K::NoRenormalisation, .amount = 1}, "the gradient is divided by the sum of the chosen probabilities"},
   {"bf16_accumulation",    fields_of(d_topk_weights), {.kind = K::AccumulateBf16}, "the running sum is rounded to bf16 after every term"},
-  {"k_dropped",            fields_of(d_topk_weights), {.kind = K::DropLastK, .amount = kEachPower}, "the last {} terms of the sum are missing"},
+  {"k_dropped",            fields_of(d_topk_weights), {.kind = K::DropLastK, .amount = kEachPower}, "the last {0} term{1} of the sum {2} missing"},
   {"previous_overwritten", fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::PreviousOverwritten}, "what was there before is overwritten, not added to"},
   {"gradient_not_added",   fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductDropped}, "what was there before stays: this pass's gradient is not added"},
   {"added_twice",          fields_of(d_down_proj, d_gate_up_proj, d_gate), {.kind = K::ProductTwice}, "this pass's gradient is added twice"},
@@ -170,7 +171,10 @@ std::vector<GradientGuess> gradient_guesses(Field field, const Layer& layer) {
   for (const GradientTrial& trial : kTrials) {
     if ((trial.fields & fields_of(field)) == 0) continue;
     for (const Fault& fault : faults_of(trial, field, layer))
-      all.push_back({trial.id, fmt::format(fmt::runtime(trial.sentence), fault.amount), fault});
+      all.push_back({trial.id,
+                     fmt::format(fmt::runtime(trial.sentence), fault.amount, fault.amount == 1 ? "" : "s",
+                                 fault.amount == 1 ? "is" : "are"),
+                     fault});
   }
   return all;
 }

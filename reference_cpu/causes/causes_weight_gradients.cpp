@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/counted_words.h"
 #include "harness/contract/layer.h"
 #include "reference_cpu/causes/row_sums.h"
 
@@ -100,14 +101,15 @@ void propose_own_rows(const SharedSums& sums, const std::vector<FittedRows>& fit
   }
   std::map<std::int64_t, std::vector<double>> shares;
   for (const FittedRows& one : fitted) shares[one.matrix] = one.own;
-  all.push_back(proposal(id, fmt::format("{} rows of the sums are {}", count, done), sums,
-                         [sums, shares, whole, factor](std::int64_t matrix) {
-                           RowTerms terms = sums->own(matrix);
-                           const auto found = shares.find(matrix);
-                           for (std::size_t p = 0; found != shares.end() && p < terms.size(); ++p)
-                             if (nearly(found->second[p], whole)) terms[p].factor = factor;
-                           return terms;
-                         }));
+  all.push_back(proposal(
+      id, fmt::format("{} of the sums {} {}", counted(count, "row"), count == 1 ? "is" : "are", done), sums,
+      [sums, shares, whole, factor](std::int64_t matrix) {
+        RowTerms terms = sums->own(matrix);
+        const auto found = shares.find(matrix);
+        for (std::size_t p = 0; found != shares.end() && p < terms.size(); ++p)
+          if (nearly(found->second[p], whole)) terms[p].factor = factor;
+        return terms;
+      }));
 }
 
 /// How many of the nearest neighbours are added, in all fitted matrices that have so many.

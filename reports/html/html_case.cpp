@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/counted_words.h"
 #include "reports/escape.h"
 #include "reports/html/svg.h"
 #include "reports/wording.h"
@@ -101,7 +102,7 @@ std::string stage_row(const CaseResult& c, const FieldResult& f, std::size_t ind
       linked ? fmt::format("<a href=\"#{}\">{}</a>", field_id(index, f.field), name(f.field))
              : std::string(name(f.field));
   const std::string size =
-      elements(f) > 0 ? fmt::format("<small>{} elements</small>", grouped_digits(elements(f))) : "";
+      elements(f) > 0 ? fmt::format("<small>{}</small>", counted(elements(f), "element")) : "";
   std::string bars;
   if (elements(f) > 0)
     bars = has_ratio(f.field) ? svg::ratio_bars(f, axis) : "<span class=\"muted\">must match exactly</span>";
@@ -212,9 +213,9 @@ std::string routing(const CaseResult& c) {
       busy += load > 0;
     }
     out += fmt::format(
-        "<figure>{}<figcaption>Rows per expert: {} rows on {} of {} experts, at most {}; the line is the "
+        "<figure>{}<figcaption>Rows per expert: {} on {} of {} experts, at most {}; the line is the "
         "mean.</figcaption></figure>",
-        svg::bar_chart(bars, svg::BarScale::Counts, "rows per expert"), grouped_digits(rows), busy,
+        svg::bar_chart(bars, svg::BarScale::Counts, "rows per expert"), counted(rows, "row"), busy,
         bars.size(), grouped_digits(*std::ranges::max_element(c.expert_load)));
   }
   out += flips_table(c);

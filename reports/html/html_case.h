@@ -47,12 +47,8 @@ inline constexpr std::string_view kCaseEnd = "</details>\n";
 std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index);
 
 /// Where a field's elements are rejected: maps and values, then experts, blocks of K and the worst elements.
-/// Empty where none is.
-struct PatternMarkup {
-  std::string pictures;
-  std::string charts;
-};
-PatternMarkup pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index);
+/// Nothing where none is.
+std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index);
 
 /// The lines that repeat, explain and shrink a case, to be copied.
 std::string commands(const CaseResult& result);

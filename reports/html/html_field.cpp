@@ -1,5 +1,7 @@
 #include <fmt/format.h>
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "harness/contract/stored.h"
 #include "reports/escape.h"
@@ -102,21 +104,19 @@ std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& 
   out += "</p>";
   for (const std::string& note : result.notes)
     out += fmt::format("<p class=\"remark\">{}</p>", escaped(note));
-  const auto [pictures, charts] = pattern_part(c, result, index);
   const auto way = [&](const Judgement& judgement, std::string_view name, std::string_view meaning) {
     return judgement_part(result, judgement, name, meaning);
   };
-  return {
-      {fmt::format("{} head", about.name), out + causes_part(result)},
-      {fmt::format("{} pictures", about.name), pictures},
-      {fmt::format("{} charts", about.name), charts},
-      {fmt::format("{} isolated", about.name),
-       "<div class=\"ways\">" + way(result.isolated, "Isolated", "from the candidate's own upstream fields")},
-      {fmt::format("{} chained", about.name),
-       way(result.chained, "Chained", "from the problem's inputs") + "</div>"},
-      {fmt::format("{} end", about.name), prediction_part(result, result.isolated_bits, "isolated") +
-                                              prediction_part(result, result.chained_bits, "chained") +
-                                              vacuity_part(result) + "</details>\n"}};
+  std::vector<SectionPiece> pieces = {{"head", out + causes_part(result)}};
+  std::ranges::move(pattern_part(c, result, index), std::back_inserter(pieces));
+  pieces.push_back({"isolated", "<div class=\"ways\">" + way(result.isolated, "Isolated",
+                                                             "from the candidate's own upstream fields")});
+  pieces.push_back({"chained", way(result.chained, "Chained", "from the problem's inputs") + "</div>"});
+  pieces.push_back({"end", prediction_part(result, result.isolated_bits, "isolated") +
+                               prediction_part(result, result.chained_bits, "chained") +
+                               vacuity_part(result) + "</details>\n"});
+  for (SectionPiece& piece : pieces) piece.kind = fmt::format("{} {}", about.name, piece.kind);
+  return pieces;
 }
 
 }  // namespace assay::html

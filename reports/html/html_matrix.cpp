@@ -35,6 +35,9 @@ std::string matrix(const Report& report, const CaseOrder& order) {
   std::array<bool, kFieldCount> present{};
   for (const CaseResult& c : report.cases)
     for (const FieldResult& f : c.fields) present[static_cast<std::size_t>(f.field)] = true;
+  const bool many = order.size() > kCasesAtOnce;
+  // Columns of a given width: those of both tables stand below each other, and a row more moves none.
+  const std::string table = many ? "<table class=\"matrix many\">" : "<table class=\"matrix\">";
   std::string out = "<section id=\"matrix\"><h2>Cases and fields</h2><div class=\"filter\" hidden>";
   out += filter_button("all", "all", static_cast<std::int64_t>(report.cases.size())) +
          filter_button("bad", "✘ failed", count_marks(report, Mark::Bad)) +
@@ -43,14 +46,17 @@ std::string matrix(const Report& report, const CaseOrder& order) {
          filter_button("absent", "- not compared", count_marks(report, Mark::Absent));
   out +=
       "<input type=\"search\" placeholder=\"filter by name\" aria-label=\"Filter cases by name\"></div><div "
-      "class=\"scroll turned-room long\" tabindex=\"0\"><table class=\"matrix\">"
+      "class=\"scroll turned-room long\" tabindex=\"0\">" +
+      table +
       "<caption class=\"hidden-caption\">Verdict of every field of every case</caption><thead><tr><th "
       "scope=\"col\">case</th>";
   for (const FieldRow& field : kFields)
     if (present[static_cast<std::size_t>(field.id)])
       out += fmt::format("<th scope=\"col\" class=\"turned\"><span>{}</span></th>", field.name);
   out += "</tr></thead><tbody>";
-  for (const std::size_t i : order) {
+  for (std::size_t place = 0; place < order.size(); ++place) {
+    if (place == kCasesAtOnce) out += fmt::format("</tbody></table>{}{}<tbody>", kLaterStart, table);
+    const std::size_t i = order[place];
     const CaseResult& c = report.cases[i];
     out += fmt::format(
         "<tr data-kind=\"{}\" data-case=\"{}\"><th scope=\"row\"><a href=\"#{}\">{} "
@@ -64,7 +70,7 @@ std::string matrix(const Report& report, const CaseOrder& order) {
     }
     out += "</tr>\n";
   }
-  out += "</tbody></table></div>";
+  out += fmt::format("</tbody></table>{}</div>", many ? kLaterEnd : "");
   return out + "</section>\n";
 }
 

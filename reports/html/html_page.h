@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/contract/report.h"
@@ -11,6 +12,13 @@
 namespace assay::html {
 
 std::int64_t count_marks(const Report& report, Mark kind);
+
+/// Rows and sections that a page has from the first. Browsers lay out a table whole: what comes later is text
+/// in <noscript>, which is markup where nothing else would show it, and which the script puts in place once
+/// the first are on the screen.
+inline constexpr std::size_t kCasesAtOnce = 100;
+inline constexpr std::string_view kLaterStart = "<noscript class=\"later\">";
+inline constexpr std::string_view kLaterEnd = "</noscript>";
 
 /// Cases in the order of the page.
 using CaseOrder = std::vector<std::size_t>;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <cctype>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,29 @@ TEST_SUITE("html_page") {
     CHECK(contains(html, "<noscript><p class=\"remark\">13 cases are shown by their headlines"));
     CHECK(contains(unfolded(html), " id=\"c29-second_gemm\""));
     CHECK(contains(unfolded(html), " id=\"c8-second_gemm\""));
+  }
+
+  TEST_CASE(
+      "of hundreds of cases the later rows and sections are text to a browser with scripts, each once") {
+    const std::string html = render_html(sample::many_failures(30, 170));
+    REQUIRE(unbalanced(html).empty());
+    std::string shown = html;
+    std::string later;
+    for (std::size_t at = shown.find("<noscript class=\"later\">"); at != std::string::npos;
+         at = shown.find("<noscript class=\"later\">")) {
+      const std::size_t end = shown.find("</noscript>", at);
+      later += shown.substr(at, end - at);
+      shown.erase(at, end - at);
+    }
+    CHECK(count_of(shown, "<tr data-kind=") == 100);
+    CHECK(count_of(shown, "<details class=\"case ") == 100);
+    CHECK(count_of(later, "<tr data-kind=") == 100);
+    CHECK(count_of(later, "<details class=\"case ") == 100);
+    CHECK(count_of(later, "<details class=\"case good\"") == 100);
+    const auto ids = attributes(html, "id");
+    CHECK(std::set<std::string>(ids.begin(), ids.end()).size() == ids.size());
+    CHECK_FALSE(contains(render_html(sample::many_failures(30, 70)), "class=\"later\""));
+    CHECK_FALSE(contains(render_html(sample::many_failures(30, 70)), "class=\"matrix many\""));
   }
 
   TEST_CASE("a failing case has its three commands under the headline, each to be copied") {

@@ -26,7 +26,8 @@ int rank(Mark kind) {
 }
 
 /// Sections as JSON: {"pieces": [markup], "cases": {"c25": [which pieces]}}. Pieces of one kind stand
-/// together: what compresses them sees the last 32 KiB only, and finds there what they have in common.
+/// together, those that begin alike next to each other: what compresses them sees the last 32 KiB only, and
+/// finds there what they have in common.
 class PackedSections {
  public:
   void add(const std::string& id, std::vector<SectionPiece> pieces) {
@@ -41,14 +42,21 @@ class PackedSections {
   std::int64_t count() const { return std::ssize(cases_); }
   std::string json() const {
     nlohmann::ordered_json all = {{"pieces", nlohmann::json::array()}, {"cases", nlohmann::json::object()}};
-    std::map<std::string, std::size_t> first;
+    std::map<std::string, std::vector<std::size_t>> stands;  // of each kind's pieces, in the order they came
     for (const std::string& kind : order_) {
-      first[kind] = all["pieces"].size();
-      for (const std::string& markup : kinds_.at(kind)) all["pieces"].push_back(markup);
+      const std::vector<std::string>& alike = kinds_.at(kind);
+      std::vector<std::size_t> sorted(alike.size());
+      std::iota(sorted.begin(), sorted.end(), std::size_t{0});
+      std::ranges::stable_sort(sorted, {}, [&](std::size_t i) -> const std::string& { return alike[i]; });
+      stands[kind].resize(alike.size());
+      for (const std::size_t i : sorted) {
+        stands[kind][i] = all["pieces"].size();
+        all["pieces"].push_back(alike[i]);
+      }
     }
     for (const auto& [id, places] : cases_) {
       auto& which = all["cases"][id] = nlohmann::json::array();
-      for (const Place& place : places) which.push_back(first.at(place.kind) + place.index);
+      for (const Place& place : places) which.push_back(stands.at(place.kind)[place.index]);
     }
     return all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   }
@@ -81,7 +89,9 @@ Pages case_pages(const Report& report) {
   PackedSections packed;
   int passing = 0;
   int others = 0;
-  for (const std::size_t i : pages.order) {
+  for (std::size_t place = 0; place < pages.order.size(); ++place) {
+    if (place == kCasesAtOnce) pages.sections += kLaterStart;
+    const std::size_t i = pages.order[place];
     const CaseResult& c = report.cases[i];
     const bool good = mark(c.verdict) == Mark::Good;
     (good ? passing : others) += 1;
@@ -95,6 +105,7 @@ Pages case_pages(const Report& report) {
       packed.add(case_id(i), case_rest(c, i, good ? Detail::Figures : Detail::Failures));
     pages.sections += kCaseEnd;
   }
+  if (pages.order.size() > kCasesAtOnce) pages.sections += kLaterEnd;
   if (packed.count() > 0)
     pages.sections = fmt::format(
         "<noscript><p class=\"remark\">{} cases are shown by their headlines: their details "
@@ -119,6 +130,8 @@ std::string data_of(const Report& report, const Pages& pages) {
         judgement->rejected_by_expert.clear();
         judgement->worst_rejected.clear();
         judgement->worst.reset();
+        // Of a pattern the page's script reads the map; the rest is drawn in the section.
+        if (judgement->pattern) judgement->pattern = ErrorPattern{judgement->pattern->map, {}, {}, {}};
       }
     }
   }

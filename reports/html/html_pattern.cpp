@@ -40,30 +40,45 @@ std::string bin_text(const ErrorMap& map, Field field) {
                            map.bin_rows == 1 ? "" : "s", map.bin_columns, map.bin_columns == 1 ? "" : "s");
 }
 
-std::string maps(const CaseResult& c, const FieldResult& f, std::size_t index, const Judgement& judgement,
-                 bool isolated) {
-  const ErrorPattern& pattern = *judgement.pattern;
+std::string map_figure(const CaseResult& c, const FieldResult& f, std::size_t index, const ErrorMap& map,
+                       bool isolated) {
   const bool own = c.first_own_error == f.field;
-  const std::string drawing =
-      svg::heat_map(pattern.map, f.field, own ? kLargeMap : kSmallMap,
-                    fmt::format("where {} is wrong: {} of {} cells", name(f.field),
-                                grouped_digits(svg::bins_outside(pattern.map)),
-                                grouped_digits(std::ssize(pattern.map.levels) * pattern.map.column_bins())));
+  const std::string drawing = svg::heat_map(
+      map, f.field, own ? kLargeMap : kSmallMap,
+      fmt::format("where {} is wrong: {} of {} cells", name(f.field), grouped_digits(svg::bins_outside(map)),
+                  grouped_digits(std::ssize(map.levels) * map.column_bins())));
   if (drawing.empty()) return "";
-  std::string out = fmt::format(
-      "<figure class=\"map\"{}>{}{}<figcaption>{}.</figcaption></figure>", map_data(c, f, index, isolated),
-      drawing, svg::level_key(pattern.map, has_ratio(f.field)), bin_text(pattern.map, f.field));
-  if (pattern.detail)
-    out += fmt::format("<figure>{}<figcaption>Element by element around the worst.</figcaption></figure>",
-                       svg::heat_map(*pattern.detail, f.field, kDetailMap,
-                                     fmt::format("{} around its worst element", name(f.field))));
-  if (const std::string scatter = svg::got_against_want(pattern); !scatter.empty())
-    out += fmt::format(
-        "<figure>{}<figcaption>Got against want: <span class=\"bad\">rejected</span> over a sample of all; "
-        "on the "
-        "line they are equal.</figcaption></figure>",
-        scatter);
-  return out;
+  return fmt::format("<figure class=\"map\"{}>{}{}<figcaption>{}.</figcaption></figure>",
+                     map_data(c, f, index, isolated), drawing, svg::level_key(map, has_ratio(f.field)),
+                     bin_text(map, f.field));
+}
+
+std::string detail_figure(Field field, const ErrorPattern& pattern) {
+  if (!pattern.detail) return "";
+  return fmt::format("<figure>{}<figcaption>Element by element around the worst.</figcaption></figure>",
+                     svg::heat_map(*pattern.detail, field, kDetailMap,
+                                   fmt::format("{} around its worst element", name(field))));
+}
+
+std::string scatter_figure(const ErrorPattern& pattern) {
+  const std::string scatter = svg::got_against_want(pattern);
+  if (scatter.empty()) return "";
+  return fmt::format(
+      "<figure>{}<figcaption>Got against want: <span class=\"bad\">rejected</span> over a sample of all; on "
+      "the line they are equal.</figcaption></figure>",
+      scatter);
+}
+
+std::string histogram_figure(const Statistics& statistics) {
+  if (statistics.ulp_histogram.empty()) return "";
+  return fmt::format(
+      "<figure><div class=\"scroll\" tabindex=\"0\">{}</div><figcaption>Elements by distance from the "
+      "rounded reference in neighbours of their type{}. Each step of height is a factor of "
+      "ten.</figcaption></figure>",
+      svg::ulp_histogram(statistics),
+      statistics.ulps_inward.empty()
+          ? ""
+          : ", each column from its number on: − on the side of zero, + away from it");
 }
 
 std::string worst_table(Field field, const std::vector<Element>& worst) {
@@ -105,22 +120,21 @@ std::vector<std::int64_t> loads_of(const CaseResult& c, Field field) {
 
 }  // namespace
 
-PatternMarkup pattern_part(const CaseResult& c, const FieldResult& f, std::size_t index) {
+std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& f, std::size_t index) {
   const bool isolated = f.isolated.rejected > 0;
   const Judgement& judgement = isolated ? f.isolated : f.chained;
   if (judgement.rejected == 0) return {};
-  std::string pictures;
-  if (judgement.pattern) pictures = maps(c, f, index, judgement, isolated);
-  if (!judgement.statistics.ulp_histogram.empty())
-    pictures += fmt::format(
-        "<figure><div class=\"scroll\" tabindex=\"0\">{}</div><figcaption>Elements by distance from the "
-        "rounded "
-        "reference in neighbours of their type{}. Each step of height is a factor of "
-        "ten.</figcaption></figure>",
-        svg::ulp_histogram(judgement.statistics),
-        judgement.statistics.ulps_inward.empty()
-            ? ""
-            : ", each column from its number on: − on the side of zero, + away from it");
+  std::string map;
+  std::string detail;
+  std::string scatter;
+  if (const auto& pattern = judgement.pattern) {
+    map = map_figure(c, f, index, pattern->map, isolated);
+    if (!map.empty()) {
+      detail = detail_figure(f.field, *pattern);
+      scatter = scatter_figure(*pattern);
+    }
+  }
+  const std::string histogram = histogram_figure(judgement.statistics);
   std::string charts;
   if (const std::string drawn = svg::expert_chart(judgement, loads_of(c, f.field)); !drawn.empty())
     charts += fmt::format(
@@ -135,12 +149,17 @@ PatternMarkup pattern_part(const CaseResult& c, const FieldResult& f, std::size_
           "all of it.</figcaption></figure>",
           drawn);
   if (!judgement.worst_rejected.empty()) charts += worst_table(f.field, judgement.worst_rejected);
-  if (pictures.empty() && charts.empty()) return {};
-  return {fmt::format("<section class=\"pattern\"><h4>Where and how it is wrong <small>{}: {} of {} "
-                      "elements</small></h4><div class=\"pictures\">{}</div>",
-                      isolated ? "isolated" : "chained", grouped_digits(judgement.rejected),
-                      grouped_digits(judgement.elements), pictures),
-          fmt::format("<div class=\"charts\">{}</div></section>", charts)};
+  if (map.empty() && histogram.empty() && charts.empty()) return {};
+  const std::string head = fmt::format(
+      "<section class=\"pattern\"><h4>Where and how it is wrong <small>{}: {} of {} "
+      "elements</small></h4><div class=\"pictures\">",
+      isolated ? "isolated" : "chained", grouped_digits(judgement.rejected),
+      grouped_digits(judgement.elements));
+  return {{"map", head + map},
+          {"detail", detail},
+          {"scatter", scatter},
+          {"histogram", histogram + "</div>"},
+          {"charts", fmt::format("<div class=\"charts\">{}</div></section>", charts)}};
 }
 
 }  // namespace assay::html

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/counted_words.h"
 #include "reports/escape.h"
 #include "reports/html/html_case.h"
 #include "reports/html/html_plain.h"
@@ -23,8 +24,8 @@ std::string matrix(const InvarianceCase& one) {
       "the problem as it is; = every bit the same, - not compared</caption><thead><tr><th "
       "scope=\"col\">field</th>";
   for (const auto& change : one.changes)
-    out +=
-        fmt::format("<th scope=\"col\">{} <small>({} runs)</small></th>", escaped(change.name), change.runs);
+    out += fmt::format("<th scope=\"col\">{} <small>({})</small></th>", escaped(change.name),
+                       counted(change.runs, "run"));
   out += "</tr></thead><tbody>";
   for (const Field field : fields_compared(one)) {
     out += fmt::format("<tr><th scope=\"row\">{}</th>", name(field));

@@ -12,15 +12,6 @@
 namespace assay {
 namespace {
 
-std::string_view css(const Parting& all) {
-  switch (exit_code(all)) {
-    case ExitCode::Passed: return "good";
-    case ExitCode::Suspect: return "doubt";
-    case ExitCode::NothingCompared: return "absent";
-    default: return "bad";
-  }
-}
-
 std::string title(const Parting& all) {
   return all.first ? fmt::format("They part first at {}", name(*all.first)) : "They do not part";
 }
@@ -37,12 +28,11 @@ std::string side(std::string_view which, const PartingSide& one) {
 std::string field_row(const FieldParting& one) {
   const PartingCells cells = parting_cells(one);
   const std::string_view kind = one.parts() ? "doubt" : one.compared() ? "good" : "absent";
-  const std::string_view marked = one.parts() ? "≠" : one.compared() ? "=" : "-";
   return fmt::format(
       "<tr><th scope=\"row\"><span class=\"{}\"><span class=\"sign\">{}</span></span> {}</th><td "
       "class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td><td>{}</td>"
       "<td class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td></tr>\n",
-      kind, marked, cells.field, cells.elements, cells.differ, cells.ulps, cells.in_a, cells.in_b,
+      kind, parting_sign(one), cells.field, cells.elements, cells.differ, cells.ulps, cells.in_a, cells.in_b,
       cells.rms_a, cells.rms_b, cells.nearer);
 }
 
@@ -130,7 +120,7 @@ std::string render_parting_html(const Parting& all, const Report& judged) {
     }
     out += "</section>\n";
   }
-  return html::plain_page({.kind = css(all),
+  return html::plain_page({.kind = html::css_class(mark(all)),
                            .command = "assay diff",
                            .created = judged.created,
                            .title = title(all),

@@ -15,6 +15,20 @@
   const details = once(async () => JSON.parse(await inflated("details")));
   const report = once(async () => JSON.parse(await inflated("data")));
 
+  // Of hundreds of cases the later rows and sections are text until the first are on the screen, or all are asked for.
+  const later = all("noscript.later").map((text) => {
+    const rows = text.previousElementSibling.tBodies?.[0];
+    const put = rows ? (markup) => rows.insertAdjacentHTML("beforeend", markup) : (markup) => text.insertAdjacentHTML("beforebegin", markup);
+    return { put, pieces: text.textContent.match(/<(tr|details) [^]*?<\/\1>/g) };
+  });
+  const fill = (most = Infinity) => {
+    for (const { put, pieces } of later) put(pieces.splice(0, most).join(""));
+    return later.some(({ pieces }) => pieces.length > 0);
+  };
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 20));
+  const trickle = () => fill(50) && idle(trickle);
+  if (later.length > 0) addEventListener("load", () => idle(trickle));
+
   const show_copy = (root) => all(".copy", root).forEach((button) => (button.hidden = false));
   const unpack = async (section) => {
     if (!("packed" in section.dataset)) return;
@@ -30,6 +44,7 @@
   const search = filter.querySelector("input");
   let shown = "all";
   const apply = () => {
+    fill();
     const words = search.value.toLowerCase();
     for (const row of all(".matrix tbody tr")) {
       const name = row.firstElementChild.textContent.toLowerCase();
@@ -66,6 +81,7 @@
       document.getElementById("matrix").scrollIntoView();
       return;
     }
+    if (!document.getElementById(hash.split("-")[0])) fill();
     const section = document.getElementById(hash.split("-")[0]);
     if (section) await unpack(section);
     const target = document.getElementById(hash);
@@ -183,9 +199,13 @@
   const open_all = (selector) => all(selector).forEach((one) => (one.open = true));
   unfold.hidden = false;
   unfold.addEventListener("click", async () => {
+    fill();
     for (const section of all("[data-packed]")) await unpack(section);
     open_all("details");
   });
   // On paper every case is there; fields that passed stay as they were, or they would fill dozens of pages.
-  addEventListener("beforeprint", () => open_all("details.case:not([data-packed])"));
+  addEventListener("beforeprint", () => {
+    fill();
+    open_all("details.case:not([data-packed])");
+  });
 })();

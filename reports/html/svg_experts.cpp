@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/counted_words.h"
 #include "reports/html/svg.h"
 #include "reports/wording.h"
 
@@ -95,9 +96,9 @@ std::string expert_chart(const Judgement& judgement, const std::vector<std::int6
   };
   for (std::size_t i = 0; i < all.size(); ++i) {
     const ExpertFigures& e = all[i];
-    out += fmt::format("<g><title>expert {}: worst {}, {} elements rejected ({:.3g} %){}</title>", e.expert,
-                       ratio_text(e.ratio), grouped_digits(e.rejected), 100.0 * e.share,
-                       loads.empty() ? "" : fmt::format(", {} rows", grouped_digits(e.rows)));
+    out += fmt::format("<g><title>expert {}: worst {}, {} rejected ({:.3g} %){}</title>", e.expert,
+                       ratio_text(e.ratio), counted(e.rejected, "element"), 100.0 * e.share,
+                       loads.empty() ? "" : fmt::format(", {}", counted(e.rows, "row")));
     const bool wrong = e.rejected > 0 || !(e.ratio <= 1.0);
     const std::string above = bar(worst, i, log_part(e.ratio)) + bar(share, i, e.share);
     const std::string below =

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -47,11 +48,13 @@ Range range_of(const ErrorPattern& pattern) {
 
 std::string points(const std::vector<std::pair<double, double>>& values, const Range& range,
                    std::string_view kind) {
-  std::string path;
+  // In whole pixels and in their order, each once: of hundreds of points on a line most fall together.
+  std::set<std::pair<int, int>> pixels;
   for (const auto& [reference, candidate] : values)
     if (std::isfinite(reference) && !std::isnan(candidate))
-      path += fmt::format("M{:.1f} {:.1f}h0", kLeft + range.place(reference),
-                          kTop + kSize - range.place(candidate));
+      pixels.emplace(std::lround(kLeft + range.place(reference)), std::lround(range.place(candidate)));
+  std::string path;
+  for (const auto& [x, y] : pixels) path += fmt::format("M{} {}h0", x, kTop + kSize - y);
   return path.empty() ? "" : fmt::format("<path class=\"points {}\" d=\"{}\"/>", kind, path);
 }
 

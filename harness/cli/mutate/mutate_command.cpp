@@ -14,6 +14,8 @@
 #include "harness/cli/mutate/mutate_evidence.h"
 #include "harness/cli/mutate/mutate_score.h"
 #include "harness/cli/mutate/mutation.h"
+#include "harness/cli/option_use.h"
+#include "harness/cli/output.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
@@ -151,7 +153,7 @@ ExitCode run(const Options& options, const std::string& command) {
 
 ExitCode run_correct(const Options& options, const std::string& command) {
   const FalseAlarms result = judge_correct_runs(options.correct, options.seed);
-  fmt::print("{}", text(result));
+  if (!options.quiet) fmt::print("{}", text(result));
   if (!options.json.empty()) write_file_atomically(options.json, json(result, command));
   return exit_code(result);
 }
@@ -185,14 +187,16 @@ ExitCode run_merge(const Options& options, const std::string& command) {
 
 ExitCode run_curves(const Options& options, const std::string& command) {
   const auto curves = detection_curves(options.families, options.curves, options.seed);
-  fmt::print("{}", text(curves));
+  if (!options.quiet) fmt::print("{}", text(curves));
   if (!options.json.empty()) write_file_atomically(options.json, json(curves, command));
   return ExitCode::Passed;
 }
 
 ExitCode write_dump(const Options& options) {
-  if (options.fixtures.size() != 1 || options.faults.size() != 1)
-    throw UsageError("mutate --dump FILE needs exactly one FAULT and --fixture NAME");
+  if (options.fixtures.size() != 1 || options.faults.size() != 1 || options.contracts.size() != 1 ||
+      options.sums.size() != 1)
+    throw UsageError(
+        "mutate --dump FILE needs exactly one FAULT and --fixture NAME, and takes one --contract and --sums");
   const auto& fault = find_fault(options.faults.front());
   const Ground ground = make_ground(options.fixtures.front(), options.contracts.front(), fault.spoil, 0, 0,
                                     strikes_backward(fault.fault), find_sums(options.sums.front()));
@@ -201,6 +205,39 @@ ExitCode write_dump(const Options& options) {
   candidate.compute_capability = "9.0";
   write_golden(options.dump, ground.problem, candidate);
   return ExitCode::Passed;
+}
+
+void check_files(const Options& options) {
+  std::vector<OutputFile> outputs;
+  for (const auto& [option, path] :
+       {std::pair("--json", &options.json), std::pair("--scores", &options.scores),
+        std::pair("--html", &options.html), std::pair("--markdown", &options.markdown),
+        std::pair("--dump", &options.dump)})
+    if (!path->empty()) outputs.push_back({option, *path});
+  require_outputs_apart(outputs, {options.evidence.begin(), options.evidence.end()});
+}
+
+void check_reads(const CLI::App& command, const Options& options) {
+  const bool seeds = options.curves > 0 || options.correct > 0;
+  const bool score = !seeds && options.dump.empty();
+  constexpr std::string_view kPlanting = "planting, without --correct and --curves";
+  constexpr std::string_view kScore = "the score, without --correct, --curves and --dump";
+  require_read(command, {{"--correct", options.curves == 0, "a run without --curves"},
+                         {"--seed", seeds, "--correct and --curves"},
+                         {"FAULT", !seeds, kPlanting},
+                         {"--fixture", !seeds, kPlanting},
+                         {"--contract", !seeds, kPlanting},
+                         {"--sums", !seeds, kPlanting},
+                         {"--dump", !seeds, kPlanting},
+                         {"--quick", score, kScore},
+                         {"--full-width", score, kScore},
+                         {"--scores", score, kScore},
+                         {"--html", score, kScore},
+                         {"--markdown", score, kScore},
+                         {"--verbose", score, kScore},
+                         {"--json", options.dump.empty(), "a run without --dump"},
+                         {"--evidence", !(options.html.empty() && options.markdown.empty()),
+                          "--html and --markdown"}});
 }
 
 }  // namespace
@@ -267,9 +304,12 @@ void add_mutate(CLI::App& app, Program& program) {
                    "write the faulty candidate of one FAULT on --fixture, to try other tools on")
       ->type_name("FILE");
   command->add_flag("-q,--quiet", options->quiet, "no text on stdout");
-  command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each");
+  command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each")
+      ->excludes("--quiet");
   command->callback([=, &program] {
     program.selected = [=, &program] {
+      check_reads(*command, *options);
+      check_files(*options);
       for (const auto& id : options->faults) find_fault(id);
       for (const auto& contract : options->contracts) find_contract(contract);
       for (const auto& sums : options->sums) find_sums(sums);

@@ -8,6 +8,7 @@
 
 #include "harness/cli/environment.h"
 #include "harness/cli/mutate/rivals.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
@@ -169,8 +170,8 @@ std::string line(const Mutation& m) {
 
 std::string totals_text(std::span<const Mutation> mutations) {
   const MutationScore sum = score(mutations);
-  std::string out = fmt::format("{} faults planted, {} killed, {} in the right stage\n", sum.planted,
-                                sum.killed, sum.right_stage);
+  std::string out = fmt::format("{} planted, {} killed, {} in the right stage\n",
+                                counted(sum.planted, "fault"), sum.killed, sum.right_stage);
   out += fmt::format("  kill score      {}{}{}\n", of(sum.killed, sum.scored),
                      sum.equivalent > 0 ? fmt::format(", {} equivalent left out", sum.equivalent) : "",
                      sum.unreached > 0 ? fmt::format(", {} UNREACHED", sum.unreached) : "");
@@ -193,8 +194,9 @@ std::string totals_text(std::span<const Mutation> mutations) {
     out += fmt::format("    {:<20} {:>4} on the final output\n", rival.id, found);
   }
   const auto invisible = missed_by_usual_rules(mutations);
-  out += fmt::format("  {} faults that assay kills pass allclose(1e-2), the 95 % rule and cosine: {}\n",
-                     invisible.size(), fmt::join(invisible, ", "));
+  out += fmt::format("  {} that assay kills {} allclose(1e-2), the 95 % rule and cosine: {}\n",
+                     counted(std::ssize(invisible), "fault"), invisible.size() == 1 ? "passes" : "pass",
+                     fmt::join(invisible, ", "));
   for (const auto& m : mutations)
     if (m.outcome == Outcome::Survived || m.outcome == Outcome::WrongStage)
       out += fmt::format("  {} {} on {}: {}\n", name(m.outcome), m.fault, m.fixture, m.declared.headline);

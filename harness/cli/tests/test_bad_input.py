@@ -158,7 +158,7 @@ class OutputsOntoInputs(ProgramTest):
         os.link(self.folder / "g.h5", self.folder / "hard.h5")
 
     def test_a_golden_or_dump(self):
-        for option in ("--html", "--json", "--junit"):
+        for option in ("--html", "--json", "--junit", "--markdown"):
             for name in ("g.h5", "./g.h5", "link.h5", "hard.h5"):
                 self.refuse(USAGE, "verify", "--golden", "g.h5", option, name, says=f"{option} {name} would replace g.h5, which this command reads")
         beside = ("verify", "--golden", golden("tiny.eager"), "--pipeline", "dump:g.h5")
@@ -167,10 +167,14 @@ class OutputsOntoInputs(ProgramTest):
         self.refuse(USAGE, "explain", "--golden", "g.h5", "--field", "first_gemm", "--at", "row=0,col=0", "--json", "g.h5", says="would replace")
         self.refuse(USAGE, "minimize", "--golden", "g.h5", "--out", "g.h5", says="would replace")
         self.refuse(USAGE, "regress", "--baseline", "g.h5", "--candidate", "g.h5", "--json", "hard.h5", says="would replace")
+        self.refuse(USAGE, "diff", golden("tiny.eager"), "g.h5", "--markdown", "hard.h5", says="would replace")
+        self.refuse(USAGE, "invariance", "--golden", "g.h5", "--pipeline", "predicted", "--json", "g.h5", says="would replace")
+        self.refuse(USAGE, "mutate", "relu", "--evidence", "g.h5", "--html", "g.h5", says="would replace")
 
     def test_a_report_or_one_of_its_history(self):
         self.expect(PASSED, "verify", "--golden", "g.h5", "-q", "--json", "r.json")
         self.refuse(USAGE, "report", "r.json", "--html", "r.json", says="would replace r.json")
+        self.refuse(USAGE, "merge", "r.json", "--json", "r.json", says="would replace r.json")
         (self.folder / "earlier").mkdir()
         shutil.copy(self.folder / "r.json", self.folder / "earlier" / "a.json")
         self.refuse(USAGE, "report", "r.json", "--history", "earlier", "--html", "earlier/a.json", says="would replace earlier/a.json")
@@ -212,6 +216,8 @@ class Reports(ProgramTest):
         self.write("cut.json", '{"schema": "assay-report",\n "version": 1, "cases": [')
         self.write("other.json", '{"schema": "something else"}')
         self.write("empty.json", "")
+        self.write("binary.json", bytes(range(256)))
+        shutil.copy(golden("tiny.eager"), self.folder / "dump.json")
         self.write("later.json", '{"schema": "assay-report", "version": 2, "cases": []}')
         for name, says in (
             ("text.json", "expected JSON, found something else at byte 2 of 7"),
@@ -219,9 +225,12 @@ class Reports(ProgramTest):
             ("other.json", 'expected a document with "schema": "assay-report", found "something else"'),
             ("later.json", "expected version 1 of the schema, found 2"),
             ("empty.json", "found an empty text"),
+            ("binary.json", "expected a report as verify --json writes it, found a binary file"),
+            ("dump.json", "expected a report as verify --json writes it, found an HDF5 file (assay verify judges it, and --json writes one)"),
             ("no.json", "No such file or directory"),
         ):
             self.refuse(COULD_NOT_JUDGE, "report", name, says=[name, says])
+            self.refuse(COULD_NOT_JUDGE, "merge", name, says=[name, says])
             self.refuse(COULD_NOT_JUDGE, "regress", "--baseline", name, "--candidate", name, says=[name, says])
 
 
@@ -314,7 +323,9 @@ class Checkpoints(ProgramTest):
 
     def test_an_input_of_another_width_is_refused(self):
         self.checkpoint()
-        self.refuse(COULD_NOT_JUDGE, *self.command(), "--input", golden("odd.eager"), says=["expected an input of hidden size 8, found 72"])
+        seeded = self.command()
+        words = seeded[: seeded.index("--tokens")] + seeded[seeded.index("--tokens") + 2 :]
+        self.refuse(COULD_NOT_JUDGE, *words, "--input", golden("odd.eager"), says=["expected an input of hidden size 8, found 72"])
 
 
 if __name__ == "__main__":

@@ -65,6 +65,21 @@ class Diff(ProgramTest):
         self.assertNotIn("<script", page)
         self.assertEqual(found["routing"]["same_sets"], 13)
 
+    def test_a_comment_says_what_the_terminal_says(self):
+        self.diff(SUSPECT, golden("odd.grouped_mm"), golden("odd.eager"), (), "--markdown", "d.md", "-q")
+        text = (self.folder / "d.md").read_text()
+        self.assertTrue(text.startswith("### ~ assay diff: they part first at hidden\\_states\n\nA and B part first at hidden\\_states: "), text)
+        self.assertRegex(text, r"\n- A: `.*odd\.grouped_mm\.h5` \(.*\), legal under hf\n- B: `.*odd\.eager\.h5` \(.*\), legal under hf\\_eager\n")
+        self.assertIn("| ≠ | hidden\\_states | 936 |", text)
+        self.assertIn("<details><summary>fields that do not part</summary>", text)
+        self.assertEqual(text.count("<details>"), text.count("</details>"))
+        self.assertTrue(text.endswith(f"`assay diff {golden('odd.grouped_mm')} {golden('odd.eager')} --markdown d.md -q`\n"), text)
+
+    def test_what_is_read_is_not_replaced(self):
+        self.dump("a.h5")
+        for option in ("--markdown", "--html", "--json"):
+            self.refuse(USAGE, "diff", "a.h5", golden("odd.eager"), option, "a.h5", says=f"{option} a.h5 would replace a.h5, which this command reads")
+
     def test_different_problems_are_one_sentence(self):
         says = "A and B are of different problems"
         self.refuse(COULD_NOT_JUDGE, "diff", golden("odd.eager"), golden("tiny.eager"), says=[says, "hidden_size"])

@@ -29,7 +29,7 @@ class Score(ProgramTest):
     def test_correct_runs_and_curves_are_counted(self):
         contracts = len(json.loads(self.expect(PASSED, "list", "contracts", "--json").stdout)) - 1  # all but the oracle's
         runs = f"{6 * contracts} correct runs"
-        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says=f"{runs} (1 seeds x 6 orders of summation x {contracts} contracts)")
+        self.expect(PASSED, "mutate", "--correct", "1", "--seed", "7", "--json", "c.json", says=f"{runs} (1 seed x 6 orders of summation x {contracts} contracts)")
         correct = json.loads((self.folder / "c.json").read_text())
         self.assertEqual((correct["alarms"], correct["judgements_without_elements"]), (0, 0))
         self.expect(PASSED, "mutate", "--correct", "1", "--seed", "9", "--json", "e.json")

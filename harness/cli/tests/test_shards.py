@@ -2,10 +2,12 @@
 
 import json
 import os
+import pathlib
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import unittest
 
 try:
@@ -16,6 +18,7 @@ except ImportError:
 from program import ASSAY, COULD_NOT_JUDGE, FAILED, NOTHING_COMPARED, PASSED, ROOT, SUSPECT, USAGE, ProgramTest, golden
 
 EXAMPLES = ROOT / ".ci" / "examples"
+PLUGINS = pathlib.Path(os.environ["ASSAY_PLUGINS"])  # where the build leaves them
 
 FIXTURES = ("tiny", "odd", "ties", "one_token", "zeros")
 
@@ -108,6 +111,72 @@ class Examples(ProgramTest):
         done = self.script("shard.sh", "--fixture", "tiny", "odd", "--pipeline", "predicted", SLURM_ARRAY_TASK_ID="8", SLURM_ARRAY_TASK_COUNT="8", SLURM_ARRAY_TASK_MIN="1")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
+    # What the script uses of Ray: a task is a process of its own, with the function and its words alone.
+    RAY = """
+import multiprocessing, os
+
+def init():
+    pass
+
+def remote(num_cpus, num_gpus):
+    def of(function):
+        class Task:
+            @staticmethod
+            def remote(*words):
+                print(f"task of {num_cpus:g} cores and {num_gpus:g} GPUs", flush=True)
+                return function, words
+        return Task
+    return of
+
+def get(tasks):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return [one.get() for one in [pool.apply_async(function, words) for function, words in reversed(tasks)]][::-1]
+"""
+
+    def ray_sweep(self, *words, **environment):
+        """In a folder as a job gets it: the examples, the plug-in; Ray stands beside them where `RAY` was written there."""
+        if not (self.folder / ".ci").exists():
+            (self.folder / ".ci").symlink_to(ROOT / ".ci")
+        return subprocess.run([sys.executable, ".ci/examples/ray_sweep.py", *words], cwd=self.folder, capture_output=True, encoding="utf-8", timeout=300, check=False,
+                              env={"PATH": os.environ["PATH"], "ASSAY": str(ASSAY), "PYTHONPATH": str(self.folder / "modules"), **environment})  # fmt: skip
+
+    def documented_ray_words(self):
+        """The words of the script's own example, on a problem that takes no minutes."""
+        line = re.search(r"ray job submit .*? -- python3 (\S+) (.*)$", (EXAMPLES / "ray_sweep.py").read_text(), re.M)
+        self.assertEqual(line[1], ".ci/examples/ray_sweep.py")
+        return ["tiny" if word == "small" else word for word in shlex.split(line[2])]
+
+    def test_a_ray_sweep_gives_what_one_run_gives(self):
+        self.write("modules/ray.py", self.RAY)
+        shutil.copy(PLUGINS / "plugin_example.so", self.folder / "libmine.so")
+        words = self.documented_ray_words()
+        self.expect(PASSED, "verify", *words[1:], "-q", "--json", "whole.json")
+        self.expect(PASSED, "merge", "--sweep", "whole.json", "-q", "--json", "alone.json")
+        for of in ("8", "2"):
+            with self.subTest(shares=of):
+                shutil.rmtree(self.folder / "results", ignore_errors=True)
+                done = self.ray_sweep(of, *words[1:], SHARE_CPUS="1", SHARE_GPUS="0.5")
+                self.assertEqual(done.returncode, PASSED, done.stdout + done.stderr)
+                self.assertEqual(done.stdout.count("task of 1 cores and 0.5 GPUs"), int(of))
+                self.assertIn("3 configs of plugin:./libmine.so, the worst first", done.stdout)
+                self.assertEqual(told((self.folder / "all.json").read_text()), told((self.folder / "alone.json").read_text()))
+                self.assertTrue((self.folder / "report.html").exists() and (self.folder / "comment.md").exists())
+
+    def test_a_ray_sweep_that_cannot_run_says_so_in_a_sentence(self):
+        self.write("modules/ray.py", "raise ImportError")
+        done = self.ray_sweep("2", "--fixture", "tiny")
+        self.assertEqual((done.returncode, done.stdout), (COULD_NOT_JUDGE, ""))
+        self.assertEqual(done.stderr, "ray_sweep.py: Ray is not installed here: pip install ray, or take .ci/examples/slurm.sh\n")
+        for words in ((), ("--fixture", "tiny"), ("0",)):
+            done = self.ray_sweep(*words)
+            self.assertEqual(done.returncode, COULD_NOT_JUDGE)
+            self.assertRegex(done.stderr, r"^ray_sweep.py: expected the number of shares, then words of assay verify: .*\n$")
+        self.write("modules/ray.py", self.RAY)
+        done = self.ray_sweep("2", "--fixture", "nope", "--pipeline", "predicted")
+        self.assertEqual(done.returncode, COULD_NOT_JUDGE, done.stdout)
+        self.assertIn("no fixture matches 'nope'", done.stdout)
+        self.assertEqual(done.stderr, f"ray_sweep.py: share 1 of 2 could not be judged (shard.sh ended with {USAGE})\n")
+
     PLUGIN = ROOT / "harness" / "host" / "plugin_example.c"
 
     def workspace(self, source):
@@ -193,7 +262,7 @@ class Examples(ProgramTest):
         self.assertNotEqual(self.gitlab("report")[0], 0)
 
     def test_the_examples_call_scripts_that_are_there(self):
-        for name in ("github.yml", "gitlab.yml", "slurm.sh"):
+        for name in ("github.yml", "gitlab.yml", "slurm.sh", "ray_sweep.py"):
             called = re.findall(r"\.ci/examples/(\w+\.sh)", (EXAMPLES / name).read_text())
             self.assertIn("shard.sh", called)
             for script in called:

@@ -18,7 +18,7 @@ class Usage(ProgramTest):
     def test_an_unknown_or_missing_command_lists_the_valid_ones(self):
         every = "verify, regress, diff, invariance, merge, golden, report, explain, minimize, mutate, inspect, list, bench"
         self.refuse_usage("nope", says=["unknown command 'nope'", every])
-        self.refuse_usage(says=["expected a command after 'assay'", every])
+        self.refuse_usage(says=["expected a command after 'assay'", every, "Run 'assay --help'", "assay verify --golden golden/data/*.h5 --html report.html"])
         self.refuse_usage("golden", says=["expected a command after 'golden'", "make, check, list"])
         self.refuse_usage("list", "nope", says=["unknown command 'nope'", "fields, stages, fixtures, pipelines, contracts, faults"])
 
@@ -66,6 +66,38 @@ class Usage(ProgramTest):
         self.refuse_usage("diff", golden("odd.eager"), says="B")
         self.refuse_usage("inspect", says="FILE")
 
+    def test_an_option_that_nothing_reads_is_refused_and_says_where_it_belongs(self):
+        odd, file = ("verify", "--fixture", "odd", "--pipeline"), ("verify", "--golden", golden("odd.eager"))
+        dump = f"dump:{golden('odd.eager')}"
+        seeded = "belongs to --checkpoint DIR without --input FILE"
+        self.refuse_usage(*odd, "predicted", "--tokens", "5", says=f"--tokens {seeded}")
+        self.refuse_usage(*odd, "predicted", "--seed", "5", says=f"--seed {seeded}")
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--input", "i.h5", "--tokens", "5", "--pipeline", "predicted", says=f"--tokens {seeded}")
+        self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--exclude", "y", "--pipeline", "predicted", says="--exclude belongs to --golden FILE and --fixture GLOB")
+        self.refuse_usage(*file, "--backward", says="--backward belongs to a --pipeline that runs, backward too")
+        self.refuse_usage(*file, "--pipeline", dump, "--backward", says="--backward belongs to a --pipeline that runs, backward too")
+        self.refuse_usage(*odd, "predicted", "--backward", "--dx-only", says="--dx-only belongs to --pipeline plugin:PATH.so or one of a GPU")
+        self.refuse_usage(*odd, "predicted", "reference_cpu", "--permute-y", "true", says="--permute-y belongs to --pipeline gpu_fused")
+        self.refuse_usage(*odd, "gpu_cublas", "--kernel-config", "autotune", says="--kernel-config belongs to --pipeline gpu_fused")
+        for command in (odd[:3], ("invariance", "--fixture", "odd"), ("explain", "--fixture", "odd", "--field", "gate", "--at", "row=0,col=0"), ("minimize", "--fixture", "odd", "-o", "m.h5")):
+            self.refuse_usage(*command, "--pipeline", "predicted", "--time-limit", "5", says="--time-limit belongs to --pipeline plugin:PATH.so")
+        self.refuse_usage("explain", "--fixture", "odd", "--field", "first_gemm", "--at", "row=0,col=0", "--all", "--terms", "3", says="--terms excludes --all")
+        for words in (("--fixture", "odd"), ("--fixture", "odd", "--predicted")):
+            self.refuse_usage("golden", "make", *words, "--tokens", "5", says="--tokens belongs to --predicted --checkpoint DIR without --input FILE")
+        self.refuse_usage("mutate", "relu", "--correct", "1", says="FAULT belongs to planting, without --correct and --curves")
+        self.refuse_usage("mutate", "--fixture", "odd", "--curves", "1", says="--fixture belongs to planting, without --correct and --curves")
+        self.refuse_usage("mutate", "--curves", "1", "--correct", "1", says="--correct belongs to a run without --curves")
+        self.refuse_usage("mutate", "relu", "--seed", "3", says="--seed belongs to --correct and --curves")
+        self.refuse_usage("mutate", "relu", "--fixture", "odd", "--dump", "d.h5", "--html", "x.html", says="--html belongs to the score, without --correct, --curves and --dump")
+        self.refuse_usage("mutate", "relu", "--evidence", "c.json", says="--evidence belongs to --html and --markdown")
+        self.refuse_usage("bench", "layer", "--peer-limit", "3", says="--peer-limit belongs to --peers")
+        self.refuse_usage("bench", "layer", "--kernel-config-bwd-dx", "autotune", says="--kernel-config-bwd-dx belongs to --backward")
+        self.refuse_usage(*file, "-q", "-v", says="--quiet excludes --verbose")
+
+    def test_a_case_replays_with_the_options_that_its_pipeline_reads(self):
+        report = self.report("verify", "--fixture", "one_token", "--pipeline", "predicted", "gpu_fused", "--permute-y", "true", "--contract", "hf_eager")
+        self.assertNotIn("--permute-y", report["cases"][0]["replay"])
+
     def test_a_dump_is_of_one_problem_and_one_pipeline(self):
         says = "--dump needs exactly one problem and one pipeline"
         self.refuse_usage("verify", "--fixture", "tiny", "odd", "--pipeline", "predicted", "--dump", "d.h5", says=says)
@@ -80,7 +112,7 @@ class Help(ProgramTest):
     COMMANDS = (
         (), ("verify",), ("regress",), ("diff",), ("invariance",), ("merge",), ("report",), ("explain",), ("minimize",), ("mutate",), ("inspect",),
         ("golden",), ("golden", "make"), ("golden", "check"), ("golden", "list"),
-        ("list",), ("list", "fields"), ("list", "hashes"), ("bench",), ("bench", "product"), ("bench", "compare"),
+        ("list",), ("list", "fields"), ("list", "hashes"), ("bench",), ("bench", "product"), ("bench", "compare"), ("bench", "layer"),
     )  # fmt: skip
 
     def test_every_command_explains_itself_on_one_screen(self):
@@ -100,6 +132,12 @@ class Help(ProgramTest):
     def test_the_help_of_one_element_and_of_a_small_problem_teaches_by_an_example(self):
         self.expect(PASSED, "explain", "--help", says=["Examples: assay explain --golden", "--at token=0,expert=3,col=59", "--field d_down_proj --at expert=0,row=7,col=3", "Exit codes: 0 accepted, 1 rejected"])
         self.expect(PASSED, "minimize", "--help", says=["Example: assay minimize --fixture odd --fault gate_up_sums_in_bf16 -o small.h5", "nothing to minimise"])
+
+    def test_the_help_of_bench_says_what_is_timed_and_what_the_columns_mean(self):
+        self.expect(PASSED, "bench", "--help", says=["Nothing is timed that has not just been verified.", "assay bench layer --peers --backward"])
+        self.expect(PASSED, "bench", "layer", "--help", says=["First the judge must pass the layer at 16 tokens", "'share' is how near the median comes", "Examples: assay bench layer --fixture", "Exit codes: 0 timed, 3 no GPU"])
+        for one in ("product", "compare"):
+            self.expect(PASSED, "bench", one, "--help", says=f"Example: assay bench {one} --rows ")
 
     def test_the_version_is_one_line(self):
         self.assertRegex(self.expect(PASSED, "--version").stdout, r"^assay \d+\.\d+\.\d+ \(\S+\)\n$")

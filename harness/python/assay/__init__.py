@@ -17,6 +17,7 @@ if importlib.util.find_spec("assay_golden") is None:  # in the source tree it li
 
 from assay_golden.errors import AssayError, InputError, UsageError
 
+from .layer_diff import Difference, diff
 from .layer_invariance import Invariance, invariance
 from .judging import FieldVerdict, LayerFailure, Result, assert_layer, judge
 from .layer_problem import Problem
@@ -24,6 +25,6 @@ from .marking import layer_problems
 from .sources import problem, problem_names
 
 __all__ = [
-    "AssayError", "FieldVerdict", "InputError", "Invariance", "LayerFailure", "Problem", "Result", "UsageError",
-    "assert_layer", "invariance", "judge", "layer_problems", "problem", "problem_names",
+    "AssayError", "Difference", "FieldVerdict", "InputError", "Invariance", "LayerFailure", "Problem", "Result", "UsageError",
+    "assert_layer", "diff", "invariance", "judge", "layer_problems", "problem", "problem_names",
 ]  # fmt: skip

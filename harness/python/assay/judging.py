@@ -96,12 +96,11 @@ def judge(problem, fields, contract="auto", *, accumulators=None, ties="any", pr
     """
     problem = problem if isinstance(problem, Problem) else make_problem(problem)
     program = problem.program or program_runs.find_program()
-    candidate, remarks, largest = _candidate(problem, fields, contract, accumulators, ties, producer)
     folder = tempfile.mkdtemp(prefix="assay-", dir=keep_in)
     path = os.path.abspath(dump) if dump else os.path.join(folder, f"{problem.name}.h5")
     kept = False
     try:
-        candidate.write(path, compress=0 if largest > _LARGEST_COMPRESSED else 1)
+        remarks = candidate_file(path, problem, fields, contract, accumulators, ties, producer)
         words = problem.words(folder) if problem.judged_as else ["verify", "--golden", path]
         words += ["--pipeline", f"dump:{path}"] if problem.judged_as else []
         words += ["--contract", contract, "--json", os.path.join(folder, "result.json"), "--color", "never"]
@@ -119,8 +118,8 @@ def judge(problem, fields, contract="auto", *, accumulators=None, ties="any", pr
     return result
 
 
-def _candidate(problem, fields, contract, accumulators, ties, producer):
-    """(Candidate, remarks, elements of the largest field)."""
+def candidate_file(path, problem, fields, contract="auto", accumulators=None, ties="any", producer=""):
+    """Writes what a kernel computed on a problem as a candidate's file. Returns remarks about what was given."""
     if not isinstance(fields, collections.abc.Mapping) or not fields:
         raise UsageError("fields: expected a dict of what the kernel computed, for example {\"hidden_states\": y}")
     candidate = Candidate.on(problem.given(), producer or default_producer or "python", contract, accumulators, ties=ties, where=problem.name)
@@ -142,7 +141,8 @@ def _candidate(problem, fields, contract, accumulators, ties, producer):
             remarks += [remark] if remark else []
         largest = max(largest, data.size)
         candidate.add(name, shaped(name, data, problem))
-    return candidate, remarks, largest
+    candidate.write(path, compress=0 if largest > _LARGEST_COMPRESSED else 1)
+    return remarks
 
 
 def _check_name(name):

@@ -194,7 +194,7 @@ def _told(changes, promise):
             continue
         broken, legal = change.promise in promise, change.judged.passed
         compared, differing = change.fields[change.first]
-        meaning = "was promised" if broken else "unstable" if change.promise == "run" else "information, nothing was promised"
+        meaning = "was promised" if broken else "unstable" if change.promise == "run" else "information, nothing was promised" if legal else "that run is wrong"
         told.append(f"{change.first} of {differing:,} of {compared:,} tokens, {change.name} ({'legal' if legal else 'not legal: ' + change.judged.headline}): {meaning}")
         mine = "Failed" if broken or not legal else "Unstable" if change.promise == "run" else "Passed"
         verdict = max(verdict, mine, key=("Passed", "Unstable", "Failed").index)

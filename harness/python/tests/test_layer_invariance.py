@@ -75,6 +75,8 @@ class Invariance(unittest.TestCase):
         self.assertLessEqual({"reverse", "other places"}, self.changed(found))
         self.assertEqual(found.verdict, "Failed")  # and it is not legal
         self.assertIn("not legal: hidden_states is the first stage with an error of its own", found.headline)
+        self.assertIn("that run is wrong", found.headline)
+        self.assertNotIn("information", found.headline)
 
     def test_batches_are_those_of_the_program(self):
         made = list(layer_invariance.token_batches(13, (1, 13, 257)))
