@@ -223,8 +223,6 @@ void check_reads(const CLI::App& command, const VerifyOptions& options) {
                 {"--seed", seeded, kSeeded},
                 {"--exclude", !(options.goldens.empty() && options.fixtures.empty()),
                  "--golden FILE and --fixture GLOB"},
-                {"--backward", any_reads(&PipelineReads::backward),
-                 "a --pipeline that runs, backward too: what a file holds is judged as it is"},
                 {"--dx-only", half, kHalves},
                 {"--dw-only", half, kHalves},
                 {"--permute-x", permutes, kFused},

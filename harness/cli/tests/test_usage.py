@@ -68,14 +68,11 @@ class Usage(ProgramTest):
 
     def test_an_option_that_nothing_reads_is_refused_and_says_where_it_belongs(self):
         odd, file = ("verify", "--fixture", "odd", "--pipeline"), ("verify", "--golden", golden("odd.eager"))
-        dump = f"dump:{golden('odd.eager')}"
         seeded = "belongs to --checkpoint DIR without --input FILE"
         self.refuse_usage(*odd, "predicted", "--tokens", "5", says=f"--tokens {seeded}")
         self.refuse_usage(*odd, "predicted", "--seed", "5", says=f"--seed {seeded}")
         self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--input", "i.h5", "--tokens", "5", "--pipeline", "predicted", says=f"--tokens {seeded}")
         self.refuse_usage("verify", "--checkpoint", "x", "--layer", "0", "--exclude", "y", "--pipeline", "predicted", says="--exclude belongs to --golden FILE and --fixture GLOB")
-        self.refuse_usage(*file, "--backward", says="--backward belongs to a --pipeline that runs, backward too")
-        self.refuse_usage(*file, "--pipeline", dump, "--backward", says="--backward belongs to a --pipeline that runs, backward too")
         self.refuse_usage(*odd, "predicted", "--backward", "--dx-only", says="--dx-only belongs to --pipeline plugin:PATH.so or one of a GPU")
         self.refuse_usage(*odd, "predicted", "reference_cpu", "--permute-y", "true", says="--permute-y belongs to --pipeline gpu_fused")
         self.refuse_usage(*odd, "gpu_cublas", "--kernel-config", "autotune", says="--kernel-config belongs to --pipeline gpu_fused")
