@@ -9,6 +9,7 @@
 #include "harness/cli/environment.h"
 #include "harness/cli/mutate/false_alarms.h"
 #include "harness/cli/mutate/rivals.h"
+#include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
 
 namespace assay::cli {
@@ -72,10 +73,10 @@ ExitCode exit_code(const FalseAlarms& result) {
 
 std::string text(const FalseAlarms& result) {
   std::string out = fmt::format(
-      "{} correct runs ({} seeds x {} orders of summation x {} contracts), {} judgements, {} elements "
-      "compared: {} alarms\n",
-      result.runs, seed_count(result), result.orders.size(), result.contracts.size(), result.judgements,
-      result.elements, result.alarms.size());
+      "{} ({} x {} of summation x {}), {}, {} compared: {}\n", counted(result.runs, "correct run"),
+      counted(seed_count(result), "seed"), counted(std::ssize(result.orders), "order"),
+      counted(std::ssize(result.contracts), "contract"), counted(result.judgements, "judgement"),
+      counted(result.elements, "element"), counted(std::ssize(result.alarms), "alarm"));
   for (const auto& [verdict, count] : by_verdict(result)) out += fmt::format("  {} {}\n", count, verdict);
   constexpr std::size_t kShown = 20;
   for (std::size_t i = 0; i < std::min(kShown, result.alarms.size()); ++i) {

@@ -92,7 +92,7 @@ class Usage(ProgramTest):
         self.refuse_usage(*file, "-q", "-v", says="--quiet excludes --verbose")
 
     def test_a_case_replays_with_the_options_that_its_pipeline_reads(self):
-        report = self.report("verify", "--fixture", "one_token", "--pipeline", "predicted", "gpu_fused", "--permute-y", "true", "--contract", "hf_eager")
+        report = self.report("verify", "--fixture", "one_token", "--pipeline", "predicted", "gpu_fused", "--permute-y", "true")
         self.assertNotIn("--permute-y", report["cases"][0]["replay"])
 
     def test_a_dump_is_of_one_problem_and_one_pipeline(self):
