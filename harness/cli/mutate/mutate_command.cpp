@@ -214,21 +214,26 @@ void check_files(const Options& options) {
         std::pair("--html", &options.html), std::pair("--markdown", &options.markdown),
         std::pair("--dump", &options.dump)})
     if (!path->empty()) outputs.push_back({option, *path});
-  require_outputs_apart(outputs, {options.evidence.begin(), options.evidence.end()});
+  std::vector<std::string> inputs = {options.counts.begin(), options.counts.end()};
+  for (const auto& path : options.evidence) inputs.push_back(path.string());
+  require_outputs_apart(outputs, inputs);
 }
 
 void check_reads(const CLI::App& command, const Options& options) {
-  const bool seeds = options.curves > 0 || options.correct > 0;
-  const bool score = !seeds && options.dump.empty();
-  constexpr std::string_view kPlanting = "planting, without --correct and --curves";
-  constexpr std::string_view kScore = "the score, without --correct, --curves and --dump";
-  require_read(command, {{"--correct", options.curves == 0, "a run without --curves"},
+  const bool merges = !options.counts.empty();
+  const bool seeds = !merges && (options.curves > 0 || options.correct > 0);
+  const bool plants = !merges && !seeds;
+  const bool score = plants && options.dump.empty();
+  constexpr std::string_view kPlanting = "planting, without --correct, --curves and --merge";
+  constexpr std::string_view kScore = "the score, without --correct, --curves, --merge and --dump";
+  require_read(command, {{"--curves", !merges, "a run without --merge"},
+                         {"--correct", !merges && options.curves == 0, "a run without --curves and --merge"},
                          {"--seed", seeds, "--correct and --curves"},
-                         {"FAULT", !seeds, kPlanting},
-                         {"--fixture", !seeds, kPlanting},
-                         {"--contract", !seeds, kPlanting},
-                         {"--sums", !seeds, kPlanting},
-                         {"--dump", !seeds, kPlanting},
+                         {"FAULT", plants, kPlanting},
+                         {"--fixture", plants, kPlanting},
+                         {"--contract", plants, kPlanting},
+                         {"--sums", plants, kPlanting},
+                         {"--dump", plants, kPlanting},
                          {"--quick", score, kScore},
                          {"--full-width", score, kScore},
                          {"--scores", score, kScore},
