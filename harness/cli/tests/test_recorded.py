@@ -1,6 +1,7 @@
 """Results of the last GPU run (golden/recorded), judged again here."""
 
 import json
+import re
 import sys
 import unittest
 
@@ -28,6 +29,18 @@ class Recorded(ProgramTest):
                                 self.assertRegex(f"{case['candidate']} {field['field']}", "^gpu_cublas.* d_gate$")
                             else:
                                 self.assertEqual(bits["differing"], 0, field["field"])
+
+    def test_every_recorded_kernel_config_passed_or_said_why_it_takes_no_such_problem(self):
+        lines = [line for line in (RECORDED / "gpu_sweep.txt").read_text().splitlines() if re.match(r"(odd|rows|qwen3_30b_a3b) ", line)]
+        self.assertGreater(len(lines), 100)
+        for line in lines:
+            counts = re.match(r"\S+ +Passed +\S+: all [0-9]+ fields pass; bits as predicted from the inputs alone: ([0-9,]+) of ([0-9,]+)$", line)
+            refused = re.match(r"\S+ +Unsupported +\S*tiles=narrow\S*: expected at most 16 tokens with tiles=narrow .*, found ([0-9]+)$", line)
+            self.assertTrue(counts or refused, line)
+            if counts:
+                self.assertEqual(*counts.groups(), line)
+            else:
+                self.assertGreater(int(refused[1]), 16)
 
     def test_the_recorded_dump_of_gpu_fused_passes(self):
         self.expect(PASSED, "verify", "--golden", golden("qwen3_30b_a3b.grouped_mm"), "--pipeline", f"dump:{RECORDED / 'gpu_fused.h5'}")

@@ -2,10 +2,10 @@
 
 import tempfile
 import unittest
-from pathlib import Path
 
 import assay
-from assay import judging, program_runs
+from assay import program_runs
+from kept_files import KeptFiles
 from numpy_layer import bf16, forward
 
 
@@ -24,13 +24,9 @@ def wide_merge(problem):
     return fields | {"hidden_states": bf16(weighted.reshape(problem.tokens, problem.config.top_k, -1).sum(axis=1))}
 
 
-class Diff(unittest.TestCase):
+class Diff(KeptFiles, unittest.TestCase):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-        self.addCleanup(setattr, judging, "keep_in", judging.keep_in)
-        judging.keep_in = temporary.name
+        super().setUp()
         self.problem = assay.problem("odd")
 
     def test_two_layers_part_at_the_field_that_one_of_them_spoils(self):

@@ -1,6 +1,5 @@
 """torch tensors, autograd and HuggingFace's module, judged from Python. Skipped by name where torch or transformers is missing."""
 
-import tempfile
 import unittest
 from unittest import mock
 
@@ -16,7 +15,7 @@ except ImportError:
 import numpy as np
 
 import assay
-from assay import judging
+from kept_files import KeptFiles
 
 
 def layer(problem):
@@ -37,13 +36,7 @@ def layer(problem):
 
 
 @unittest.skipIf(torch is None, "needs torch")
-class Torch(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.addCleanup(setattr, judging, "keep_in", judging.keep_in)
-        judging.keep_in = temporary.name
-
+class Torch(KeptFiles, unittest.TestCase):
     def test_tensors_have_the_bits_of_the_arrays(self):
         numpy, tensors = assay.problem("odd"), assay.problem("odd", device="cpu")
         for name in ("input_hidden_states", "gate", "gate_up_proj", "down_proj", "d_hidden_states", "topk_weights"):

@@ -1,7 +1,6 @@
 """The Python of README, run as it stands there: its layer as it is written, which fails as it says, and with the halves put right."""
 
 import re
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -11,7 +10,7 @@ except ImportError:
     torch = None
 
 import assay
-from assay import judging
+from kept_files import KeptFiles
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
@@ -19,14 +18,7 @@ SAID = re.search(r"^\$ \S*python -m pytest test_layer.py[^\n]*\n([^\n]*)\n```$",
 
 
 @unittest.skipIf(torch is None, "needs torch")
-class Readme(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-        self.addCleanup(setattr, judging, "keep_in", judging.keep_in)
-        judging.keep_in = temporary.name
-
+class Readme(KeptFiles, unittest.TestCase):
     def layer(self, changed=lambda text: text):
         """The block's layer; its test is called by pytest, which is not needed here."""
         text, _, test = BLOCKS[0].partition("@assay.layer_problems(")
