@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include "harness/contract/noise.h"
+#include "harness/judge/carried_errors.h"
 
 using namespace assay;
 
@@ -145,47 +146,24 @@ TEST_SUITE("deviation") {
     for (const ErrorShape& shape : shapes())
       for (const double noise : {0.0003, 0.002, 0.008, 0.04, 1.0}) {  // an ulp is 0.0078
         constexpr int kDraws = 100000;
-        double flips = 0.0;
-        double excess = 0.0;
-        double flips_expected = 0.0;
-        double excess_expected = 0.0;
-        double size = 0.0;
-        double square = 0.0;
-        double sizes = 0.0;
-        double squares = 0.0;
+        CarriedErrors errors;
         for (int i = 0; i < kDraws; ++i) {
           const double ref = place(engine);
           const double e = noise * shape.draw(engine);
           const double wide = 64.0 * noise + 0.01;
           const Interval x{ref, ref - wide, ref + wide, noise, noise * shape.mean};
           const Bf16 out = round_to_bf16(ref + e);
-          Deviations d;
-          deviations(std::span(&out, 1), &x, 1, d);
-          flips += d.flipped[0];
-          excess += d.z2[0] - d.z2_of_rounding[0];
-          expect_of_carried_errors(DType::BFloat16, &x, 1, d);
-          flips_expected += d.flip_chance[0];
-          excess_expected += d.excess_expected[0];
           const Interval rounded =
               noise_after_bf16(x, {to_float(round_to_bf16(x.ref)), to_float(round_to_bf16(x.low)),
                                    to_float(round_to_bf16(x.high))});
-          const double moved = to_float(out) - rounded.ref;
-          size += std::fabs(moved);
-          square += moved * moved;
-          sizes += rounded.mean;
-          squares += static_cast<double>(rounded.noise) * rounded.noise;
+          errors.add(std::span(&out, 1), x, rounded);
         }
-        // Few errors of great size decide some of these sums: four of their standard deviations.
-        const double lucky = 1.0 + 4.0 / std::sqrt(1.0 + flips);
         CAPTURE(shape.name);
         CAPTURE(noise);
-        CHECK(flips <= flips_expected * lucky);
-        CHECK(excess <= excess_expected * lucky);
-        CHECK(size <= sizes * lucky);
-        CHECK(square <= squares * lucky);
+        errors.check_expected();
         // And they are not far above: errors smaller than an ulp move one as often as their mean size says.
-        if (noise < 0.0005) CHECK(flips * lucky >= 0.99 * flips_expected);
-        CHECK(square * lucky >= squares / 1.6);
+        if (noise < 0.0005) CHECK(errors.flips * errors.lucky() >= 0.99 * errors.flips_expected);
+        CHECK(errors.square * errors.lucky() >= errors.squares / 1.6);
       }
   }
 

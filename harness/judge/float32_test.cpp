@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include "harness/contract/noise.h"
+#include "harness/judge/carried_errors.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/deviation.h"
 #include "harness/judge/vacuity.h"
@@ -188,43 +189,22 @@ TEST_SUITE("float32") {
             mean += std::fabs(out - ref) / kDraws;
           }
           rms = std::sqrt(rms);
-          double flips = 0.0;
-          double excess = 0.0;
-          double flips_expected = 0.0;
-          double excess_expected = 0.0;
-          double size = 0.0;
-          double square = 0.0;
-          double sizes = 0.0;
-          double squares = 0.0;
+          CarriedErrors errors;
           for (int i = 0; i < kDraws; ++i) {
             const auto [ref, out] = carried(engine, gaps * kGap * draw(engine), last);
             const double wide = 500.0 * kGap;
             const Interval x{ref, ref - wide, ref + wide, rms, mean};
-            Deviations d;
-            deviations({std::span(&out, 1), DType::Float32}, &x, 1, d);
-            flips += d.flipped[0];
-            excess += d.z2[0] - d.z2_of_rounding[0];
-            expect_of_carried_errors(DType::Float32, &x, 1, d);
-            flips_expected += d.flip_chance[0];
-            excess_expected += d.excess_expected[0];
             const Interval kept = noise_after_float32(
                 x, {static_cast<float>(x.ref), static_cast<float>(x.low), static_cast<float>(x.high)});
-            const double moved = static_cast<double>(out) - kept.ref;
-            size += std::fabs(moved);
-            square += moved * moved;
-            sizes += kept.mean;
-            squares += static_cast<double>(kept.noise) * kept.noise;
+            errors.add({std::span(&out, 1), DType::Float32}, x, kept);
           }
-          const double lucky = 1.0 + 4.0 / std::sqrt(1.0 + flips);
           CAPTURE(name);
           CAPTURE(gaps);
           CAPTURE((last == toward_zero));
-          CHECK(flips <= flips_expected * lucky);
-          CHECK(excess <= excess_expected * lucky);
-          CHECK(size <= sizes * lucky);
-          CHECK(square <= squares * lucky);
+          errors.check_expected();
           // And the model of what is carried on is tight once errors are as large as a gap.
-          if (gaps >= 4.0 && std::string_view(name) != "none") CHECK(square * lucky >= squares / 1.1);
+          if (gaps >= 4.0 && std::string_view(name) != "none")
+            CHECK(errors.square * errors.lucky() >= errors.squares / 1.1);
         }
   }
 }
