@@ -21,6 +21,7 @@ extern const ProductKernels avx512;
 
 namespace {
 
+constexpr std::int64_t kRowsAtOnce = 2;     // of a kernel
 constexpr std::int64_t kRowsPerTask = 256;  // a packed panel is reused by this many rows
 constexpr std::int64_t kGroupsAtOnce =
     16;  // experts loaded together, so that loading is parallel and memory stays bounded
@@ -67,10 +68,10 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
 void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<Interval>& out) {
-  BoundedRow left_rows[2];
-  BoundedSums sums[2];
-  double granularity[2] = {};
-  bool exact_row[2] = {};
+  BoundedRow left_rows[kRowsAtOnce];
+  BoundedSums sums[kRowsAtOnce];
+  double granularity[kRowsAtOnce] = {};
+  bool exact_row[kRowsAtOnce] = {};
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
     left_rows[i] = left.row(source, p.k);
@@ -99,18 +100,22 @@ void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedP
 }
 
 /// The tensor core, stretch by stretch; partial sums are added in fp32.
-void tensor_core(const Panel& panel, const Summation& order, const float* a, const std::int32_t* exponents,
-                 float* sums, std::int32_t* flags) {
-  float partial[kPanelColumns] = {};
+void tensor_core(const Panel& panel, const Summation& order, std::span<const TensorRow> rows) {
+  float partial[kRowsAtOnce][kPanelColumns] = {};
+  TensorRow parts[kRowsAtOnce];
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    parts[i] = {rows[i].values, rows[i].exponents, partial[i], rows[i].flags};
   bool first = true;
   for (const auto& stretch : order.stretches) {
-    selected_kernels.load()->tensor_core(panel, order.rule, a, exponents, stretch.begin, stretch.end, partial,
-                                         flags);
+    selected_kernels.load()->tensor_core(panel, order.rule, stretch.begin, stretch.end, parts,
+                                         static_cast<int>(rows.size()));
     if (!stretch.closes) continue;
-    for (int c = 0; c < kPanelColumns; ++c) {
-      sums[c] = first ? partial[c] : sums[c] + partial[c];
-      partial[c] = 0.0f;
-    }
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      for (int c = 0; c < kPanelColumns; ++c) {
+        float& sum = rows[i].sums[c];
+        sum = first ? partial[i][c] : sum + partial[i][c];
+        partial[i][c] = 0.0f;
+      }
     first = false;
   }
 }
@@ -119,36 +124,40 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<PredictedValue>& out) {
   const auto& kernels = *selected_kernels.load();
-  const Summation order = summation(p.accumulator, segment.k);
+  const Summation shorter = segment.k < p.k ? summation(p.accumulator, segment.k) : Summation{};
+  const Summation& order = segment.k < p.k ? shorter : left.order;
+  const Panel view = panel.view(segment.k);
+  float sums[kRowsAtOnce][kPanelColumns] = {};
+  std::int32_t flags[kRowsAtOnce][kPanelColumns] = {};
+  TensorRow of[kRowsAtOnce];
+  for (int i = 0; i < rows; ++i) {
+    const auto at = p.source[static_cast<std::size_t>(row + i)] * left.stride;
+    of[i] = {left.values.data() + at, left.exponents.data() + at, sums[i], flags[i]};
+    if (p.fault.kind == FaultKind::AccumulateBf16)
+      kernels.bf16_sequential(view, of[i].values, sums[i]);
+    else if (order.rule == StepRule::RoundEach)
+      kernels.sequential(view, of[i].values, sums[i]);
+    else if (order.rule == StepRule::RoundTree)
+      kernels.pairwise(view, of[i].values, sums[i]);
+  }
+  // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
+  // as on any machine. Sums in fp32 keep their order, which a bound may hold them to.
+  const bool modelled = order.rule != StepRule::RoundEach && order.rule != StepRule::RoundTree;
+  if (modelled && p.fault.kind != FaultKind::AccumulateBf16)
+    tensor_core(view, order, std::span(of, static_cast<std::size_t>(rows)));
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
-    const float* a = left.values.data() + source * left.stride;
-    const std::int32_t* exponents = left.exponents.data() + source * left.stride;
-    float sums[kPanelColumns] = {};
-    std::int32_t flags[kPanelColumns] = {};
-    const Panel view = panel.view(segment.k);
-    if (p.fault.kind == FaultKind::AccumulateBf16)
-      kernels.bf16_sequential(view, a, sums);
-    else if (order.rule == StepRule::RoundEach)
-      kernels.sequential(view, a, sums);
-    else if (order.rule == StepRule::RoundTree)
-      kernels.pairwise(view, a, sums);
-    else
-      tensor_core(view, order, a, exponents, sums, flags);
     bool open[kPanelColumns];
     bool any = false;
     for (std::int64_t c = 0; c < count; ++c) {
-      open[c] = flags[c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
+      open[c] = flags[i][c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
       any = any || open[c];
     }
-    // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
-    // as on any machine. Sums in fp32 keep their order, which a bound may hold them to.
-    const bool modelled = order.rule != StepRule::RoundEach && order.rule != StepRule::RoundTree;
     float plain[kPanelColumns];
-    if (any && modelled) kernels.sequential(view, a, plain);
+    if (any && modelled) kernels.sequential(view, of[i].values, plain);
     for (std::int64_t c = 0; c < count; ++c)
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {open[c] && modelled ? plain[c] : sums[c],
-                                                                    open[c]};
+      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {
+          open[c] && modelled ? plain[c] : sums[i][c], open[c]};
   }
 }
 
@@ -173,7 +182,8 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
   if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
   LargeVector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
   if (p.k == 0) {
-    std::ranges::fill(out, typename Rows::Value{});
+#pragma omp parallel for schedule(static) if (worth_threads(out.size()))
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = {};
     return out;
   }
   const Rows left(p);
@@ -217,8 +227,9 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
         pack(panel, p, left, weights[s - chunk], {p.k, p.n, first, count, p.right_lies});
         if (segment.k < p.k) panel.clear_tail(segment.k);
         const std::int64_t end = std::min(segment.end, begin + kRowsPerTask);
-        for (std::int64_t row = begin; row < end; row += 2)
-          compute(p, left, panel, segment, row, row + 1 < end ? 2 : 1, first, count, out);
+        for (std::int64_t row = begin; row < end; row += kRowsAtOnce)
+          compute(p, left, panel, segment, row, static_cast<int>(std::min(kRowsAtOnce, end - row)), first,
+                  count, out);
       }
     }
     if (error) std::rethrow_exception(error);

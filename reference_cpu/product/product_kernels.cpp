@@ -1,46 +1,19 @@
-// Compiled three times, with ASSAY_KERNELS naming the set. Only raw pointers and vector types here: an inline
-// function shared with other files could be emitted for a CPU that cannot run it.
+// Compiled three times, with ASSAY_KERNELS naming the set. Only raw pointers and vector types here, and
+// what kernel_vectors.h has: an inline function shared with other files could be emitted for a CPU that
+// cannot run it.
 #include "reference_cpu/product/product_kernels.h"
+
+#include "reference_cpu/product/kernel_vectors.h"
 
 namespace assay {
 
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out);
+void ASSAY_TENSOR_CORE(const Panel& panel, StepRule rule, std::int64_t begin, std::int64_t end,
+                       const TensorRow* rows, int count);
 
 namespace {
 
-// Vectors of the machine's own width: wider ones are lowered element by element where they are compared.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
-constexpr int kLanes = kBytes / 4;
-constexpr int kWideLanes = kBytes / 8;  // float64 lanes
-using Floats = float __attribute__((vector_size(kBytes)));
-using Ints = std::int32_t __attribute__((vector_size(kBytes)));
-using HalfFloats = float __attribute__((vector_size(kBytes / 2)));
-using HalfInts = std::int32_t __attribute__((vector_size(kBytes / 2)));
-using Doubles = double __attribute__((vector_size(kBytes)));
-using Longs = std::int64_t __attribute__((vector_size(kBytes)));
-
 constexpr std::int64_t kBlock = 16;  // terms between two looks at the sums
-// Outside, scale factors leave the range of normal numbers: undetermined.
-constexpr std::int32_t kLowestAlignment = -102;
-constexpr std::int32_t kHighestAlignment = 126;
-
-template <class V>
-V load(const void* from) {
-  V value;
-  __builtin_memcpy(&value, from, sizeof(V));
-  return value;
-}
-
-template <class V>
-void save(void* to, const V& value) {
-  __builtin_memcpy(to, &value, sizeof(V));
-}
 
 Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 Floats largest(Floats a, Floats b) { return a > b ? a : b; }
@@ -225,91 +198,6 @@ void bounded(const Panel& panel, const Walk& walk, const BoundedRow* rows, int c
   count == 2 ? bounded_by_rule<2>(panel, walk, rows, out) : bounded_by_rule<1>(panel, walk, rows, out);
 }
 
-/// Clears all but 24 significant bits of an exact integer and scales it by 2^(top - fraction_bits): toward
-/// zero to fp32.
-HalfFloats truncated(HalfInts low, HalfInts high, HalfInts top, std::int32_t fraction_bits) {
-  Doubles total = __builtin_convertvector(low, Doubles) + __builtin_convertvector(high, Doubles);
-  total = (Doubles)((Longs)total & ~((std::int64_t{1} << 29) - 1));
-  const Longs exponent = __builtin_convertvector(top, Longs) + (1023 - fraction_bits);
-  return __builtin_convertvector(total * (Doubles)(exponent << 52), HalfFloats);
-}
-
-// The exact products and the running sum are aligned to the largest exponent among them (a product's exponent
-// is e_a + e_b, not normalised), each truncated after kFractionBits, added exactly, and the result truncated
-// to fp32. An addend is below 2^27 in units of the last kept bit: eight of them fit an int32, two int32 sums
-// are exact in float64.
-template <int kProducts, std::int32_t kFractionBits>
-Floats tensor_core_step(Floats sum, const float* values, const std::int32_t* exponents, const float* a,
-                        const std::int32_t* a_exponents, Ints& outside) {
-  const Ints biased = ((Ints)sum >> 23) & 0xff;
-  // The sum is never subnormal inside the measured range.
-  Ints top = biased == 0 ? Ints{} + kZeroExponent : biased - 127;
-#pragma GCC unroll 16
-  for (int i = 0; i < kProducts; ++i) {
-    const Ints e = load<Ints>(exponents + i * kPanelColumns) + a_exponents[i];
-    top = e > top ? e : top;
-  }
-  outside |= ((top < kLowestAlignment) & (top > kZeroExponent / 2)) | (top > kHighestAlignment);
-  top = top < kLowestAlignment ? Ints{} + kLowestAlignment : top;
-  const auto scale = (Floats)((kFractionBits + 127 - top) << 23);
-  Ints low = __builtin_convertvector(sum * scale, Ints);
-  Ints high = {};
-#pragma GCC unroll 8
-  for (int i = 0; i < kProducts / 2; ++i) {
-    const auto b = load<Floats>(values + i * kPanelColumns);
-    low += __builtin_convertvector(b * a[i] * scale, Ints);
-    const auto c = load<Floats>(values + (kProducts / 2 + i) * kPanelColumns);
-    high += __builtin_convertvector(c * a[kProducts / 2 + i] * scale, Ints);
-  }
-  const Ints whole[3] = {low, high, top};
-  HalfInts part[6];
-  __builtin_memcpy(part, whole, sizeof part);
-  const HalfFloats halves[2] = {truncated(part[0], part[2], part[4], kFractionBits),
-                                truncated(part[1], part[3], part[5], kFractionBits)};
-  __builtin_memcpy(&sum, halves, kBytes);
-  return sum;
-}
-
-template <int kProducts, std::int32_t kFractionBits>
-void tensor_core_lanes(const Panel& panel, int column, const float* a, const std::int32_t* a_exponents,
-                       std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
-  const float* values = panel.values + column;
-  const std::int32_t* exponents = panel.exponents + column;
-  Floats sum = load<Floats>(sums + column);
-  Ints outside = load<Ints>(flags + column);
-  std::int64_t k = begin;
-  for (; k + kProducts <= end; k += kProducts)
-    sum = tensor_core_step<kProducts, kFractionBits>(
-        sum, values + k * kPanelColumns, exponents + k * kPanelColumns, a + k, a_exponents + k, outside);
-  if (k < end) {
-    // A stretch that ends inside a step: what follows counts as zeros.
-    float tail[kProducts * kPanelColumns] = {};
-    float tail_a[kProducts];
-    std::int32_t tail_exponents[kProducts * kPanelColumns];
-    std::int32_t tail_a_exponents[kProducts];
-    for (int i = 0; i < kProducts; ++i) {
-      const bool inside = k + i < end;
-      tail_a_exponents[i] = inside ? a_exponents[k + i] : kZeroExponent;
-      tail_a[i] = inside ? a[k + i] : 0.0f;
-      for (int c = 0; c < kLanes; ++c) {
-        if (inside) tail[i * kPanelColumns + c] = values[(k + i) * kPanelColumns + c];
-        tail_exponents[i * kPanelColumns + c] =
-            inside ? exponents[(k + i) * kPanelColumns + c] : kZeroExponent;
-      }
-    }
-    sum = tensor_core_step<kProducts, kFractionBits>(sum, tail, tail_exponents, tail_a, tail_a_exponents,
-                                                     outside);
-  }
-  save(sums + column, sum);
-  save(flags + column, outside);
-}
-
-void tensor_core(const Panel& panel, StepRule rule, const float* a, const std::int32_t* a_exponents,
-                 std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags) {
-  const auto lanes = rule == StepRule::Truncate8 ? tensor_core_lanes<8, 24> : tensor_core_lanes<16, 25>;
-  for (int c = 0; c < kPanelColumns; c += kLanes) lanes(panel, c, a, a_exponents, begin, end, sums, flags);
-}
-
 void sequential(const Panel& panel, const float* a, float* sums) {
   for (int c = 0; c < kPanelColumns; c += kLanes) {
     const float* values = panel.values + c;
@@ -344,7 +232,12 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
 }  // namespace
 
 extern const ProductKernels ASSAY_KERNELS;
-const ProductKernels ASSAY_KERNELS = {
-    ASSAY_NAME(ASSAY_KERNELS), bounded, ASSAY_INTERVALS, tensor_core, sequential, pairwise, bf16_sequential};
+const ProductKernels ASSAY_KERNELS = {ASSAY_NAME(ASSAY_KERNELS),
+                                      bounded,
+                                      ASSAY_INTERVALS,
+                                      ASSAY_TENSOR_CORE,
+                                      sequential,
+                                      pairwise,
+                                      bf16_sequential};
 
 }  // namespace assay

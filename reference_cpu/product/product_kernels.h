@@ -62,6 +62,14 @@ struct IntervalRow {
   const float* moment;     // a^2 + a's variance
 };
 
+/// One row of the left operand on a tensor core, [k] each, and its running sums over the panel's columns.
+struct TensorRow {
+  const float* values;
+  const std::int32_t* exponents;
+  float* sums;
+  std::int32_t* flags;  // set where the alignment left the measured range
+};
+
 /// The order to walk K in, and what to add up on the way. Plain data: kernels share no inline function with
 /// other files.
 struct Walk {
@@ -80,9 +88,9 @@ struct ProductKernels {
   /// width_k; sum squares_k b_k^2 + moment_k noise_k. No running bound.
   void (*intervals)(const IntervalPanel&, const IntervalRow&, BoundedSums* out);
   /// One stretch [begin, end) on a tensor core that aligns 16 products and keeps 25 fractional bits, or 8 and
-  /// 24: continues `sums`. Sets flags[c] where the alignment left the measured range.
-  void (*tensor_core)(const Panel&, StepRule rule, const float* a, const std::int32_t* a_exponents,
-                      std::int64_t begin, std::int64_t end, float* sums, std::int32_t* flags);
+  /// 24: continues the sums of `count` (1 or 2) rows, each of which is one chain of dependent steps.
+  void (*tensor_core)(const Panel&, StepRule rule, std::int64_t begin, std::int64_t end,
+                      const TensorRow* rows, int count);
   /// fp32, round to nearest, K ascending.
   void (*sequential)(const Panel&, const float* a, float* sums);
   /// fp32, round to nearest; the tree splits at the largest power of two below n.

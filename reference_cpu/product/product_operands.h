@@ -90,8 +90,10 @@ struct PredictedRows {
   LargeVector<float> values;            // [rows, stride], zero-padded
   LargeVector<std::int32_t> exponents;  // [rows, stride]
   std::vector<std::uint8_t> outside;    // [rows]
+  Summation order;                      // of all k terms
 
-  explicit PredictedRows(const GroupedProduct<PredictedValue>& p) : stride(padded(p.k)) {
+  explicit PredictedRows(const GroupedProduct<PredictedValue>& p)
+      : stride(padded(p.k)), order(summation(p.accumulator, p.k)) {
     const auto rows = p.k == 0 ? 0 : static_cast<std::int64_t>(p.left.size()) / p.k;
     values.resize(static_cast<std::size_t>(rows * stride));
     exponents.resize(values.size());

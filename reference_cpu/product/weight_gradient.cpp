@@ -108,7 +108,7 @@ Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const
   const Sizes sizes = layer.problem->sizes();
   const auto rows_of_matrix = width_of(row(id).left, sizes);
   const auto n = width_of(row(id).made, sizes);
-  Values<A> out(static_cast<std::size_t>(rows.count() * n));
+  Values<A> out;
   for (std::int64_t begin = rows.begin; begin < rows.end;) {
     const std::int64_t expert = begin / rows_of_matrix;
     const std::int64_t first = expert * rows_of_matrix;
@@ -117,6 +117,8 @@ Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const
         prepare_weight_gradient<A>(id, layer, expert, {begin - first, end - first}, left, right);
     auto values = grouped_product(prepared.product);
     add_common_error(prepared.product, values);
+    if (begin == rows.begin && end == rows.end) return values;
+    out.resize(static_cast<std::size_t>(rows.count() * n));
     std::ranges::copy(values, out.begin() + (begin - rows.begin) * n);
     begin = end;
   }
