@@ -22,6 +22,9 @@ Report many_cases(int count);
 /// `failing` cases that fail, then `passing` ones.
 Report many_failures(int failing, int passing);
 
+/// The same, and no two alike in any number that a judge measures.
+Report distinct_failures(int failing, int passing);
+
 /// Names that try to leave the text they stand in: tags, quotes, control characters, bytes that are not
 /// UTF-8.
 Report hostile_report();

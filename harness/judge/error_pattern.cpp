@@ -12,7 +12,7 @@ namespace {
 constexpr std::size_t kSampledValues = 256;  // of each kind, enough for a picture
 
 /// Experts that have rows, with the first of them; nothing where rows are not grouped by expert.
-std::vector<std::pair<std::int64_t, std::int64_t>> bands_of(const CompareContext& c, std::int64_t most) {
+std::vector<std::pair<std::int64_t, std::int64_t>> bands_of(const CompareContext& c) {
   std::vector<std::pair<std::int64_t, std::int64_t>> bands;
   const RowsAre kind = row(c.field).rows;
   if (kind == RowsAre::ExpertOrder && c.routing != nullptr) {
@@ -23,7 +23,6 @@ std::vector<std::pair<std::int64_t, std::int64_t>> bands_of(const CompareContext
   if (kind == RowsAre::ExpertMatrix)
     for (std::int64_t e = 0; e < c.sizes.config.num_experts; ++e)
       bands.emplace_back(e, e * matrix_rows_of(c.field, c.sizes));
-  if (std::ssize(bands) > most) bands.clear();
   return bands;
 }
 
@@ -31,10 +30,8 @@ ErrorMap shape_of(const CompareContext& context, std::int64_t most) {
   ErrorMap shape;
   shape.rows = rows_of(context.field, context.sizes);
   shape.columns = width_of(context.field, context.sizes);
-  shape.bands = bands_of(context, most);
-  while (shape.column_bins() > most) shape.bin_columns *= 2;
-  while (std::ssize(bin_rows(shape)) > most) shape.bin_rows *= 2;
-  return shape;
+  shape.bands = bands_of(context);
+  return fitted(std::move(shape), most);
 }
 
 bool worse(const Rejected& a, const Rejected& b) {
@@ -83,51 +80,8 @@ std::vector<RowsOfBin> stretches_of(const ErrorGrid& grid, std::int64_t first_ro
 
 }  // namespace
 
-ErrorGrid::ErrorGrid(const CompareContext& context, std::int64_t most)
-    : shape_(shape_of(context, most)),
-      rows_(bin_rows(shape_)),
-      bins_(rows_.size() * static_cast<std::size_t>(shape_.column_bins())) {}
-
-std::size_t ErrorGrid::row_bin(std::int64_t row) const {
-  return static_cast<std::size_t>(std::ranges::upper_bound(rows_, row, {}, &BinRow::first_row) -
-                                  rows_.begin()) -
-         1;
-}
-
-void ErrorGrid::add(std::int64_t row, std::int64_t column, double ratio) {
-  Worst& bin = bins_[row_bin(row) * static_cast<std::size_t>(shape_.column_bins()) +
-                     static_cast<std::size_t>(column / shape_.bin_columns)];
-  if (bin.row < 0 || ratio > bin.ratio) bin = {ratio, row, column};
-}
-
-void ErrorGrid::add(const ErrorGrid& finer) {
-  for (const Worst& bin : finer.bins_)
-    if (bin.row >= 0) add(bin.row, bin.column, bin.ratio);
-}
-
-ErrorMap ErrorGrid::map() const {
-  ErrorMap map = shape_;
-  const int digits = place_digits(map);
-  for (std::size_t r = 0; r < rows_.size(); ++r) {
-    std::string levels;
-    std::string places;
-    for (std::int64_t c = 0; c < map.column_bins(); ++c) {
-      const Worst& bin = bins_[r * static_cast<std::size_t>(map.column_bins()) + static_cast<std::size_t>(c)];
-      levels += bin.row < 0 ? kNothingOutside : error_level(bin.ratio);
-      if (bin.row < 0) continue;
-      const std::int64_t place =
-          (bin.row - rows_[r].first_row) * map.bin_columns + bin.column - c * map.bin_columns;
-      for (int d = digits - 1; d >= 0; --d)
-        places += kPlaceDigits[static_cast<std::size_t>((place >> (6 * d)) & 63)];
-    }
-    map.levels.push_back(std::move(levels));
-    if (digits > 0) map.places.push_back(std::move(places));
-  }
-  return map;
-}
-
 PatternGatherer::PatternGatherer(const CompareContext& context)
-    : context_(context), grid_(context, kFineBins) {}
+    : context_(context), grid_(shape_of(context, kFineBins)) {}
 
 void PatternGatherer::add(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
                           std::span<const std::int64_t> rejected_in_row) {
@@ -220,7 +174,7 @@ ErrorPattern PatternGatherer::pattern(bool fine) const {
     pattern.rejected = rejected_;
     return pattern;
   }
-  ErrorGrid coarse(context_, kCoarseBins);
+  ErrorGrid coarse(shape_of(context_, kCoarseBins));
   coarse.add(grid_);
   pattern.map = coarse.map();
   return pattern;
@@ -242,7 +196,7 @@ void CasePatterns::draw(CaseResult& result, bool fine) const {
 
 ErrorPattern pattern_of_wrong(const CompareContext& context, std::span<const std::int64_t> wrong) {
   const std::int64_t width = width_of(context.field, context.sizes);
-  ErrorGrid grid(context, kCoarseBins);
+  ErrorGrid grid(shape_of(context, kCoarseBins));
   for (const std::int64_t i : wrong) grid.add(i / width, i % width, std::numeric_limits<double>::infinity());
   ErrorPattern pattern;
   pattern.map = grid.map();

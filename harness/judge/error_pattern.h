@@ -6,33 +6,10 @@
 #include <span>
 #include <vector>
 
+#include "harness/contract/error_grid.h"
 #include "harness/judge/compare.h"
 
 namespace assay {
-
-/// Bins of a field with the worst rejected element of each.
-class ErrorGrid {
- public:
-  /// At most `most` bins along either side.
-  ErrorGrid(const CompareContext& context, std::int64_t most);
-
-  struct Worst {
-    double ratio = 0.0;
-    // of the field; -1: nothing rejected
-    std::int64_t row = -1;
-    std::int64_t column = -1;
-  };
-  /// Row and column of the field. Of equal ratios the first stays.
-  void add(std::int64_t row, std::int64_t column, double ratio);
-  void add(const ErrorGrid& finer);
-  std::size_t row_bin(std::int64_t row) const;
-  ErrorMap map() const;
-
- private:
-  ErrorMap shape_;  // without levels and places
-  std::vector<BinRow> rows_;
-  std::vector<Worst> bins_;  // [row bins, column bins]
-};
 
 /// A rejected element and what accepts its value.
 struct Rejected {

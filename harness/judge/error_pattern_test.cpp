@@ -127,6 +127,48 @@ TEST_SUITE("error_pattern") {
     CHECK(map.places.back().substr(map.places.back().size() - 2) == "7_");  // 31 * 16 + 15 = 511
   }
 
+  TEST_CASE("a fine map made coarser is the coarse one, with the worst of each bin where it was") {
+    for (const std::vector<std::int32_t>& counts :
+         {std::vector<std::int32_t>{301, 2, 300}, {77, 0, 300, 5}, std::vector<std::int32_t>(60, 7)}) {
+      Painted d(counts, 260);
+      const std::int64_t rows = d.sizes.tokens;
+      for (std::int64_t i = 0; i < rows * 260; i += 3011)  // one to a coarse bin, but for a few
+        d.wrong(i / 260, i % 260, 1.5 + static_cast<double>(i % 900));
+      d.wrong(rows - 1, 259, std::numeric_limits<double>::infinity());
+      const auto comparison = d.judged();
+      const ErrorMap coarse = comparison.pattern()->pattern(false).map;
+      const ErrorMap made = coarser(comparison.pattern()->pattern(true).map, kCoarseBins);
+      CHECK(made.levels == coarse.levels);
+      CHECK(made.bands == coarse.bands);
+      CHECK(made.bin_rows == coarse.bin_rows);
+      CHECK(made.bin_columns == coarse.bin_columns);
+      CHECK(made.places.back() == coarse.places.back());
+      CHECK(coarser(coarse, kCoarseBins).places == coarse.places);
+    }
+  }
+
+  TEST_CASE(
+      "a map whose bins are not those of its levels is not made coarser, and places that are none do no "
+      "harm") {
+    Painted d({301, 2, 300}, 1000);
+    d.wrong(302, 999);
+    const ErrorMap fine = d.judged().pattern()->pattern(true).map;
+    const auto changed = [&](auto change) {
+      ErrorMap map = fine;
+      change(map);
+      return coarser(map, kCoarseBins);
+    };
+    CHECK(changed([](ErrorMap& m) { m.bands[0].second = 1; }).bin_rows == fine.bin_rows);
+    CHECK(changed([](ErrorMap& m) { m.bin_rows = m.bin_columns = std::int64_t{1} << 40; }).levels ==
+          fine.levels);
+    CHECK(changed([](ErrorMap& m) { m.levels.pop_back(); }).levels.size() == fine.levels.size() - 1);
+    for (const std::string place : {"", "_", "<", "____"}) {
+      const ErrorMap made = changed([&](ErrorMap& m) { m.places[76] = place; });
+      CHECK(wrong_bins(made) == 1);
+      CHECK(made.levels == coarser(fine, kCoarseBins).levels);
+    }
+  }
+
   TEST_CASE("around the worst element every element is shown: a lane pattern is seen as one") {
     Painted d({512, 512}, 512);
     for (std::int64_t r = 0; r < 1024; r += 8)

@@ -61,7 +61,8 @@ TEST_SUITE("heat_map") {
 
   TEST_CASE("a map has a label where an expert's rows begin, and one element in a cell of its size") {
     const CaseResult c = sample::failing_case();
-    const std::string drawing = svg::heat_map(sample_map(c), Field::second_gemm, 512, "title");
+    const std::string drawing =
+        svg::heat_map(sample_map(c), Field::second_gemm, 512, "title", svg::Bins::Embedded);
     CHECK(holds(drawing, "<image href=\"data:image/png;base64,"));
     CHECK(holds(drawing, ">105</text>"));  // the last of 16 experts, each seventh
     CHECK(holds(drawing, ">col →</text>"));
@@ -74,7 +75,7 @@ TEST_SUITE("heat_map") {
     map.rows = map.columns = 256;
     map.levels.assign(256, std::string(256, kNothingOutside));
     for (std::size_t i = 0; i < 7; ++i) map.levels[i * 31][i * 17] = 'c';
-    const std::string drawing = svg::heat_map(map, Field::hidden_states, 512, "title");
+    const std::string drawing = svg::heat_map(map, Field::hidden_states, 512, "title", svg::Bins::Embedded);
     CHECK(times(drawing, "class=\"ring\"") == 7);
     CHECK(svg::bins_outside(map) == 7);
     CHECK(holds(svg::level_key(map, true), "× bound"));
@@ -89,7 +90,7 @@ TEST_SUITE("heat_map") {
     const auto drawn = [&](auto change) {
       ErrorMap map = sample_map(c);
       change(map);
-      return !svg::heat_map(map, Field::second_gemm, 512, "title").empty();
+      return !svg::heat_map(map, Field::second_gemm, 512, "title", svg::Bins::Embedded).empty();
     };
     CHECK(drawn([](ErrorMap&) {}));
     CHECK_FALSE(drawn([](ErrorMap& m) { m.bin_rows = 0; }));

@@ -59,10 +59,8 @@ std::string flow(const CaseResult& c, std::size_t index) {
 }
 
 // Every row has two lines, isolated above chained, in each of its last columns.
-std::string two_lines(std::string_view css, std::string_view label, const std::string& isolated,
-                      const std::string& chained) {
-  return fmt::format("<td class=\"{}\" data-label=\"{}\"><div>{}</div><div>{}</div></td>", css, label,
-                     isolated, chained);
+std::string two_lines(std::string_view css, const std::string& isolated, const std::string& chained) {
+  return fmt::format("<td class=\"{}\"><div>{}</div><div>{}</div></td>", css, isolated, chained);
 }
 
 std::string ratio_line(Field field, const Judgement& judgement) {
@@ -85,7 +83,7 @@ std::string differ_line(const Judgement& judgement) {
 std::string predicted_line(const Prediction& bits) {
   if (!bits.available) return "–";
   const bool all = bits.as_predicted == bits.elements;
-  return svg::bits_meter(bits) + (all ? "all " : grouped_digits(bits.as_predicted) + " of ") +
+  return (all ? "all " : svg::bits_meter(bits) + grouped_digits(bits.as_predicted) + " of ") +
          grouped_digits(bits.elements);
 }
 
@@ -106,20 +104,16 @@ std::string stage_row(const CaseResult& c, const FieldResult& f, std::size_t ind
   std::string bars;
   if (elements(f) > 0)
     bars = has_ratio(f.field) ? svg::ratio_bars(f, axis) : "<span class=\"muted\">must match exactly</span>";
-  std::string out = fmt::format(
-      "<tr class=\"{}{}\"{}><th scope=\"row\"><code>{}</code>{}</th><td data-label=\"stage\">{}</td><td "
-      "data-label=\"verdict\">{}</td>",
-      css_class(f.verdict), inherited(c, f) ? " inherited" : "",
-      linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title, size,
-      name(row(f.field).stage), verdict_sentence(f));
+  std::string out =
+      fmt::format("<tr class=\"{}{}\"{}><th scope=\"row\"><code>{}</code>{}</th><td>{}</td><td>{}</td>",
+                  css_class(f.verdict), inherited(c, f) ? " inherited" : "",
+                  linked ? "" : fmt::format(" id=\"{}\"", field_id(index, f.field)), title, size,
+                  name(row(f.field).stage), verdict_sentence(f));
   out += fmt::format("<td class=\"bars\">{}</td>", bars);
-  out += two_lines("way-names", "", "isolated", "chained");
-  out +=
-      two_lines("number", "error / allowed", ratio_line(f.field, f.isolated), ratio_line(f.field, f.chained));
-  out += two_lines("number", "bits differ", differ_line(f.isolated), differ_line(f.chained));
-  if (predicted)
-    out += two_lines("bits", "bits as predicted", predicted_line(f.isolated_bits),
-                     predicted_line(f.chained_bits));
+  out += two_lines("way-names", "isolated", "chained");
+  out += two_lines("number", ratio_line(f.field, f.isolated), ratio_line(f.field, f.chained));
+  out += two_lines("number", differ_line(f.isolated), differ_line(f.chained));
+  if (predicted) out += two_lines("bits", predicted_line(f.isolated_bits), predicted_line(f.chained_bits));
   return out + "</tr>\n";
 }
 
@@ -271,7 +265,8 @@ std::string case_start(const CaseResult& result, std::size_t index, bool open, b
       "class=\"muted\">{}</span></summary>",
       css_class(result.verdict), case_id(index), css_class(result.verdict), open ? " open" : "",
       packed ? " data-packed" : "", verdict_badge(result.verdict),
-      unstable && result.verdict != Verdict::Unstable ? " " + verdict_badge(Verdict::Unstable) : "",
+      unstable && result.verdict != Verdict::Unstable ? fmt::format(" {}", verdict_badge(Verdict::Unstable))
+                                                      : "",
       escaped(result.problem), result.candidate == result.problem ? "" : escaped(result.candidate));
   return out + fmt::format("<p class=\"headline\">{}</p>", escaped(result.headline));
 }
@@ -295,7 +290,8 @@ std::vector<SectionPiece> case_rest(const CaseResult& result, std::size_t index,
     if (!has_section(field, detail == Detail::All)) continue;
     if (!any) pieces.back().markup += "<h3>Field by field</h3>\n";
     any = true;
-    for (SectionPiece& piece : field_section(result, field, index)) pieces.push_back(std::move(piece));
+    for (SectionPiece& piece : field_section(result, field, index, detail))
+      pieces.push_back(std::move(piece));
   }
   pieces.push_back({"end", (details ? routing(result) : "") + (bad ? "" : commands(result))});
   return pieces;

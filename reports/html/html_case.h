@@ -32,7 +32,8 @@ std::string case_start(const CaseResult& result, std::size_t index, bool open, b
 /// How much the rest of a section has.
 enum class Detail {
   Figures,   // a table, and the fields that did not pass
-  Failures,  // drawings and routing as well
+  Packed,    // drawings and routing as well, maps left to the script; of what is inherited less
+  Failures,  // maps embedded
   All,       // and the worst elements of fields that passed
 };
 /// The rest of it, but for the end of that element, in pieces; pieces of one kind are alike in every case.
@@ -44,17 +45,20 @@ std::vector<SectionPiece> case_rest(const CaseResult& result, std::size_t index,
 inline constexpr std::string_view kCaseEnd = "</details>\n";
 
 /// Pattern, worst elements with their number lines, prediction and notes of one field.
-std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index);
+std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index,
+                                        Detail detail);
 
 /// Where a field's elements are rejected: maps and values, then experts, blocks of K and the worst elements.
 /// Nothing where none is.
-std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index);
+std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& result, std::size_t index,
+                                       Detail detail);
 
 /// The lines that repeat, explain and shrink a case, to be copied.
 std::string commands(const CaseResult& result);
 
 /// Statistics of one way of judging: what fired, the histogram, every test with its expectation and limit.
-std::string statistics_part(const Judgement& judgement);
+/// Where cases are many, none of what intervals refuse.
+std::string statistics_part(const Judgement& judgement, Detail detail);
 
 /// Hypotheses about a field's error with the share they explain.
 std::string causes_part(const FieldResult& result);

@@ -50,7 +50,7 @@ std::string element_table(const FieldResult& result, const Judgement& judgement)
 }
 
 std::string judgement_part(const FieldResult& result, const Judgement& judgement, std::string_view way,
-                           std::string_view meaning) {
+                           std::string_view meaning, Detail detail) {
   if (!compared(judgement.verdict) || judgement.elements == 0) return "";
   std::string out = fmt::format("<section class=\"way\"><h4>{} <small>{}</small></h4><p>{} ", way, meaning,
                                 verdict_badge(judgement.verdict));
@@ -64,14 +64,14 @@ std::string judgement_part(const FieldResult& result, const Judgement& judgement
   if (judgement.non_finite > 0) out += fmt::format("; {} not finite", grouped_digits(judgement.non_finite));
   if (!judgement.where.empty()) out += "; " + escaped(judgement.where);
   out += "</p>";
-  if (judgement.worst) {
+  if (judgement.worst && (detail != Detail::Packed || failed(judgement.verdict))) {
     if (has_ratio(result.field))
       out += fmt::format(
           "<figure>{}<figcaption>Worst element; the band is what is accepted.</figcaption></figure>",
           svg::number_line(*judgement.worst));
     out += element_table(result, judgement);
   }
-  return out + statistics_part(judgement) + "</section>";
+  return out + statistics_part(judgement, detail) + "</section>";
 }
 
 std::string prediction_part(const FieldResult& result, const Prediction& bits, std::string_view way) {
@@ -90,7 +90,8 @@ std::string prediction_part(const FieldResult& result, const Prediction& bits, s
 
 }  // namespace
 
-std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index) {
+std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& result, std::size_t index,
+                                        Detail detail) {
   const FieldRow& about = row(result.field);
   const bool carried = inherited(c, result);
   const bool open = !carried && (mark(result.verdict) == Mark::Bad || mark(result.verdict) == Mark::Doubt);
@@ -105,10 +106,10 @@ std::vector<SectionPiece> field_section(const CaseResult& c, const FieldResult& 
   for (const std::string& note : result.notes)
     out += fmt::format("<p class=\"remark\">{}</p>", escaped(note));
   const auto way = [&](const Judgement& judgement, std::string_view name, std::string_view meaning) {
-    return judgement_part(result, judgement, name, meaning);
+    return judgement_part(result, judgement, name, meaning, detail);
   };
   std::vector<SectionPiece> pieces = {{"head", out + causes_part(result)}};
-  std::ranges::move(pattern_part(c, result, index), std::back_inserter(pieces));
+  std::ranges::move(pattern_part(c, result, index, detail), std::back_inserter(pieces));
   pieces.push_back({"isolated", "<div class=\"ways\">" + way(result.isolated, "Isolated",
                                                              "from the candidate's own upstream fields")});
   pieces.push_back({"chained", way(result.chained, "Chained", "from the problem's inputs") + "</div>"});

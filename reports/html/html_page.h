@@ -26,6 +26,7 @@ using CaseOrder = std::vector<std::size_t>;
 struct Pages {
   CaseOrder order;            // failing ones first, then those in doubt
   std::vector<bool> in_full;  // by case: its section is in the markup
+  std::int64_t packed_bins;   // along a side of a map of the other cases
   std::string sections;       // markup: of other cases the headlines
   std::string packed;         // JSON: the rest of those, in pieces
 };

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/contract/error_map.h"
 #include "reports/escape.h"
 #include "reports/html/html.h"
 #include "reports/html/page_reader.h"
@@ -62,6 +63,30 @@ TEST_SUITE("html_page") {
     CHECK(std::set<std::string>(ids.begin(), ids.end()).size() == ids.size());
     CHECK_FALSE(contains(render_html(sample::many_failures(30, 70)), "class=\"later\""));
     CHECK_FALSE(contains(render_html(sample::many_failures(30, 70)), "class=\"matrix many\""));
+  }
+
+  TEST_CASE("maps of cases that unfold are painted by the script, from levels that the page's data has") {
+    const std::string html = render_html(sample::distinct_failures(30, 30));
+    const auto data = nlohmann::json::parse(data_of(html));
+    const auto packed = nlohmann::json::parse(block(html, "details"));
+    CHECK(packed["colours"].size() == 27);  // 'a' to 'z', and no ratio
+    std::size_t maps = 0;
+    for (const auto& piece : packed["pieces"]) {
+      const std::string text = piece.get<std::string>();
+      if (!contains(text, "<image")) continue;
+      ++maps;
+      CHECK(attributes(text, "href").empty());
+      const auto& cell = data["cases"][std::stoul(attributes(text, "data-case").front())];
+      const auto field = std::ranges::find_if(cell["fields"], [&](const auto& f) {
+        return f["field"] == attributes(text, "data-field").front();
+      });
+      REQUIRE(field != cell["fields"].end());
+      const auto& map = (*field)[attributes(text, "data-way").front()]["pattern"]["map"];
+      CHECK(map["levels"].size() <= kCoarseBins);
+      CHECK(map["levels"][0].get<std::string>().size() <= kCoarseBins);
+    }
+    CHECK(maps == 2 * 10);  // second_gemm and hidden_states of ten cases
+    CHECK(contains(html.substr(0, html.find("id=\"details\"")), "<image href=\"data:image/png"));
   }
 
   TEST_CASE("a failing case has its three commands under the headline, each to be copied") {

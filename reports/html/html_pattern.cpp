@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -15,6 +16,8 @@ namespace {
 constexpr double kLargeMap = 512;
 constexpr double kSmallMap = 288;
 constexpr double kDetailMap = 256;
+
+constexpr std::size_t kWorstInherited = 3;  // elements, where cases are packed
 
 /// What a click on a map needs to say where an element is, and how explain takes it.
 std::string map_data(const CaseResult& c, const FieldResult& f, std::size_t index, bool isolated) {
@@ -41,12 +44,13 @@ std::string bin_text(const ErrorMap& map, Field field) {
 }
 
 std::string map_figure(const CaseResult& c, const FieldResult& f, std::size_t index, const ErrorMap& map,
-                       bool isolated) {
+                       bool isolated, svg::Bins bins) {
   const bool own = c.first_own_error == f.field;
   const std::string drawing = svg::heat_map(
       map, f.field, own ? kLargeMap : kSmallMap,
       fmt::format("where {} is wrong: {} of {} cells", name(f.field), grouped_digits(svg::bins_outside(map)),
-                  grouped_digits(std::ssize(map.levels) * map.column_bins())));
+                  grouped_digits(std::ssize(map.levels) * map.column_bins())),
+      bins);
   if (drawing.empty()) return "";
   return fmt::format("<figure class=\"map\"{}>{}{}<figcaption>{}.</figcaption></figure>",
                      map_data(c, f, index, isolated), drawing, svg::level_key(map, has_ratio(f.field)),
@@ -55,9 +59,10 @@ std::string map_figure(const CaseResult& c, const FieldResult& f, std::size_t in
 
 std::string detail_figure(Field field, const ErrorPattern& pattern) {
   if (!pattern.detail) return "";
-  return fmt::format("<figure>{}<figcaption>Element by element around the worst.</figcaption></figure>",
-                     svg::heat_map(*pattern.detail, field, kDetailMap,
-                                   fmt::format("{} around its worst element", name(field))));
+  return fmt::format(
+      "<figure>{}<figcaption>Element by element around the worst.</figcaption></figure>",
+      svg::heat_map(*pattern.detail, field, kDetailMap,
+                    fmt::format("{} around its worst element", name(field)), svg::Bins::Embedded));
 }
 
 std::string scatter_figure(const ErrorPattern& pattern) {
@@ -81,26 +86,20 @@ std::string histogram_figure(const Statistics& statistics) {
           : ", each column from its number on: − on the side of zero, + away from it");
 }
 
-std::string worst_table(Field field, const std::vector<Element>& worst) {
+std::string worst_table(Field field, std::span<const Element> worst) {
   const bool ratio = has_ratio(field);
   std::string out = fmt::format(
       "<div class=\"scroll\" tabindex=\"0\"><table class=\"worst\"><caption>{}</caption><thead><tr><th "
-      "scope=\"col\">where</th><th scope=\"col\" class=\"number\">got</th><th scope=\"col\" "
-      "class=\"number\">want</th>{}</tr></thead><tbody>",
+      "scope=\"col\">where</th><th scope=\"col\">got</th><th scope=\"col\">want</th>{}</tr></thead><tbody>",
       ratio ? "The worst elements." : "The first wrong elements.",
-      ratio
-          ? "<th scope=\"col\" class=\"number\">accepted</th><th scope=\"col\" class=\"number\">ulps</th><th "
-            "scope=\"col\" class=\"number\">× bound</th>"
-          : "");
+      ratio ? "<th scope=\"col\">accepted</th><th scope=\"col\">ulps</th><th scope=\"col\">× bound</th>"
+            : "");
   for (const Element& e : worst) {
-    out += fmt::format(
-        "<tr><th scope=\"row\">{}</th><td class=\"number\">{:.7g}</td><td class=\"number\">{:.7g}</td>",
-        escaped(place_text(e)), e.out, e.ref);
+    out += fmt::format("<tr><th scope=\"row\">{}</th><td>{:.7g}</td><td>{:.7g}</td>", escaped(place_text(e)),
+                       e.out, e.ref);
     if (ratio)
-      out += fmt::format(
-          "<td class=\"number\">{:.7g} to {:.7g}</td><td class=\"number\">{}</td><td "
-          "class=\"number\">{}</td>",
-          e.low, e.high, std::isfinite(e.out) ? grouped_digits(e.ulps) : "–", ratio_text(e.ratio));
+      out += fmt::format("<td>{:.7g} to {:.7g}</td><td>{}</td><td>{}</td>", e.low, e.high,
+                         std::isfinite(e.out) ? grouped_digits(e.ulps) : "–", ratio_text(e.ratio));
     out += "</tr>";
   }
   return out + "</tbody></table></div>";
@@ -120,17 +119,19 @@ std::vector<std::int64_t> loads_of(const CaseResult& c, Field field) {
 
 }  // namespace
 
-std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& f, std::size_t index) {
+std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& f, std::size_t index,
+                                       Detail detail) {
   const bool isolated = f.isolated.rejected > 0;
   const Judgement& judgement = isolated ? f.isolated : f.chained;
   if (judgement.rejected == 0) return {};
   std::string map;
-  std::string detail;
+  std::string around;
   std::string scatter;
   if (const auto& pattern = judgement.pattern) {
-    map = map_figure(c, f, index, pattern->map, isolated);
+    map = map_figure(c, f, index, pattern->map, isolated,
+                     detail < Detail::Failures ? svg::Bins::ByScript : svg::Bins::Embedded);
     if (!map.empty()) {
-      detail = detail_figure(f.field, *pattern);
+      around = detail_figure(f.field, *pattern);
       scatter = scatter_figure(*pattern);
     }
   }
@@ -148,7 +149,10 @@ std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& f
           "is "
           "all of it.</figcaption></figure>",
           drawn);
-  if (!judgement.worst_rejected.empty()) charts += worst_table(f.field, judgement.worst_rejected);
+  std::span<const Element> worst = judgement.worst_rejected;
+  if (detail == Detail::Packed && inherited(c, f))
+    worst = worst.first(std::min(worst.size(), kWorstInherited));
+  if (!worst.empty()) charts += worst_table(f.field, worst);
   if (map.empty() && histogram.empty() && charts.empty()) return {};
   const std::string head = fmt::format(
       "<section class=\"pattern\"><h4>Where and how it is wrong <small>{}: {} of {} "
@@ -156,7 +160,7 @@ std::vector<SectionPiece> pattern_part(const CaseResult& c, const FieldResult& f
       isolated ? "isolated" : "chained", grouped_digits(judgement.rejected),
       grouped_digits(judgement.elements));
   return {{"map", head + map},
-          {"detail", detail},
+          {"detail", around},
           {"scatter", scatter},
           {"histogram", histogram + "</div>"},
           {"charts", fmt::format("<div class=\"charts\">{}</div></section>", charts)}};

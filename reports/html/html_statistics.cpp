@@ -20,16 +20,16 @@ std::string tests_table(const Statistics& statistics) {
   std::string out =
       "<div class=\"scroll\" tabindex=\"0\"><table class=\"tests\"><thead><tr><th scope=\"col\">test</th><th "
       "scope=\"col\">over</th>"
-      "<th scope=\"col\" class=\"number\">observed</th><th scope=\"col\" class=\"number\">expected, at "
-      "most</th><th scope=\"col\" class=\"number\">limit</th>"
+      "<th scope=\"col\">observed</th><th scope=\"col\">expected, at "
+      "most</th><th scope=\"col\">limit</th>"
       "<th scope=\"col\">chance of a legal run</th></tr></thead><tbody>";
   for (const StatisticalTest& test : statistics.tests) {
     const Mark kind = !test.beyond ? Mark::Good : statistics.explained ? Mark::Absent : Mark::Doubt;
     const std::string of =
         test.members > 1 ? fmt::format("<small>worst of {}</small>", grouped_digits(test.members)) : "";
     out += fmt::format(
-        "<tr><th scope=\"row\">{}</th><td>{} {}</td><td class=\"number\">{}</td><td "
-        "class=\"number\">{}</td><td class=\"number\">{}</td><td>{}</td></tr>",
+        "<tr><th scope=\"row\">{}</th><td>{} {}</td><td>{}</td><td>"
+        "{}</td><td>{}</td><td>{}</td></tr>",
         coloured(kind, escaped(test.measure)), escaped(test.over), of, amount_text(test, test.observed),
         amount_text(test, test.expected), amount_text(test, test.limit), escaped(chance_text(test)));
   }
@@ -38,13 +38,14 @@ std::string tests_table(const Statistics& statistics) {
 
 }  // namespace
 
-std::string statistics_part(const Judgement& judgement) {
+std::string statistics_part(const Judgement& judgement, Detail detail) {
   const Statistics& statistics = judgement.statistics;
   if (statistics.units.empty()) return "";
   // A field that its intervals refuse needs no chances to be argued about: they are folded away.
   std::string out;
   std::string suspicion;
   const bool refused = failed(judgement.verdict);
+  if (refused && detail != Detail::All) return "";
   if (!statistics.suspicion.empty())
     suspicion = fmt::format(
         "<p>{}{}</p>",
@@ -56,7 +57,7 @@ std::string statistics_part(const Judgement& judgement) {
                   statistics.suspicion.empty() || refused ? "" : " open", refused ? suspicion : "",
                   escaped(statistics_line(statistics)));
   // Of a field with rejected elements it stands with their pattern.
-  if (!statistics.ulp_histogram.empty() && judgement.rejected == 0)
+  if (!statistics.ulp_histogram.empty() && judgement.rejected == 0 && detail != Detail::Packed)
     out += fmt::format(
         "<figure>{}<figcaption>Elements by distance from the rounded reference, in neighbours of their type; "
         "each "

@@ -248,5 +248,6 @@ TEST_SUITE("html") {
   TEST_CASE("many cases stay small enough to be mailed") {
     CHECK(render_html(sample::many_cases(152)).size() < 2'000'000);  // of 21 fields a case
     CHECK(render_html(sample::many_failures(300, 700)).size() < 5'000'000);
+    CHECK(render_html(sample::distinct_failures(300, 700)).size() < 5'000'000);
   }
 }

@@ -35,7 +35,8 @@ inline std::vector<std::string> attributes(const std::string& html, const std::s
   return values;
 }
 
-/// The first tag that is not closed where it should be, or "" for a page whose tags nest.
+/// The first tag that is not closed where it should be, or "" for a page whose tags nest. A cell may be left
+/// open: the next or the end of its row closes it.
 inline std::string unbalanced(const std::string& html) {
   static const std::set<std::string> kVoid = {"meta", "input", "!doctype"};
   std::vector<std::string> open;
@@ -47,6 +48,7 @@ inline std::string unbalanced(const std::string& html) {
       tag += html[end++];
     const std::size_t close = html.find('>', at);
     if (close == std::string::npos) return "unfinished <" + tag;
+    if (tag == (closing ? "tr" : "td") && !open.empty() && open.back() == "td") open.pop_back();
     if (closing) {
       if (open.empty() || open.back() != tag)
         return fmt::format("</{}> at {} closes <{}>", tag, at, open.empty() ? "" : open.back());

@@ -30,12 +30,31 @@
   if (later.length > 0) addEventListener("load", () => idle(trickle));
 
   const show_copy = (root) => all(".copy", root).forEach((button) => (button.hidden = false));
+  const map_of = async (figure) => {
+    const field = (await report()).cases[figure.dataset.case].fields.find((f) => f.field === figure.dataset.field);
+    return field[figure.dataset.way].pattern.map;
+  };
+  // Maps of packed cases are no pictures in the file, which would hold their levels twice.
+  const paint = async (image) => {
+    const [{ colours }, { levels }] = [await details(), await map_of(image.closest("figure"))];
+    const canvas = Object.assign(document.createElement("canvas"), { width: levels[0].length, height: levels.length });
+    const pen = canvas.getContext("2d");
+    levels.forEach((row, y) =>
+      [...row].forEach((level, x) => {
+        if (level === ".") return;
+        pen.fillStyle = level === "#" ? colours.at(-1) : colours[level.charCodeAt(0) - 97];
+        pen.fillRect(x, y, 1, 1);
+      }),
+    );
+    image.setAttribute("href", canvas.toDataURL());
+  };
   const unpack = async (section) => {
     if (!("packed" in section.dataset)) return;
     delete section.dataset.packed;
     const { pieces, cases } = await details();
     section.insertAdjacentHTML("beforeend", (cases[section.id] ?? []).map((i) => pieces[i]).join(""));
     show_copy(section);
+    for (const image of all("svg.heat image:not([href])", section)) paint(image);
   };
   document.addEventListener("toggle", (event) => event.target.open && unpack(event.target), true);
 
@@ -106,10 +125,6 @@
       for (let row = first; row < last; row += map.bin_rows) rows.push(row);
     });
     return rows;
-  };
-  const map_of = async (figure) => {
-    const field = (await report()).cases[figure.dataset.case].fields.find((f) => f.field === figure.dataset.field);
-    return field[figure.dataset.way].pattern.map;
   };
   /// The worst element of a cell: its level, and its indices by axis.
   const worst_of = (map, figure, r, c) => {

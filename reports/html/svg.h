@@ -36,7 +36,14 @@ std::string ulp_histogram(const Statistics& statistics);
 /// Where elements are rejected, as an embedded picture with rows, columns and experts at its edges; each bin
 /// by its worst element. `room`: what the bins may take of a page, in pixels, along either side. Empty for a
 /// map whose levels are not those of its bins.
-std::string heat_map(const ErrorMap& map, Field field, double room, const std::string& title);
+enum class Bins {
+  Embedded,
+  ByScript,  // the page's script paints them, from the levels in its data
+};
+std::string heat_map(const ErrorMap& map, Field field, double room, const std::string& title, Bins bins);
+
+/// The colours of levels from 'a' on, and of kNoRatio.
+std::vector<std::string> level_colours();
 
 /// What the colours of a map mean. Fields without ratios are wrong or not.
 std::string level_key(const ErrorMap& map, bool has_ratio);

@@ -83,8 +83,8 @@ std::string expert_chart(const Judgement& judgement, const std::vector<std::int6
   const auto bar = [&](const Strip& strip, std::size_t i, double part) {
     return part <= 0.0
                ? ""
-               : fmt::format("M{:.1f} {:.0f}h{:.1f}v-{:.1f}h-{:.1f}z", kLeft + static_cast<double>(i) * pitch,
-                             strip.y, wide, std::max(1.0, strip.height * part), wide);
+               : fmt::format("M{:.1f} {:.0f}v-{:.1f}h{:.1f}V{:.0f}", kLeft + static_cast<double>(i) * pitch,
+                             strip.y, std::max(1.0, strip.height * part), wide, strip.y);
   };
   const auto axis = [&](const Strip& strip, double part, const std::string& text, std::string_view kind) {
     const double y = strip.y - strip.height * part;
@@ -104,7 +104,7 @@ std::string expert_chart(const Judgement& judgement, const std::vector<std::int6
     const std::string below =
         loads.empty() ? "" : bar(rows, i, static_cast<double>(e.rows) / static_cast<double>(most_rows));
     out += fmt::format("<path class=\"{}\" d=\"{}\"/>", wrong ? "bad" : "bar", above + (wrong ? "" : below));
-    if (wrong) out += fmt::format("<path class=\"bar\" d=\"{}\"/>", below);
+    if (wrong && !below.empty()) out += fmt::format("<path class=\"bar\" d=\"{}\"/>", below);
     out += "</g>";
     if (i % std::max<std::size_t>(1, all.size() / 16) == 0)
       out += fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>",

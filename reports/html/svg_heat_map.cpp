@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/error_grid.h"
 #include "reports/escape.h"
 #include "reports/html/base64.h"
 #include "reports/html/palette_png.h"
@@ -121,29 +122,6 @@ std::string rings(const ErrorMap& map, double wide, double high) {
   return out;
 }
 
-/// A saved report may hold anything: whether the bins are those that the levels are given for.
-bool sound(const ErrorMap& map) {
-  constexpr std::int64_t kMost = 4096;
-  if (map.bin_rows < 1 || map.bin_columns < 1 || map.rows < 1 || map.columns < 1 || map.first_row < 0 ||
-      map.first_column < 0 || map.column_bins() > kMost)
-    return false;
-  const std::int64_t end = map.first_row + map.rows;
-  std::int64_t before = map.first_row;
-  std::int64_t bins = 0;
-  for (std::size_t i = 0; i <= map.bands.size(); ++i) {
-    const std::int64_t begin = i < map.bands.size() ? map.bands[i].second : end;
-    if (begin < before || begin > end) return false;
-    bins += (begin - before) / map.bin_rows + ((begin - before) % map.bin_rows != 0);
-    before = begin;
-  }
-  return bins == std::ssize(map.levels) && bins <= kMost &&
-         std::ranges::all_of(map.levels, [&](const std::string& row) {
-           return std::ssize(row) == map.column_bins() && std::ranges::all_of(row, [](char c) {
-                    return c == kNothingOutside || c == kNoRatio || (c >= 'a' && c <= 'z');
-                  });
-         });
-}
-
 char largest_level(const ErrorMap& map) {
   char largest = 'c';
   for (const std::string& row : map.levels)
@@ -161,7 +139,14 @@ std::int64_t bins_outside(const ErrorMap& map) {
   return count;
 }
 
-std::string heat_map(const ErrorMap& map, Field field, double room, const std::string& title) {
+std::vector<std::string> level_colours() {
+  std::vector<std::string> colours;
+  for (int level = 0; level < kLevels; ++level) colours.push_back(hex(colour_of(level)));
+  colours.push_back(hex(kNoNumber));
+  return colours;
+}
+
+std::string heat_map(const ErrorMap& map, Field field, double room, const std::string& title, Bins bins) {
   if (!sound(map)) return "";
   const auto rows = bin_rows(map);
   const auto columns = static_cast<std::size_t>(map.column_bins());
@@ -169,7 +154,6 @@ std::string heat_map(const ErrorMap& map, Field field, double room, const std::s
   const double high = cell(std::ssize(rows), room);
   const double width = wide * static_cast<double>(columns);
   const double height = high * static_cast<double>(rows.size());
-  const auto colours = palette();
   const std::size_t rank = rank_of(field);
   const std::string row_axis =
       map.bands.empty() ? std::string(axis_name(field, rank < 2 ? 0 : rank - 2)) : "expert";
@@ -180,10 +164,13 @@ std::string heat_map(const ErrorMap& map, Field field, double room, const std::s
       escaped(title));
   out += fmt::format("<rect class=\"ground\" x=\"{}\" y=\"{}\" width=\"{:.0f}\" height=\"{:.0f}\"/>", kLeft,
                      kTop, width, height);
+  const std::string picture = bins == Bins::ByScript
+                                  ? ""
+                                  : fmt::format(" href=\"data:image/png;base64,{}\"",
+                                                base64(palette_png(map.levels, palette(), index_of)));
   out += fmt::format(
-      "<image href=\"data:image/png;base64,{}\" x=\"{}\" y=\"{}\" width=\"{:.0f}\" height=\"{:.0f}\" "
-      "preserveAspectRatio=\"none\"/>",
-      base64(palette_png(map.levels, colours, index_of)), kLeft, kTop, width, height);
+      "<image{} x=\"{}\" y=\"{}\" width=\"{:.0f}\" height=\"{:.0f}\" preserveAspectRatio=\"none\"/>", picture,
+      kLeft, kTop, width, height);
   out += label(kLeft - 9, kTop - 6, "end", row_axis);
   if (rank > 1)
     out += label(kLeft, kTop - 6, "start", fmt::format("{} →", axis_name(field, rank - 1))) +

@@ -39,33 +39,31 @@ std::vector<UlpColumn> columns_of(const Statistics& statistics) {
 }  // namespace
 
 std::string ulp_histogram(const Statistics& statistics) {
-  constexpr double kBar = 34;
-  constexpr double kPitch = 43;  // the widest name is six letters; 27 columns fit a page
-  constexpr double kHeight = 48;
-  constexpr double kTop = 14;
+  constexpr int kBar = 34;    // as the style sheet draws a column's line
+  constexpr int kPitch = 43;  // the widest name is six letters; 27 columns fit a page
+  constexpr int kBase = 62;
+  constexpr int kHeight = 48;
   const auto columns = columns_of(statistics);
   std::int64_t most = 1;
   for (const UlpColumn& column : columns) most = std::max(most, column.count);
   // One element is a hair; every factor of ten adds as much.
   const double decades = std::log10(static_cast<double>(most)) + 1.0;
-  const double width = kPitch * static_cast<double>(columns.size());
+  // Every column is read aloud, its name behind its count.
   std::string out = fmt::format(
-      "<svg class=\"histogram\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" "
-      "role=\"img\"><title>elements by ulps: {2}</title>",
-      width, kTop + kHeight + 16, histogram_text(statistics));
-  double x = 0;
+      "<svg class=\"histogram\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\"><title>elements by "
+      "ulps</title>",
+      kPitch * std::ssize(columns), kBase + 16);
+  int middle = kBar / 2;
   for (const auto& [name, kind, count] : columns) {
-    const double height =
-        count <= 0 ? 0.0 : kHeight * (std::log10(static_cast<double>(count)) + 1.0) / decades;
-    out += fmt::format("<rect class=\"{}\" x=\"{:.0f}\" y=\"{:.1f}\" width=\"{}\" height=\"{:.1f}\"/>", kind,
-                       x, kTop + kHeight - height, kBar, height);
-    out += fmt::format(
-        "<text x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x + kBar / 2,
-        kTop + kHeight - height - 3,
-        count < 10000 ? std::to_string(count) : fmt::format("{:.0e}", static_cast<double>(count)));
-    out += fmt::format("<text class=\"end\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>",
-                       x + kBar / 2, kTop + kHeight + 13, name);
-    x += kPitch;
+    const auto height = static_cast<int>(
+        std::lround(count <= 0 ? 0.0 : kHeight * (std::log10(static_cast<double>(count)) + 1.0) / decades));
+    if (height > 0) out += fmt::format("<path class=\"{}\" d=\"M{} {}v-{}\"/>", kind, middle, kBase, height);
+    out +=
+        fmt::format("<text x=\"{0}\" y=\"{1}\">{2}</text><text class=\"end\" x=\"{0}\" y=\"{3}\">{4}</text>",
+                    middle, kBase - 3 - height,
+                    count < 10000 ? std::to_string(count) : fmt::format("{:.0e}", static_cast<double>(count)),
+                    kBase + 13, name);
+    middle += kPitch;
   }
   return out + "</svg>";
 }
