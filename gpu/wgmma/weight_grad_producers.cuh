@@ -15,13 +15,15 @@ struct GradTileFeeder {
   // What a step leaves to the next one:
   unsigned ticket = 0;
   int expert = 0;
+  int tile = 0;  // of the expert
   int first = 0;
   int rows = 0;
 
   __device__ unsigned per_expert() const {
     return static_cast<unsigned>(arguments->height_tiles * arguments->width_tiles);
   }
-  __device__ unsigned total() const { return per_expert() * static_cast<unsigned>(arguments->experts); }
+  /// Asks for the expert: a comparison of the ticket is made ahead of its step, and waits for it there.
+  __device__ bool at_end() const { return expert >= arguments->experts; }
 
   /// Steps 0 to kSteps - 1 hand out one tile, of no expert behind the last one. What is asked of memory is
   /// looked at in the step after, so that a thread that does other things between never waits.
@@ -30,9 +32,11 @@ struct GradTileFeeder {
     if (step == 0 && number > 0) ticket = ptx::draw(&arguments->counter->next);
     if (step == 1) {
       ticket = number == 0 ? blockIdx.x : ticket + gridDim.x;
-      expert = static_cast<int>(ticket / per_expert());
+      const unsigned whole = ticket / per_expert();
+      expert = static_cast<int>(whole);
+      tile = static_cast<int>(ticket - whole * per_expert());
     }
-    if (step == 2 && ticket < total()) {
+    if (step == 2 && !at_end()) {
       first = arguments->first_rows[expert];
       rows = arguments->counts[expert];
     }
@@ -45,7 +49,7 @@ struct GradTileFeeder {
       if (number > 0)
         ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[(number - 1) % 2]), (number - 1) / 2 % 2);
       for (int i = 0; i < kSteps; ++i) step(i);
-    } while (ticket < total());
+    } while (!at_end());
   }
 
   /// The last block to finish winds the counter back, so that the kernel can run again.
@@ -59,9 +63,7 @@ struct GradTileFeeder {
   __device__ void publish() {
     const int slot = number % 2;
     ptx::mbarrier_wait(ptx::shared_address(&control->tile_taken[slot]), number / 2 % 2 ^ 1);
-    control->tiles[slot] = ticket < total()
-                               ? int4{expert, first, rows, static_cast<int>(ticket % per_expert())}
-                               : int4{-1, 0, 0, 0};
+    control->tiles[slot] = at_end() ? int4{-1, 0, 0, 0} : int4{expert, first, rows, tile};
     ptx::mbarrier_arrive(ptx::shared_address(&control->tile_ready[slot]));
     ++number;
   }
@@ -134,24 +136,25 @@ __device__ inline void fetch_grad_panels(const WeightGradArguments& arguments, c
   }
 }
 
-// A warpgroup: thread t copies chunk t mod 16 of rows t / 16, t / 16 + 8, ... of a stage. One lane of the
-// first warp hands out tiles besides, and one of the last brings d_out. Tokens are looked up two stages
-// ahead: lane l has that of stage l / 16, row 2 warp + l mod 2 + 8 (l / 2 mod 8).
+// A warpgroup: thread t copies chunk t mod 8 of each panel of rows t / 8, t / 8 + 16, ... of a stage. One
+// lane of the first warp hands out tiles besides, and one of the last brings d_out. Slots are looked up two
+// stages ahead: lane l has that of stage l / 16, row 4 warp + l mod 4 + 16 (l / 4 mod 4).
 __device__ inline void gather_grad_rows(const WeightGradArguments& arguments, GradTileFeeder feeder,
                                         const WeightGradMaps& maps, std::uint32_t base, Control* control) {
-  constexpr int kChunks = kGradWidth / 8;
-  constexpr int kApart = 128 / kChunks;
-  constexpr int kCopies = kGradDepth / kApart;
-  constexpr int kLookedUp = 16 / kCopies;  // stages
-  static_assert(kApart == 8 && kCopies * 2 * kLookedUp == 32, "one swizzle per thread, a lane per row");
+  constexpr int kPanels = kGradWidth / 64;
+  constexpr int kApart = 16;
+  constexpr int kRows = kGradDepth / kApart;  // of a thread and stage
+  constexpr int kLookedUp = 2;                // stages
+  constexpr std::uint32_t kNoRow = ~0u;
+  static_assert(kRows * 4 * kLookedUp == 32, "one swizzle per thread, a lane per row");
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const bool acts = lane == 0;
-  const int chunk = threadIdx.x % kChunks;
-  const int looked_up = lane / (2 * kCopies) * kGradDepth + warp * 2 + lane % 2 + lane / 2 % kCopies * kApart;
+  const int chunk = threadIdx.x % 8;
+  const int looked_up = lane / 16 * kGradDepth + warp * 4 + lane % 4 + lane / 4 % kRows * kApart;
   const std::uint32_t full = ptx::shared_address(control->full);
   const std::uint32_t empty = ptx::shared_address(control->empty);
-  const std::uint32_t place = base + chunk / 8 * kGradPanelBytes + swizzled(threadIdx.x / kChunks, chunk % 8);
+  const std::uint32_t place = base + swizzled(threadIdx.x / 8, chunk);
   const auto feed = [&](int step) {
     if (acts) feeder.step(step);
   };
@@ -161,35 +164,44 @@ __device__ inline void gather_grad_rows(const WeightGradArguments& arguments, Gr
   Ring ring{arguments.stages};
   TileReader reader{control, 1};
   for (Tile tile = reader.take(); !is_end(tile); tile = reader.take()) {
-    const auto token_of = [&](int row) {
-      return row < tile.rows ? arguments.gather_indices[tile.first + row] / arguments.top_k : -1;
+    const auto slot_of = [&](int row) {
+      return row < tile.rows ? arguments.gather_indices[tile.first + row] : -1;
+    };
+    // In 16-byte chunks of x, of which there are fewer than kNoRow.
+    const auto first_chunk = [&](int slot) {
+      const auto token = static_cast<std::uint32_t>(slot) / static_cast<std::uint32_t>(arguments.top_k);
+      return slot < 0 ? kNoRow : token * static_cast<std::uint32_t>(arguments.width / 8);
     };
     const int column = width_tile(tile, arguments) * kGradWidth + chunk * 8;
-    const bool inside = column < arguments.width;
-    const auto* const chunks_of_x = reinterpret_cast<const uint4*>(arguments.x) + (inside ? column / 8 : 0);
+    const auto* const chunks_of_x = reinterpret_cast<const uint4*>(arguments.x) + column / 8;
     const int steps = grad_steps(tile);
     // What a warp does besides is decided here: a refill is on the critical path.
     const auto copy_stages = [&](auto before, auto after) {
-      int tokens = 0;
-      int next = token_of(looked_up);
+      std::uint32_t rows = 0;
+      int next = slot_of(looked_up);
 #pragma unroll 1
       for (int step = 0; step < steps; ++step, ring.advance()) {
         if (step % kLookedUp == 0) {
-          tokens = next;
-          next = token_of((step + kLookedUp) * kGradDepth + looked_up);
+          rows = first_chunk(next);
+          next = slot_of((step + kLookedUp) * kGradDepth + looked_up);
         }
+        std::uint32_t from[kRows];  // asked of the lanes before the stage is free
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+          from[i] = __shfl_sync(0xffffffffu, rows, step % kLookedUp * 16 + i * 4 + lane / 8);
         const std::uint32_t arrived = full + ring.stage * 8;
         ptx::mbarrier_wait(empty + ring.stage * 8, ring.parity ^ 1);
         before(step, arrived);
 #pragma unroll
-        for (int i = 0; i < kCopies; ++i) {
-          const int token =
-              __shfl_sync(0xffffffffu, tokens, step % kLookedUp * (2 * kCopies) + i * 2 + lane / 16);
-          const bool valid = inside && token >= 0;
-          const std::uint32_t row =
-              static_cast<std::uint32_t>(max(token, 0)) * static_cast<std::uint32_t>(arguments.width / 8);
-          ptx::cp_async_16(place + ring.stage * kGradStageBytes + i * kApart * 128, chunks_of_x + row, valid);
-        }
+        for (int i = 0; i < kRows; ++i)
+#pragma unroll
+          for (int panel = 0; panel < kPanels; ++panel) {
+            const bool valid = from[i] != kNoRow && column + panel * 64 < arguments.width;
+            ptx::cp_async_16(
+                place + ring.stage * kGradStageBytes + panel * kGradPanelBytes + i * kApart * 128,
+                chunks_of_x + (valid ? from[i] + panel * 8 : 0), valid);
+          }
         ptx::cp_async_arrive(arrived);
         after(step);
       }
