@@ -26,6 +26,12 @@ class Score(ProgramTest):
     def test_a_fault_that_its_problem_does_not_reach_fails_the_run(self):
         self.expect(FAILED, "mutate", "silu_overflows", "--fixture", "zeros", says=["UNREACHED", "no bit of any field changes"])
 
+    def test_a_dump_holds_the_input_that_its_fault_needs(self):
+        for fault, field in (("swiglu_swallows_nan", "intermediate"), ("output_clamped", "hidden_states"), ("d_input_swallows_nan", "d_input_hidden_states")):
+            self.expect(PASSED, "mutate", fault, "--fixture", "odd", "--dump", "mine.h5")
+            self.expect(FAILED, "verify", "--golden", "mine.h5", says=f"{field} is the first stage with an error of its own")
+            self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "odd", "--pipeline", "dump:mine.h5", says="another input_hidden_states")
+
     def test_correct_runs_and_curves_are_counted(self):
         contracts = len(json.loads(self.expect(PASSED, "list", "contracts", "--json").stdout)) - 1  # all but the oracle's
         runs = f"{6 * contracts} correct runs"
