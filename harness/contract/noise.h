@@ -61,14 +61,34 @@ inline double accumulation_rate(std::int64_t n, double unit_roundoff) {
   return unit_roundoff * unit_roundoff * std::max(steps * steps + steps / 3.0, terms / 3.0);
 }
 
+/// What all elements of one product share.
+struct AccumulationNoise {
+  double terms = 0.0;
+  double rate = 0.0;
+  double mean_of_squares = 0.0;
+  double aligned = 0.0;  // squared; 0 with a float64 accumulator
+
+  AccumulationNoise() = default;
+  AccumulationNoise(std::int64_t n, double unit_roundoff)
+      : terms(static_cast<double>(n)), rate(accumulation_rate(n, unit_roundoff)) {
+    const double steps = std::max(1.0, std::ceil(terms / 16.0));
+    mean_of_squares = 1.0 / 3.0 + 0.5 / steps + 1.0 / (6.0 * steps * steps);
+    if (unit_roundoff < kFp32UnitRoundoff) return;
+    const double cut = 4.0 * unit_roundoff * steps * std::min(1.0, terms * 0x1p-12);
+    aligned = cut * cut;
+  }
+
+  /// Both ways of a choice are computed, so that a loop of this is one of vectors.
+  double variance(double s, double q_squared) const {
+    const double rounding = rate * (s * s * mean_of_squares + q_squared / 6.0);
+    const double both = rounding + aligned * (s * s / (terms * q_squared)) * s * s / 3.0;
+    const double any = q_squared > 0.0 ? both : rounding;
+    return aligned > 0.0 ? any : rounding;
+  }
+};
+
 inline double accumulation_variance(std::int64_t n, double s, double q_squared, double unit_roundoff) {
-  const auto terms = static_cast<double>(n);
-  const double steps = std::max(1.0, std::ceil(terms / 16.0));
-  const double mean_of_squares = 1.0 / 3.0 + 0.5 / steps + 1.0 / (6.0 * steps * steps);
-  const double rounding = accumulation_rate(n, unit_roundoff) * (s * s * mean_of_squares + q_squared / 6.0);
-  if (unit_roundoff < kFp32UnitRoundoff || !(q_squared > 0.0)) return rounding;
-  const double aligned = 4.0 * unit_roundoff * steps * std::min(1.0, terms * 0x1p-12);
-  return rounding + aligned * aligned * (s * s / (terms * q_squared)) * s * s / 3.0;
+  return AccumulationNoise(n, unit_roundoff).variance(s, q_squared);
 }
 
 /// Where a reference value lies between the boundaries at which rounding to bf16, or to float32, changes.

@@ -4,22 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "harness/contract/noise.h"
+#include "harness/contract/element_constants.h"
 
 namespace assay {
 namespace {
-
-/// fp32 sums of non-negative terms err by gamma of their length: twice C(n + 16) covers them, narrowed
-/// operands included.
-double inflation(const BoundShape& shape) { return 1.0 + 2.0 * gamma(shape.n + 16); }
-
-/// Results below the normal range round absolutely: 2^-149 per step and addend.
-double underflow(const BoundShape& shape) { return 2.0 * static_cast<double>(shape.n) * 0x1p-149; }
-
-/// sum |a||b| of an exact left operand.
-double magnitude(const BoundShape& shape, const ProductSums& sums) {
-  return sums.spread * inflation(shape) / shape.c;
-}
 
 /// Sum over all steps of what one unit of |s| there may lose.
 double weight_of_steps(const Summation& order, std::int64_t n) {
@@ -53,7 +41,7 @@ BoundShape bound_shape(std::int64_t n, double unit_roundoff, const Accumulator& 
     return shape;
   const double weight = weight_of_steps(summation(accumulator, n), n);
   shape.running = weight < 0.5;
-  shape.running_inflation = inflation(shape) / (1.0 - weight);
+  shape.running_inflation = ElementConstants(shape).inflation / (1.0 - weight);
   return shape;
 }
 
@@ -78,12 +66,11 @@ float moment_of(const Interval& a) {
 }
 
 double a_priori_bound(const BoundShape& shape, const ProductSums& sums) {
-  return sums.spread * inflation(shape) + underflow(shape);
+  return ElementConstants(shape).a_priori_bound(sums.spread);
 }
 
 double running_bound(const BoundShape& shape, const ProductSums& sums) {
-  return 0x1p-23 * sums.running * shape.running_inflation + gamma(shape.n, 0x1p-53) * magnitude(shape, sums) +
-         underflow(shape);
+  return ElementConstants(shape).running_bound(sums.spread, sums.running);
 }
 
 double granularity(double x) {
@@ -97,25 +84,19 @@ double granularity(double x) {
 
 bool exact_in_any_order(const BoundShape& shape, const ProductSums& sums, double left_granularity,
                         double right_granularity) {
-  const double q = left_granularity * right_granularity;
-  const double sum = magnitude(shape, sums);
-  return q >= 0x1p-126 && sum < 0x1p24 * q && sum < 0x1p127;
+  return ElementConstants(shape).exact_in_any_order(sums.spread, left_granularity, right_granularity);
 }
 
 double least_right_granularity(const BoundShape& shape, const ProductSums& sums, double left_granularity) {
-  return magnitude(shape, sums) * 0x1p-24 / left_granularity;
+  return ElementConstants(shape).least_right_granularity(sums.spread, left_granularity);
 }
 
 Interval product_interval(const BoundShape& shape, const ProductSums& sums, bool exact) {
   if (exact) return {sums.ref, sums.ref, sums.ref};
-  double delta = a_priori_bound(shape, sums);
-  // Sums outside the range in which tensor cores were measured keep the a-priori bound (NUMERICS 4).
-  if (const double running = running_bound(shape, sums);
-      shape.running && running < delta && delta > 0x1p-100 && delta < 0x1p100)
-    delta = running;
-  const double variance = accumulation_variance(shape.n, sums.ref, sums.squares, shape.unit_roundoff) +
-                          uniform_variance(underflow(shape));
-  return with_noise({sums.ref, sums.ref - delta, sums.ref + delta}, std::sqrt(variance));
+  const ElementConstants constants(shape);
+  const double delta = constants.half_width(sums.spread, sums.running);
+  return with_noise({sums.ref, sums.ref - delta, sums.ref + delta},
+                    std::sqrt(constants.variance(sums.ref, sums.squares)));
 }
 
 }  // namespace assay

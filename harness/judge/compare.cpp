@@ -66,6 +66,7 @@ CellTest test_cell(StoredSpan out, const Interval* reference, int count) {
   CellTest cell{.max_ratio = scan.max_ratio};
   if (scan.unclear == 0) return cell;
   for (int i = 0; i < count; ++i) {
+    if (scan.clear[i] > 0.0) continue;
     const Stored value = out[static_cast<std::size_t>(i)];
     const bool ok = accepts(value, reference[i]);
     cell.rejected += !ok;

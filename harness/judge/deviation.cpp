@@ -30,39 +30,45 @@ struct Surroundings {
 /// min(1, noise / d) and d P <= noise min(1, noise / d), together noise^2 + 2 ulp noise min(1, noise / d).
 /// The factor of noise^2 covers coarser ulps in the next binades, where |e| is at least as large as the
 /// reference. With |e| <= delta the first form is a bound as well.
-inline double excess_bound(double noise, double delta, double d, double ulp, bool known) {
+inline double excess_bound(double noise, double delta, double d, double ulp, double known) {
   const double proven = (delta + ulp - d) * (delta + d) * 1.0625;
-  const double within = noise > d ? noise : noise * noise / d;
+  const double rarely = noise * noise / d;
+  const double within = noise > d ? noise : rarely;
   const double modelled = 1.0625 * noise * noise + 2.0 * ulp * within;
-  return known && modelled < proven ? modelled : proven;
+  const double least = modelled < proven ? modelled : proven;
+  return known > 0.0 ? least : proven;
 }
 
-inline void fill(double out, const Interval& x, const Surroundings& at, Deviation& to) {
+/// Flags are 1 or 0, and both ways of a choice are computed, so that a loop of this is one of vectors.
+inline void fill(double out, double up, double down, double rms, const Surroundings& at, Deviation& to) {
   const double half = 0.5 * at.ulp;
   const double beyond = at.magnitude - at.rounded;
   const double outer = half - beyond;
   const double inner = 0.5 * at.inward + beyond;
   const double d = outer < inner ? outer : inner;
-  const double up = x.high - x.ref;
-  const double down = x.ref - x.low;
   const double delta = up > down ? up : down;
   // The ends of the interval were rounded to double; the slack is far above that and far below any modelled
   // noise.
-  const bool may_flip = delta > 0.0 && delta * (1.0 + 0x1p-40) + at.magnitude * 0x1p-50 >= d;
-  const bool known = x.noise > 0.0 && x.noise < 0x1p500;
-  const double noise = known ? x.noise : 0.0;
+  double may_flip = delta > 0.0 ? 1.0 : 0.0;
+  may_flip = delta * (1.0 + 0x1p-40) + at.magnitude * 0x1p-50 >= d ? may_flip : 0.0;
+  double known = rms > 0.0 ? 1.0 : 0.0;
+  known = rms < 0x1p500 ? known : 0.0;
+  const double noise = known > 0.0 ? rms : 0.0;
   const double w = (at.ulp * at.ulp) / 12.0 + noise * noise;
-  const double chance = !known || noise > d ? 1.0 : noise * noise / (d * d);
+  const double rare = noise * noise / (d * d);
+  double chance = noise > d ? 1.0 : rare;
+  chance = known > 0.0 ? chance : 1.0;
   const double expected = excess_bound(noise, delta, d, at.ulp, known) / w;
+  const double capped = expected < kExcessCap ? expected : kExcessCap;
   const double error = out - at.magnitude;
   const double own = beyond * beyond;
   const double square = error * error;
   const double excess = (square - own) / w;
   const double size = error < 0.0 ? -error : error;
   to.flipped = out != at.rounded ? 1.0 : 0.0;
-  to.flip_chance = may_flip ? chance : 0.0;
+  to.flip_chance = may_flip > 0.0 ? chance : 0.0;
   to.excess = excess < kExcessCap ? excess : kExcessCap;
-  to.excess_expected = may_flip ? (expected < kExcessCap ? expected : kExcessCap) : 0.0;
+  to.excess_expected = may_flip > 0.0 ? capped : 0.0;
   to.z2 = square / w;
   to.z2_of_rounding = own / w;
   to.contract_ulps = size / (at.ulp > 2.0 * delta ? at.ulp : 2.0 * delta);
@@ -87,7 +93,8 @@ bool judged_alone(Stored out, const Interval& x) {
 Deviation deviation(Stored out, const Interval& x) {
   Deviation result;
   if (judged_alone(out, x)) return result;
-  fill(std::signbit(x.ref) ? -out.value : out.value, x, surroundings(out.dtype, x), result);
+  fill(std::signbit(x.ref) ? -out.value : out.value, x.high - x.ref, x.ref - x.low, x.noise,
+       surroundings(out.dtype, x), result);
   return result;
 }
 
@@ -105,6 +112,11 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(Sto
                                                                              int count, Deviations& to) {
   double value[kCellColumns];
   double clear[kCellColumns];
+  // What the loop reads of the reference, as arrays that vectorise.
+  double ref[kCellColumns];
+  double up[kCellColumns];
+  double down[kCellColumns];
+  double noise[kCellColumns];
   const int dropped = 52 - fraction_bits(out.dtype());  // fraction bits of a double that it does not have
   const double ulp_of_one = out.dtype() == DType::Float32 ? 0x1p-23 : 0x1p-7;
   const double largest_value = largest(out.dtype());
@@ -114,8 +126,13 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(Sto
   else
     std::copy_n(out.float32(), count, value);
   for (int i = 0; i < count; ++i) {
-    const Interval& x = reference[i];
-    const auto bits = std::bit_cast<std::uint64_t>(x.ref);
+    ref[i] = reference[i].ref;
+    up[i] = reference[i].high - reference[i].ref;
+    down[i] = reference[i].ref - reference[i].low;
+    noise[i] = reference[i].noise;
+  }
+  for (int i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<std::uint64_t>(ref[i]);
     const std::uint64_t magnitude = bits & kMagnitude;
     const std::uint64_t kept =
         (magnitude + ((std::uint64_t{1} << (dropped - 1)) - 1) + ((magnitude >> dropped) & 1)) &
@@ -129,7 +146,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void deviations(Sto
     const double signed_out =
         std::bit_cast<double>(std::bit_cast<std::uint64_t>(value[i]) ^ (bits & ~kMagnitude));
     Deviation one;
-    fill(signed_out, x, at, one);
+    fill(signed_out, up[i], down[i], noise[i], at, one);
     to.flipped[i] = one.flipped;
     to.flip_chance[i] = one.flip_chance;
     to.excess[i] = one.excess;

@@ -13,7 +13,6 @@ struct Chunk {
   double high[kCellColumns];
   double ref[kCellColumns];
   double ratio[kCellColumns];
-  double inside[kCellColumns];  // 1 or 0
 };
 
 constexpr std::int64_t kSign = std::int64_t{1} << 63;
@@ -29,6 +28,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(St
                                                                               const Interval* reference,
                                                                               int count) {
   Chunk c;
+  RowScan scan;
   // Half an ulp of 1.
   const double half_of_one = out.dtype() == DType::Float32 ? 0x1p-24 : 0x1p-8;
   if (const Bf16* narrow = out.bf16(); narrow != nullptr)
@@ -62,7 +62,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(St
     inside = c.high[i] < upper ? inside : 0.0;
     inside = up >= 0.0 ? inside : 0.0;
     inside = down >= 0.0 ? inside : 0.0;
-    c.inside[i] = inside;
+    scan.clear[i] = inside;
     c.ratio[i] = inside > 0.0 ? error / (delta + half) : 0.0;
   }
   std::int64_t top = 0;
@@ -71,9 +71,11 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) RowScan scan_row(St
     // Bits of non-negative doubles are ordered like the numbers; those of 1.0 have bit 52.
     const auto ratio = std::bit_cast<std::int64_t>(c.ratio[i]);
     top = ratio > top ? ratio : top;
-    clear += (std::bit_cast<std::int64_t>(c.inside[i]) >> 52) & 1;
+    clear += (std::bit_cast<std::int64_t>(scan.clear[i]) >> 52) & 1;
   }
-  return {std::bit_cast<double>(top), count - static_cast<int>(clear)};
+  scan.max_ratio = std::bit_cast<double>(top);
+  scan.unclear = count - static_cast<int>(clear);
+  return scan;
 }
 
 }  // namespace assay

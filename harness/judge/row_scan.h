@@ -10,6 +10,7 @@ struct RowScan {
   double max_ratio = 0.0;  // over clear elements
   int unclear =
       0;  // elements to be looked at one by one: non-finite, tiny, near a rounding boundary, or rejected
+  double clear[kCellColumns];  // of each element: 1 or 0
 };
 
 /// An element is clear when the whole interval lies strictly between the neighbours' midpoints around `out`:
