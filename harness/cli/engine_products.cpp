@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "reference_cpu/product/product.h"
+#include "reference_cpu/product/product_by_engine.h"
 
 namespace assay::cli {
 namespace {
@@ -171,6 +172,9 @@ void compare_values(const std::string& what, GroupedProduct<Value> product,
 ProductComparison compare_products(const Engine& engine, bool verbose) {
   ProductComparison all;
   std::mt19937_64 random(7);
+  const auto predicts = [&](const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
+    return predict_by_engine(engine, product, out);
+  };
   for (const auto& shape : kShapes)
     for (const auto& data : kData) {
       const DrawnOperands made = operands(shape, data, random);
@@ -203,13 +207,13 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
                               verbose, all);
         auto product = product_of(shape, made, predicted);
         product.accumulator = accumulator;
-        compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
-                                    engine.predicted, verbose, all);
+        compare_one<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product, predicts,
+                                    verbose, all);
         if (shape.rows.size() > 1 || shape.rows.front() == 0) continue;
         compare_values<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded,
                                  verbose, all);
         compare_values<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
-                                       engine.predicted, verbose, all);
+                                       predicts, verbose, all);
       }
     }
   return all;

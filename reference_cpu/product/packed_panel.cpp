@@ -38,7 +38,7 @@ void PackedPanel::start(const PanelPlace& place) {
   values.assign(static_cast<std::size_t>(padded(place.k) * kPanelColumns), 0.0f);
   exact = true;
   for (int c = 0; c < kPanelColumns; ++c) {
-    outside[c] = false;
+    outside[c] = undetermined[c] = false;
     granularity_[c] = std::numeric_limits<double>::infinity();
     looked_at_[c] = 0;
   }
@@ -63,13 +63,11 @@ void PackedPanel::pack(std::span<const Bf16> weights, const PanelPlace& place, b
 
 void PackedPanel::pack(std::span<const PredictedValue> right, const PanelPlace& place) {
   start(place);
-  bool undetermined[kPanelColumns] = {};
   walk(place, [&](std::size_t to, std::size_t from) {
     values[to] = right[from].value;
     if (right[from].undetermined) undetermined[to % kPanelColumns] = true;
   });
   take_exponents();
-  for (int c = 0; c < kPanelColumns; ++c) outside[c] = outside[c] || undetermined[c];
 }
 
 void PackedPanel::pack(std::span<const Interval> right, const PanelPlace& place, const BoundShape& shape) {

@@ -45,10 +45,11 @@ struct PanelPlace {
 
 /// K-major. Columns that have errors are kept in double beside their widths, exact ones in float.
 struct PackedPanel {
-  std::vector<float> values;            // exact or predicted columns
-  std::vector<std::int32_t> exponents;  // of predicted ones
-  bool outside[kPanelColumns] = {};
-  bool exact = true;  // `values` hold the columns, and not what follows
+  std::vector<float> values;              // exact or predicted columns
+  std::vector<std::int32_t> exponents;    // of predicted ones
+  bool outside[kPanelColumns] = {};       // what the tensor core was not measured on
+  bool undetermined[kPanelColumns] = {};  // of predicted columns
+  bool exact = true;                      // `values` hold the columns, and not what follows
   std::vector<double> ref;
   // IntervalPanel
   std::vector<float> outer;

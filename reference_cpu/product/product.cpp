@@ -85,18 +85,19 @@ void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedP
   }
   if (panel.exact)
     selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
-  for (int i = 0; i < rows; ++i)
-    for (std::int64_t c = 0; c < count; ++c) {
-      const ProductSums element{sums[i].ref[c], sums[i].spread[c], sums[i].squares[c],
-                                exact_row[i] ? sums[i].running[c] : std::numeric_limits<float>::infinity()};
+  static_assert(kPanelColumns == kElementsAtOnce);
+  for (int i = 0; i < rows; ++i) {
+    if (!exact_row[i]) std::ranges::fill(sums[i].running, std::numeric_limits<float>::infinity());
+    bool exact[kPanelColumns] = {};
+    for (std::int64_t c = 0; granularity[i] > 0.0 && c < count; ++c) {
+      const float spread = sums[i].spread[c];
       const double right =
-          granularity[i] > 0.0
-              ? panel.granularity_from(c, p.k, least_right_granularity(left.shape, element, granularity[i]))
-              : 0.0;
-      const bool exact = exact_in_any_order(left.shape, element, granularity[i], right);
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] =
-          product_interval(left.shape, element, exact);
+          panel.granularity_from(c, p.k, left.constants.least_right_granularity(spread, granularity[i]));
+      exact[c] = left.constants.exact_in_any_order(spread, granularity[i], right);
     }
+    product_intervals(left.constants, {sums[i].ref, sums[i].spread, sums[i].squares, sums[i].running}, exact,
+                      static_cast<int>(count), out.data() + (row + i) * p.n + first);
+  }
 }
 
 /// The tensor core, stretch by stretch; partial sums are added in fp32.
@@ -141,23 +142,24 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
       kernels.pairwise(view, of[i].values, sums[i]);
   }
   // The integer model has no NaN and no Inf: what it leaves open is the fp32 sum, through which they spread
-  // as on any machine. Sums in fp32 keep their order, which a bound may hold them to.
+  // as on any machine. All else keeps the declared order, which a bound may hold it to.
   const bool modelled = order.rule != StepRule::RoundEach && order.rule != StepRule::RoundTree;
   if (modelled && p.fault.kind != FaultKind::AccumulateBf16)
     tensor_core(view, order, std::span(of, static_cast<std::size_t>(rows)));
   for (int i = 0; i < rows; ++i) {
-    const auto source = p.source[static_cast<std::size_t>(row + i)];
-    bool open[kPanelColumns];
+    const auto source = static_cast<std::size_t>(p.source[static_cast<std::size_t>(row + i)]);
+    bool outside[kPanelColumns];
     bool any = false;
     for (std::int64_t c = 0; c < count; ++c) {
-      open[c] = flags[i][c] != 0 || panel.outside[c] || left.outside[static_cast<std::size_t>(source)] != 0;
-      any = any || open[c];
+      outside[c] = flags[i][c] != 0 || panel.outside[c] || left.outside[source] != 0;
+      any = any || outside[c];
     }
     float plain[kPanelColumns];
     if (any && modelled) kernels.sequential(view, of[i].values, plain);
     for (std::int64_t c = 0; c < count; ++c)
       out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {
-          open[c] && modelled ? plain[c] : sums[i][c], open[c]};
+          outside[c] && modelled ? plain[c] : sums[i][c],
+          outside[c] || panel.undetermined[c] || left.undetermined[source] != 0};
   }
 }
 

@@ -1,7 +1,10 @@
 #include "reference_cpu/product/product_by_engine.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -90,10 +93,27 @@ bool offer(const Engine& engine, const GroupedProduct<Interval>& product, std::s
 
 bool offer(const Engine& engine, const GroupedProduct<PredictedValue>& product,
            std::span<PredictedValue> out) {
-  return engine.predicted && engine.predicted(product, out);
+  return engine.predicted && predict_by_engine(engine, product, out);
 }
 
 }  // namespace
+
+bool predict_by_engine(const Engine& engine, const GroupedProduct<PredictedValue>& product,
+                       std::span<PredictedValue> out) {
+  if (std::ranges::none_of(product.left, &PredictedValue::undetermined))
+    return engine.predicted(product, out);
+  LargeVector<PredictedValue> left(product.left.begin(), product.left.end());
+  std::vector<bool> open(left.size() / static_cast<std::size_t>(product.k));
+  for (std::size_t i = 0; i < left.size(); ++i)
+    if (std::exchange(left[i].undetermined, false)) open[i / static_cast<std::size_t>(product.k)] = true;
+  GroupedProduct<PredictedValue> without_flags = product;
+  without_flags.left = left;
+  if (!engine.predicted(without_flags, out)) return false;
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (open[static_cast<std::size_t>(product.source[i / static_cast<std::size_t>(product.n)])])
+      out[i].undetermined = true;
+  return true;
+}
 
 template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(

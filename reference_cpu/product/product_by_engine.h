@@ -19,4 +19,10 @@ std::optional<LargeVector<Value>> product_by_engine(
     const GroupedProduct<Value>& product,
     const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own);
 
+/// The product as the engine predicts it, or false where it declines. Engines leave rows with an undetermined
+/// operand to a sum in fp32, but whatever its value, its sum has the declared order: they are asked without
+/// the flags.
+bool predict_by_engine(const Engine& engine, const GroupedProduct<PredictedValue>& product,
+                       std::span<PredictedValue> out);
+
 }  // namespace assay

@@ -2,6 +2,7 @@
 // products computed here.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "harness/contract/engine.h"
@@ -123,6 +124,31 @@ TEST_SUITE("engine") {
       CHECK(right.taken->products == 1);
       const Engine wrong{"test", 0, nullptr, replay<PredictedValue>(expected, 0, one_bit)};
       CHECK_THROWS_AS(grouped_product(product(wrong)), InputError);
+    }
+  }
+
+  TEST_CASE(
+      "an engine that leaves rows with an undetermined operand to fp32 keeps the declared order there") {
+    Example e;
+    const auto plain = grouped_product(e.product(e.predictions));
+    e.predictions[kTerms + 3].undetermined = true;  // row 4 of the result
+    const auto ours = grouped_product(e.product(e.predictions));
+    const auto as_gpus = [&](const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        const auto source = static_cast<std::size_t>(product.source[i / kColumns]);
+        const bool open =
+            std::ranges::any_of(product.left.subspan(source * kTerms, kTerms), &PredictedValue::undetermined);
+        out[i] = open ? PredictedValue{0.0f, true} : plain[i];
+      }
+      return true;
+    };
+    const Engine engine{"test", 0, nullptr, as_gpus};
+    const auto theirs = grouped_product(e.product(e.predictions, &engine));
+    CHECK(engine.taken->products == 1);
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+      CHECK(theirs[i].undetermined == (i / kColumns == 4));
+      CHECK(theirs[i].undetermined == ours[i].undetermined);
+      CHECK(theirs[i].value == ours[i].value);
     }
   }
 

@@ -10,7 +10,7 @@
 
 #include "harness/contract/grouped_product.h"
 #include "harness/contract/large_vector.h"
-#include "harness/contract/product_bound.h"
+#include "harness/contract/product_intervals.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/product/packed_panel.h"
 
@@ -30,6 +30,7 @@ struct BoundedRows {
       granularity;  // [rows]: largest power of two that divides the row; 0 where it is not exact
   std::vector<std::uint8_t> exact;  // [rows]: no operand has a width, so that the running bound holds
   BoundShape shape;
+  ElementConstants constants;
   Summation order;
 
   explicit BoundedRows(const GroupedProduct<Interval>& p) {
@@ -51,6 +52,7 @@ struct BoundedRows {
       exact_rows += exact_row;
     }
     shape = bound_shape(p.k, p.unit_roundoff, p.accumulator, exact_rows > 0 && !p.a_priori_only);
+    constants = ElementConstants(shape);
     order = shape.running ? summation(p.accumulator, p.k) : Summation{StepRule::Truncate16, {{0, p.k, true}}};
     ref.resize(static_cast<std::size_t>(rows * p.k));
     spread.resize(ref.size());
@@ -87,10 +89,11 @@ struct BoundedRows {
 struct PredictedRows {
   using Value = PredictedValue;
   std::int64_t stride = 0;
-  LargeVector<float> values;            // [rows, stride], zero-padded
-  LargeVector<std::int32_t> exponents;  // [rows, stride]
-  std::vector<std::uint8_t> outside;    // [rows]
-  Summation order;                      // of all k terms
+  LargeVector<float> values;               // [rows, stride], zero-padded
+  LargeVector<std::int32_t> exponents;     // [rows, stride]
+  std::vector<std::uint8_t> outside;       // [rows]: what the tensor core was not measured on
+  std::vector<std::uint8_t> undetermined;  // [rows]
+  Summation order;                         // of all k terms
 
   explicit PredictedRows(const GroupedProduct<PredictedValue>& p)
       : stride(padded(p.k)), order(summation(p.accumulator, p.k)) {
@@ -98,21 +101,25 @@ struct PredictedRows {
     values.resize(static_cast<std::size_t>(rows * stride));
     exponents.resize(values.size());
     outside.resize(static_cast<std::size_t>(rows));
+    undetermined.resize(outside.size());
 #pragma omp parallel for schedule(static) if (worth_threads(4 * rows * p.k))
     for (std::int64_t r = 0; r < rows; ++r) {
       bool out = false;
+      bool open = false;
       for (std::int64_t k = 0; k < p.k; ++k) {
         const auto& x = p.left[static_cast<std::size_t>(r * p.k + k)];
         const auto at = static_cast<std::size_t>(r * stride + k);
         values[at] = x.value;
         exponents[at] = exponent(x.value);
-        out = out || x.undetermined || outside_measured(x.value);
+        out = out || outside_measured(x.value);
+        open = open || x.undetermined;
       }
       for (std::int64_t k = p.k; k < stride; ++k) {
         values[static_cast<std::size_t>(r * stride + k)] = 0.0f;
         exponents[static_cast<std::size_t>(r * stride + k)] = kZeroExponent;
       }
       outside[static_cast<std::size_t>(r)] = out;
+      undetermined[static_cast<std::size_t>(r)] = open;
     }
   }
 };

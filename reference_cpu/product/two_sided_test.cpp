@@ -229,7 +229,7 @@ TEST_SUITE("two sided") {
     CHECK(out[2].undetermined);
   }
 
-  TEST_CASE("a sum in fp32 keeps its order where an operand is undetermined: its bound holds it to that") {
+  TEST_CASE("a sum keeps its order where an operand is undetermined: its bound holds it to that") {
     TwoSided<PredictedValue> p{1,
                                4,
                                1,
@@ -241,6 +241,15 @@ TEST_SUITE("two sided") {
     CHECK(p.multiply()[0].undetermined);
     CHECK(p.multiply()[0].value == 0x1p24f + 2.0f);
     p.accumulator = {AccumulatorKind::Fp32Sequential, {}};
+    CHECK(p.multiply()[0].value == 0x1p24f);
+    for (const bool on_the_left : {true, false}) {  // the tensor core adds all three before it cuts
+      p.accumulator = {AccumulatorKind::Hopper, {}};
+      p.left[1].undetermined = on_the_left;
+      p.right[2].undetermined = !on_the_left;
+      CHECK(p.multiply()[0].undetermined);
+      CHECK(p.multiply()[0].value == 0x1p24f + 2.0f);
+    }
+    p.left[1].value = 0x1p-130f;  // it was not measured on subnormal numbers
     CHECK(p.multiply()[0].value == 0x1p24f);
   }
 
