@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "reports/sensitivity_report.h"
@@ -25,6 +23,19 @@ std::string size_text(const std::optional<double>& size) {
 }
 
 bool counts(const ScoredFault& fault) { return fault.note != "equivalent"; }
+bool counts_backward(const ScoredFault& fault) { return counts(fault) && fault.stage.starts_with("d_"); }
+
+/// "3 of 5": the faults that rule i catches on some problem.
+std::string caught(const Sensitivity& all, std::size_t i, bool (*counted)(const ScoredFault&)) {
+  std::int64_t of = 0;
+  std::int64_t found = 0;
+  for (const ScoredFault& fault : all.faults) {
+    if (!counted(fault)) continue;
+    ++of;
+    found += fault.caught[i] > 0;
+  }
+  return fmt::format("{} of {}", found, of);
+}
 
 }  // namespace
 
@@ -44,15 +55,16 @@ std::string render_sensitivity_markdown(const Sensitivity& all) {
                          s.killed, s.right_stage, s.undeclared, s.cause);
   }
   out +=
-      "\n## Rules\n\nassay's detectors stand alone here, each by itself; the rules of thumb see the final "
-      "output only.\n\n| rule | accepts when | faults caught | correct runs rejected |\n|---|---|---|---|\n";
-  const auto counted = std::ranges::count_if(all.faults, counts);
-  for (std::size_t i = 0; i < all.rules.size(); ++i) {
-    const auto caught =
-        std::ranges::count_if(all.faults, [&](const ScoredFault& f) { return counts(f) && f.caught[i] > 0; });
-    out += fmt::format("| {} | {} | {} of {} | {} |\n", all.rules[i].name, cell(all.rules[i].sentence),
-                       caught, counted, all.rules[i].wrongly.empty() ? "-" : all.rules[i].wrongly);
-  }
+      "\n## Rules\n\nassay's detectors stand alone here, each by itself; the rules of thumb see what leaves "
+      "the "
+      "layer: its output, and of faults in the backward pass the gradients of its inputs and weights.\n\n| "
+      "rule | "
+      "accepts when | faults caught | of these in the backward pass | correct runs rejected "
+      "|\n|---|---|---|---|---|\n";
+  for (std::size_t i = 0; i < all.rules.size(); ++i)
+    out += fmt::format("| {} | {} | {} | {} | {} |\n", all.rules[i].name, cell(all.rules[i].sentence),
+                       caught(all, i, counts), caught(all, i, counts_backward),
+                       all.rules[i].wrongly.empty() ? "-" : all.rules[i].wrongly);
   if (!all.curves.empty()) {
     out +=
         "\n## From which size on\n\nThe smallest size found on 50 % and on 99 % of the problems, and so for "

@@ -265,11 +265,11 @@ TEST_SUITE("judge_statistics") {
   }
 
   TEST_CASE("data that tell nothing are listed, not mistrusted") {
-    const auto result = judged(load_fixture("zeros"), make_ground("zeros", "hf").reference);
+    const auto result = judged(load_fixture("zeros"), make_ground("zeros", "hf").answers.reference);
     CHECK(result.verdict == Verdict::Passed);
     for (const auto& check : of(result, Field::first_gemm).vacuity)
       CHECK(check.reason == "equals the reference");
-    const auto tied = judged(load_fixture("all_tied"), make_ground("all_tied", "hf").reference);
+    const auto tied = judged(load_fixture("all_tied"), make_ground("all_tied", "hf").answers.reference);
     CHECK(tied.verdict == Verdict::Passed);
     for (const auto& check : of(tied, Field::selected_experts).vacuity)
       CHECK(check.outcome != VacuityOutcome::WouldPass);

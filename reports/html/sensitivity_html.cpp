@@ -60,7 +60,7 @@ std::string matrix(const Sensitivity& all) {
   std::string out =
       "<section id=\"matrix\"><h2>Who catches what</h2><p class=\"muted\">✔ on every problem it was planted "
       "on, ~ on some, - on none. Shaded columns are assay's detectors, each by itself; "
-      "the others look at the final output only.</p><div class=\"scroll turned-room\" tabindex=\"0\"><table "
+      "the others look at what leaves the layer.</p><div class=\"scroll turned-room\" tabindex=\"0\"><table "
       "class=\"matrix\"><caption class=\"hidden-caption\">Planted faults by rule</caption>"
       "<thead><tr><th scope=\"col\">fault</th>";
   for (const auto& rule : all.rules)

@@ -40,8 +40,7 @@ void add_seed(const FaultFamily& family, std::uint64_t seed, DetectionCurve& cur
     const Fault fault = family.at(curve.sizes[i]);
     const Candidate candidate = faulty_candidate(fault, ground);
     const bool changed = !same_bits(candidate, ground.right);
-    const auto accepting = accepting_rivals(candidate.fields.at(Field::hidden_states),
-                                            ground.reference.fields.at(Field::hidden_states));
+    const auto accepting = accepting_rivals(candidate.fields, ground.answers);
     for (auto& rule : curve.rules) {
       if (rule.rule == kChanged)
         rule.found[i] += changed;

@@ -12,6 +12,7 @@
 #include "harness/cli/mutate/rivals.h"
 #include "harness/contract/layer.h"
 #include "harness/contract/precision_contract.h"
+#include "harness/contract/subproblem.h"
 #include "harness/judge/judge.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reference_cpu/reference_run.h"
@@ -46,13 +47,24 @@ constexpr LegalOrder kOrders[] = {
 
 constexpr std::size_t kExpertCacheBytes = std::size_t{1} << 30;
 
+constexpr std::string_view kLong = "long";
 constexpr std::string_view kKinds[] = {"tiny",         "odd",      "wide", "one_sign",
-                                       "cancellation", "integers", "ties", "long"};
+                                       "cancellation", "integers", "ties", kLong};
+
+/// Nearly all elements of `long` are gradients of weights, sums of few rows. With half of its experts and of
+/// their columns a quarter of them is left, each a sum of twice the rows, beside the sums of 2,048 terms.
+Problem with_fewer_gradients(const Problem& problem) {
+  Part part = whole(problem.sizes());
+  part.experts.resize(part.experts.size() / 2);
+  part.intermediate.count /= 2;
+  return subproblem(problem, part);
+}
 
 Problem seeded_problem(std::string_view fixture, std::uint64_t seed) {
   Fixture row = find_fixture(fixture);
   row.seed = seed;
   Problem problem = make_problem(row);
+  if (fixture == kLong) problem = with_fewer_gradients(problem);
   problem.experts = cached_experts(problem.experts, kExpertCacheBytes);
   return problem;
 }
@@ -74,14 +86,14 @@ Candidate run_in(const LegalOrder& order, const Problem& problem, const Precisio
 /// What one seed adds to the sums.
 void judge_seed(std::uint64_t seed, std::string_view fixture, const Fault& planted, FalseAlarms& sums) {
   const Problem problem = seeded_problem(fixture, seed);
+  RightAnswers right = right_answers(problem, find_contract("hf"), true);
   for (const auto contract : kKernelContracts) {
     const PrecisionContract& rounds = find_contract(contract);
-    const Candidate reference = forward(problem, rounds);
+    right.reference = both_passes(problem, rounds);
     for (const auto& order : kOrders) {
       Candidate candidate = run_in(order, problem, rounds, seed, planted);
       ++sums.runs;
-      const auto accepting = accepting_rivals(candidate.fields.at(Field::hidden_states),
-                                              reference.fields.at(Field::hidden_states));
+      const auto accepting = accepting_rivals(candidate.fields, right);
       for (auto& rival : sums.rivals)
         rival.runs += std::ranges::find(accepting, rival.rival) == accepting.end();
       for (const bool declared : {true, false}) {

@@ -145,10 +145,10 @@ FalseAlarms read_false_alarms(const std::string& text) {
     result.unjudged = json.at("judgements_without_elements");
     for (const auto& alarm : json.at("first_alarms")) result.alarms.push_back(read_alarm(alarm));
     result.alarms.resize(json.at("alarms").get<std::size_t>());
+    const auto& rejected = json.at("correct_runs_rejected_by_rules_of_thumb");
     for (const auto& rival : rivals())
-      result.rivals.push_back(
-          {rival.id,
-           json.at("correct_runs_rejected_by_rules_of_thumb").at(std::string(rival.id)).get<std::int64_t>()});
+      if (rejected.contains(rival.id))  // a rule may be younger than the counts
+        result.rivals.push_back({rival.id, rejected.at(std::string(rival.id)).get<std::int64_t>()});
     result.seconds = json.at("seconds");
     return result;
   } catch (const nlohmann::json::exception& error) {
@@ -156,6 +156,16 @@ FalseAlarms read_false_alarms(const std::string& text) {
                                  error.what()));
   }
 }
+
+namespace {
+
+std::vector<std::string> rules(const FalseAlarms& result) {
+  std::vector<std::string> names;
+  for (const auto& rival : result.rivals) names.emplace_back(rival.rival);
+  return names;
+}
+
+}  // namespace
 
 FalseAlarms merge_false_alarms(std::vector<FalseAlarms> parts) {
   if (parts.empty()) throw InputError("no counts of correct runs to merge");
@@ -169,6 +179,7 @@ FalseAlarms merge_false_alarms(std::vector<FalseAlarms> parts) {
     same("fixtures", all.fixtures, part.fixtures);
     same("orders", all.orders, part.orders);
     same("contracts", all.contracts, part.contracts);
+    same("rules of thumb", rules(all), rules(part));
     all.seeds.insert(all.seeds.end(), part.seeds.begin(), part.seeds.end());
     all.seconds += part.seconds;
     add(all, part);

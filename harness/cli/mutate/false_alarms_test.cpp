@@ -34,6 +34,11 @@ TEST_SUITE("mutate-alarms") {
     CHECK(both.runs == right.runs + wrong.runs);
     CHECK(both.alarms.size() == wrong.alarms.size());
     CHECK(exit_code(both) == ExitCode::Failed);
+    auto older = later;  // counted before there was the last rule
+    older.rivals.pop_back();
+    older = read_false_alarms(json(older, "command"));
+    CHECK(older.rivals.size() == right.rivals.size() - 1);
+    CHECK_THROWS_AS(merge_false_alarms({older, right}), InputError);
     CHECK(exit_code(FalseAlarms{}) == ExitCode::NothingCompared);
   }
 }

@@ -118,8 +118,7 @@ Ground make_ground(std::string_view fixture, std::string_view contract, Spoil sp
   ground.contract = contract;
   spoil(ground.problem, spoilt);
   ground.right = faulty_candidate({}, ground);
-  ground.reference = backward ? both_passes(ground.problem, find_contract(contract))
-                              : forward(ground.problem, find_contract(contract));
+  ground.answers = right_answers(ground.problem, find_contract(contract), backward);
   return ground;
 }
 
@@ -188,7 +187,7 @@ Mutation plant(const FaultRow& fault, const Ground& ground, std::string_view fix
     if (field.field == mutation.expected && !field.causes.empty())
       mutation.hint = field.causes.front().hypothesis;
   mutation.hint_right = !mutation.hint.empty() && listed(fault.hint, mutation.hint);
-  mutation.missed_by = accepting_rivals(candidate.fields, ground.reference.fields);
+  mutation.missed_by = accepting_rivals(candidate.fields, ground.answers);
   mutation.outcome = equivalent ? Outcome::Equivalent : outcome_of(mutation.declared);
   return mutation;
 }

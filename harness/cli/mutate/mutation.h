@@ -8,6 +8,7 @@
 
 #include "fixtures/faults.h"
 #include "harness/cli/mutate/other_sums.h"
+#include "harness/cli/mutate/right_answers.h"
 #include "harness/contract/candidate.h"
 #include "harness/contract/problem.h"
 #include "harness/contract/report.h"
@@ -21,8 +22,7 @@ struct Ground {
   bool backward = false;           // candidates hold both passes
   SumsOf sums = SumsOf::Recorded;  // of candidates' products
   Candidate right;                 // the predicted run without a fault
-  Candidate
-      reference;  // float64, rounded where the contract stores a field: what rules of thumb compare with
+  RightAnswers answers;            // what rules of thumb compare with
 };
 
 /// Whether a fault strikes the backward pass, and needs both.

@@ -17,9 +17,16 @@ Tensor filled(std::initializer_list<float> values) {
   return tensor;
 }
 
-bool accepts(std::string_view rival, const Tensor& out, const Tensor& reference) {
-  const auto accepting = accepting_rivals(out, reference);
+/// The reference is exact, and PyTorch's run is `torch`.
+bool accepts(std::string_view rival, const Tensor& out, const Tensor& reference, const Tensor& torch) {
+  std::vector<double> exact;
+  for (const Bf16 x : reference.as<Bf16>()) exact.push_back(to_float(x));
+  const auto accepting = accepting_rivals(out, Beside{reference, torch, exact});
   return std::ranges::find(accepting, rival) != accepting.end();
+}
+
+bool accepts(std::string_view rival, const Tensor& out, const Tensor& reference) {
+  return accepts(rival, out, reference, reference);
 }
 
 }  // namespace
@@ -37,6 +44,13 @@ TEST_SUITE("rivals") {
     CHECK(accepts("cosine_0.997", one_off, ones));
     CHECK(accepts("cosine_0.997", filled({2, 2, 2, 2}), ones));
     CHECK_FALSE(accepts("cosine_0.997", filled({1, 1, 1, 0}), ones));
+    const Tensor near = filled({1, 1, 1, 1.0078125f});  // 7.8e-3 away, 1.3e-2 allowed
+    CHECK(accepts("allclose_liger", near, ones));
+    CHECK_FALSE(accepts("allclose_liger", filled({1, 1, 1, 1.015625f}), ones));
+    CHECK_FALSE(accepts("allclose_liger", filled({0, 0, 0, 0.00390625f}), filled({0, 0, 0, 0})));
+    CHECK_FALSE(accepts("twice_torch", near, ones));
+    CHECK(accepts("twice_torch", filled({1.015625f, 1, 1, 1}), ones, near));
+    CHECK_FALSE(accepts("twice_torch", filled({1.0234375f, 1, 1, 1}), ones, near));
   }
 
   TEST_CASE("a NaN passes only where the reference has one") {

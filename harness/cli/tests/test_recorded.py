@@ -5,7 +5,7 @@ import re
 import sys
 import unittest
 
-from program import BACKWARD, FAILED, PASSED, ROOT, ProgramTest, golden
+from program import ASSAY, BACKWARD, FAILED, PASSED, ROOT, ProgramTest, golden
 
 RECORDED = ROOT / "golden" / "recorded"
 sys.path.insert(0, str(RECORDED))
@@ -56,15 +56,18 @@ class Recorded(ProgramTest):
             self.assertEqual(sum(field["chained_bits"]["differing"] for field in case["fields"]), 0)
 
     def test_recorded_gradients_of_other_projects_follow_their_contracts(self):
+        recorded = {case["producer"].split()[0]: case for case in json.loads((RECORDED / "peers.json").read_text())["gradients"]}
+        self.assertEqual(set(recorded), set(peers.GRADIENTS))
         # ScatterMoE's three bits: an element of d_permuted_hidden_states, and what is made of it; SonicMoE's: of intermediate.
-        for peer, contract, differing in (("unsloth", "unsloth", 0), ("liger", "fused_fp32", 0), ("scattermoe", "hf_fp32_merge", 3), ("sonicmoe", "fused_fp32", 3)):
+        for peer, differing in (("unsloth", 0), ("liger", 0), ("scattermoe", 3), ("sonicmoe", 3)):
             with self.subTest(peer=peer):
-                dump = f"dump:{RECORDED / f'{peer}_rows.h5'}"
-                (case,) = self.report("verify", "--golden", golden("rows.grouped_mm"), "--pipeline", dump, "--contract", contract)["cases"]
-                self.assertEqual((case["verdict"], case["contract"]), ("Passed", contract))
-                gradients = [field for field in case["fields"] if field["field"] in BACKWARD and field["verdict"] == "Passed"]
+                case = peers.gradient_case(ASSAY, peer)
+                self.assertEqual((case["verdict"], case["contract"]), ("Passed", peers.GRADIENTS[peer]))
+                gradients = [name for name, field in case["fields"].items() if name in BACKWARD and field["verdict"] == "Passed"]
                 self.assertGreaterEqual(len(gradients), 6)
-                self.assertEqual(sum(field[bits]["differing"] for field in case["fields"] for bits in ("isolated_bits", "chained_bits")), differing)
+                self.assertEqual(sum(field[bits][2] for field in case["fields"].values() for bits in ("isolated", "chained") if field[bits]), differing)
+                for what in ("device", "contract", "verdict", "fields"):
+                    self.assertEqual(case[what], recorded[peer][what], what)
 
     def test_unsloths_forward_pass_is_that_of_hf_and_of_its_own_contract(self):
         for contract in ("hf", "unsloth"):
