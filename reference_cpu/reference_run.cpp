@@ -75,12 +75,16 @@ class ReferenceRun final : public Reference {
     auto values = evaluated<Predicted>(field, mode, rows);
     if (mode == Mode::Isolated && resolve_split(field, values))
       values = evaluated<Predicted>(field, mode, rows);
-    store_field<Predicted>(field, layer_, values);
-    const DType dtype = dtype_of(field, *layer_.contract);
+    if (layer_.fault.kind != FaultKind::None) store_field<Predicted>(field, layer_, values);
+    const DType dtype = dtype_of(field, contract());
+    // Rounding twice to one type is rounding once.
+    const bool rounds = dtype == DType::BFloat16 || store_of(field, contract()) == Store::Bf16;
     LargeVector<PredictedBits> bits(values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-    for (std::size_t i = 0; i < values.size(); ++i)
-      bits[i] = {stored_as(dtype, values[i].value).bits(), values[i].undetermined};
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float x = values[i].value;
+      bits[i] = {Stored(rounds ? to_float(round_to_bf16(x)) : x, dtype).bits(), values[i].undetermined};
+    }
     return bits;
   }
 

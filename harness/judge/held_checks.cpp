@@ -1,6 +1,8 @@
 #include "harness/judge/held_checks.h"
 
 #include <algorithm>
+#include <future>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -25,7 +27,7 @@ struct PredictedBlock {
 template <class Word>
 HashOutcome judge_words(std::span<const PredictedBits> bits, const std::string& expected,
                         const Hasher& hash) {
-  std::vector<Word> words(bits.size());
+  LargeVector<Word> words(bits.size());
   bool open = false;
   for (std::size_t i = 0; i < bits.size(); ++i) {
     words[i] = static_cast<Word>(bits[i].bits);
@@ -152,11 +154,13 @@ HeldChecks check_held(CompareContext context, const HeldField& held, Reference& 
   HeldJudge judge(context, held, hash);
   const std::int64_t width = width_of(context.field, context.sizes);
   const bool in_parts = row(context.field).rows == RowsAre::ExpertMatrix;
+  // A block's hashes, of which there may be a single one, are taken while the next block is predicted.
+  LargeVector<PredictedBits> hashed;
+  std::future<void> hashes;
   for (const RowRange block : blocks_of(context.field, context.sizes)) {
-    const auto predicted =
+    auto predicted =
         known != nullptr ? LargeVector<PredictedBits>() : reference.predicted(context.field, mode, block);
     const PredictedBlock bits{block, width, predicted};
-    if (!predicted.empty()) judge.add_hashes(bits);
     LargeVector<Interval> whole;
     judge.add_rows(block, predicted.empty() ? nullptr : &bits, [&](RowRange rows) {
       if (in_parts) return reference.bounded(context.field, mode, rows);
@@ -164,7 +168,12 @@ HeldChecks check_held(CompareContext context, const HeldField& held, Reference& 
       const auto first = whole.begin() + rows.begin * width;
       return LargeVector<Interval>(first, first + rows.count() * width);
     });
+    if (hashes.valid()) hashes.get();
+    if (predicted.empty()) continue;
+    hashed = std::move(predicted);
+    hashes = std::async(std::launch::async, [&, block] { judge.add_hashes({block, width, hashed}); });
   }
+  if (hashes.valid()) hashes.get();
   HeldChecks checks = judge.result(binding, reference.accumulator(context.field));
   if (known != nullptr) {
     checks.bits = known->bits;
