@@ -1,10 +1,9 @@
 // `gpu_selfcheck`: runs the GPU pipelines on problems of its own and compares them bit by bit with one
 // another and, on sampled elements, with the tensor core's model. `assay verify` is the judge; this finds a
 // broken kernel in seconds. Exit 1 on a difference, 77 without a device. `--small` leaves out the full-width
-// problems and the repeated runs (for compute-sanitizer), `--gradients` all but the quick forms of silu and
-// the gradients on routings made by hand, `--races` all but a few tiny problems that launch every kernel (for
-// racecheck); `--dump DIR CASE` writes one problem and its results as raw arrays
-// instead.
+// problems and the repeated runs (for compute-sanitizer), `--gradients` all but the quick forms of silu,
+// sums of rows and the gradients on routings made by hand, `--races` all but a few tiny problems that launch
+// every kernel (for racecheck); `--dump DIR CASE` writes one problem and its results as raw arrays instead.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +16,7 @@
 #include "gpu/selfcheck_problem.h"
 #include "gpu/selfcheck_products.h"
 #include "gpu/selfcheck_races.h"
+#include "gpu/selfcheck_row_sums.h"
 #include "gpu/selfcheck_weight_gradients.h"
 #include "harness/contract/error.h"
 
@@ -218,6 +218,7 @@ int main(int argc, char** argv) {
     std::int64_t wrong = 0;
     if (gpu::has_wgmma_sm90()) wrong += gpu::count_silu_differences();
     std::printf("quick silu: %lld of 65280 finite arguments differ\n", static_cast<long long>(wrong));
+    wrong += gpu::count_row_sums_that_differ();
     const auto asked = [&](const char* option) { return argc == 2 && std::string(argv[1]) == option; };
     const bool small = asked("--small");
     if (!asked("--gradients")) wrong += gpu::count_small_runs_that_differ();
