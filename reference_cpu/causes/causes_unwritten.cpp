@@ -247,6 +247,7 @@ class Search {
   }
 
   void propose_block(std::int64_t from, std::int64_t to, double times, std::vector<Proposal>& all) const {
+    if (to - from == terms_) return;  // the results themselves
     const std::string where = fmt::format("K {} to {}", from, to - 1);
     all.push_back(proposal("k_dropped", where + " are missing", block(from, to - from, -1.0)));
     all.push_back(proposal("k_doubled", where + " are added twice", block(from, to - from, 1.0)));
