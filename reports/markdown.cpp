@@ -158,6 +158,8 @@ std::string render_markdown(const Parting& parting, const Report& judged) {
   for (const FieldParting& one : parting.fields) (one.parts() ? apart : others) += parting_row(one);
   if (!apart.empty()) out += fmt::format("\n{}{}", kPartingHead, apart);
   if (!others.empty()) out += folded("fields that do not part", std::string(kPartingHead) + others);
+  if (const auto separating = others_sentence(parting); !separating.empty())
+    out += fmt::format("\nother fields: {}\n", cell(separating));
   if (const auto routing = routing_sentence(parting.routing); !routing.empty())
     out += fmt::format("\nrouting: {}\n", cell(routing));
   std::vector<std::string> tokens;

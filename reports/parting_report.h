@@ -36,6 +36,9 @@ std::string_view parting_sign(const FieldParting& one);
 /// Of the exit code.
 Mark mark(const Parting& all);
 
+/// "in A weight times value is rounded to bf16, which B does not do; ...": what separates the two in other
+/// fields than the first; "" where nothing does.
+std::string others_sentence(const Parting& parting);
 /// "13 of 13 tokens take the same experts, ..."; "" where routing was not compared.
 std::string routing_sentence(const RoutingAgreement& routing);
 /// "token 5: A alone takes 3, B alone 7; gap 0 in A's logits (a tie), 0.004 in B's"

@@ -15,6 +15,7 @@ TEST_SUITE("parting") {
     CHECK(text.starts_with("~ a.h5 and <b>.h5\n  A and B part first at hidden_states\n"));
     CHECK(text.find("=  second_gemm       1,200            0") != std::string::npos);
     CHECK(text.find("A (A 2, B 1 element)") != std::string::npos);
+    CHECK(text.find("other fields: in A silu is rounded to bf16, which B does not do") != std::string::npos);
     CHECK(
         text.find("12 of 13 tokens take the same experts, 11 in the same order, 11 with the same weights") !=
         std::string::npos);
@@ -37,6 +38,7 @@ TEST_SUITE("parting") {
   TEST_CASE("the page needs no script and takes no name for markup") {
     const std::string page = render_parting_html(sample::parting(), {});
     CHECK(page.find("They part first at hidden_states") != std::string::npos);
+    CHECK(page.find("<p>Other fields: in A silu is rounded") != std::string::npos);
     CHECK(page.find("&lt;b&gt;.h5") != std::string::npos);
     CHECK(page.find("<b>.h5") == std::string::npos);
     CHECK(page.find("<script") == std::string::npos);

@@ -146,6 +146,11 @@ std::string routing_sentence(const RoutingAgreement& routing) {
   return text;
 }
 
+std::string others_sentence(const Parting& all) {
+  if (all.separating_others.empty()) return "";
+  return fmt::format("in A {}", fmt::join(all.separating_others, "; "));
+}
+
 std::string token_sentence(const RoutingParting& one) {
   return fmt::format("token {}: A alone takes {}, B alone {}{}{}", one.token, fmt::join(one.only_a, ", "),
                      fmt::join(one.only_b, ", "), gap_words(one.gap_a, "A"), gap_words(one.gap_b, "B"));
@@ -170,6 +175,8 @@ std::string render_parting_text(const Parting& all, const TextOptions& options) 
                           cells.ulps, cells.in_a, cells.in_b, cells.rms_a, cells.rms_b, cells.nearer});
   }
   out += fmt::format("\n{}\n", table.text(2));
+  if (const auto others = others_sentence(all); !others.empty())
+    out += wrapped(others, "  other fields: ", width);
   if (const auto routing = routing_sentence(all.routing); !routing.empty())
     out += wrapped(routing, "  routing: ", width);
   for (std::size_t i = 0; i < std::min(kMostTokens, all.routing.partings.size()); ++i)
@@ -189,6 +196,7 @@ std::string parting_json(const Parting& all, const Report& judged) {
                          {"a", side_json(all.a)},
                          {"b", side_json(all.b)},
                          {"separating", all.separating},
+                         {"separating_others", all.separating_others},
                          {"fields", fields},
                          {"routing", routing_json(all.routing)},
                          {"judged", Json::parse(to_json(judged, JsonLayout::Compact))}};

@@ -32,6 +32,7 @@ Parting parting() {
   all.first = Field::hidden_states;
   all.routing = {.tokens = 13, .same_sets = 12, .same_order = 11, .same_weights = 11};
   all.routing.partings = {{5, {3}, {7}, 0.0, 0.5}};
+  all.separating_others = {"silu is rounded to bf16, which B does not do"};
   all.sentence = "A and B part first at hidden_states";
   return all;
 }

@@ -89,9 +89,12 @@ struct PartingSide {
 struct Parting {
   PartingSide a;
   PartingSide b;
-  std::vector<FieldParting> fields;     // those that either has, in the order of the table
-  std::optional<Field> first;           // in order of evaluation
-  std::vector<std::string> separating;  // rounding points in which A differs from B, a sentence each
+  std::vector<FieldParting> fields;  // those that either has, in the order of the table
+  std::optional<Field> first;        // in order of evaluation
+  // Rounding points in which A differs from B, a sentence each: those that the first field tells of, and
+  // others.
+  std::vector<std::string> separating;
+  std::vector<std::string> separating_others;
   RoutingAgreement routing;
   std::string sentence;
 };

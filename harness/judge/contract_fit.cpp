@@ -304,25 +304,36 @@ bool has_gradients(const FieldSet& fields) {
       kFields, [&](const FieldRow& field) { return field.group == Group::Backward && fields.has(field.id); });
 }
 
-std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named,
-                                          bool backward) {
+std::vector<PointApart> points_apart(const PrecisionContract& found, const PrecisionContract& named,
+                                     bool backward) {
   const auto told = [&](const auto& point) { return backward || row(point.told_by).group == Group::Forward; };
-  std::vector<std::string> sentences;
+  std::vector<PointApart> apart;
   for (const auto& point : kPoints) {
     // What is formed from the activation has no such products.
     const bool formed = point.member != &PrecisionContract::d_weighted ||
                         (!weights_from_activation(found) && !weights_from_activation(named));
     if (told(point) && formed && found.*point.member != named.*point.member)
-      sentences.push_back(
-          found.*point.member == Store::Bf16
-              ? fmt::format("{} is rounded to bf16, which {} does not do", point.what, named.name)
-              : fmt::format("{} is not rounded to bf16, which {} does", point.what, named.name));
+      apart.push_back(
+          {point.told_by,
+           found.*point.member == Store::Bf16
+               ? fmt::format("{} is rounded to bf16, which {} does not do", point.what, named.name)
+               : fmt::format("{} is not rounded to bf16, which {} does", point.what, named.name)});
   }
   for (const auto& point : kOtherPoints)
     if (told(point) && point.get(found) != point.get(named))
-      sentences.push_back(fmt::format(
-          "{}, {}", point.found[static_cast<std::size_t>(point.get(found))],
-          fmt::format(fmt::runtime(point.named[static_cast<std::size_t>(point.get(named))]), named.name)));
+      apart.push_back(
+          {point.told_by,
+           fmt::format("{}, {}", point.found[static_cast<std::size_t>(point.get(found))],
+                       fmt::format(fmt::runtime(point.named[static_cast<std::size_t>(point.get(named))]),
+                                   named.name))});
+  return apart;
+}
+
+std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named,
+                                          bool backward) {
+  std::vector<std::string> sentences;
+  for (PointApart& point : points_apart(found, named, backward))
+    sentences.push_back(std::move(point.sentence));
   return sentences;
 }
 

@@ -31,8 +31,16 @@ ContractFit fit_contract(const Problem& problem, const Candidate& candidate, con
 /// Whether gradients are there to tell of backward's rounding points.
 bool has_gradients(const FieldSet& fields);
 
-/// "silu is not rounded to bf16, which hf does": one sentence per rounding point in which `found` differs
-/// from `named`; those of backward too where asked for.
+/// "silu is not rounded to bf16, which hf does": one rounding point in which `found` differs from `named`,
+/// and the field whose values tell; those of backward too where asked for.
+struct PointApart {
+  Field told_by{};
+  std::string sentence;
+};
+std::vector<PointApart> points_apart(const PrecisionContract& found, const PrecisionContract& named,
+                                     bool backward);
+
+/// Their sentences.
 std::vector<std::string> differing_points(const PrecisionContract& found, const PrecisionContract& named,
                                           bool backward);
 

@@ -200,6 +200,14 @@ std::string standings(const PartingSide& a, const PartingSide& b) {
                      fmt::join(b.legal_under, ", "));
 }
 
+/// Whether a point that this field tells of shows in the first field that parts: there, or in one before it
+/// that not both wrote.
+bool tells(const Parting& all, Field told_by) {
+  if (told_by == all.first) return true;
+  const auto found = std::ranges::find(all.fields, told_by, &FieldParting::field);
+  return (found == all.fields.end() || !found->compared()) && descends_from(*all.first, told_by);
+}
+
 std::string what_separates(const Parting& all, Field first) {
   if (!all.a.legal() || !all.b.legal()) return "";
   if (!all.separating.empty()) return fmt::format("; in A {}", fmt::join(all.separating, "; "));
@@ -297,7 +305,10 @@ Parting diff(const Problem& problem, JudgedSide a, JudgedSide b, const Reference
   if (all.first && a.fitted && b.fitted) {
     PrecisionContract other = *b.fitted;
     other.name = "B";
-    all.separating = differing_points(*a.fitted, other, has_gradients(of_a) && has_gradients(of_b));
+    for (PointApart& point : points_apart(*a.fitted, other, has_gradients(of_a) && has_gradients(of_b)))
+      (tells(all, point.told_by) ? all.separating : all.separating_others)
+          .push_back(std::move(point.sentence));
+    if (all.separating.empty()) all.separating.swap(all.separating_others);
   }
   all.a = std::move(a.side);
   all.b = std::move(b.side);

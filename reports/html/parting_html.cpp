@@ -108,7 +108,10 @@ std::string render_parting_html(const Parting& all, const Report& judged) {
   out += "<th scope=\"col\">nearer</th>";
   out += "</tr></thead><tbody>";
   for (const auto& one : all.fields) out += field_row(one);
-  out += "</tbody></table></div></section>\n";
+  out += "</tbody></table></div>";
+  if (const auto others = others_sentence(all); !others.empty())
+    out += fmt::format("<p>Other fields: {}</p>", escaped(others));
+  out += "</section>\n";
   out += elements_section(all);
   if (const auto routing = routing_sentence(all.routing); !routing.empty()) {
     out += fmt::format("<section id=\"routing\"><h2>Routing</h2><p>{}</p>", escaped(routing));

@@ -56,6 +56,14 @@ class Diff(ProgramTest):
                 self.dump("other.h5", contract=contract)
                 self.diff(SUSPECT, "hf.h5", "other.h5", ["both are legal", contract, says])
 
+    def test_other_projects_layers_part_where_the_first_field_tells(self):
+        done = self.diff(SUSPECT, RECORDED / "unsloth_rows.h5", RECORDED / "liger_rows.h5",
+                         ["A and B part first at intermediate: ", "both are legal, A under unsloth, B under fused_fp32", "in A silu is rounded to bf16, which B does not do",
+                          "B is nearer to float64 there", "other fields: in A weight times value is rounded to bf16"])  # fmt: skip
+        sentence = self.found(SUSPECT, RECORDED / "unsloth_rows.h5", RECORDED / "liger_rows.h5")["sentence"]
+        self.assertNotIn("weight times value", sentence)
+        self.assertNotIn("d_intermediate", done.stdout[:done.stdout.index("other fields:")].split("A: ")[0])
+
     def test_the_page_and_the_json_say_the_same(self):
         self.diff(SUSPECT, golden("odd.grouped_mm"), golden("odd.eager"), "Report: d.html", "--html", "d.html", "--json", "d.json")
         page = (self.folder / "d.html").read_text()
