@@ -200,12 +200,11 @@ std::string standings(const PartingSide& a, const PartingSide& b) {
                      fmt::join(b.legal_under, ", "));
 }
 
-/// Whether a point that this field tells of shows in the first field that parts: there, or in one before it
-/// that not both wrote.
+/// Whether a point that this field tells of shows in the first that parts: there, or where not both wrote it.
 bool tells(const Parting& all, Field told_by) {
-  if (told_by == all.first) return true;
   const auto found = std::ranges::find(all.fields, told_by, &FieldParting::field);
-  return (found == all.fields.end() || !found->compared()) && descends_from(*all.first, told_by);
+  const bool both = found != all.fields.end() && found->compared();
+  return told_by == all.first || (!both && descends_from(*all.first, told_by));
 }
 
 std::string what_separates(const Parting& all, Field first) {
