@@ -218,6 +218,7 @@ void join_line(Finding bits, const FieldResult& before, const FieldResult& now, 
 void add_bits(Findings bits, const CaseResult& before, const CaseResult& now, Findings& findings) {
   Finding folded{Severity::Regression, "", before.problem, before.candidate};
   std::vector<std::string_view> followers;
+  bool newly = true;  // they did not fail before
   for (Finding& change : bits) {
     change.problem = before.problem;
     change.candidate = before.candidate;
@@ -226,6 +227,7 @@ void add_bits(Findings bits, const CaseResult& before, const CaseResult& now, Fi
     if (judged != nullptr && change.severity == Severity::Legal && judged->verdict > Verdict::Passed) {
       if (follows(*judged, now)) {
         followers.push_back(name(judged->field));
+        newly = newly && was != nullptr && !failed(was->verdict);
         for (Figure& one : change.figures)
           folded.figures.push_back(
               {fmt::format("{} {}", name(judged->field), one.what), one.before, one.now});
@@ -241,6 +243,16 @@ void add_bits(Findings bits, const CaseResult& before, const CaseResult& now, Fi
       findings.push_back(std::move(change));
   }
   if (followers.empty()) return;
+  // Then they are said to fail with it already.
+  const std::string failing = followers_finding("", before, now).sentence;
+  const auto named = std::ranges::find_if(findings, [&](const Finding& one) {
+    return !failing.empty() && one.sentence.ends_with(failing) && one.problem == before.problem &&
+           one.candidate == before.candidate;
+  });
+  if (newly && named != findings.end()) {
+    std::ranges::move(folded.figures, std::back_inserter(named->figures));
+    return;
+  }
   folded.sentence = fmt::format("{} changed with {}", fmt::join(followers, ", "), name(*now.first_own_error));
   findings.push_back(std::move(folded));
 }

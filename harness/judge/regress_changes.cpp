@@ -97,6 +97,21 @@ void compare_verdicts(Verdict before, Verdict now, Clauses& clauses) {
     clauses.add(Severity::Legal, clause);
 }
 
+/// What both ways of judging say in the same words is said once.
+void say_once(std::vector<std::string>& words) {
+  constexpr std::string_view kIsolated = "isolated: ";
+  constexpr std::string_view kChained = "chained: ";
+  for (std::string& word : words) {
+    if (!word.starts_with(kIsolated)) continue;
+    const std::string rest = word.substr(kIsolated.size());
+    const auto same = std::ranges::find(words, fmt::format("{}{}", kChained, rest));
+    if (same == words.end()) continue;
+    word = fmt::format("isolated and chained: {}", rest);
+    same->clear();
+  }
+  std::erase(words, "");
+}
+
 }  // namespace
 
 std::optional<Finding> field_change(const std::string& where, const FieldResult& before,
@@ -109,6 +124,7 @@ std::optional<Finding> field_change(const std::string& where, const FieldResult&
   compare_predictions("isolated", before.isolated_bits, now.isolated_bits, clauses);
   compare_predictions("chained", before.chained_bits, now.chained_bits, clauses);
   if (clauses.words.empty()) return std::nullopt;
+  say_once(clauses.words);
   if (const Cause* cause = named_cause(now.causes))
     clauses.words.insert(clauses.words.begin() + static_cast<std::ptrdiff_t>(why), in_words(*cause));
   if (clauses.fails_now && clauses.severity == Severity::Same) clauses.words.push_back("it still fails");
