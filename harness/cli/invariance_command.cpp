@@ -109,6 +109,10 @@ class InvarianceRun {
       result.replay = fmt::format("assay invariance {} --pipeline {}", source, name);
       if (!options_.contract.empty()) result.replay += fmt::format(" --contract {}", options_.contract);
       if (options_.backward) result.replay += " --backward";
+      if (const InvarianceOptions usual; options_.batches != usual.batches)
+        result.replay += fmt::format(" --batches {}", fmt::join(options_.batches, ","));
+      if (const InvarianceOptions usual; options_.runs != usual.runs)
+        result.replay += fmt::format(" --runs {}", options_.runs);
       if (!options_.promise.empty())
         result.replay += fmt::format(" --promise {}", fmt::join(options_.promise, ","));
       judged_.cases.push_back(result);

@@ -57,6 +57,7 @@ class Invariance(ProgramTest):
 
     def test_a_backward_that_differs_run_to_run_is_unstable(self):
         changes = self.changes(SUSPECT, "later backward", "--backward", "--batches", "2", "--runs", "9", says="1 unstable")
+        self.assertTrue(self.case["replay"].endswith(" --backward --batches 2 --runs 9"), self.case["replay"])
         self.assertEqual((self.differing(changes), changes["run to run"]["first"]), (["run to run"], "d_router_logits"))
 
     def test_an_order_of_summation_that_depends_on_the_batch_is_told(self):
