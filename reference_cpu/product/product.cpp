@@ -148,6 +148,13 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
     tensor_core(view, order, std::span(of, static_cast<std::size_t>(rows)));
   for (int i = 0; i < rows; ++i) {
     const auto source = static_cast<std::size_t>(p.source[static_cast<std::size_t>(row + i)]);
+    PredictedValue* to = out.data() + (row + i) * p.n + first;
+    std::int32_t open = left.outside[source] | left.undetermined[source];
+    for (int c = 0; c < kPanelColumns; ++c) open |= flags[i][c] | panel.outside[c] | panel.undetermined[c];
+    if (open == 0) {  // nearly always
+      for (std::int64_t c = 0; c < count; ++c) to[c] = {sums[i][c], false};
+      continue;
+    }
     bool outside[kPanelColumns];
     bool any = false;
     for (std::int64_t c = 0; c < count; ++c) {
@@ -157,9 +164,8 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
     float plain[kPanelColumns];
     if (any && modelled) kernels.sequential(view, of[i].values, plain);
     for (std::int64_t c = 0; c < count; ++c)
-      out[static_cast<std::size_t>((row + i) * p.n + first + c)] = {
-          outside[c] && modelled ? plain[c] : sums[i][c],
-          outside[c] || panel.undetermined[c] || left.undetermined[source] != 0};
+      to[c] = {outside[c] && modelled ? plain[c] : sums[i][c],
+               outside[c] || panel.undetermined[c] || left.undetermined[source] != 0};
   }
 }
 
