@@ -45,7 +45,8 @@ std::vector<Report> reports_in(const std::string& folder, const std::vector<std:
 }  // namespace
 
 void add_report(CLI::App& app, Program& program) {
-  auto* command = app.add_subcommand("report", "render saved JSON results as text, HTML or JUnit");
+  auto* command = app.add_subcommand(
+      "report", "render saved JSON results as text, HTML, JUnit or Markdown, beside earlier ones");
   struct Options {
     std::vector<std::string> results;
     std::string history;

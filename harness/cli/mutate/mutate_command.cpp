@@ -306,7 +306,8 @@ void add_mutate(CLI::App& app, Program& program) {
       ->type_name("FILE");
   command
       ->add_option("--dump", options->dump,
-                   "write the faulty candidate of one FAULT on --fixture, to try other tools on")
+                   "write the faulty candidate of one FAULT on --fixture, with its problem, for verify "
+                   "--golden FILE and other tools")
       ->type_name("FILE");
   command->add_flag("-q,--quiet", options->quiet, "no text on stdout");
   command->add_flag("-v,--verbose", options->verbose, "print the judge's sentence for each")
