@@ -89,6 +89,19 @@ TEST_SUITE("html_page") {
     CHECK(contains(html.substr(0, html.find("id=\"details\"")), "<image href=\"data:image/png"));
   }
 
+  TEST_CASE("a map that is not what it says is left out, also of cases that unfold") {
+    for (const auto spoil : {+[](ErrorMap& m) { m.bin_columns = 0; }, +[](ErrorMap& m) { m.bin_rows = 0; },
+                             +[](ErrorMap& m) { m.columns = std::int64_t{1} << 62; },
+                             +[](ErrorMap& m) { m.levels.pop_back(); }}) {
+      Report report = sample::distinct_failures(22, 0);
+      for (CaseResult& c : report.cases)
+        for (FieldResult& f : c.fields)
+          for (Judgement* judgement : {&f.isolated, &f.chained})
+            if (judgement->pattern) spoil(judgement->pattern->map);
+      CHECK_FALSE(contains(unfolded(render_html(report)), "<figure class=\"map\""));
+    }
+  }
+
   TEST_CASE("a failing case has its three commands under the headline, each to be copied") {
     const std::string html = render_html(sample::report());
     const std::size_t headline =

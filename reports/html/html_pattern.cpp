@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/error_grid.h"
 #include "reports/escape.h"
 #include "reports/html/html_case.h"
 #include "reports/html/svg.h"
@@ -45,6 +46,7 @@ std::string bin_text(const ErrorMap& map, Field field) {
 
 std::string map_figure(const CaseResult& c, const FieldResult& f, std::size_t index, const ErrorMap& map,
                        bool isolated, svg::Bins bins) {
+  if (!sound(map)) return "";
   const bool own = c.first_own_error == f.field;
   const std::string drawing = svg::heat_map(
       map, f.field, own ? kLargeMap : kSmallMap,
