@@ -64,14 +64,16 @@ class Difference:
         pathlib.Path(path).write_text(self._comment, encoding="utf-8")
 
 
-def diff(a, b, problem=None, *, ties="any"):
+def diff(a, b, problem=None, *, device=None, ties="any"):
     """Compares two candidates of one problem, field by field, without a golden. Returns a Difference; two different problems raise InputError.
 
     a, b: each a file (a golden or a dump), a Result whose file was kept, {field: tensor}, or a layer as assert_layer takes it.
-    problem: what tensors and layers belong to (a Problem, or what assay.problem takes). ties: of these, as judge has it.
+    problem: what tensors and layers belong to: a Problem, or what assay.problem takes, with `device` for torch layers. ties: of these, as judge has it.
     """
     if problem is not None and not isinstance(problem, Problem):
-        problem = make_problem(problem)
+        problem = make_problem(problem, device=device)
+    elif device is not None:
+        raise UsageError("device= belongs to a problem that is named, not to one that is made or to files alone")
     program = (problem.program if problem is not None else None) or program_runs.find_program()
     with tempfile.TemporaryDirectory(prefix="assay-") as folder:
         files = [_file_of(one, name, problem, ties, folder) for one, name in ((a, "A"), (b, "B"))]

@@ -72,6 +72,8 @@ class Diff(KeptFiles, unittest.TestCase):
         ):  # fmt: skip
             with self.assertRaisesRegex(assay.UsageError, says):
                 assay.diff(*words)
+        with self.assertRaisesRegex(assay.UsageError, "device= belongs to a problem that is named"):
+            assay.diff(forward, forward, self.problem, device="cpu")
         goldens = program_runs.golden_folder()
         with self.assertRaisesRegex(assay.InputError, "A and B are of different problems"):
             assay.diff(goldens / "odd.grouped_mm.h5", goldens / "tiny.grouped_mm.h5")

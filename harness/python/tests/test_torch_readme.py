@@ -44,6 +44,14 @@ class Readme(KeptFiles, unittest.TestCase):
         for name in re.findall(r"`\.(\w+)(?:\(path\))?`", README.split("Outside of tests:")[1].split("\n")[0]):
             self.assertTrue(hasattr(result, name), name)
 
+    def test_what_is_said_about_two_layers_runs(self):
+        names = {"assay": assay, "triton_layer": self.layer(), "torch_layer": self.layer(lambda text: text.replace("up, gate = ", "gate, up = "))}
+        said = re.search(r"`(assay\.diff\(.*?\))`[^\n]*", README)
+        found = eval(said.group(1).replace('device="cuda"', 'device="cpu"'), names)
+        self.assertEqual((found.first, found.legal_under[0], found.legal_under[1] != ()), ("hidden_states", (), True))
+        for name in re.findall(r"`\.(\w+)(?:\(path\))?`", said.group(0)):
+            self.assertTrue(hasattr(found, name), name)
+
     def test_a_candidate_is_written_and_judged(self):
         golden = assay.program_runs.golden_folder() / "odd.grouped_mm.h5"
         written = self.layer(lambda text: text.replace("up, gate = ", "gate, up = "))(assay.problem(golden, device="cpu"))
