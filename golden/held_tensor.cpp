@@ -72,7 +72,8 @@ void require_sound(const HeldField& held, const std::string& where) {
 }
 
 StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& group,
-                     Field field, const std::string& path, std::vector<std::string>& remarks) {
+                     Field field, const std::string& path, ClaimedSizes& sizes,
+                     std::vector<std::string>& remarks) {
   const auto need = [&](auto value, const char* attribute) {
     if (!value)
       throw InputError(fmt::format(
@@ -95,8 +96,9 @@ StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5
   const auto* stored_rows = hdf5::find(group, kRows);
   if (stored_rows == nullptr)
     throw InputError(fmt::format("{} is a group without a dataset {}", path, kRows));
-  auto rows = read_tensor(hdf5::as_dataset(source, *stored_rows, rows_path), held.dtype, WideIntegers::Refuse,
-                          remarks);
+  const auto dataset = hdf5::as_dataset(source, *stored_rows, rows_path);
+  sizes.keep(rows_path, dataset.shape, held.dtype);
+  auto rows = read_tensor(dataset, held.dtype, WideIntegers::Refuse, remarks);
   held.rows = std::move(rows.tensor);
   require_sound(held, path);
   result.origin = hdf5::read_string(group, "origin", path).value_or("");

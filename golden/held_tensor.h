@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "golden/claimed_sizes.h"
 #include "golden/hdf5_handle.h"
 #include "golden/stored_tensor.h"
 #include "harness/contract/held_field.h"
@@ -24,7 +25,8 @@ struct StoredHeld {
 /// Reads a group of `source` of the field's name and checks that hashes, shape and rows fit each other. The
 /// shape itself is the file's: the caller knows what it must be. Throws InputError.
 StoredHeld read_held(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& group,
-                     Field field, const std::string& path, std::vector<std::string>& remarks);
+                     Field field, const std::string& path, ClaimedSizes& sizes,
+                     std::vector<std::string>& remarks);
 
 /// The part in the content hash of a group of a field that this program does not know, from what the file
 /// states; nothing when the group holds no tensor.

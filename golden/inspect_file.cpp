@@ -133,6 +133,7 @@ class Inspector {
         text_ += fmt::format(" as {}", *dataset.dtype);
       if (dataset.origin) text_ += fmt::format(", {}", *dataset.origin);
       std::vector<std::string> remarks;
+      ClaimedSizes().keep(path, dataset.shape, dtype_of(dataset, std::nullopt));  // one at a time
       const auto stored = read_tensor(dataset, std::nullopt, WideIntegers::Saturate, remarks);
       if (!held_rows_.contains(path)) content_.add(path, stored.sha256);
       text_ += fmt::format(", {}, hash {}\n", statistics_of(stored.tensor).text(),
@@ -155,9 +156,11 @@ class Inspector {
     held_rows_.insert(path + "/rows");
     try {
       std::vector<std::string> remarks;
+      ClaimedSizes sizes;
       const auto known = find_field(field);
-      const auto hash = known ? std::optional(read_held(source_, group, *known, path, remarks).content_hash)
-                              : stated_content_hash(source_, group, path);
+      const auto hash =
+          known ? std::optional(read_held(source_, group, *known, path, sizes, remarks).content_hash)
+                : stated_content_hash(source_, group, path);
       if (hash) content_.add(path, *hash);
     } catch (const InputError& error) {
       text_ += fmt::format("    BROKEN: {}\n", error.what());
@@ -174,6 +177,7 @@ class Inspector {
 
 std::string inspect_file(const std::filesystem::path& path) {
   const auto file = hdf5::describe_file(path);
+  require_own_bytes(file.root, file.bytes->size());
   Inspector inspector(file.bytes);
   inspector.attributes(file.root, "");
   inspector.group(file.root, "/");

@@ -10,13 +10,14 @@ namespace assay {
 namespace {
 
 ReadPrevious regenerated(const hdf5::StoredObject& group, const std::string& path, const Shape& shape,
-                         const Regenerators& regenerators) {
+                         const Regenerators& regenerators, ClaimedSizes& sizes) {
   const auto stored = read_generator(group, path);
   if (stored.generator.shape != shape)
     throw InputError(fmt::format("{}: expected shape {}, found {}", path, to_string(shape),
                                  to_string(stored.generator.shape)));
   if (!regenerators.tensor)
     throw InputError(fmt::format("{} is to be regenerated, and no generator is at hand", path));
+  sizes.keep(path, shape, DType::Float32);
   ReadPrevious read{regenerators.tensor(stored.generator), stored.generator,
                     generator_hash(stored.generator, stored.hashes_json), !stored.hashes.empty()};
   if (read.hash_stated && stored.hashes[0] != sha256_hex(read.tensor.bytes()))
@@ -39,8 +40,8 @@ StoredTensor read_weight_gradient(const hdf5::Dataset& dataset, DType wanted,
 
 ReadPrevious read_previous(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& object,
                            const std::string& path, const Shape& shape, const Regenerators& regenerators,
-                           std::vector<std::string>& remarks) {
-  if (object.kind == hdf5::ObjectKind::Group) return regenerated(object, path, shape, regenerators);
+                           ClaimedSizes& sizes, std::vector<std::string>& remarks) {
+  if (object.kind == hdf5::ObjectKind::Group) return regenerated(object, path, shape, regenerators, sizes);
   const auto dataset = hdf5::as_dataset(source, object, path);
   try {
     const bool bits = dataset.stored == hdf5::StoredAs::Unsigned && dataset.element_size == 2;
@@ -48,7 +49,7 @@ ReadPrevious read_previous(const std::shared_ptr<const OpenedFile>& source, cons
     if ((dtype != DType::Float32 && dtype != DType::BFloat16) || dataset.shape != shape)
       throw InputError(fmt::format("{}: expected bfloat16 or float32 {}, found {} {}", path, to_string(shape),
                                    row(dtype).name, to_string(dataset.shape)));
-    require_memory(path, dataset.shape, dtype);
+    sizes.keep(path, dataset.shape, dtype);
     auto stored = read_tensor(dataset, dtype, WideIntegers::Refuse, remarks);
     return {std::move(stored.tensor), {}, stored.sha256, stored.hash_stated};
   } catch (const StorageError& error) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "golden/claimed_sizes.h"
 #include "golden/golden_file.h"
 #include "golden/stored_tensor.h"
 
@@ -27,6 +28,6 @@ struct ReadPrevious {
 /// Throws InputError for another shape or dtype, a hash that does not match, or no generator at hand.
 ReadPrevious read_previous(const std::shared_ptr<const OpenedFile>& source, const hdf5::StoredObject& object,
                            const std::string& path, const Shape& shape, const Regenerators& regenerators,
-                           std::vector<std::string>& remarks);
+                           ClaimedSizes& sizes, std::vector<std::string>& remarks);
 
 }  // namespace assay

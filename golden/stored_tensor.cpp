@@ -1,7 +1,5 @@
 #include "golden/stored_tensor.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -181,21 +179,6 @@ DType dtype_of(const Dataset& dataset, std::optional<DType> wanted) {
   return DType::Float64;
 }
 
-std::int64_t most_plausible(const Shape& expected) {
-  constexpr std::int64_t kPlausible = std::int64_t{1} << 25;
-  const auto count = element_count(expected);
-  return std::max(kPlausible, count > INT64_MAX / 4 ? count : 4 * count);
-}
-
-void require_memory(const std::string& path, const Shape& shape, DType dtype) {
-  const auto machine = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                       static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  const auto elements = static_cast<std::uint64_t>(element_count(shape));
-  if (elements > machine / row(dtype).size)
-    throw InputError(fmt::format("{} of shape {} needs more memory than the {} GB of this machine", path,
-                                 to_string(shape), machine >> 30));
-}
-
 StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, WideIntegers wide,
                          std::vector<std::string>& remarks) {
   const auto dtype = dtype_of(dataset, wanted);
@@ -229,8 +212,6 @@ StoredTensor read_tensor(const Dataset& dataset, std::optional<DType> wanted, Wi
 }
 
 std::int64_t non_finite_values(const hdf5::Dataset& dataset) {
-  constexpr std::int64_t kMostElements = std::int64_t{1} << 25;
-  if (element_count(dataset.shape) > kMostElements) return 0;
   std::vector<std::string> remarks;
   try {
     const auto tensor = read_tensor(dataset, std::nullopt, WideIntegers::Saturate, remarks).tensor;

@@ -44,16 +44,7 @@ StoredTensor read_tensor(const hdf5::Dataset& dataset, std::optional<DType> want
 /// Throws StorageError where read_tensor would, as far as the type alone tells. Reads nothing.
 DType dtype_of(const hdf5::Dataset& dataset, std::optional<DType> wanted);
 
-/// NaN and infinite values of a dataset that the schema does not know; 0 where it holds no numbers, or more
-/// than any field may.
+/// NaN and infinite values of a dataset that the schema does not know; 0 where it holds no numbers.
 std::int64_t non_finite_values(const hdf5::Dataset& dataset);
-
-/// Throws InputError for a tensor, stored or to be regenerated, that this machine's memory cannot hold: a
-/// small file must not ask for much.
-void require_memory(const std::string& path, const Shape& shape, DType dtype);
-
-/// How many elements a field of the wrong shape may have to be read and left for the judge to explain: padded
-/// rows of experts, say.
-std::int64_t most_plausible(const Shape& expected);
 
 }  // namespace assay
