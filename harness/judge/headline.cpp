@@ -151,10 +151,11 @@ class Company {
     for (const auto& field : result.fields) {
       if (field.field == own.field || field.verdict <= Verdict::Passed) continue;
       if (own_failure(field) || own_suspicion(field)) continue;
-      const bool of_others =
-          !follows(field.field) && !may_share(field) && std::ranges::any_of(others_, [&](Field other) {
-            return descends_from(field.field, other, contract_of(result));
-          });
+      // Wrong routing may have touched nothing: what follows from an error behind it has that one.
+      const bool elsewhere = !follows(field.field) || row(own.field).dtype == DType::Int32;
+      const bool of_others = elsewhere && !may_share(field) && std::ranges::any_of(others_, [&](Field other) {
+                               return descends_from(field.field, other, contract_of(result));
+                             });
       (of_others ? theirs_ : inherited_).push_back(name(field.field));
     }
   }

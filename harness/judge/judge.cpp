@@ -9,6 +9,7 @@
 #include "harness/contract/layer.h"
 #include "harness/contract/row_order.h"
 #include "harness/contract/upstream.h"
+#include "harness/judge/beyond_routing.h"
 #include "harness/judge/broken_upstream.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/dependence.h"
@@ -134,8 +135,8 @@ class Judge {
 
   /// Its elements, or hashes of them, can be compared.
   bool judgeable(const FieldResult& result) const {
-    const bool hashes = options_.hash && candidate_.held_field(result.field) != nullptr;
-    return !failed(result.verdict) && (hashes || intake_.upstream.has(result.field));
+    const bool held = options_.hash && candidate_.held_field(result.field) != nullptr;
+    return !failed(result.verdict) && (held || intake_.upstream.has(result.field));
   }
 
   void describe() {
@@ -171,10 +172,7 @@ class Judge {
   void judge_field(FieldResult& result) {
     switch (row(result.field).match) {
       case Match::Exact:
-        if (row(result.field).dtype == DType::Int32)
-          judge_integers(result);
-        else
-          judge_rounded(result);
+        row(result.field).dtype == DType::Int32 ? judge_integers(result) : judge_rounded(result);
         break;
       case Match::Rounded: judge_rounded(result); break;
       case Match::Selection: judge_selection(result); break;
@@ -184,9 +182,10 @@ class Judge {
     const bool accusing = result.isolated.verdict > Verdict::Passed ||
                           (result.isolated_bits.binding && result.isolated_bits.differing > 0);
     const auto broken = accusing ? broken_upstream(result.field, case_.fields, contract_) : std::nullopt;
-    if (broken) judge_by_the_chain(result, *broken);
+    const bool own = !broken || errs_beyond_routing(result, case_.fields, routing_beside(), *reference_);
+    if (!own) judge_by_the_chain(result, *broken);
     mistrust_vacuous(result);
-    if (!broken) result.verdict = worst(result.verdict, result.isolated.verdict);
+    if (own) result.verdict = worst(result.verdict, result.isolated.verdict);
     result.verdict = worst(result.verdict, result.chained.verdict);
     for (const auto* bits : {&result.isolated_bits, &result.chained_bits})
       if (bits->binding && bits->differing > 0) result.verdict = worst(result.verdict, Verdict::Suspect);
@@ -281,6 +280,7 @@ class Judge {
     if (result.isolated_bits.available || result.isolated.elements > 0) result.verdict = Verdict::Passed;
   }
 
+  RoutingBeside routing_beside() const { return {&candidate_.fields, problem_.sizes(), &contract_}; }
   double log_share() const { return log_share_of_field(options_.false_alarm, judged_); }
   RowRange all_logits() const { return all_rows(Field::router_logits, problem_.sizes()); }
   void judge_selection(FieldResult& result) {
