@@ -19,6 +19,7 @@
 #include "reference_cpu/causes/hypotheses.h"
 #include "reference_cpu/confirmation.h"
 #include "reference_cpu/evaluator.h"
+#include "reference_cpu/product/kept_panels.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/product/split_search.h"
 #include "reference_cpu/product/weight_gradient.h"
@@ -32,11 +33,13 @@ constexpr std::int64_t kTrialWork =
 // Elements of a field whose intervals and predictions are held at once to find what is wrong with it.
 constexpr std::int64_t kExplainedElements = std::int64_t{1} << 27;
 constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
+constexpr std::size_t kTrialPanelBytes = std::size_t{1} << 29;
 
 class ReferenceRun final : public Reference {
  public:
   ReferenceRun(const Problem& problem, const Upstream& upstream, const PrecisionContract& contract,
-               const Accumulators& accumulators, bool predict, const Engine* engine, const Fault& fault = {})
+               const Accumulators& accumulators, bool predict, const Engine* engine, const Fault& fault = {},
+               const std::vector<std::int32_t>* chosen = nullptr)
       : upstream_(upstream),
         predict_(predict),
         bounded_(isolated_, layer_, upstream),
@@ -47,7 +50,8 @@ class ReferenceRun final : public Reference {
     layer_.contract = &contract;
     layer_.accumulators = layer_.declared = accumulators;
     isolated_ = layer_;  // the selection may need the logits
-    layer_.routing = get_token_counts_and_gather_indices(problem.config, selection());
+    layer_.routing =
+        get_token_counts_and_gather_indices(problem.config, chosen != nullptr ? *chosen : selection());
     isolated_.routing = layer_.routing;
     ascending_ = layer_.routing.gather;
     if (upstream.has(Field::gather_indices)) {
@@ -223,25 +227,27 @@ class ReferenceRun final : public Reference {
     Problem problem = subproblem(*layer_.problem, part);
     problem.experts = cached_experts(problem.experts, kTrialExpertBytes);
     const Upstream upstream = usable_upstream(problem, *fields);
-    const auto run = [&](const Fault& fault) {
+    const auto run = [&](const Fault& fault, const std::vector<std::int32_t>* chosen = nullptr) {
       return ReferenceRun(problem, upstream, *layer_.contract, layer_.accumulators, true, layer_.engine,
-                          fault);
+                          fault, chosen);
     };
     ReferenceRun right = run({});
     right.layer_.declared = right.isolated_.declared = layer_.declared;
+    KeptPanels panels(kTrialPanelBytes);
+    const Field field = whole_evidence.field;
+    Evidence beside = right.evidence(field);
     std::map<Field, Values<Predicted>> sound;  // computed once for all trials
     for (const Field one : unwritten)
       if (row(one).dtype != DType::Int32) sound[one] = right.predicted_.isolated.evaluate(one);
-    const Field field = whole_evidence.field;
-    const auto trial = [&](const Fault& fault) {
-      ReferenceRun wrong = run(fault);
+    panels.close();
+    const auto trial = [&](const Fault& fault, Chosen chosen) {
+      ReferenceRun wrong = run(fault, chosen == Chosen::AsWithout ? &right.layer_.routing.selected : nullptr);
       if (wrong.layer_.routing.selected == right.layer_.routing.selected)
         wrong.predicted_.isolated.keep_unreached(fault.field, sound);
       return wrong.predicted_.isolated.evaluate(field);
     };
     const UnwrittenTrials trials{trial, std::ssize(part.tokens) < sizes.tokens,
                                  [this](Field one) { return upstream_.has(one); }};
-    Evidence beside = right.evidence(field);
     return find_causes(beside, trials, unwritten);
   }
 

@@ -128,6 +128,13 @@ PredictedValue silu(const PredictedValue& a, const Layer& layer) {
   return stored(result, fault.kind == FaultKind::SiluUnrounded ? Store::Unrounded : layer.contract->silu);
 }
 
+/// GPT-OSS's up half. Faults are planted in predicted arithmetic only.
+PredictedValue limited_plus_one(PredictedValue up, double limit) {
+  const auto most = static_cast<float>(limit);
+  return {std::clamp(up.value, -most, most) + 1.0f, up.undetermined};
+}
+Interval limited_plus_one(const Interval& up, double) { return up; }
+
 /// As torch's silu_backward multiplies, left to right.
 PredictedValue through_silu(const PredictedValue& d_silu, const PredictedValue& gate, const Layer&) {
   const float a = gate.value;
@@ -150,6 +157,8 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
   const std::int64_t block = planted(FaultKind::InterleavedGateUp)
                                  ? std::gcd(std::max<std::int64_t>(1, layer.fault.amount), width)
                                  : 0;
+  const double limit = planted(FaultKind::QuickGelu) ? static_cast<double>(layer.fault.amount)
+                                                     : 0.0;  // of GPT-OSS's up halves
   const PrecisionContract& contract = *layer.contract;
   Values<A> out(static_cast<std::size_t>(rows * width));
 #pragma omp parallel for schedule(static) if (worth_threads(32 * rows * width))
@@ -161,8 +170,9 @@ Values<A> act_and_mul(const Layer& layer, const Values<A>& first_gemm) {
     for (std::int64_t i = 0; i < width; ++i) {
       const std::int64_t at = block > 0 ? i / block * 2 * block + i % block : i;
       const auto activated = silu(gate[at], layer);
+      const auto factor = limit > 0.0 ? limited_plus_one(up[at], limit) : up[at];
       out[static_cast<std::size_t>(r * width + i)] =
-          ignored ? activated : multiply(activated, up[at], contract.unit_roundoff);
+          ignored ? activated : multiply(activated, factor, contract.unit_roundoff);
     }
   }
   return out;

@@ -49,7 +49,7 @@ enum class FaultKind {
   UpOfNextRow,        // multiplied by the next row's up half
   Relu,               // max(a, 0) for silu
   Gelu,               // a Phi(a) for silu
-  QuickGelu,          // a sigmoid(1.702 a) for silu
+  QuickGelu,          // a sigmoid(1.702 a) for silu; `amount` > 0: a at most that, up within it, plus 1
   TanhApprox,         // sigmoid by a tanh of 11 significant bits
   SiluFlushed,        // 0 for a below -scale
   SiluOverflows,      // a e^a / (1 + e^a): Inf / Inf above 88

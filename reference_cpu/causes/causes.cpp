@@ -223,6 +223,7 @@ std::vector<Cause> causes_of_place(const Evidence& evidence) {
   } kMechanisms[] = {
       {hypothesis_fields::kAll, propose_observations},
       {hypothesis_fields::kAll, propose_moved_rows},
+      {hypothesis_fields::kAll, propose_moved_tiles},
       {hypothesis_fields::kAll, propose_not_finite},
       {hypothesis_fields::kAll, propose_columns},
       {fields_of(Field::router_logits), propose_logits},

@@ -84,6 +84,9 @@ std::vector<Proposal> propose_observations(const Evidence&,
                                            const ErrorPlace&);  // causes_rows.cpp: zeros, shifted columns
 std::vector<Proposal> propose_moved_rows(const Evidence&,
                                          const ErrorPlace&);  // causes_moved.cpp: rows in another order
+std::vector<Proposal> propose_moved_tiles(
+    const Evidence&,
+    const ErrorPlace&);  // causes_tiles.cpp: a block of rows and columns that is another
 std::vector<Proposal> propose_scattered(const Evidence&,
                                         const ErrorPlace&);  // causes_rows.cpp: single elements
 std::vector<Proposal> propose_columns(const Evidence&,
@@ -125,9 +128,13 @@ struct GradientGuess {
 /// causes_gradients.cpp: those about a gradient, written or not.
 std::vector<GradientGuess> gradient_guesses(Field field, const Layer& layer);
 
+/// The experts of a trial: those that its own logits choose, or those of the run without a fault, so that
+/// only the weights respond to it.
+enum class Chosen { Anew, AsWithout };
+
 /// The layer run again with a fault in a field that the candidate did not write.
 struct UnwrittenTrials {
-  std::function<Values<Predicted>(const Fault&)> run;  // the evidence's field, before storing
+  std::function<Values<Predicted>(const Fault&, Chosen)> run;  // the evidence's field, before storing
   bool some_tokens = false;  // the evidence holds some of the tokens only: places have no meaning
   std::function<bool(Field)> rounded_written;  // what the rounding lost is all that was not
 };

@@ -130,8 +130,53 @@ void propose_experts(const Evidence& evidence, const Operands& operands, const W
   }
 }
 
-void propose_inputs(const Evidence& evidence, const Operands& operands, const Window& sample,
+/// Tokens of rows in expert order as somebody may count them.
+struct TokenRule {
+  std::string_view sentence;
+  std::int64_t (*token)(const Evidence&, std::int64_t r);
+};
+
+std::int64_t slot_of(const Evidence& evidence, std::int64_t r) {
+  return evidence.layer->routing.gather[static_cast<std::size_t>(r)];
+}
+
+// clang-format off
+constexpr TokenRule kTokenRules[] = {
+    {"the tokens are those of slots counted j T + t",
+     [](const Evidence& e, std::int64_t r) { return slot_of(e, r) % e.layer->tokens(); }},
+    {"the tokens are numbered as their slots, not beyond the last",
+     [](const Evidence& e, std::int64_t r) { return std::min(slot_of(e, r), e.layer->tokens() - 1); }},
+    {"the tokens are those of slots in slot order, not in expert order",
+     [](const Evidence& e, std::int64_t r) { return r / e.layer->config().top_k; }},
+    {"the tokens are those of rows counted modulo T",
+     [](const Evidence& e, std::int64_t r) { return r % e.layer->tokens(); }},
+};
+// clang-format on
+
+/// The rule that all rows whose origin was found follow; null where none is.
+const TokenRule* token_rule(const Evidence& evidence, const ProductOperands& operands,
+                            const std::map<std::int64_t, std::int64_t>& found) {
+  if (evidence.field != Field::first_gemm || operands.left_rows != evidence.layer->tokens()) return nullptr;
+  const auto rule = std::ranges::find_if(kTokenRules, [&](const TokenRule& one) {
+    return std::ranges::all_of(found,
+                               [&](const auto& row) { return one.token(evidence, row.first) == row.second; });
+  });
+  return rule == std::end(kTokenRules) ? nullptr : &*rule;
+}
+
+/// Whether the rule holds of the rows that are right as well: then it needs no place.
+bool holds_of_others(const TokenRule& rule, const Evidence& evidence, const ProductOperands& operands,
+                     const std::vector<std::int64_t>& wrong) {
+  for (std::int64_t r = 0; r < evidence.rows; ++r)
+    if (!std::ranges::binary_search(wrong, r) &&
+        rule.token(evidence, r) != operands.source[static_cast<std::size_t>(r)])
+      return false;
+  return true;
+}
+
+void propose_inputs(const Evidence& evidence, const Operands& operands, const ErrorPlace& place,
                     std::vector<Proposal>& all) {
+  const Window& sample = place.sample;
   const auto columns = spread(sample.columns, kProbedColumns);
   const auto rows = spread(sample.rows, kProbedRows);
   const double per_row = static_cast<double>(columns.size()) * static_cast<double>(operands->k) *
@@ -154,14 +199,20 @@ void propose_inputs(const Evidence& evidence, const Operands& operands, const Wi
   if (found.empty()) return;
   const auto& [row, its] = *found.begin();
   const auto own = operands->source[static_cast<std::size_t>(row)];
-  const std::int64_t away = its - own;
+  // Counted round the ends, by the shorter way.
+  const auto offset = [&](std::int64_t from, std::int64_t to) {
+    const auto further = wrapped(to - from, operands->left_rows);
+    return 2 * further > operands->left_rows ? further - operands->left_rows : further;
+  };
+  const std::int64_t away = offset(own, its);
   const Field left = assay::row(*product_of(evidence.field)).left;
   const auto word = assay::row(left).rows == RowsAre::ExpertOrder ? "row" : "token";
   std::function<std::int64_t(std::int64_t)> from;
   std::string sentence;
+  bool everywhere = false;
   const auto& source = operands->source;
   const auto same_offset = [&](const auto& one) {
-    return one.second - source[static_cast<std::size_t>(one.first)] == away;
+    return offset(source[static_cast<std::size_t>(one.first)], one.second) == away;
   };
   // The input that the row before or after should have read: an index off by one.
   const auto neighbour = [&](std::int64_t by) {
@@ -189,10 +240,15 @@ void propose_inputs(const Evidence& evidence, const Operands& operands, const Wi
   } else if (std::ranges::all_of(found, [&](const auto& one) { return one.second == its; })) {
     sentence = fmt::format("the input is that of {} {}", word, its);
     from = [its = its](std::int64_t) { return its; };
+  } else if (const auto* rule = token_rule(evidence, *operands, found)) {
+    sentence = rule->sentence;
+    everywhere = holds_of_others(*rule, evidence, *operands, place.window.rows);
+    from = [operands, &evidence, rule](std::int64_t r) { return rule->token(evidence, r); };
   } else {
     return;
   }
-  all.push_back({"wrong_token", std::move(sentence), [operands, from](const Window& window) {
+  all.push_back({"wrong_token", std::move(sentence),
+                 [operands, from](const Window& window) {
                    ProductChange change;
                    change.left = [&](std::int64_t r, std::span<PredictedValue> left) {
                      std::ranges::copy(
@@ -201,7 +257,8 @@ void propose_inputs(const Evidence& evidence, const Operands& operands, const Wi
                          left.begin());
                    };
                    return stored_bits(product(*operands, window, change));
-                 }});
+                 },
+                 everywhere});
 }
 
 /// first_gemm's columns in another order: the halves exchanged, or interleaved.
@@ -233,7 +290,7 @@ std::vector<Proposal> propose_operands(const Evidence& evidence, const ErrorPlac
   std::vector<Proposal> all;
   propose_columns(evidence, all);
   propose_experts(evidence, operands, place.sample, all);
-  propose_inputs(evidence, operands, place.sample, all);
+  propose_inputs(evidence, operands, place, all);
   all.push_back({"transposed_weight", "the weight is read transposed", [operands](const Window& window) {
                    ProductChange change;
                    const bool turned =

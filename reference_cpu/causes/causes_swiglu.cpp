@@ -51,6 +51,9 @@ struct SwigluVariant {
   // columns further on, within the half
   std::int64_t gate_away = 0;
   std::int64_t up_away = 0;
+  // gate at most this and up within it; what is added to up
+  float limit = INFINITY;
+  float up_added = 0.0f;
 };
 
 // clang-format off
@@ -69,6 +72,10 @@ constexpr SwigluVariant kVariants[] = {
     {"wrong_activation",    "the activation is relu",                                       relu},
     {"wrong_activation",    "the activation is relu squared",                               relu_squared},
     {"wrong_activation",    "the activation is hard swish",                                 hard_swish},
+    {"wrong_activation",    "the function is (up + 1) gate sigmoid(1.702 gate), as GPT-OSS has it", quick_gelu, Read::Halves, Up::Multiplied, 0, 0, 1, 0, 0, INFINITY, 1.0f},
+    {"wrong_activation",    "the function is (up + 1) gate sigmoid(1.702 gate) with gate at most 7 and up within 7, as GPT-OSS has it", quick_gelu, Read::Halves, Up::Multiplied, 0, 0, 1, 0, 0, 7.0f, 1.0f},
+    {"wrong_activation",    "the function is (up + 1) gate sigmoid(1.702 gate) of interleaved pairs, as GPT-OSS has it", quick_gelu, Read::Interleaved, Up::Multiplied, 0, 0, 1, 0, 0, 7.0f, 1.0f},
+    {"wrong_activation",    "one is added to the up half",                                  silu, Read::Halves, Up::Multiplied, 0, 0, 1, 0, 0, INFINITY, 1.0f},
     {"approximate_sigmoid", "the sigmoid comes from a tanh of 11 bits",                     silu_by_tanh},
     {"approximate_sigmoid", "the sigmoid is rounded to fp16",                               silu_by_fp16_sigmoid},
     {"approximate_sigmoid", "the exponential in the sigmoid is rounded to bf16",            silu_by_bf16_exp},
@@ -103,7 +110,9 @@ GateAndUp operands(const Evidence& evidence, const SwigluVariant& variant, std::
     up = gate + variant.block;
     if (variant.read == Read::InterleavedSwapped) std::swap(gate, up);
   }
-  return {at(r + variant.gate_row, gate), at(r + variant.up_row, up)};
+  const float limited = std::clamp(at(r + variant.up_row, up), -variant.limit, variant.limit);
+  return {std::min(at(r + variant.gate_row, gate), variant.limit),
+          variant.up_added == 0.0f ? limited : limited + variant.up_added};  // -0 + 0 is another zero
 }
 
 /// SwiGLU with `activation` for silu and its rounding as given.
@@ -186,6 +195,25 @@ std::optional<float> flush_limit(const Evidence& evidence, const Window& window)
   return rounded <= lowest_kept ? rounded : lowest_kept;
 }
 
+/// Gates limited from above and up halves from both sides, as DeepSeek's and GPT-OSS's swiglu_limit: the
+/// limit of which all gates and ups beyond it are wrong, and none below.
+std::vector<float> likely_limits(const Evidence& evidence, const Window& window) {
+  float smallest_wrong = INFINITY;
+  for (const auto r : window.rows)
+    for (const auto c : window.columns) {
+      const auto at = index(evidence, r, c);
+      if (!evidence.significant[at]) continue;
+      const auto [gate, up] = operands(evidence, kVariants[0], r, c);
+      const float beyond = std::max(gate, std::fabs(up));
+      if (std::isfinite(beyond)) smallest_wrong = std::min(smallest_wrong, beyond);
+    }
+  std::vector<float> limits;
+  if (!std::isfinite(smallest_wrong) || smallest_wrong <= 0.0f) return limits;
+  for (const float likely : {std::floor(smallest_wrong), std::floor(2.0f * smallest_wrong) / 2.0f})
+    if (likely > 0.0f && std::ranges::find(limits, likely) == limits.end()) limits.push_back(likely);
+  return limits;
+}
+
 /// out = factor * silu * up by least squares.
 double fitted_factor(const Evidence& evidence, const Window& window) {
   double cross = 0.0;
@@ -222,6 +250,12 @@ std::vector<Proposal> propose_swiglu(const Evidence& evidence, const ErrorPlace&
     all.push_back(
         {"silu_flushed", fmt::format("silu is zero for gates below {:.4g}", *limit),
          swiglu(evidence, kAsIs, declared, [limit](float a) { return a < *limit ? 0.0f : silu(a); })});
+  for (const float limit : likely_limits(evidence, place.sample)) {
+    SwigluVariant limited = kAsIs;
+    limited.limit = limit;
+    all.push_back({"clamped", fmt::format("gate is limited to {0:.4g} and up to -{0:.4g} .. {0:.4g}", limit),
+                   swiglu(evidence, limited, declared, silu)});
+  }
   for (const double factor : likely_factors(fitted_factor(evidence, place.sample)))
     all.push_back({"scaled", fmt::format("silu is {:.6g} times what it should be", factor),
                    swiglu(evidence, kAsIs, declared,

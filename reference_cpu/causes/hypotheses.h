@@ -92,6 +92,7 @@ inline constexpr Hypothesis kHypotheses[] = {
   {"gate_up_interleaved",   hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient | fields_of(Field::first_gemm), "gate and up columns are read as interleaved pairs"},
   {"gate_up_paired",        hypothesis_fields::kSwiglu,   "gate columns meet other up columns than their own"},
   {"columns_permuted",      hypothesis_fields::kAll,      "columns stand in another order"},
+  {"moved_tile",            hypothesis_fields::kAll,      "a block of rows and columns holds another block's values"},
   {"silu_unrounded",        hypothesis_fields::kSwiglu | hypothesis_fields::kSwigluGradient,   "silu is not rounded to bf16 before the product"},
   {"silu_rounded",          hypothesis_fields::kSwiglu,   "silu is rounded to bf16 before the product"},
   {"sigmoid_rounded",       hypothesis_fields::kSwiglu,   "the sigmoid is rounded to bf16 before it is multiplied"},

@@ -120,7 +120,10 @@ float planted_silu(const Fault& fault, float gate, float silu) {
   switch (fault.kind) {
     case FaultKind::Relu: return std::max(gate, 0.0f);
     case FaultKind::Gelu: return 0.5f * gate * (1.0f + std::erf(gate * 0.70710678f));
-    case FaultKind::QuickGelu: return gate / (1.0f + std::exp(-1.702f * gate));
+    case FaultKind::QuickGelu: {
+      const float a = fault.amount > 0 ? std::min(gate, static_cast<float>(fault.amount)) : gate;
+      return a / (1.0f + std::exp(-1.702f * a));
+    }
     // tanh.approx.f32 has a relative error of up to 2^-10.987 (PTX ISA, tanh).
     case FaultKind::TanhApprox: return gate * (0.5f + 0.5f * keep_bits(std::tanh(0.5f * gate), 11));
     case FaultKind::SiluFlushed: return gate < -static_cast<float>(fault.scale) ? 0.0f : silu;

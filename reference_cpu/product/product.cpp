@@ -9,6 +9,7 @@
 #include "harness/contract/worth_threads.h"
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/arithmetic.h"
+#include "reference_cpu/product/kept_panels.h"
 #include "reference_cpu/product/product_by_engine.h"
 #include "reference_cpu/product/product_kernels.h"
 #include "reference_cpu/product/product_operands.h"
@@ -121,7 +122,7 @@ void tensor_core(const Panel& panel, const Summation& order, std::span<const Ten
   }
 }
 
-void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, PackedPanel& panel,
+void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, const PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<PredictedValue>& out) {
   const auto& kernels = *selected_kernels.load();
@@ -169,20 +170,31 @@ void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left,
   }
 }
 
-void pack(PackedPanel& panel, const GroupedProduct<Interval>& p, const BoundedRows& left,
-          const ExpertMatrix& weights, const PanelPlace& place) {
+/// Packs into `panel`.
+PackedPanel& packed(PackedPanel& panel, const GroupedProduct<Interval>& p, const BoundedRows& left,
+                    const ExpertMatrix& weights, const PanelPlace& place, const Segment& segment,
+                    KeptPanels*) {
   if (p.weights)
     panel.pack(weights.values, place, false);
   else
     panel.pack(p.right, place, left.shape);
+  if (segment.k < p.k) panel.clear_tail(segment.k);
+  return panel;
 }
 
-void pack(PackedPanel& panel, const GroupedProduct<PredictedValue>& p, const PredictedRows&,
-          const ExpertMatrix& weights, const PanelPlace& place) {
+/// Packs into `panel`, unless the columns are kept.
+const PackedPanel& packed(PackedPanel& panel, const GroupedProduct<PredictedValue>& p, const PredictedRows&,
+                          const ExpertMatrix& weights, const PanelPlace& place, const Segment& segment,
+                          KeptPanels* kept) {
+  const bool tail_cleared = segment.k < p.k && segment.k % 16 != 0;  // else no step reads beyond
+  if (p.weights && kept != nullptr && !tail_cleared)
+    if (const auto* found = kept->find(weights, place)) return *found;
   if (p.weights)
     panel.pack(weights.values, place, true);
   else
     panel.pack(p.right, place);
+  if (segment.k < p.k) panel.clear_tail(segment.k);
+  return panel;
 }
 
 template <class Rows>
@@ -196,6 +208,7 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
   }
   const Rows left(p);
   const auto all = segments(p);
+  KeptPanels* const kept = KeptPanels::of_this_thread();
   struct Task {
     std::size_t segment;
     std::int64_t first;
@@ -225,18 +238,18 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
           error = std::current_exception();
         }
       }
-      PackedPanel panel;
+      PackedPanel scratch;
 #pragma omp for schedule(dynamic, 4)
       for (std::size_t t = 0; t < tasks.size(); ++t) {
         if (error) continue;
         const auto& [s, first, begin] = tasks[t];
         const Segment& segment = all[s];
         const std::int64_t count = std::min<std::int64_t>(kPanelColumns, p.n - first);
-        pack(panel, p, left, weights[s - chunk], {p.k, p.n, first, count, p.right_lies});
-        if (segment.k < p.k) panel.clear_tail(segment.k);
+        auto& columns = packed(scratch, p, left, weights[s - chunk], {p.k, p.n, first, count, p.right_lies},
+                               segment, kept);
         const std::int64_t end = std::min(segment.end, begin + kRowsPerTask);
         for (std::int64_t row = begin; row < end; row += kRowsAtOnce)
-          compute(p, left, panel, segment, row, static_cast<int>(std::min(kRowsAtOnce, end - row)), first,
+          compute(p, left, columns, segment, row, static_cast<int>(std::min(kRowsAtOnce, end - row)), first,
                   count, out);
       }
     }
