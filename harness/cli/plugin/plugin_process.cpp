@@ -160,9 +160,20 @@ void PluginProcess::load(double time_limit) {
 
 void PluginProcess::place(const PlacedProblem& problem, double time_limit) {
   const std::array descriptors = {problem.problem_descriptor(), problem.results_descriptor()};
-  const auto reply = ask(problem.request(wire::Kind::Place), std::max(time_limit, kNotAPluginsTime),
-                         "before a run", descriptors);
-  if (reply.kind != wire::Kind::Done) throw InputError(text(reply));
+  const auto place = [&] {
+    return ask(problem.request(wire::Kind::Place), std::max(time_limit, kNotAPluginsTime), "before a run",
+               descriptors);
+  };
+  wire::Reply reply = place();
+  if (reply.kind !=
+      wire::Kind::Done) {  // what earlier runs left behind, limits or a full device, is not this problem's
+    child_.reset();
+    row(time_limit);
+    reply = place();
+  }
+  if (reply.kind != wire::Kind::Done)
+    throw EndedError(fmt::format("{} could not be given this problem: {}", path_, text(reply)),
+                     Verdict::NotJudged);
 }
 
 void PluginProcess::run(const PlacedProblem& problem, wire::Function function, double time_limit,

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const char* fault(void) {
@@ -113,6 +114,11 @@ static int32_t faulty_forward(const assay_problem* p, const assay_results* r, ch
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGSEGV, SIG_IGN);
+  }
+  if (is("limits")) { /* which outlive the problem that set them */
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_AS, &none);
+    setrlimit(RLIMIT_FSIZE, &none);
   }
   if (is("closes everything"))
     for (int file = 0; file < 64; ++file) close(file);

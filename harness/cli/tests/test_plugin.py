@@ -122,6 +122,11 @@ class Plugin(ProgramTest):
                 self.assertEqual("printed by" in done.stderr, fault == "prints")
                 self.assertLess(time.monotonic() - begin, 60)
 
+    def test_limits_that_it_sets_do_not_keep_it_from_the_next_problem(self):
+        """Its process is started anew where the next one cannot be placed in it: no problem is passed over as unsupported."""
+        cases = self.cases(PASSED, "limits", "--fixture", "one_token", "odd", "tiny")
+        self.assertEqual(["Passed"] * 3, [case["verdict"] for case in cases])
+
     def test_a_thread_that_writes_later_changes_no_result_that_was_taken(self):
         """The next run meets it: unstable, or wrong in the one field, never a crash of the judge."""
         for case in self.cases(FAILED, "thread that writes", "--fixture", "tiny"):
