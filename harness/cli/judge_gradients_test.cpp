@@ -122,7 +122,9 @@ TEST_SUITE("judge_gradients") {
     for (const FieldResult& field : result.fields)
       CHECK_FALSE(descends_from(field.field, Field::d_hidden_states));
   }
+}
 
+TEST_SUITE("judge_gradients values") {
   TEST_CASE("no value that a field or an input may hold stops the judge, and none but the right one passes") {
     const auto file = load_file("golden/data/tiny.grouped_mm.h5");
     for (const FieldRow& field : kFields) {

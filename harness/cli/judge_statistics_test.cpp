@@ -113,7 +113,9 @@ TEST_SUITE("judge_statistics") {
         }
     }
   }
+}
 
+TEST_SUITE("judge_statistics output") {
   TEST_CASE("errors before the output are seen in the output alone") {
     const auto output_of = [](const Ground& ground, const char* id) {
       const auto result = judged(ground.problem, output_only(faulty_candidate(find_fault(id).fault, ground)),
@@ -230,7 +232,9 @@ TEST_SUITE("judge_statistics") {
       CHECK(result.verdict == Verdict::Passed);
     }
   }
+}
 
+TEST_SUITE("judge_statistics") {
   TEST_CASE("bits that are all as predicted leave nothing to suspect; the same bits undeclared are") {
     const Problem problem = load_fixture("odd");
     Candidate candidate = make_ground("odd", "hf").right;

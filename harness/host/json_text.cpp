@@ -9,6 +9,15 @@
 
 namespace assay {
 
+namespace {
+
+/// A zero byte would end the text for the parser, and hide what stands behind it.
+bool unreadable(std::string_view text) {
+  return text.find('\0') != std::string_view::npos || json_is_too_deep(text);
+}
+
+}  // namespace
+
 bool json_is_too_deep(std::string_view text) {
   int depth = 0;
   bool in_string = false;
@@ -29,13 +38,13 @@ bool json_is_too_deep(std::string_view text) {
 }
 
 nlohmann::json parse_json(std::string_view text) {
-  if (json_is_too_deep(text)) return nlohmann::json(nlohmann::json::value_t::discarded);
+  if (unreadable(text)) return nlohmann::json(nlohmann::json::value_t::discarded);
   return nlohmann::json::parse(text, nullptr, false);
 }
 
 nlohmann::json parse_json(std::string_view text, std::string& twice) {
   using nlohmann::json;
-  if (json_is_too_deep(text)) return json(json::value_t::discarded);
+  if (unreadable(text)) return json(json::value_t::discarded);
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const auto watch = [&](int, json::parse_event_t event, json& value) {
     if (event == json::parse_event_t::object_start) keys.emplace_back();

@@ -48,6 +48,15 @@ TEST_SUITE("json_text") {
     // "]]]" is no JSON; a scan that counted below zero would let a deep text follow.
     CHECK(parse_json(std::string(1000, ']') + nested(1064)).is_discarded());
   }
+  TEST_CASE("a zero byte ends no text") {
+    using namespace std::string_view_literals;
+    std::string twice;
+    for (const auto text : {"{}\0"sv, "{}\0{"sv, "[1]\0\0"sv, "\0"sv}) {
+      CHECK(parse_json(text).is_discarded());
+      CHECK(parse_json(text, twice).is_discarded());
+    }
+    CHECK(parse_json("[1]").is_array());
+  }
   TEST_CASE("no JSON is discarded") {
     for (const char* text : {"", "{", "nul", "[1,]", "{\"a\":1}x"}) CHECK(parse_json(text).is_discarded());
   }
