@@ -9,7 +9,6 @@
 #include "harness/cli/problems.h"
 #include "harness/contract/counted_words.h"
 #include "harness/contract/error.h"
-#include "harness/host/atomic_file.h"
 #include "harness/judge/diff.h"
 #include "reference_cpu/reference_run.h"
 #include "reports/markdown.h"
@@ -67,16 +66,10 @@ ExitCode run(const DiffOptions& options, const std::string& command_line) {
         render_parting_text(parting, text_options(options.output)) + report_names(options.output);
     std::fwrite(text.data(), 1, text.size(), text_stream(options.output));
   }
-  const auto write = [](const std::string& to, const std::string& text) {
-    if (to == kStdout)
-      std::fwrite(text.data(), 1, text.size(), stdout);
-    else
-      write_file_atomically(to, text);
-  };
-  if (!options.output.json.empty()) write(options.output.json, parting_json(parting, judged));
-  if (!options.output.html.empty()) write(options.output.html, render_parting_html(parting, judged));
+  if (!options.output.json.empty()) write_output(options.output.json, parting_json(parting, judged));
+  if (!options.output.html.empty()) write_output(options.output.html, render_parting_html(parting, judged));
   if (!options.output.markdown.empty())
-    write_file_atomically(options.output.markdown, render_markdown(parting, judged));
+    write_output(options.output.markdown, render_markdown(parting, judged));
   require_stdout();
   return exit_code(parting);
 }
@@ -96,7 +89,7 @@ void add_diff(CLI::App& app, Program& program) {
       ->type_name("FILE");
   command
       ->add_option("--markdown", options->output.markdown,
-                   "write Markdown, made for a pull request's comment")
+                   "write Markdown, made for a pull request's comment; '-' for stdout")
       ->type_name("FILE");
   command->add_option("--color", options->output.colour, "colours: auto, always or never")
       ->check(CLI::IsMember({"auto", "always", "never"}))

@@ -175,6 +175,7 @@ ExitCode list(const std::string& directory) {
     }
   }
   if (broken) return ExitCode::CouldNotJudge;
+  if (paths.empty()) say(fmt::format("assay: {} has no file .h5\n", printable(directory)));
   return paths.empty() ? ExitCode::NothingCompared : ExitCode::Passed;
 }
 

@@ -15,7 +15,6 @@
 #include "harness/cli/token_batches.h"
 #include "harness/contract/error.h"
 #include "harness/contract/printable.h"
-#include "harness/host/atomic_file.h"
 #include "harness/judge/invariance.h"
 #include "harness/judge/judge.h"
 #include "reference_cpu/reference_run.h"
@@ -67,14 +66,8 @@ class InvarianceRun {
     for (const auto& name : small_fixtures_first(matching_fixtures(options_.fixtures)))
       problem(load_fixture(name), "", fmt::format("--fixture {}", name));
     const ExitCode code = live_.finish();
-    const auto write = [](const std::string& to, const std::string& text) {
-      if (to == kStdout)
-        std::fwrite(text.data(), 1, text.size(), stdout);
-      else if (!to.empty())
-        write_file_atomically(to, text);
-    };
-    write(options_.output.json, invariance_json(cases_, judged_));
-    write(options_.output.html, render_invariance_html(cases_, judged_));
+    write_output(options_.output.json, invariance_json(cases_, judged_));
+    write_output(options_.output.html, render_invariance_html(cases_, judged_));
     require_stdout();
     return code;
   }

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
@@ -66,6 +67,9 @@ std::vector<OutputFile> output_files(const OutputOptions& options) {
 
 void require_outputs_apart(const std::vector<OutputFile>& outputs, const std::vector<std::string>& inputs) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].path == kStdout)
+      throw UsageError(
+          fmt::format("{} - : expected a file; only reports are written to stdout", outputs[i].option));
     for (const auto& input : inputs) {
       std::error_code none;
       require_apart(outputs[i], input);
@@ -90,8 +94,10 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
   command.add_option("--html", options.html, "write a single-file HTML report; '-' for stdout")
       ->type_name("FILE");
   command.add_option("--json", options.json, "write the report as JSON; '-' for stdout")->type_name("FILE");
-  command.add_option("--junit", options.junit, "write JUnit XML")->type_name("FILE");
-  command.add_option("--markdown", options.markdown, "write Markdown, made for a pull request's comment")
+  command.add_option("--junit", options.junit, "write JUnit XML; '-' for stdout")->type_name("FILE");
+  command
+      .add_option("--markdown", options.markdown,
+                  "write Markdown, made for a pull request's comment; '-' for stdout")
       ->type_name("FILE");
   command.add_option("--color", options.colour, "colours: auto, always or never")
       ->check(CLI::IsMember({"auto", "always", "never"}))
@@ -101,9 +107,25 @@ void add_output_options(CLI::App& command, OutputOptions& options) {
       ->excludes("--quiet");
 }
 
+namespace {
+
+/// Options whose file is stdout: "--json -".
+std::vector<std::string> on_stdout(const OutputOptions& options) {
+  std::vector<std::string> all;
+  for (const auto& [option, file] : {std::pair("--json", &options.json),
+                                     {"--html", &options.html},
+                                     {"--junit", &options.junit},
+                                     {"--markdown", &options.markdown}})
+    if (*file == kStdout) all.push_back(fmt::format("{} -", option));
+  return all;
+}
+
+}  // namespace
+
 void require_one_on_stdout(const OutputOptions& options) {
-  if (options.json == kStdout && options.html == kStdout)
-    throw UsageError("--json - and --html - both go to stdout: one report at a time");
+  const auto all = on_stdout(options);
+  if (all.size() > 1)
+    throw UsageError(fmt::format("{} all go to stdout: one report at a time", fmt::join(all, " and ")));
 }
 
 Report start_report(const std::string& title, const std::string& command_line) {
@@ -119,22 +141,21 @@ TextOptions text_options(const OutputOptions& options) {
   return {wants_colour(options.colour, fileno(text_stream(options))), terminal_width(), options.verbose};
 }
 
-std::FILE* text_stream(const OutputOptions& options) {
-  return options.json == kStdout || options.html == kStdout ? stderr : stdout;
+std::FILE* text_stream(const OutputOptions& options) { return on_stdout(options).empty() ? stdout : stderr; }
+
+void write_output(const std::string& to, const std::string& text) {
+  if (to == kStdout)
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  else if (!to.empty())
+    write_file_atomically(to, text);
 }
 
 void write_reports(const Report& report, const OutputOptions& options, const History& history) {
   require_one_on_stdout(options);
-  const auto write = [](const std::string& to, const std::string& text) {
-    if (to == kStdout)
-      std::fwrite(text.data(), 1, text.size(), stdout);
-    else
-      write_file_atomically(to, text);
-  };
-  if (!options.json.empty()) write(options.json, to_json(report));
-  if (!options.junit.empty()) write_file_atomically(options.junit, render_junit(report));
-  if (!options.markdown.empty()) write_file_atomically(options.markdown, render_markdown(report));
-  if (!options.html.empty()) write(options.html, render_html(report, history));
+  if (!options.json.empty()) write_output(options.json, to_json(report));
+  if (!options.junit.empty()) write_output(options.junit, render_junit(report));
+  if (!options.markdown.empty()) write_output(options.markdown, render_markdown(report));
+  if (!options.html.empty()) write_output(options.html, render_html(report, history));
   if (!options.quiet) return;  // why nothing could be judged is no mere text
   for (const auto& one : report.cases)
     if (one.verdict == Verdict::MissingGolden || one.verdict == Verdict::Unsupported ||

@@ -61,6 +61,9 @@ std::FILE* text_stream(const OutputOptions& options);
 void write_reports(const Report& report, const OutputOptions& options, const History& history = {});
 /// "Report: FILE", where there is one.
 std::string report_names(const OutputOptions& options);
+
+/// Writes a report to stdout where `to` is "-", nowhere where it is empty.
+void write_output(const std::string& to, const std::string& text);
 /// Throws InputError when output went nowhere: a full disk, a closed stream.
 void require_stdout();
 

@@ -67,8 +67,6 @@ class ReachOfRouting {
         ascending_(reference.expected_integers(Field::gather_indices)),
         reach_{Flags(at(sizes_.slots())), Flags(at(sizes_.slots()))} {}
 
-  /// An expert's rows may stand in any order: what stands where is the candidate's to say, unless that is
-  /// wrong.
   void of_indices() {
     const auto found = integers_of(fields_, Field::gather_indices);
     for (std::size_t r = 0; r < found.size(); ++r) {
@@ -107,10 +105,22 @@ class ReachOfRouting {
     const auto order_found = order(found);
     const auto order_right = order(right);
     for (std::size_t r = 0; r < order_found.size(); ++r)
-      if (order_found[r] != order_right[r] || reach_.slots[at(order_found[r])]) reach_.rows[r] = true;
+      if (order_found[r] != order_right[r] || reach_.slots[at(reference_.routing().gather[r])])
+        reach_.rows[r] = true;
   }
 
-  Reach take() { return std::move(reach_); }
+  /// An expert's rows may stand in any order, and only its indices say in which: where one is wrong, none of
+  /// that expert's tells anything.
+  Reach take() {
+    const auto& offsets = reference_.routing().offsets;
+    for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
+      const auto begin = reach_.rows.begin() + offsets[e];
+      const auto end = reach_.rows.begin() + offsets[e + 1];
+      if (std::find(begin, end, true) == end) continue;
+      for (auto r = offsets[e]; r < offsets[e + 1]; ++r) reach_row(r);
+    }
+    return std::move(reach_);
+  }
 
  private:
   void reach_slot(std::int64_t slot) {

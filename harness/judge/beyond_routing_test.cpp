@@ -88,6 +88,18 @@ TEST_SUITE("beyond_routing") {
     CHECK(first->isolated.verdict == Verdict::Failed);
   }
 
+  TEST_CASE("rows in an order that wrong indices do not tell are nobody's error") {
+    RoutedCase e;
+    e.integers(Field::gather_indices,
+               {3, 3, 1, 2});  // expert 0's rows are in descending order, its indices wrong
+    e.spoil(Field::first_gemm, 1, 4);
+    CHECK_FALSE(accused(e.said(), "first_gemm"));
+    e.candidate.fields.erase(Field::first_gemm);
+    e.candidate.fields.erase(Field::second_gemm);
+    e.spoil(Field::hidden_states, 3, 4);
+    CHECK_FALSE(accused(e.said(), "hidden_states"));
+  }
+
   TEST_CASE("an index twice reaches the slot that it takes another row to") {
     RoutedCase e;
     e.integers(Field::gather_indices, {0, 3, 1, 1});  // slot 1 twice, slot 2 never

@@ -107,6 +107,12 @@ class Stream(ProgramTest):
         self.assertTrue(done.stdout.lower().startswith("<!doctype html>"))
         self.assertIn("passed", done.stderr)
         self.expect(2, "verify", "--fixture", "tiny", "--pipeline", "predicted", "--html", "-", "--json", "-", says="one report at a time")
+        for option, begins in (("--junit", "<?xml"), ("--markdown", "#")):
+            done = self.expect(0, "verify", "--fixture", "tiny", "--pipeline", "predicted", option, "-")
+            self.assertTrue(done.stdout.startswith(begins), done.stdout[:80])
+            self.expect(2, "verify", "--fixture", "tiny", "--pipeline", "predicted", option, "-", "--json", "-", says=f"--json - and {option} - all go to stdout")
+        self.expect(2, "verify", "--fixture", "tiny", "--pipeline", "predicted", "--dump", "-", says="--dump - : expected a file")
+        self.assertFalse((self.folder / "-").exists())
 
     def test_no_threads_to_be_had_is_no_failed_comparison(self):
         self.expect(COULD_NOT_JUDGE, "verify", "--fixture", "qwen3_next*", "--pipeline", "predicted", environment={"OMP_NUM_THREADS": "4", "OMP_STACKSIZE": "100000G"},

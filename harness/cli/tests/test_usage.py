@@ -149,7 +149,7 @@ class Help(ProgramTest):
         self.assertIn("'ACTIVE'", last(self.run_assay("--version", environment={**shown, "OMP_WAIT_POLICY": "active"})))
 
     def test_an_empty_folder_of_goldens_is_not_a_pass(self):
-        self.expect(NOTHING_COMPARED, "golden", "list", self.folder)
+        self.expect(NOTHING_COMPARED, "golden", "list", self.folder, says="has no file .h5")
 
 
 if __name__ == "__main__":
