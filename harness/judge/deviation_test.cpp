@@ -179,5 +179,11 @@ TEST_SUITE("deviation") {
     CHECK(std::fabs(chance({1.001, 0.9, 1.1, 1e-3, 1e-4}) - 1e-4 / 0x1.8p-8) <
           1e-6);  // half an ulp above 1, a quarter below
     CHECK(std::fabs(chance({1.003, 1.003 - 0.001, 1.003 + 0.001, 1e-3, 1e-4}) - 1e-4 / 0.002) < 1e-6);
+    // An interval of a tenth of a cell: within the noise of the boundary is as good as on it, beyond is not.
+    const auto beside = [&](double d) {
+      return chance({tie + d, tie + d - 3e-4, tie + d + 3e-4, 1e-4, 1e-4});
+    };
+    CHECK(beside(5e-5) == 1.0);
+    CHECK(std::fabs(beside(2e-4) - 1.0 / 6.0) < 1e-6);
   }
 }

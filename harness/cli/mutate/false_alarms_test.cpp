@@ -41,4 +41,9 @@ TEST_SUITE("mutate-alarms") {
     CHECK_THROWS_AS(merge_false_alarms({older, right}), InputError);
     CHECK(exit_code(FalseAlarms{}) == ExitCode::NothingCompared);
   }
+
+  TEST_CASE("sums of large terms on a coarse grid and a tiny one, rounded before they are added, are right") {
+    CHECK(judge_correct_runs(1, 134).alarms.empty());
+    CHECK(judge_correct_runs(1, 438).alarms.empty());
+  }
 }
