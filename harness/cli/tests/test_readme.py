@@ -107,7 +107,7 @@ class Figures(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_of_correct_runs(self):
-        self.says(f"{recorded('false_alarms.json')['judgements']:,} judgements of correct runs in six orders of summation and four contracts")
+        self.says(f"{recorded('false_alarms.json')['judgements']:,} judgements of correct runs in six orders of summation and fourteen contracts")
 
     def test_of_other_projects_layers(self):
         rows = dict(re.findall(r"^\| (tiny|odd|Qwen3-\S+) (\|[^\n]*)$", README[README.index("| golden | `unsloth`"):], re.M))
