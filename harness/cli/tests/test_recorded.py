@@ -30,6 +30,14 @@ class Recorded(ProgramTest):
                             else:
                                 self.assertEqual(bits["differing"], 0, field["field"])
 
+    def test_every_gradient_of_4096_tokens_was_judged_in_every_element(self):
+        (case,) = json.loads((RECORDED / "gpu_t4096_backward.json").read_text())["cases"]
+        gradients = {field["field"]: field for field in case["fields"] if field["field"] in BACKWARD and field["verdict"] == "Passed"}
+        self.assertEqual(set(BACKWARD) - set(gradients), set())
+        for name, elements in (("d_gate_up_proj", 128 * 1536 * 2048), ("d_down_proj", 128 * 2048 * 768), ("d_second_gemm", 8 * 4096 * 2048)):
+            for mode in ("isolated", "chained"):
+                self.assertEqual((name, gradients[name][mode]["elements"], gradients[name][f"{mode}_bits"]["as_predicted"]), (name, elements, elements))
+
     def test_every_recorded_kernel_config_passed_or_said_why_it_takes_no_such_problem(self):
         lines = [line for line in (RECORDED / "gpu_sweep.txt").read_text().splitlines() if re.match(r"(odd|rows|qwen3_30b_a3b) ", line)]
         self.assertGreater(len(lines), 100)
