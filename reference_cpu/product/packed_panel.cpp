@@ -94,7 +94,6 @@ void PackedPanel::pack(std::span<const Interval> right, const PanelPlace& place,
 
 void PackedPanel::clear_tail(std::int64_t from) {
   std::fill(values.begin() + from * kPanelColumns, values.end(), 0.0f);
-  if (!exponents.empty()) std::fill(exponents.begin() + from * kPanelColumns, exponents.end(), kZeroExponent);
 }
 
 double PackedPanel::granularity_from(std::int64_t c, std::int64_t k, double least) {

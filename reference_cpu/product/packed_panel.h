@@ -61,8 +61,7 @@ struct PackedPanel {
   void pack(std::span<const PredictedValue> right, const PanelPlace& place);
   void pack(std::span<const Interval> right, const PanelPlace& place, const BoundShape& shape);
 
-  /// A dropped tail is a shorter K; the tensor-core step it ends in reads zeros there. Not for columns with
-  /// errors.
+  /// A dropped tail is a shorter K: the bounds' steps read zeros there. Not for columns with errors.
   void clear_tail(std::int64_t from);
 
   /// The exact column's granularity, or something below `least`: most columns are seen to be too fine after a

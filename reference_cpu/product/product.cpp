@@ -182,18 +182,16 @@ PackedPanel& packed(PackedPanel& panel, const GroupedProduct<Interval>& p, const
   return panel;
 }
 
-/// Packs into `panel`, unless the columns are kept.
+/// Packs into `panel`, unless the columns are kept. A shorter K needs no other panel: no sum reads beyond it.
 const PackedPanel& packed(PackedPanel& panel, const GroupedProduct<PredictedValue>& p, const PredictedRows&,
-                          const ExpertMatrix& weights, const PanelPlace& place, const Segment& segment,
+                          const ExpertMatrix& weights, const PanelPlace& place, const Segment&,
                           KeptPanels* kept) {
-  const bool tail_cleared = segment.k < p.k && segment.k % 16 != 0;  // else no step reads beyond
-  if (p.weights && kept != nullptr && !tail_cleared)
+  if (p.weights && kept != nullptr)
     if (const auto* found = kept->find(weights, place)) return *found;
   if (p.weights)
     panel.pack(weights.values, place, true);
   else
     panel.pack(p.right, place);
-  if (segment.k < p.k) panel.clear_tail(segment.k);
   return panel;
 }
 
