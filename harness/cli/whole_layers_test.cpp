@@ -234,6 +234,9 @@ TEST_SUITE("whole layers") {
       if (name.starts_with("qwen3")) continue;
       const Problem problem = load_fixture(name);
       for (const auto contract : kKernelContracts) {
+        // Contracts differ in where a sum is rounded, not in its length: "exact" shows it where every sum is
+        // exact, "long" where it has 2,048 terms, and both at once take ten times what all the others do.
+        if (name == "exact_wide" && contract != "hf" && contract != "fused_fp32") continue;
         CAPTURE(name);
         CAPTURE(contract);
         CHECK(judged(problem, predicted(problem, contract)).verdict == Verdict::Passed);
