@@ -19,7 +19,7 @@ const PackedPanel* KeptPanels::find(const ExpertMatrix& weights, const PanelPlac
   const auto key = std::pair(weights.values.data(), place.lies);
   const auto which = static_cast<std::size_t>(place.first / kPanelColumns);
   const auto bytes =
-      static_cast<std::size_t>(padded(place.k) * kPanelColumns) * (sizeof(float) + sizeof(std::int32_t));
+      static_cast<std::size_t>(padded(place.k) * kPanelColumns) * (sizeof(float) + sizeof(std::int16_t));
   {
     const std::lock_guard lock(mutex_);
     const auto found = matrices_.find(key);

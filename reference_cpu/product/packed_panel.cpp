@@ -34,8 +34,7 @@ bool is_exact_float(const Interval& x) {
 
 }  // namespace
 
-void PackedPanel::start(const PanelPlace& place) {
-  values.assign(static_cast<std::size_t>(padded(place.k) * kPanelColumns), 0.0f);
+void PackedPanel::start() {
   exact = true;
   for (int c = 0; c < kPanelColumns; ++c) {
     outside[c] = undetermined[c] = false;
@@ -49,20 +48,26 @@ void PackedPanel::take_exponents() {
   std::int32_t outside_of[kPanelColumns] = {};  // as wide as the values, so that the loop is one of vectors
   for (std::size_t at = 0; at < values.size(); at += kPanelColumns)
     for (std::size_t c = 0; c < kPanelColumns; ++c) {
-      exponents[at + c] = exponent(values[at + c]);
+      exponents[at - at % (2 * kPanelColumns) + 2 * c + at / kPanelColumns % 2] = exponent(values[at + c]);
       outside_of[c] |= outside_measured(values[at + c]) ? 1 : 0;
     }
   for (std::size_t c = 0; c < kPanelColumns; ++c) outside[c] = outside[c] || outside_of[c] != 0;
 }
 
 void PackedPanel::pack(std::span<const Bf16> weights, const PanelPlace& place, bool with_exponents) {
-  start(place);
-  walk(place, [&](std::size_t to, std::size_t from) { values[to] = to_float(weights[from]); });
-  if (with_exponents) take_exponents();
+  start();
+  values.resize(static_cast<std::size_t>(padded(place.k) * kPanelColumns));
+  if (with_exponents) exponents.resize(values.size());
+  const bool along = place.lies == Lies::AlongColumns;
+  static_assert(sizeof(Bf16) == sizeof(std::uint16_t));
+  const auto* words = reinterpret_cast<const std::uint16_t*>(weights.data()) + place.at(0, 0);
+  kernels_in_use().pack({words, along ? place.k : 1, along ? 1 : place.n, place.k, place.count},
+                        padded(place.k), values.data(), with_exponents ? exponents.data() : nullptr, outside);
 }
 
 void PackedPanel::pack(std::span<const PredictedValue> right, const PanelPlace& place) {
-  start(place);
+  start();
+  values.assign(static_cast<std::size_t>(padded(place.k) * kPanelColumns), 0.0f);
   walk(place, [&](std::size_t to, std::size_t from) {
     values[to] = right[from].value;
     if (right[from].undetermined) undetermined[to % kPanelColumns] = true;
@@ -71,7 +76,8 @@ void PackedPanel::pack(std::span<const PredictedValue> right, const PanelPlace& 
 }
 
 void PackedPanel::pack(std::span<const Interval> right, const PanelPlace& place, const BoundShape& shape) {
-  start(place);
+  start();
+  values.assign(static_cast<std::size_t>(padded(place.k) * kPanelColumns), 0.0f);
   walk(place, [&](std::size_t to, std::size_t from) {
     values[to] = static_cast<float>(right[from].ref);
     exact = exact && is_exact_float(right[from]);

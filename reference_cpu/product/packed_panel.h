@@ -18,9 +18,9 @@ inline std::int64_t padded(std::int64_t k) { return (k + 15) / 16 * 16; }
 /// Without its sign.
 inline std::int32_t magnitude_bits(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
 
-inline std::int32_t exponent(float x) {
+inline std::int16_t exponent(float x) {
   const std::int32_t bits = magnitude_bits(x);
-  return bits == 0 ? kZeroExponent : (bits >> 23) - 127;
+  return static_cast<std::int16_t>(bits == 0 ? kZeroExponent : (bits >> 23) - 127);
 }
 
 /// Inf, NaN and subnormal operands are outside what was measured of the tensor core.
@@ -46,7 +46,7 @@ struct PanelPlace {
 /// K-major. Columns that have errors are kept in double beside their widths, exact ones in float.
 struct PackedPanel {
   std::vector<float> values;              // exact or predicted columns
-  std::vector<std::int32_t> exponents;    // of predicted ones
+  std::vector<std::int16_t> exponents;    // of predicted ones, two terms side by side (Panel)
   bool outside[kPanelColumns] = {};       // what the tensor core was not measured on
   bool undetermined[kPanelColumns] = {};  // of predicted columns
   bool exact = true;                      // `values` hold the columns, and not what follows
@@ -77,7 +77,7 @@ struct PackedPanel {
   double granularity_[kPanelColumns];  // of the first `looked_at_` elements of the column
   std::int64_t looked_at_[kPanelColumns];
 
-  void start(const PanelPlace& place);
+  void start();
   void take_exponents();
 };
 

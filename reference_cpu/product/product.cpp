@@ -22,7 +22,7 @@ extern const ProductKernels avx512;
 
 namespace {
 
-constexpr std::int64_t kRowsAtOnce = 2;     // of a kernel
+constexpr int kBoundedRows = 2;             // that a kernel takes at once
 constexpr std::int64_t kRowsPerTask = 256;  // a packed panel is reused by this many rows
 constexpr std::int64_t kGroupsAtOnce =
     16;  // experts loaded together, so that loading is parallel and memory stays bounded
@@ -66,26 +66,27 @@ std::vector<Segment> segments(const GroupedProduct<Value>& p) {
   return all;
 }
 
+constexpr int rows_at_once(const BoundedRows&) { return kBoundedRows; }
+constexpr int rows_at_once(const PredictedRows&) { return kTensorRows; }
+
 void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<Interval>& out) {
-  BoundedRow left_rows[kRowsAtOnce];
-  BoundedSums sums[kRowsAtOnce];
-  double granularity[kRowsAtOnce] = {};
-  bool exact_row[kRowsAtOnce] = {};
+  BoundedRow left_rows[kBoundedRows];
+  BoundedSums sums[kBoundedRows];
+  double granularity[kBoundedRows] = {};
+  bool exact_row[kBoundedRows] = {};
   for (int i = 0; i < rows; ++i) {
     const auto source = p.source[static_cast<std::size_t>(row + i)];
     left_rows[i] = left.row(source, p.k);
     if (!panel.exact) {
-      selected_kernels.load()->intervals(panel.intervals(segment.k), left.interval_row(source, p.k),
-                                         sums + i);
+      kernels_in_use().intervals(panel.intervals(segment.k), left.interval_row(source, p.k), sums + i);
       continue;
     }
     granularity[i] = left.granularity[static_cast<std::size_t>(source)];
     exact_row[i] = left.exact[static_cast<std::size_t>(source)] != 0;
   }
-  if (panel.exact)
-    selected_kernels.load()->bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
+  if (panel.exact) kernels_in_use().bounded(panel.view(segment.k), left.walk(), left_rows, rows, sums);
   static_assert(kPanelColumns == kElementsAtOnce);
   for (int i = 0; i < rows; ++i) {
     if (!exact_row[i]) std::ranges::fill(sums[i].running, std::numeric_limits<float>::infinity());
@@ -103,14 +104,14 @@ void compute(const GroupedProduct<Interval>& p, const BoundedRows& left, PackedP
 
 /// The tensor core, stretch by stretch; partial sums are added in fp32.
 void tensor_core(const Panel& panel, const Summation& order, std::span<const TensorRow> rows) {
-  float partial[kRowsAtOnce][kPanelColumns] = {};
-  TensorRow parts[kRowsAtOnce];
+  float partial[kTensorRows][kPanelColumns] = {};
+  TensorRow parts[kTensorRows];
   for (std::size_t i = 0; i < rows.size(); ++i)
     parts[i] = {rows[i].values, rows[i].exponents, partial[i], rows[i].flags};
   bool first = true;
   for (const auto& stretch : order.stretches) {
-    selected_kernels.load()->tensor_core(panel, order.rule, stretch.begin, stretch.end, parts,
-                                         static_cast<int>(rows.size()));
+    kernels_in_use().tensor_core(panel, order.rule, stretch.begin, stretch.end, parts,
+                                 static_cast<int>(rows.size()));
     if (!stretch.closes) continue;
     for (std::size_t i = 0; i < rows.size(); ++i)
       for (int c = 0; c < kPanelColumns; ++c) {
@@ -125,13 +126,13 @@ void tensor_core(const Panel& panel, const Summation& order, std::span<const Ten
 void compute(const GroupedProduct<PredictedValue>& p, const PredictedRows& left, const PackedPanel& panel,
              const Segment& segment, std::int64_t row, int rows, std::int64_t first, std::int64_t count,
              LargeVector<PredictedValue>& out) {
-  const auto& kernels = *selected_kernels.load();
+  const auto& kernels = kernels_in_use();
   const Summation shorter = segment.k < p.k ? summation(p.accumulator, segment.k) : Summation{};
   const Summation& order = segment.k < p.k ? shorter : left.order;
   const Panel view = panel.view(segment.k);
-  float sums[kRowsAtOnce][kPanelColumns] = {};
-  std::int32_t flags[kRowsAtOnce][kPanelColumns] = {};
-  TensorRow of[kRowsAtOnce];
+  float sums[kTensorRows][kPanelColumns] = {};
+  std::int32_t flags[kTensorRows][kPanelColumns] = {};
+  TensorRow of[kTensorRows];
   for (int i = 0; i < rows; ++i) {
     const auto at = p.source[static_cast<std::size_t>(row + i)] * left.stride;
     of[i] = {left.values.data() + at, left.exponents.data() + at, sums[i], flags[i]};
@@ -197,7 +198,6 @@ const PackedPanel& packed(PackedPanel& panel, const GroupedProduct<PredictedValu
 
 template <class Rows>
 LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>& p) {
-  if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
   LargeVector<typename Rows::Value> out(p.source.size() * static_cast<std::size_t>(p.n));
   if (p.k == 0) {
 #pragma omp parallel for schedule(static) if (worth_threads(out.size()))
@@ -246,9 +246,9 @@ LargeVector<typename Rows::Value> run(const GroupedProduct<typename Rows::Value>
         auto& columns = packed(scratch, p, left, weights[s - chunk], {p.k, p.n, first, count, p.right_lies},
                                segment, kept);
         const std::int64_t end = std::min(segment.end, begin + kRowsPerTask);
-        for (std::int64_t row = begin; row < end; row += kRowsAtOnce)
-          compute(p, left, columns, segment, row, static_cast<int>(std::min(kRowsAtOnce, end - row)), first,
-                  count, out);
+        for (std::int64_t row = begin; row < end; row += rows_at_once(left))
+          compute(p, left, columns, segment, row, std::min(rows_at_once(left), static_cast<int>(end - row)),
+                  first, count, out);
       }
     }
     if (error) std::rethrow_exception(error);
@@ -282,6 +282,11 @@ const ProductKernels& product_kernels() {
   for (const char* name : {"avx512", "avx2"})
     if (const auto* found = product_kernels(name)) return *found;
   return baseline;
+}
+
+const ProductKernels& kernels_in_use() {
+  if (selected_kernels.load() == nullptr) selected_kernels = &product_kernels();
+  return *selected_kernels.load();
 }
 
 bool use_product_kernels(const char* name) {

@@ -8,8 +8,12 @@
 namespace assay {
 
 void ASSAY_INTERVALS(const IntervalPanel& panel, const IntervalRow& row, BoundedSums* out);
+void ASSAY_PACK(const Bf16Columns& from, std::int64_t padded_k, float* values, std::int16_t* exponents,
+                bool* outside);
 void ASSAY_TENSOR_CORE(const Panel& panel, StepRule rule, std::int64_t begin, std::int64_t end,
                        const TensorRow* rows, int count);
+bool ASSAY_TENSOR_CORE_WORDS(const Panel* panels, std::int64_t panel_count, StepRule rule,
+                             const TensorRow* rows, int count, std::uint16_t* words);
 
 namespace {
 
@@ -232,12 +236,8 @@ void bf16_sequential(const Panel& panel, const float* a, float* sums) {
 }  // namespace
 
 extern const ProductKernels ASSAY_KERNELS;
-const ProductKernels ASSAY_KERNELS = {ASSAY_NAME(ASSAY_KERNELS),
-                                      bounded,
-                                      ASSAY_INTERVALS,
-                                      ASSAY_TENSOR_CORE,
-                                      sequential,
-                                      pairwise,
-                                      bf16_sequential};
+const ProductKernels ASSAY_KERNELS = {
+    ASSAY_NAME(ASSAY_KERNELS), ASSAY_PACK, bounded,  ASSAY_INTERVALS, ASSAY_TENSOR_CORE,
+    ASSAY_TENSOR_CORE_WORDS,   sequential, pairwise, bf16_sequential};
 
 }  // namespace assay

@@ -90,7 +90,7 @@ struct PredictedRows {
   using Value = PredictedValue;
   std::int64_t stride = 0;
   LargeVector<float> values;               // [rows, stride], zero-padded
-  LargeVector<std::int32_t> exponents;     // [rows, stride]
+  LargeVector<std::int16_t> exponents;     // [rows, stride]
   std::vector<std::uint8_t> outside;       // [rows]: what the tensor core was not measured on
   std::vector<std::uint8_t> undetermined;  // [rows]
   Summation order;                         // of all k terms

@@ -62,6 +62,44 @@ TEST_SUITE("product") {
       }
   }
 
+  TEST_CASE("parts of any length are the model's, at every vector width") {
+    const auto e = random_example(Data::HeavyTail, 5, 100, 19, 6);
+    for (const char* set : {"baseline", "avx2", "avx512"}) {
+      if (!use_product_kernels(set)) continue;  // said below
+      const auto out = multiply<PredictedValue>(e, {AccumulatorKind::Hopper, {33, 1, 20, 46}});
+      for (std::int64_t r = 0; r < e.rows; ++r)
+        for (std::int64_t c = 0; c < e.n; ++c) {
+          const Bf16* a = e.left.data() + r * e.k;
+          const Bf16* b = e.right.data() + c * e.k;
+          const float expected = ((hopper_model(a, b, 33) + hopper_model(a + 33, b + 33, 1)) +
+                                  hopper_model(a + 34, b + 34, 20)) +
+                                 hopper_model(a + 54, b + 54, 46);
+          REQUIRE(out[static_cast<std::size_t>(r * e.n + c)].value == expected);
+        }
+    }
+    use_product_kernels("");
+  }
+
+  TEST_CASE(
+      "a step's sum may need 33 bits: the running sum and 16 products near the largest of one exponent") {
+    constexpr float kMost = 1.9921875f;
+    std::vector<float> left(32, kMost);
+    std::vector<float> right(32, kMost);
+    std::fill(left.begin() + 1, left.begin() + 16, 0.0f);
+    right[0] = 1.0f;  // the first step leaves kMost
+    for (const float sign : {1.0f, -1.0f}) {
+      for (float& x : left) x *= sign;
+      const auto e = of_values(left, right);
+      for (const char* set : {"baseline", "avx2", "avx512"}) {
+        if (!use_product_kernels(set)) continue;  // said below
+        CHECK(multiply<PredictedValue>(e, kHopper)[0].value == sign * (kMost + 16 * kMost * kMost));
+        CHECK(multiply<PredictedValue>(e, kHopper)[0].value ==
+              hopper_model(e.left.data(), e.right.data(), 32));
+      }
+    }
+    use_product_kernels("");
+  }
+
   TEST_CASE("sequential and pairwise sums follow their order") {
     const auto e = random_example(Data::Gaussian, 1, 11, 1, 9);
     std::vector<float> p;
