@@ -131,28 +131,58 @@ Values<A> Evaluator<A>::evaluate(Field field) {
   return evaluate_rows(field, {0, rows_of(field, layer_.problem->sizes())});
 }
 
+/// What `step` makes, or nothing, of what the field's step reads. After the field's last row that is given
+/// back.
 template <class A>
-Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
+template <class Step>
+auto Evaluator<A>::with_reads(Field field, RowRange rows, const Step& step) {
   count_readers();
   if (depth_ == 0) give_back();  // not while a step further on is collecting what it reads
   ++depth_;
-  Reads<A> reads{};
+  Reads reads{};
   const std::vector<View> all = views(field);
   for (const View& from : all) reads[static_cast<std::size_t>(from.field)] = &seen(field, from.field);
-  auto values = [&] {
-    if constexpr (std::is_same_v<A, Predicted>)
-      if (replaces_step(layer_.fault, field)) return planted_step(field);
-    return evaluate_step<A>(field, layer_, rows, reads);
-  }();
-  const Sizes sizes = layer_.problem->sizes();
-  const bool last = rows.end == rows_of(field, sizes);
+  auto made = step(reads);
+  const bool last = made && rows.end == rows_of(field, layer_.problem->sizes());
   for (const View& from : all)
     if (last && --readers(from) <= 0) done_.push_back(from);
   --depth_;
-  const auto asked = static_cast<std::size_t>(rows.count() * width_of(field, sizes));
+  return made;
+}
+
+template <class A>
+Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
+  auto values = *with_reads(field, rows, [&](const Reads& reads) -> std::optional<Values<A>> {
+    if constexpr (std::is_same_v<A, Predicted>)
+      if (replaces_step(layer_.fault, field)) return planted_step(field);
+    return evaluate_step<A>(field, layer_, rows, reads);
+  });
+  const std::int64_t width = width_of(field, layer_.problem->sizes());
+  const auto asked = static_cast<std::size_t>(rows.count() * width);
   if (values.size() == asked) return values;
-  const auto first = values.begin() + rows.begin * width_of(field, sizes);
+  const auto first = values.begin() + rows.begin * width;
   return Values<A>(first, first + static_cast<std::ptrdiff_t>(asked));
+}
+
+template <class A>
+std::optional<LargeVector<std::uint16_t>> Evaluator<A>::evaluate_words(Field field, RowRange rows) {
+  const auto product = product_of(field);
+  const PrecisionContract& contract = *layer_.contract;
+  const bool straight = layer_.fault.kind == FaultKind::None && !layer_.problem->previous.has(field) &&
+                        dtype_of(field, contract) == DType::BFloat16 &&
+                        store_of(field, contract) == Store::Bf16;
+  if (!product || !sums_over_rows(row(*product)) || row(field).rows != RowsAre::ExpertMatrix || !straight)
+    return {};
+  if (layer_.accumulators[*product].kind == AccumulatorKind::HopperAnySplit) return {};  // not resolved yet
+  if constexpr (std::is_same_v<A, Predicted>) {
+    return with_reads(field, rows, [&](const Reads& reads) {
+      const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
+      return weight_gradient_words(*product, layer_, rows, of_operand(row(*product).left),
+                                   of_operand(row(*product).right));
+    });
+  } else {
+    return {};
+  }
 }
 
 /// All rows, as the layer's fault computes them.

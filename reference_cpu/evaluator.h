@@ -28,6 +28,10 @@ class Evaluator {
   /// given back after the block that ends the field.
   Values<A> evaluate_rows(Field field, RowRange rows);
 
+  /// The same rows of a gradient that is stored in bf16 as it comes from its sum, as nothing but the words in
+  /// memory; nothing where `weight_gradient_words` has none, or in bounds.
+  std::optional<LargeVector<std::uint16_t>> evaluate_words(Field field, RowRange rows);
+
   /// The field as it stands in memory: stored, or evaluated and rounded. Valid until the next call of
   /// `evaluate`.
   const Values<A>& value(Field field);
@@ -61,6 +65,9 @@ class Evaluator {
   int& readers(const View& view) {
     return readers_[static_cast<std::size_t>(view.lives)][static_cast<std::size_t>(view.field)];
   }
+  using Reads = std::array<const Values<A>*, kFieldCount>;
+  template <class Step>
+  auto with_reads(Field field, RowRange rows, const Step& step);
   Values<A> formed(Field reader, Field field);
   Values<A> planted_step(Field field);
   void count_readers();

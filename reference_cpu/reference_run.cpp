@@ -24,6 +24,7 @@
 #include "reference_cpu/product/split_search.h"
 #include "reference_cpu/product/weight_gradient.h"
 #include "reference_cpu/stages.h"
+#include "reference_cpu/stored_bits.h"
 
 namespace assay {
 namespace {
@@ -62,7 +63,6 @@ class ReferenceRun final : public Reference {
   }
 
   LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) override {
-    expect_block(field, rows);
     auto values = [&] {
       const PhaseTimer timer(fmt::format("bounded {}", name(field)));
       return evaluated<Bounded>(field, mode, rows);
@@ -73,23 +73,20 @@ class ReferenceRun final : public Reference {
   }
 
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
-    expect_block(field, rows);
     if (!predict_) return {};
     const PhaseTimer timer(fmt::format("predicted {}", name(field)));
     auto values = evaluated<Predicted>(field, mode, rows);
     if (mode == Mode::Isolated && resolve_split(field, values))
       values = evaluated<Predicted>(field, mode, rows);
     if (layer_.fault.kind != FaultKind::None) store_field<Predicted>(field, layer_, values);
-    const DType dtype = dtype_of(field, contract());
-    // Rounding twice to one type is rounding once.
-    const bool rounds = dtype == DType::BFloat16 || store_of(field, contract()) == Store::Bf16;
-    LargeVector<PredictedBits> bits(values.size());
-#pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const float x = values[i].value;
-      bits[i] = {Stored(rounds ? to_float(round_to_bf16(x)) : x, dtype).bits(), values[i].undetermined};
-    }
-    return bits;
+    return stored_bits(field, contract(), values);
+  }
+
+  std::optional<LargeVector<std::uint16_t>> predicted_words(Field field, Mode mode, RowRange rows) override {
+    expect_block(field, rows);
+    if (!predict_) return {};
+    const PhaseTimer timer(fmt::format("predicted {}", name(field)));
+    return predicted_.in(mode).evaluate_words(field, rows);
   }
 
   std::vector<std::int32_t> expected_integers(Field field) override {
@@ -313,6 +310,7 @@ class ReferenceRun final : public Reference {
   /// Before storing. What both modes share is kept for the chain, where anything reads it.
   template <class A>
   Values<A> evaluated(Field field, Mode mode, RowRange rows) {
+    expect_block(field, rows);
     auto values = walks(A{}).in(mode).evaluate_rows(field, rows);
     if (readers_of(field, contract()).empty()) return values;
     auto& chained = walks(A{}).chained;

@@ -94,6 +94,9 @@ class Reference {
   /// The same rows' stored bits on the declared accumulators; empty when no accumulator is declared or
   /// assumed.
   virtual LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) = 0;
+  /// The same of a bf16 field as nothing but its words, where the reference makes those at once and none of
+  /// them is undetermined; nothing otherwise: `predicted` has them.
+  virtual std::optional<LargeVector<std::uint16_t>> predicted_words(Field, Mode, RowRange) { return {}; }
   /// token_counts_by_expert and gather_indices of the replayed routing.
   virtual std::vector<std::int32_t> expected_integers(Field field) = 0;
   /// Predicted selected_experts with torch's order of ties, from the candidate's logits or from the inputs.

@@ -23,6 +23,7 @@ struct WrittenAnswers {
   std::map<Field, std::string> isolated_from;           // "first_gemm": fields that are not written
   std::map<Field, std::vector<Cause>> causes;
   std::set<Field> same_in_both_modes;
+  bool words_at_once = false;  // the predicted bits are to be had as words, too
   Routing routing;
 
   std::vector<std::pair<Asked, RowRange>> asked;  // for intervals, in order
@@ -59,6 +60,15 @@ class FakeReference final : public Reference {
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
     if (!predict_ || !answers_.bits.contains({field, mode})) return {};
     return rows_of_answer(answers_.bits, field, mode, rows);
+  }
+  std::optional<LargeVector<std::uint16_t>> predicted_words(Field field, Mode mode, RowRange rows) override {
+    if (!answers_.words_at_once) return {};
+    LargeVector<std::uint16_t> words;
+    for (const PredictedBits& x : predicted(field, mode, rows)) {
+      if (x.undetermined) return {};
+      words.push_back(static_cast<std::uint16_t>(x.bits));
+    }
+    return words;
   }
   std::vector<std::int32_t> expected_integers(Field field) override { return answers_.integers.at(field); }
   std::vector<std::int32_t> predicted_selection(Mode, std::vector<bool>& undetermined_tokens) override {

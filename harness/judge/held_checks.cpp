@@ -1,7 +1,9 @@
 #include "harness/judge/held_checks.h"
 
 #include <algorithm>
+#include <cstring>
 #include <future>
+#include <mutex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,37 +13,38 @@ namespace {
 
 enum class HashOutcome { AsPredicted, Undetermined, Differing };
 
-/// The predicted bits of a block, and where it lies.
+using Bf16Words = LargeVector<std::uint16_t>;
+
+/// The prediction of a block, as bits or as words alone, and where it lies.
 struct PredictedBlock {
   RowRange rows;
-  std::int64_t width;
-  const LargeVector<PredictedBits>& bits;
+  std::int64_t width = 0;
+  LargeVector<PredictedBits> bits;
+  std::optional<Bf16Words> words;
 
-  std::span<const PredictedBits> at(RowRange some) const {
-    return std::span(bits).subspan(static_cast<std::size_t>((some.begin - rows.begin) * width),
-                                   static_cast<std::size_t>(some.count() * width));
+  bool empty() const { return !words && bits.empty(); }
+  std::span<const PredictedBits> bits_at(RowRange some) const { return at<PredictedBits>(bits, some); }
+  std::span<const std::uint16_t> words_at(RowRange some) const { return at<std::uint16_t>(*words, some); }
+
+ private:
+  template <class T>
+  std::span<const T> at(const LargeVector<T>& all, RowRange some) const {
+    return std::span(all).subspan(static_cast<std::size_t>((some.begin - rows.begin) * width),
+                                  static_cast<std::size_t>(some.count() * width));
   }
 };
 
-/// One hash: of an expert, or of the whole field.
+/// The words of predicted bits; nothing where some are undetermined.
 template <class Word>
-HashOutcome judge_words(std::span<const PredictedBits> bits, const std::string& expected,
-                        const Hasher& hash) {
+std::optional<LargeVector<Word>> words_of(std::span<const PredictedBits> bits) {
   LargeVector<Word> words(bits.size());
   bool open = false;
   for (std::size_t i = 0; i < bits.size(); ++i) {
     words[i] = static_cast<Word>(bits[i].bits);
     open = open || bits[i].undetermined;
   }
-  if (open) return HashOutcome::Undetermined;
-  return hash(std::as_bytes(std::span(words))) == expected ? HashOutcome::AsPredicted
-                                                           : HashOutcome::Differing;
-}
-
-HashOutcome judge_part(DType dtype, std::span<const PredictedBits> bits, const std::string& expected,
-                       const Hasher& hash) {
-  return dtype == DType::Float32 ? judge_words<std::uint32_t>(bits, expected, hash)
-                                 : judge_words<std::uint16_t>(bits, expected, hash);
+  if (open) return {};
+  return words;
 }
 
 /// "expert 17", "experts 3, 17 and 40 more", or "the field" where one hash stands for all.
@@ -71,11 +74,10 @@ class HeldJudge {
     const std::int64_t first = block.rows.begin / rows_of_part_;
     const std::int64_t end = block.rows.end / rows_of_part_;
     std::vector<HashOutcome> parts(static_cast<std::size_t>(end - first));
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (end - first > 1)
     for (std::int64_t p = first; p < end; ++p)
-      parts[static_cast<std::size_t>(p - first)] =
-          judge_part(held_.dtype, block.at({p * rows_of_part_, (p + 1) * rows_of_part_}),
-                     held_.sha256[static_cast<std::size_t>(p)], hash_);
+      parts[static_cast<std::size_t>(p - first)] = judge_part(
+          block, {p * rows_of_part_, (p + 1) * rows_of_part_}, held_.sha256[static_cast<std::size_t>(p)]);
     const std::int64_t elements = rows_of_part_ * width_;
     for (std::int64_t p = first; p < end; ++p) {
       const HashOutcome part = parts[static_cast<std::size_t>(p - first)];
@@ -85,6 +87,13 @@ class HeldJudge {
       if (part == HashOutcome::Undetermined) undetermined_.push_back(p);
       if (part == HashOutcome::Differing) differing_.push_back(p);
     }
+  }
+
+  /// Whether some of the stored rows lie in a block.
+  bool has_rows(RowRange block) const {
+    return std::ranges::any_of(held_.stored, [&](const HeldRows& stored) {
+      return stored.first >= block.begin && stored.first < block.end;
+    });
   }
 
   /// The stored rows that lie in a block; `intervals`: of these rows of the field.
@@ -100,7 +109,7 @@ class HeldJudge {
       if (rows.begin < block.begin || rows.begin >= block.end) continue;
       context_.first_row = rows.begin;
       comparison_.add(context_, out, intervals(rows));
-      if (predicted != nullptr) add(seen_, compare_predicted(context_, out, predicted->at(rows)));
+      if (predicted != nullptr) add(seen_, compare_predicted(context_, out, predicted->bits_at(rows)));
     }
   }
 
@@ -124,6 +133,28 @@ class HeldJudge {
   }
 
  private:
+  /// One hash: of an expert, or of the whole field.
+  HashOutcome judge_part(const PredictedBlock& block, RowRange rows, const std::string& expected) {
+    const auto judge = [&](std::span<const std::byte> bytes) {
+      return hash_of(bytes) == expected ? HashOutcome::AsPredicted : HashOutcome::Differing;
+    };
+    if (block.words) return judge(std::as_bytes(block.words_at(rows)));
+    const auto judge_bits = [&](const auto& words) {
+      return words ? judge(std::as_bytes(std::span(*words))) : HashOutcome::Undetermined;
+    };
+    return held_.dtype == DType::Float32 ? judge_bits(words_of<std::uint32_t>(block.bits_at(rows)))
+                                         : judge_bits(words_of<std::uint16_t>(block.bits_at(rows)));
+  }
+
+  /// Experts without rows have gradients of zeros: all of one hash.
+  std::string hash_of(std::span<const std::byte> part) {
+    const bool zeros = !part.empty() && part[0] == std::byte{} &&
+                       std::memcmp(part.data(), part.data() + 1, part.size() - 1) == 0;
+    if (!zeros) return hash_(part);
+    std::call_once(zeros_hashed_, [&] { hash_of_zeros_ = hash_(part); });
+    return hash_of_zeros_;
+  }
+
   HeldChecks checks;
   CompareContext context_;
   const HeldField& held_;
@@ -134,6 +165,8 @@ class HeldJudge {
   Prediction seen_;  // of the stored rows
   std::vector<std::int64_t> undetermined_;
   std::vector<std::int64_t> differing_;
+  std::once_flag zeros_hashed_;
+  std::string hash_of_zeros_;  // of a part: all are of one size
 };
 
 }  // namespace
@@ -155,14 +188,16 @@ HeldChecks check_held(CompareContext context, const HeldField& held, Reference& 
   const std::int64_t width = width_of(context.field, context.sizes);
   const bool in_parts = row(context.field).rows == RowsAre::ExpertMatrix;
   // A block's hashes, of which there may be a single one, are taken while the next block is predicted.
-  LargeVector<PredictedBits> hashed;
+  PredictedBlock hashed;
   std::future<void> hashes;
   for (const RowRange block : blocks_of(context.field, context.sizes)) {
-    auto predicted =
-        known != nullptr ? LargeVector<PredictedBits>() : reference.predicted(context.field, mode, block);
-    const PredictedBlock bits{block, width, predicted};
+    PredictedBlock predicted{block, width, {}, {}};
+    if (known == nullptr && held.dtype == DType::BFloat16 && !judge.has_rows(block))
+      predicted.words = reference.predicted_words(context.field, mode, block);
+    if (known == nullptr && !predicted.words)
+      predicted.bits = reference.predicted(context.field, mode, block);
     LargeVector<Interval> whole;
-    judge.add_rows(block, predicted.empty() ? nullptr : &bits, [&](RowRange rows) {
+    judge.add_rows(block, predicted.bits.empty() ? nullptr : &predicted, [&](RowRange rows) {
       if (in_parts) return reference.bounded(context.field, mode, rows);
       if (whole.empty()) whole = reference.bounded(context.field, mode, block);
       const auto first = whole.begin() + rows.begin * width;
@@ -171,7 +206,7 @@ HeldChecks check_held(CompareContext context, const HeldField& held, Reference& 
     if (hashes.valid()) hashes.get();
     if (predicted.empty()) continue;
     hashed = std::move(predicted);
-    hashes = std::async(std::launch::async, [&, block] { judge.add_hashes({block, width, hashed}); });
+    hashes = std::async(std::launch::async, [&] { judge.add_hashes(hashed); });
   }
   if (hashes.valid()) hashes.get();
   HeldChecks checks = judge.result(binding, reference.accumulator(context.field));

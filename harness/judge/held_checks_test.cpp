@@ -90,6 +90,39 @@ TEST_SUITE("held_checks") {
     CHECK(checks.bits.differing == 2);
   }
 
+  TEST_CASE("words say what bits say, and are not asked for where rows are stored or bits undetermined") {
+    for (const bool undetermined : {false, true})
+      for (const bool another : {false, true}) {
+        HeldCase e;
+        e.answers.bits[{kField, Mode::Isolated}][1].undetermined = undetermined;
+        if (another) e.held.sha256[0] = "another";
+        const HeldChecks by_bits = e.checks();
+        e.answers.words_at_once = true;
+        const HeldChecks by_words = e.checks();
+        CHECK(by_words.bits.as_predicted == by_bits.bits.as_predicted);
+        CHECK(by_words.bits.undetermined == by_bits.bits.undetermined);
+        CHECK(by_words.bits.differing == by_bits.bits.differing);
+        CHECK(by_words.notes == by_bits.notes);
+        CHECK(by_words.judgement.elements == 2);
+      }
+  }
+
+  TEST_CASE("experts of zeros are hashed once") {
+    HeldCase e;
+    e.held.stored.clear();
+    e.held.rows = Tensor(DType::BFloat16, {0, 2});
+    e.answers.predict(kField, std::vector<double>(8, 0.0));
+    int hashed = 0;
+    const auto count = [&](std::span<const std::byte> bytes) { return ++hashed, words(bytes); };
+    e.held.sha256 = {words(std::vector<std::byte>(8)), "another"};
+    FakeReference reference(e.answers, true);
+    const auto checks = check_held({kField, e.answers.sizes, &e.answers.routing}, e.held, reference,
+                                   Mode::Isolated, true, count);
+    CHECK(hashed == 1);
+    CHECK(checks.bits.as_predicted == 4);
+    CHECK(checks.bits.differing == 1);
+  }
+
   TEST_CASE("hashes of another shape or type cannot be judged") {
     HeldCase e;
     CHECK_FALSE(unusable(e.held, e.answers.sizes, DType::BFloat16));

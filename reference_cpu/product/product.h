@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "harness/contract/grouped_product.h"
 #include "harness/contract/large_vector.h"
@@ -12,6 +13,11 @@ namespace assay {
 /// [rows, n], before the rounding of the stored field. Bounds: harness/contract/product_bound.h.
 LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product);
 LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product);
+
+/// Writes the predicted product of one group with a right operand of values, rounded to bf16, as nothing but
+/// its words: a fraction of the memory and time. False, `words` being anything, where a word is undetermined,
+/// where the sum is not one pass over K on a tensor core, or where n is no multiple of a panel's columns.
+bool product_words(const GroupedProduct<PredictedValue>& product, std::span<std::uint16_t> words);
 
 /// Selects the kernel set for tests ("baseline", "avx2", "avx512"; "" = widest). Returns false if this CPU
 /// cannot run it.

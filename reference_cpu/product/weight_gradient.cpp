@@ -102,27 +102,57 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
   return prepared;
 }
 
+namespace {
+
+/// Rows of the field that the product makes, all experts' matrices counted through, cut where experts end.
+std::vector<RowRange> of_single_experts(ProductId id, const Layer& layer, RowRange rows) {
+  const auto matrix = width_of(row(id).left, layer.problem->sizes());
+  std::vector<RowRange> parts;
+  for (std::int64_t begin = rows.begin; begin < rows.end; begin = parts.back().end)
+    parts.push_back({begin, std::min(rows.end, (begin / matrix + 1) * matrix)});
+  return parts;
+}
+
+/// Of rows of one expert's matrix, all experts' counted through.
+template <class A>
+PreparedProduct<A> prepare_part(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
+                                const Values<A>* right) {
+  const auto matrix = width_of(row(id).left, layer.problem->sizes());
+  const std::int64_t expert = rows.begin / matrix;
+  return prepare_weight_gradient<A>(id, layer, expert,
+                                    {rows.begin - expert * matrix, rows.end - expert * matrix}, left, right);
+}
+
+}  // namespace
+
 template <class A>
 Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
                           const Values<A>* right) {
-  const Sizes sizes = layer.problem->sizes();
-  const auto rows_of_matrix = width_of(row(id).left, sizes);
-  const auto n = width_of(row(id).made, sizes);
+  const auto n = width_of(row(id).made, layer.problem->sizes());
   Values<A> out;
-  for (std::int64_t begin = rows.begin; begin < rows.end;) {
-    const std::int64_t expert = begin / rows_of_matrix;
-    const std::int64_t first = expert * rows_of_matrix;
-    const std::int64_t end = std::min(rows.end, first + rows_of_matrix);
-    const auto prepared =
-        prepare_weight_gradient<A>(id, layer, expert, {begin - first, end - first}, left, right);
+  for (const RowRange part : of_single_experts(id, layer, rows)) {
+    const auto prepared = prepare_part<A>(id, layer, part, left, right);
     auto values = grouped_product(prepared.product);
     add_common_error(prepared.product, values);
-    if (begin == rows.begin && end == rows.end) return values;
+    if (part == rows) return values;
     out.resize(static_cast<std::size_t>(rows.count() * n));
-    std::ranges::copy(values, out.begin() + (begin - rows.begin) * n);
-    begin = end;
+    std::ranges::copy(values, out.begin() + (part.begin - rows.begin) * n);
   }
   return out;
+}
+
+std::optional<LargeVector<std::uint16_t>> weight_gradient_words(ProductId id, const Layer& layer,
+                                                                RowRange rows, const Values<Predicted>* left,
+                                                                const Values<Predicted>* right) {
+  const auto n = width_of(row(id).made, layer.problem->sizes());
+  LargeVector<std::uint16_t> words(static_cast<std::size_t>(rows.count() * n));
+  for (const RowRange part : of_single_experts(id, layer, rows)) {
+    const auto prepared = prepare_part<Predicted>(id, layer, part, left, right);
+    const auto its_words = std::span(words).subspan(static_cast<std::size_t>((part.begin - rows.begin) * n),
+                                                    static_cast<std::size_t>(part.count() * n));
+    if (!product_words(prepared.product, its_words)) return {};
+  }
+  return words;
 }
 
 template PreparedProduct<Bounded> prepare_weight_gradient<Bounded>(ProductId, const Layer&, std::int64_t,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "reference_cpu/product/layer_product.h"
@@ -34,5 +35,11 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
 template <class A>
 Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
                           const Values<A>* right);
+
+/// The same rows rounded to bf16, as nothing but their words; nothing where `product_words` (product.h) has
+/// none.
+std::optional<LargeVector<std::uint16_t>> weight_gradient_words(ProductId id, const Layer& layer,
+                                                                RowRange rows, const Values<Predicted>* left,
+                                                                const Values<Predicted>* right);
 
 }  // namespace assay

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "reference_cpu/product/test_products.h"
 #include "reference_cpu/product/weight_gradient.h"
@@ -175,6 +176,67 @@ TEST_SUITE("weight gradient") {
       }
       begin = end;
     }
+  }
+
+  TEST_CASE(
+      "words are the values rounded to bf16, at every vector width and on 16 and on 8 products a step") {
+    GradientLayer g({.hidden_size = 48, .moe_intermediate_size = 32, .num_experts = 6, .top_k = 1});
+    for (const AccumulatorKind kind : {AccumulatorKind::Hopper, AccumulatorKind::Ampere})
+      for (const ProductId id : {ProductId::down_dw, ProductId::gate_up_dw}) {
+        const ProductRow& what = row(id);
+        g.layer.accumulators = g.layer.declared = every_product({kind, {}});
+        const auto left = lifted<Predicted>(g.random(what.left));
+        const auto right = lifted<Predicted>(g.random(what.right));
+        const auto* read = what.right == Field::input_hidden_states ? nullptr : &right;
+        const auto matrix = width_in(g, what.left);
+        for (const char* set : {"baseline", "avx2", "avx512"}) {
+          if (!use_product_kernels(set)) continue;  // product_test.cpp says so
+          for (std::int64_t expert = 0; expert < std::ssize(kRowsOf); ++expert) {
+            // Of expert 3 some, of expert 4 and the next all.
+            const RowRange rows{expert * matrix, expert * matrix + (expert == 3   ? 5
+                                                                    : expert == 4 ? 2 * matrix
+                                                                                  : matrix)};
+            const auto values = weight_gradient<Predicted>(id, g.layer, rows, &left, read);
+            const auto words = weight_gradient_words(id, g.layer, rows, &left, read);
+            REQUIRE(words);
+            REQUIRE(words->size() == values.size());
+            for (std::size_t i = 0; i < values.size(); ++i)
+              REQUIRE((*words)[i] == round_to_bf16(values[i].value).bits);
+          }
+        }
+        use_product_kernels("");
+      }
+  }
+
+  TEST_CASE(
+      "there are no words where one is undetermined, in another order of the sum, and of ragged columns") {
+    GradientLayer g({.hidden_size = 48, .moe_intermediate_size = 32, .num_experts = 6, .top_k = 1});
+    auto left = lifted<Predicted>(g.random(Field::d_second_gemm));
+    auto right = lifted<Predicted>(g.random(Field::intermediate));
+    const auto words = [&] {
+      return weight_gradient_words(ProductId::down_dw, g.layer, {5 * 48, 6 * 48}, &left, &right);
+    };
+    REQUIRE(words());
+    const auto without = [&](Values<Predicted>& operand, const PredictedValue& instead) {
+      const PredictedValue kept = std::exchange(operand.back(), instead);  // of the last expert
+      const bool none = !words();
+      operand.back() = kept;
+      return none;
+    };
+    for (auto* operand : {&left, &right}) {
+      CHECK(without(*operand, {1.0f, true}));
+      CHECK(without(*operand, {0x1p-130f, false}));
+      CHECK(without(*operand, {0x1p127f, false}));  // an alignment that was not measured
+    }
+    for (const Accumulator& order : {Accumulator{AccumulatorKind::Fp32Sequential, {}},
+                                     Accumulator{AccumulatorKind::HopperInterleaved, {}, 10, 2}}) {
+      g.layer.accumulators = every_product(order);
+      CHECK_FALSE(words());
+    }
+    GradientLayer ragged;
+    left = lifted<Predicted>(ragged.random(Field::d_second_gemm));
+    right = lifted<Predicted>(ragged.random(Field::intermediate));
+    CHECK_FALSE(weight_gradient_words(ProductId::down_dw, ragged.layer, {5 * 24, 6 * 24}, &left, &right));
   }
 
   TEST_CASE("by hand: two rows of one expert, the input gathered by token") {

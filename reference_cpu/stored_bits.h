@@ -1,0 +1,12 @@
+// Predicted values as the bits of the elements in memory.
+#pragma once
+
+#include "reference_cpu/stages.h"
+
+namespace assay {
+
+/// Each value rounded as the contract stores the field.
+LargeVector<PredictedBits> stored_bits(Field field, const PrecisionContract& contract,
+                                       const Values<Predicted>& values);
+
+}  // namespace assay
