@@ -1,6 +1,7 @@
 // Drawings of where and how a field is wrong, and the bytes they travel in.
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <cstdint>
 #include <string>
 
 #include "harness/contract/error.h"
@@ -38,7 +39,7 @@ TEST_SUITE("heat_map") {
 
   TEST_CASE("a text that was deflated inflates to itself, and a damaged one is refused") {
     std::string text;
-    for (int i = 0; i < 300'000; ++i) text += static_cast<char>('a' + i * i % 23);
+    for (std::int64_t i = 0; i < 300'000; ++i) text += static_cast<char>('a' + i * i % 23);
     const std::string small = deflated(text);
     CHECK(small.size() < text.size() / 50);
     CHECK(inflated(small) == text);
