@@ -91,6 +91,21 @@ void Evaluator<A>::count_readers() {
     for (const View& read : views(reader.id)) readers(read) += expected[static_cast<std::size_t>(reader.id)];
 }
 
+/// By an evaluation of all rows.
+template <class A>
+void Evaluator<A>::count_reads(const std::vector<View>& reads) {
+  for (const View& from : reads)
+    if (--readers(from) <= 0) done_.push_back(from);
+}
+
+template <class A>
+const Values<A>& Evaluator<A>::passed_over(Field field) {
+  count_readers();
+  give_back();
+  count_reads(views(field));
+  return value(field);
+}
+
 template <class A>
 void Evaluator<A>::give_back() {
   for (const View& view : done_) slot(view).reset();
@@ -143,9 +158,7 @@ auto Evaluator<A>::with_reads(Field field, RowRange rows, const Step& step) {
   const std::vector<View> all = views(field);
   for (const View& from : all) reads[static_cast<std::size_t>(from.field)] = &seen(field, from.field);
   auto made = step(reads);
-  const bool last = made && rows.end == rows_of(field, layer_.problem->sizes());
-  for (const View& from : all)
-    if (last && --readers(from) <= 0) done_.push_back(from);
+  if (made && rows.end == rows_of(field, layer_.problem->sizes())) count_reads(all);
   --depth_;
   return made;
 }

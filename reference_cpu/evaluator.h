@@ -32,6 +32,10 @@ class Evaluator {
   /// memory; nothing where `weight_gradient_words` has none, or in bounds.
   std::optional<LargeVector<std::uint16_t>> evaluate_words(Field field, RowRange rows);
 
+  /// The field as it stands in memory, where it is kept, taken for evaluated: what it reads for the last time
+  /// is given back. Valid as `value` is.
+  const Values<A>& passed_over(Field field);
+
   /// The field as it stands in memory: stored, or evaluated and rounded. Valid until the next call of
   /// `evaluate`.
   const Values<A>& value(Field field);
@@ -71,6 +75,7 @@ class Evaluator {
   Values<A> formed(Field reader, Field field);
   Values<A> planted_step(Field field);
   void count_readers();
+  void count_reads(const std::vector<View>& reads);
   void give_back();
 
   const Layer& layer_;

@@ -65,4 +65,22 @@ TEST_SUITE("evaluator") {
       CHECK(seen > 50);  // faults that reach the field
     }
   }
+
+  TEST_CASE("a field taken for evaluated is the one that is kept, and gives back what evaluating it would") {
+    for (const auto contract : kKernelContracts) {
+      const TinyBackward tiny(plain::eighths({5, 3, 4, 2, true}, 6, 3), contract);
+      Evaluator<Predicted> evaluated(tiny.layer, {}, everything());
+      Evaluator<Predicted> taken(tiny.layer, {}, everything());
+      for (const Field field : kEvaluationOrder) {
+        if (!rounded(field)) continue;
+        const auto values = evaluated.evaluate(field);
+        evaluated.keep(field, values);
+        taken.keep(field, values);
+        CAPTURE(contract);
+        CAPTURE(name(field));
+        REQUIRE(same_bits(taken.passed_over(field), evaluated.value(field)));
+        for (const FieldRow& other : kFields) CHECK(taken.holds(other.id) == evaluated.holds(other.id));
+      }
+    }
+  }
 }

@@ -75,6 +75,8 @@ class ReferenceRun final : public Reference {
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
     if (!predict_) return {};
     const PhaseTimer timer(fmt::format("predicted {}", name(field)));
+    if (mode == Mode::Chained && layer_.fault.kind == FaultKind::None && predicted_.chained.holds(field))
+      return stored_bits(field, contract(), predicted_.chained.passed_over(field));
     auto values = evaluated<Predicted>(field, mode, rows);
     if (mode == Mode::Isolated && resolve_split(field, values))
       values = evaluated<Predicted>(field, mode, rows);
@@ -314,7 +316,9 @@ class ReferenceRun final : public Reference {
     auto values = walks(A{}).in(mode).evaluate_rows(field, rows);
     if (readers_of(field, contract()).empty()) return values;
     auto& chained = walks(A{}).chained;
-    if ((mode == Mode::Chained || same_in_both_modes(field)) && !chained.holds(field)) {
+    const bool chains = mode == Mode::Chained || same_in_both_modes(field) ||
+                        (std::is_same_v<A, Predicted> && same_predictions(field));
+    if (chains && !chained.holds(field)) {
       Values<A> kept(values.size());
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
       for (std::size_t i = 0; i < values.size(); ++i) kept[i] = values[i];
