@@ -66,6 +66,11 @@ class Buffer {
     verify_guard("behind ", kGuardBytes + bytes(), payload_bytes() - bytes() + kGuardBytes);
   }
 
+  /// The same of `size` bytes of the payload from `offset` on, which a user of a part of it keeps as a guard.
+  void verify_within(std::size_t offset, std::size_t size) const {
+    verify_guard("within ", kGuardBytes + offset, size);
+  }
+
  private:
   void verify_guard(const char* side, std::size_t offset, std::size_t size) const {
     std::vector<unsigned char> guard(size);

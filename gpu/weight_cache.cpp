@@ -7,12 +7,13 @@
 #include "gpu/engine/engine_kernels.h"
 
 namespace assay::gpu {
-namespace {
 
 double power_of(std::int32_t exponent) {
   if (exponent == kAllZero) return std::numeric_limits<double>::infinity();
   return exponent == kNotFinite ? 0.0 : std::ldexp(1.0, exponent);
 }
+
+namespace {
 
 /// [k, n] as [n, k], in blocks that stay in the cache.
 std::vector<Bf16> transposed(std::span<const Bf16> values, std::int64_t n, std::int64_t k) {

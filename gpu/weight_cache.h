@@ -20,6 +20,10 @@ struct DeviceMatrix {
   std::vector<double> granularity;  // [n]
 };
 
+/// The power of two that column_granularity (engine_kernels.h) gives the exponent of: infinite for zeros, 0
+/// for Inf and NaN.
+double power_of(std::int32_t exponent);
+
 /// Holds matrices as long as their host memory stays as it is: the owner is held with them. What nobody owns
 /// may change behind its pointer and is loaded again, like what is over a quarter of the free memory.
 class WeightCache {

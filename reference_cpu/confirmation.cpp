@@ -11,12 +11,17 @@
 #include "harness/contract/layer.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/eigen/plain_step.h"
+#include "reference_cpu/product/weight_gradient.h"
 
 namespace assay {
 namespace {
 
-constexpr std::int64_t kMostWork = std::int64_t{1} << 30;       // multiply-adds
-constexpr std::int64_t kElementWork = 64;                       // what an element costs without a product
+constexpr std::int64_t kMostWork = std::int64_t{1} << 30;  // multiply-adds
+constexpr std::int64_t kElementWork = 64;                  // what an element costs without a product
+constexpr std::int64_t kRowsOfExpert = 256;   // of a weight's gradient that are sampled of one expert
+constexpr std::int64_t kLeastExperts = 16;    // that are sampled where so many have rows
+constexpr std::int64_t kRowsOfGradient = 16;  // of one that a thread makes at a time
+constexpr std::int64_t kLargeRow = std::int64_t{1} << 17;       // multiply-adds
 constexpr std::int64_t kChunkElements = std::int64_t{1} << 18;  // held as doubles at a time, by each thread
 
 /// Multiply-adds of one row.
@@ -38,21 +43,59 @@ std::int64_t expert_of(Field field, const Layer& layer, std::int64_t r) {
   return r / extent(row(field).shape[1], layer.problem->sizes());
 }
 
+/// Which rows of a field are compared: every so many, of every so many of the experts that have rows. Of a
+/// weight's gradient all that an expert's rows hold is widened for a few of its own, so that more rows of
+/// fewer experts cost less.
+struct Sampling {
+  std::int64_t rows = 1;
+  std::int64_t experts = 1;
+  bool large = false;  // each row is the work of many
+
+  Sampling(Field field, const Layer& layer) {
+    const Sizes sizes = layer.problem->sizes();
+    const std::int64_t all = rows_of(field, sizes);
+    const std::int64_t most =
+        std::max<std::int64_t>(1, kMostWork / std::max<std::int64_t>(1, work_of_row(field, layer)));
+    rows = std::max<std::int64_t>(1, (all + most - 1) / most);
+    large = work_of_row(field, layer) >= kLargeRow;
+    if (row(field).rows != RowsAre::ExpertMatrix || !product_of(field)) return;
+    const auto filled =
+        std::ranges::count_if(layer.routing.counts, [](std::int32_t count) { return count > 0; });
+    const std::int64_t of_expert = std::max<std::int64_t>(1, all / sizes.config.num_experts / rows);
+    experts = std::clamp<std::int64_t>(kRowsOfExpert / of_expert, 1,
+                                       std::max<std::int64_t>(1, filled / kLeastExperts));
+    experts = std::min(experts, rows);
+    rows /= experts;
+  }
+
+  /// `rank`: how many of the experts before have rows.
+  bool takes(std::int64_t rank) const { return rank % experts == 0; }
+};
+
 /// Rows to compare, in chunks of one expert each: of the whole field every so many, so that the work does not
 /// depend on how it is cut.
 std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange rows) {
-  const std::int64_t most =
-      std::max<std::int64_t>(1, kMostWork / std::max<std::int64_t>(1, work_of_row(field, layer)));
-  const std::int64_t step =
-      std::max<std::int64_t>(1, (rows_of(field, layer.problem->sizes()) + most - 1) / most);
-  const std::int64_t at_once =
-      std::max<std::int64_t>(1, kChunkElements / width_of(field, layer.problem->sizes()));
+  const Sampling sampling(field, layer);
+  const std::int64_t width = width_of(field, layer.problem->sizes());
+  const auto product = product_of(field);
+  const std::int64_t at_once = product && sums_over_rows(row(*product)) && sampling.large
+                                   ? kRowsOfGradient
+                                   : std::max<std::int64_t>(1, kChunkElements / width);
   std::vector<std::vector<std::int32_t>> all;
   std::int64_t last_expert = -1;
-  for (std::int64_t r = (rows.begin + step - 1) / step * step; r < rows.end; r += step) {
+  bool taken = false;
+  for (std::int64_t r = (rows.begin + sampling.rows - 1) / sampling.rows * sampling.rows; r < rows.end;
+       r += sampling.rows) {
     const std::int64_t expert = expert_of(field, layer, r);
-    if (expert != last_expert || std::ssize(all.back()) == at_once) all.emplace_back();
-    all.back().push_back(static_cast<std::int32_t>(r));
+    if (expert != last_expert) {
+      const auto& counts = layer.routing.counts;
+      taken = sampling.experts == 1 ||
+              (counts[static_cast<std::size_t>(expert)] > 0 &&
+               sampling.takes(std::count_if(counts.begin(), counts.begin() + expert,
+                                            [](std::int32_t count) { return count > 0; })));
+    }
+    if (taken && (expert != last_expert || std::ssize(all.back()) == at_once)) all.emplace_back();
+    if (taken) all.back().push_back(static_cast<std::int32_t>(r));
     last_expert = expert;
   }
   std::vector<plain::IndexVector> out;

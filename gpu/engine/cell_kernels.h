@@ -5,19 +5,12 @@
 
 #include <cuda_runtime.h>
 
+#include "gpu/engine/cell_arithmetic.h"
+
 namespace assay::gpu {
 
-inline constexpr int kDeviceCellColumns = 128, kDeviceTaskRows = 256;
+inline constexpr int kDeviceTaskRows = 256;
 inline constexpr std::int64_t kMostTasks = 65535;  // of a grid's second dimension
-
-/// A reference value with its interval, laid out as harness's Interval.
-struct alignas(16) DeviceInterval {
-  double ref;
-  double low;
-  double high;
-  float noise;
-  float mean;
-};
 
 struct DeviceField {
   const std::uint16_t* out;         // [rows, width] bf16 bits
@@ -29,22 +22,7 @@ struct DeviceField {
   std::int64_t class_stride;
 };
 
-/// Laid out as harness's Cell and ClassSums.
-struct DeviceCell {
-  double max_ratio;
-  std::int32_t rejected;
-  std::int32_t non_finite;
-  std::int32_t mismatched;
-  std::int32_t unused;
-  double flips_expected;
-  double excess;
-  double excess_expected;
-  double z2;
-  double z2_of_rounding;
-  double max_contract_ulps;
-  unsigned long long flipped_low;
-  unsigned long long flipped_high;
-};
+/// Laid out as harness's ClassSums.
 struct DeviceClass {
   unsigned long long flips_expected;
   unsigned long long excess_expected;

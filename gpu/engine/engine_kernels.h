@@ -56,6 +56,42 @@ inline constexpr int kBoundedTileRows = 64;
 void bounded_product(const DeviceOperands& operands, const BoundedTerm* left, const PartEnds& parts,
                      bool running, float terms_per_spread, DeviceSums* out, cudaStream_t stream);
 
+/// Elements of the operands of a product that both have errors (product_bound.h): |a| and a^2 + a's variance
+/// beside the terms of a bounded product; |b| + half width, half width, b^2 and b's variance in units of what
+/// q^2 counts for.
+struct TwoSidedLeft {
+  double ref;
+  float spread;
+  float squares;
+  float magnitude;
+  float moment;
+};
+struct TwoSidedRight {
+  double ref;
+  float outer;
+  float width;
+  float squares;
+  float noise;
+};
+struct alignas(16) TwoSidedSums {
+  double ref;
+  float spread;
+  float squares;
+};
+struct TwoSidedOperands {
+  const ProductTile* tiles;  // [tile_count], at most kBoundedTileRows rows each
+  std::int64_t tile_count;
+  const std::int32_t* source;  // [rows]
+  const TwoSidedLeft* left;    // [left_rows, k]
+  const TwoSidedRight* right;  // [k, n]
+  std::int64_t k;
+  std::int64_t n;
+};
+
+/// out [rows, n]: of the terms of each element the sums of a.ref b.ref, of a.spread b.outer + a.magnitude
+/// b.width, and of a.squares b.squares + a.moment b.noise.
+void two_sided_product(const TwoSidedOperands& operands, TwoSidedSums* out, cudaStream_t stream);
+
 /// lowest[c]: the largest power of two that divides column c of a matrix [n, k], as its exponent; kAllZero
 /// where the column is zero, kNotFinite where it has an Inf or a NaN.
 inline constexpr int kAllZero = 1 << 20, kNotFinite = -(1 << 20);

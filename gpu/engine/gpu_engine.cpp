@@ -1,25 +1,25 @@
 #include "gpu/engine/gpu_engine.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "gpu/buffer.h"
 #include "gpu/device_problem.h"
 #include "gpu/engine/cell_kernels.h"
 #include "gpu/engine/engine_kernels.h"
+#include "gpu/engine/kept_memory.h"
+#include "gpu/engine/operand_terms.h"
 #include "gpu/host_link.h"
 #include "gpu/pipeline.h"
 #include "gpu/weight_cache.h"
-#include "harness/contract/large_vector.h"
-#include "harness/contract/product_bound.h"
-#include "harness/contract/summation.h"
+#include "harness/contract/element_constants.h"
+#include "harness/contract/product_intervals.h"
 
 namespace assay {
 namespace gpu {
@@ -33,13 +33,6 @@ static_assert(sizeof(DeviceCell) == sizeof(Cell) &&
               offsetof(DeviceCell, flips_expected) == offsetof(Cell, sums) &&
               sizeof(DeviceClass) == sizeof(ClassSums));
 static_assert(kDeviceCellColumns == kCellColumns && kDeviceTaskRows == kTaskRows);
-
-template <class T>
-Buffer<T> uploaded(const char* name, const std::vector<T>& values) {
-  Buffer<T> buffer(name, static_cast<std::int64_t>(values.size()));
-  buffer.upload(values.data(), 0, buffer.size());
-  return buffer;
-}
 
 template <class Value>
 std::vector<ProductTile> tiles_of(const GroupedProduct<Value>& product, std::int64_t rows_of_tile) {
@@ -63,94 +56,48 @@ bool fits(const GroupedProduct<Value>& product) {
          std::ranges::all_of(product.source, [&](std::int32_t s) { return s >= 0 && s < left_rows; });
 }
 
-/// Partial sums one after the other, in whole steps of 16 products; false for any other order.
-bool parts_of(const Summation& order, std::int64_t k, PartEnds& parts) {
-  if (order.rule != StepRule::Truncate16) return false;
-  std::int64_t end = 0;
-  for (const auto& stretch : order.stretches) {
-    const bool last = stretch.end == k;
-    if (stretch.begin != end || !stretch.closes || parts.count == kMostParts ||
-        (!last && stretch.end % kStepProducts != 0))
-      return false;
-    end = stretch.end;
-    parts.step[parts.count++] = static_cast<std::int32_t>((end + kStepProducts - 1) / kStepProducts);
-  }
-  return end == k && parts.count > 0;
-}
-
-/// A value that a bf16 holds whole: neither open nor with an error.
-std::optional<Bf16> whole(const PredictedValue& x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x.value);
-  if (x.undetermined || (bits & 0xffff) != 0) return std::nullopt;
-  return Bf16{static_cast<std::uint16_t>(bits >> 16)};
-}
-std::optional<Bf16> whole(const Interval& x) {
-  const Bf16 rounded = round_to_bf16(x.ref);
-  if (x.low != x.ref || x.high != x.ref || x.noise > 0.0f || to_float(rounded) != x.ref) return std::nullopt;
-  return rounded;
-}
-
-/// A product whose right operand is a matrix of values, with that matrix as weights; nothing where one of
-/// them is no bf16.
-template <class Value>
-std::optional<GroupedProduct<Value>> with_weights(const GroupedProduct<Value>& product) {
-  const auto matrix = std::make_shared<std::vector<Bf16>>();
-  matrix->reserve(product.right.size());
-  for (const Value& x : product.right) {
-    const auto value = whole(x);
-    if (!value) return std::nullopt;
-    matrix->push_back(*value);
-  }
-  GroupedProduct<Value> of_weights = product;
-  of_weights.weights = [matrix](std::int64_t) { return ExpertMatrix{*matrix, nullptr}; };
-  return of_weights;
-}
-
-/// The left operand of a bounded product as the kernel reads it, and what the bounds need to know of its
-/// rows.
-struct LeftTerms {
-  LargeVector<BoundedTerm> terms;   // [left_rows, k]
-  std::vector<double> granularity;  // [left_rows]: 0 where the row is not exact
-  std::vector<std::uint8_t> exact;  // [left_rows]: no operand has a width
-  BoundShape shape;
-
-  explicit LeftTerms(const GroupedProduct<Interval>& product) : terms(product.left.size()) {
-    const std::int64_t k = product.k;
-    const std::int64_t rows = static_cast<std::int64_t>(product.left.size()) / k;
-    granularity.resize(static_cast<std::size_t>(rows));
-    exact.resize(granularity.size());
-    std::int64_t exact_rows = 0;
-#pragma omp parallel for schedule(static) reduction(+ : exact_rows)
-    for (std::int64_t r = 0; r < rows; ++r) {
-      double least = std::numeric_limits<double>::infinity();
-      bool exact_row = true;
-      for (const Interval& x :
-           product.left.subspan(static_cast<std::size_t>(r * k), static_cast<std::size_t>(k))) {
-        exact_row = exact_row && x.low == x.ref && x.ref == x.high;
-        least = std::min(least, assay::granularity(x.ref));
-      }
-      granularity[static_cast<std::size_t>(r)] = exact_row && !product.a_priori_only ? least : 0.0;
-      exact[static_cast<std::size_t>(r)] = exact_row;
-      exact_rows += exact_row;
-    }
-    shape =
-        bound_shape(k, product.unit_roundoff, product.accumulator, exact_rows > 0 && !product.a_priori_only);
+/// The intervals of the `count` elements from `first` on, of rows of n; sums_of(element, row, column) gives
+/// an element's sums and whether it is exact in any order.
+template <class SumsOf>
+void make_intervals(const ElementConstants& constants, std::size_t n, std::size_t first, std::size_t count,
+                    const SumsOf& sums_of, std::span<Interval> out) {
 #pragma omp parallel for schedule(static)
-    for (std::size_t i = 0; i < terms.size(); ++i)
-      terms[i] = {product.left[i].ref, spread_of(shape, product.left[i]), squares_of(shape, product.left[i])};
+  for (std::size_t at = first; at < first + count; at += kElementsAtOnce) {
+    double ref[kElementsAtOnce];
+    float spread[kElementsAtOnce];
+    float squares[kElementsAtOnce];
+    float running[kElementsAtOnce];
+    bool exact[kElementsAtOnce];
+    const auto some = std::min<std::size_t>(kElementsAtOnce, first + count - at);
+    std::size_t row = at / n;
+    std::size_t column = at % n;
+    for (std::size_t i = 0; i < some; ++i) {
+      ProductSums sums;
+      std::tie(sums, exact[i]) = sums_of(at + i, row, column);
+      ref[i] = sums.ref;
+      spread[i] = sums.spread;
+      squares[i] = sums.squares;
+      running[i] = sums.running;
+      if (++column == n) {
+        column = 0;
+        ++row;
+      }
+    }
+    product_intervals(constants, {ref, spread, squares, running}, exact, static_cast<int>(some),
+                      out.data() + at);
   }
-};
+}
+
+constexpr float kNoRunningBound = std::numeric_limits<float>::infinity();
 
 class DeviceEngine {
  public:
   explicit DeviceEngine(int fraction_bits) : fraction_bits_(fraction_bits) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
-    if (!product.weights) {
-      const auto of_weights = with_weights(product);
-      return of_weights && bounded(*of_weights, out);
-    }
     if (!fits(product)) return false;
+    const auto values = product.weights ? std::nullopt : matrix_of_values(product);
+    if (!product.weights && !values) return two_sided(product, out);
     const LeftTerms left(product);
     PartEnds parts{};
     const Summation any_order{StepRule::Truncate16, {{0, product.k, true}}};
@@ -158,67 +105,57 @@ class DeviceEngine {
                   parts))
       return false;
     const std::scoped_lock lock(mutex_);
-    const Buffer<BoundedTerm> terms("left terms", static_cast<std::int64_t>(left.terms.size()));
-    const Buffer<DeviceSums> sums("bounded sums", static_cast<std::int64_t>(out.size()));
-    ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
-    link_.upload(terms.data(), left.terms.data(), terms.bytes(), stream_);
-    const auto matrices = with_operands(product, kBoundedTileRows, [&](const DeviceOperands& operands) {
+    const auto terms = uploaded<BoundedTerm>("left terms", left.terms);
+    const auto sums = memory_.take<DeviceSums>("bounded sums", std::ssize(out), stream_);
+    const auto matrices = values ? placed(product, *values) : placed(product);
+    run(product, kBoundedTileRows, matrices, [&](const DeviceOperands& operands) {
       bounded_product(operands, terms.data(), parts, left.shape.running,
                       static_cast<float>(1.0 / left.shape.c), sums.data(), stream_);
     });
     std::vector<const double*> columns_of_row;  // granularity of the columns, by row
     for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g)
-      columns_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]),
-                            matrices[g] ? matrices[g]->granularity.data() : nullptr);
-    link_.receive(sums.data(), sums.bytes(), sizeof(DeviceSums), stream_,
-                  [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
-                    const auto* from = reinterpret_cast<const DeviceSums*>(bytes);
-                    const std::size_t first = at / sizeof(DeviceSums);
-                    const std::size_t elements = count / sizeof(DeviceSums);
-                    const std::size_t n = static_cast<std::size_t>(product.n);
-#pragma omp parallel for schedule(static)
-                    for (std::size_t i = 0; i < elements; ++i) {
-                      const std::size_t row = (first + i) / n;
-                      const std::size_t column = (first + i) % n;
-                      const auto source = static_cast<std::size_t>(product.source[row]);
-                      // The running bound is about exact operands: a row with a width has none.
-                      const float running =
-                          left.exact[source] != 0 ? from[i].running : std::numeric_limits<float>::infinity();
-                      const ProductSums element{from[i].ref, from[i].spread, from[i].squares, running};
-                      const double of_row = left.granularity[source];
-                      const bool exact = of_row > 0.0 && exact_in_any_order(left.shape, element, of_row,
-                                                                            columns_of_row[row][column]);
-                      out[first + i] = product_interval(left.shape, element, exact);
-                    }
-                  });
-    sums.verify_guards();
+      columns_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]), matrices[g].granularity);
+    const ElementConstants constants(left.shape);
+    const auto n = static_cast<std::size_t>(product.n);
+    receive(sums, [&](std::size_t first, std::span<const DeviceSums> from) {
+      const auto sums_of = [&](std::size_t at, std::size_t row, std::size_t column) {
+        const DeviceSums& of = from[at - first];
+        const auto source = static_cast<std::size_t>(product.source[row]);
+        // The running bound is about exact operands: a row with a width has none.
+        const ProductSums element{of.ref, of.spread, of.squares,
+                                  left.rows.exact[source] != 0 ? of.running : kNoRunningBound};
+        const double of_row = left.rows.granularity[source];
+        const bool exact =
+            of_row > 0.0 && constants.exact_in_any_order(of.spread, of_row, columns_of_row[row][column]);
+        return std::pair(element, exact);
+      };
+      make_intervals(constants, n, first, from.size(), sums_of, out);
+    });
     return true;
   }
 
   bool predicted(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
-    if (!product.weights) {
-      const auto of_weights = with_weights(product);
-      return of_weights && predicted(*of_weights, out);
-    }
     PartEnds parts{};
     if (!fits(product) || !parts_of(summation(product.accumulator, product.k), product.k, parts))
       return false;
+    const auto values = product.weights ? std::nullopt : matrix_of_values(product);
+    if (!product.weights && !values) return false;
     const std::scoped_lock lock(mutex_);
-    const auto count = static_cast<std::int64_t>(product.left.size());
-    const Buffer<DevicePrediction> left("left predictions", count);
-    const Buffer<std::uint32_t> words("left words", count);
-    const Buffer<std::int32_t> outside("rows outside", count / product.k),
-        not_bf16("left needs more than bf16", 1);
-    const PredictedLeft prepared{words.data(), outside.data(), not_bf16.data()};
-    ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
+    const auto rows = std::ssize(product.left) / product.k;
+    const auto left = memory_.take<DevicePrediction>("left predictions", std::ssize(product.left), stream_);
     link_.upload(left.data(), product.left.data(), left.bytes(), stream_);
-    prepare_predicted(left.data(), count / product.k, product.k, prepared, stream_);
+    const auto words = memory_.take<std::uint32_t>("left words", left.size(), stream_);
+    const auto outside = memory_.take<std::int32_t>("rows outside", rows, stream_);
+    const auto not_bf16 = memory_.take<std::int32_t>("left needs more than bf16", 1, stream_);
+    const PredictedLeft prepared{words.data(), outside.data(), not_bf16.data()};
+    prepare_predicted(left.data(), rows, product.k, prepared, stream_);
     std::int32_t wide = 1;
     ASSAY_CUDA(cudaMemcpyAsync(&wide, not_bf16.data(), sizeof wide, cudaMemcpyDeviceToHost, stream_));
     ASSAY_CUDA(cudaStreamSynchronize(stream_));
     if (wide != 0) return false;
-    const Buffer<DevicePrediction> result("predicted product", static_cast<std::int64_t>(out.size()));
-    with_operands(product, kPredictedTileRows, [&](const DeviceOperands& operands) {
+    const auto result = memory_.take<DevicePrediction>("predicted product", std::ssize(out), stream_);
+    const auto matrices = values ? placed(product, *values) : placed(product);
+    run(product, kPredictedTileRows, matrices, [&](const DeviceOperands& operands) {
       predicted_product(operands, left.data(), prepared, parts, fraction_bits_, result.data(), stream_);
     });
     link_.download(out.data(), result.data(), result.bytes(), stream_);
@@ -228,19 +165,14 @@ class DeviceEngine {
 
   bool cells(const FieldRows& field, FieldCells& out) {
     if (field.tasks() > kMostTasks || field.out.bf16() == nullptr) return false;
-    const auto elements = static_cast<std::int64_t>(field.out.size());
-    const auto argument_count = static_cast<std::int64_t>(field.classes.size());
     const std::scoped_lock lock(mutex_);
-    const Buffer<std::uint16_t> values("values", elements), arguments("classes", argument_count);
-    const Buffer<DeviceInterval> intervals("intervals", elements);
-    const Buffer<DeviceCell> cells("cells", static_cast<std::int64_t>(out.cells.size()));
-    const Buffer<double> columns("column sums", static_cast<std::int64_t>(out.column_flips_expected.size()));
-    const Buffer<DeviceClass> classes("class sums", static_cast<std::int64_t>(out.classes.size()));
-    ASSAY_CUDA(cudaDeviceSynchronize());  // poison is written on the default stream
+    const auto values = uploaded<std::uint16_t>("values", std::span(field.out.bf16(), field.out.size()));
+    const auto intervals = uploaded<DeviceInterval>("intervals", field.reference);
+    const auto arguments = uploaded<std::uint16_t>("classes", field.classes);
+    const auto cells = memory_.take<DeviceCell>("cells", std::ssize(out.cells), stream_);
+    const auto columns = memory_.take<double>("column sums", std::ssize(out.column_flips_expected), stream_);
+    const auto classes = memory_.take<DeviceClass>("class sums", std::ssize(out.classes), stream_);
     ASSAY_CUDA(cudaMemsetAsync(classes.data(), 0, classes.bytes(), stream_));
-    link_.upload(values.data(), field.out.bf16(), values.bytes(), stream_);
-    link_.upload(intervals.data(), field.reference.data(), intervals.bytes(), stream_);
-    link_.upload(arguments.data(), field.classes.data(), arguments.bytes(), stream_);
     field_cells({values.data(), intervals.data(), field.rows, field.width, field.carried, arguments.data(),
                  field.class_stride},
                 cells.data(), columns.data(), out.classes.empty() ? nullptr : classes.data(), stream_);
@@ -254,50 +186,117 @@ class DeviceEngine {
   }
 
  private:
-  /// Runs `launch` on the product's rows and matrices; returns the matrices, one per group, null where a
-  /// group has no rows.
-  template <class Value, class Launch>
-  std::vector<std::shared_ptr<const DeviceMatrix>> with_operands(const GroupedProduct<Value>& product,
-                                                                 int rows_of_tile, Launch launch) {
-    const auto matrices = load(product);
-    std::vector<const bf16*> pointers;
-    for (const auto& matrix : matrices) pointers.push_back(matrix ? matrix->values.data() : nullptr);
-    const auto tiles = uploaded("product tiles", tiles_of(product, rows_of_tile));
-    const auto source =
-        uploaded("source rows", std::vector<std::int32_t>(product.source.begin(), product.source.end()));
-    const auto weights = uploaded("weight pointers", pointers);
-    ASSAY_CUDA(cudaDeviceSynchronize());  // uploads and poison are on the default stream
-    launch(DeviceOperands{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
-    ASSAY_CUDA(cudaStreamSynchronize(stream_));
-    return matrices;
+  /// A group's matrix [n, k] on the device and the granularity of its columns [n], which the host holds.
+  struct PlacedMatrix {
+    const bf16* values = nullptr;
+    const double* granularity = nullptr;
+  };
+
+  /// Of a product whose right operand has errors.
+  bool two_sided(const GroupedProduct<Interval>& product, std::span<Interval> out) {
+    if (product.offsets.size() != 2) return false;
+    const TwoSidedTerms terms(product);
+    if (terms.exact_panel) return false;
+    const std::scoped_lock lock(mutex_);
+    const auto left = uploaded<TwoSidedLeft>("two-sided left terms", terms.left);
+    const auto right = uploaded<TwoSidedRight>("two-sided right terms", terms.right);
+    const auto sums = memory_.take<TwoSidedSums>("two-sided sums", std::ssize(out), stream_);
+    const auto tiles = uploaded<ProductTile>("product tiles", tiles_of(product, kBoundedTileRows));
+    const auto source = uploaded<std::int32_t>("source rows", product.source);
+    two_sided_product(
+        {tiles.data(), tiles.size(), source.data(), left.data(), right.data(), product.k, product.n},
+        sums.data(), stream_);
+    receive(sums, [&](std::size_t first, std::span<const TwoSidedSums> from) {
+      const auto sums_of = [&](std::size_t at, std::size_t, std::size_t) {
+        const TwoSidedSums& of = from[at - first];
+        return std::pair(ProductSums{of.ref, of.spread, of.squares, kNoRunningBound}, false);
+      };
+      make_intervals(ElementConstants(terms.shape), static_cast<std::size_t>(product.n), first, from.size(),
+                     sums_of, out);
+    });
+    return true;
   }
 
-  // Loading may mean generating: experts are loaded side by side.
+  /// The host's elements on the device, where they have the layout of T.
+  template <class T, class From>
+  KeptElements<T> uploaded(const char* name, const From& from) {
+    static_assert(sizeof(T) == sizeof(*std::data(from)));
+    const auto elements = memory_.take<T>(name, std::ssize(from), stream_);
+    link_.upload(elements.data(), std::data(from), elements.bytes(), stream_);
+    return elements;
+  }
+
+  /// Hands sums over in pieces, each with its first element's number, and verifies the memory they came from.
+  template <class Sums, class Take>
+  void receive(const KeptElements<Sums>& sums, const Take& take) {
+    link_.receive(sums.data(), sums.bytes(), sizeof(Sums) * kElementsAtOnce, stream_,
+                  [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
+                    take(at / sizeof(Sums),
+                         std::span(reinterpret_cast<const Sums*>(bytes), count / sizeof(Sums)));
+                  });
+    sums.verify_guards();
+  }
+
+  /// Runs `launch` on the product's rows and matrices, one per group.
+  template <class Value, class Launch>
+  void run(const GroupedProduct<Value>& product, int rows_of_tile, const std::vector<PlacedMatrix>& matrices,
+           Launch launch) {
+    std::vector<const bf16*> pointers;
+    for (const PlacedMatrix& matrix : matrices) pointers.push_back(matrix.values);
+    const auto tiles = uploaded<ProductTile>("product tiles", tiles_of(product, rows_of_tile));
+    const auto source = uploaded<std::int32_t>("source rows", product.source);
+    const auto weights = uploaded<const bf16*>("weight pointers", pointers);
+    launch(DeviceOperands{tiles.data(), tiles.size(), source.data(), weights.data(), product.k, product.n});
+    ASSAY_CUDA(cudaStreamSynchronize(stream_));
+  }
+
+  /// The weights, no matrix where a group has no rows. Loading may mean generating: experts are loaded side
+  /// by side.
   template <class Value>
-  std::vector<std::shared_ptr<const DeviceMatrix>> load(const GroupedProduct<Value>& product) {
-    const auto groups = static_cast<std::int64_t>(product.offsets.size()) - 1;
-    std::vector<std::shared_ptr<const DeviceMatrix>> matrices(static_cast<std::size_t>(groups));
+  std::vector<PlacedMatrix> placed(const GroupedProduct<Value>& product) {
+    const auto groups = std::ssize(product.offsets) - 1;
+    held_.assign(static_cast<std::size_t>(groups), nullptr);
     std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::int64_t g = 0; g < groups; ++g) {
       const auto group = static_cast<std::size_t>(g);
       if (product.offsets[group] == product.offsets[group + 1]) continue;
       try {
-        matrices[group] = weights_.place(product.weights(g), product.n, product.k, product.right_lies);
+        held_[group] = weights_.place(product.weights(g), product.n, product.k, product.right_lies);
       } catch (...) {
 #pragma omp critical
         failure = std::current_exception();
       }
     }
     if (failure) std::rethrow_exception(failure);
+    ASSAY_CUDA(cudaDeviceSynchronize());  // they are uploaded on the default stream
+    std::vector<PlacedMatrix> matrices;
+    for (const auto& held : held_)
+      matrices.push_back(held ? PlacedMatrix{held->values.data(), held->granularity.data()} : PlacedMatrix{});
     return matrices;
+  }
+
+  /// One matrix of values for all groups.
+  template <class Value>
+  std::vector<PlacedMatrix> placed(const GroupedProduct<Value>& product, std::span<const Bf16> values) {
+    const auto matrix = uploaded<bf16>("matrix of values", values);
+    const auto lowest = memory_.take<std::int32_t>("column granularity", product.n, stream_);
+    column_granularity(matrix.data(), product.k, product.n, lowest.data(), stream_);
+    std::vector<std::int32_t> exponents(static_cast<std::size_t>(product.n));
+    link_.download(exponents.data(), lowest.data(), lowest.bytes(), stream_);
+    granularity_.clear();
+    for (const std::int32_t exponent : exponents) granularity_.push_back(power_of(exponent));
+    return std::vector<PlacedMatrix>(product.offsets.size() - 1, {matrix.data(), granularity_.data()});
   }
 
   int fraction_bits_;
   std::mutex mutex_;
   Stream stream_;
   HostLink link_;
+  KeptMemory memory_;
   WeightCache weights_;
+  std::vector<std::shared_ptr<const DeviceMatrix>> held_;  // by the product that runs
+  std::vector<double> granularity_;
 };
 
 }  // namespace
@@ -308,21 +307,23 @@ std::optional<Engine> gpu_engine(const LeastWork& least, int fraction_bits) {
   cudaDeviceProp device{};
   ASSAY_CUDA(cudaGetDeviceProperties(&device, 0));
   // Made when the first work comes: a context costs time and memory.
-  const auto engine = std::make_shared<std::unique_ptr<gpu::DeviceEngine>>();
-  const auto ready = [engine, fraction_bits]() -> gpu::DeviceEngine& {
-    if (!*engine) *engine = std::make_unique<gpu::DeviceEngine>(fraction_bits);
-    return **engine;
+  struct Lazy {
+    std::once_flag once;
+    std::unique_ptr<gpu::DeviceEngine> engine;
   };
-  return Engine{std::string("gpu: ") + device.name,
-                least.multiply_adds,
-                [ready](const GroupedProduct<Interval>& product, std::span<Interval> out) {
-                  return ready().bounded(product, out);
-                },
-                [ready](const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
-                  return ready().predicted(product, out);
-                },
-                least.elements,
-                [ready](const FieldRows& field, FieldCells& out) { return ready().cells(field, out); }};
+  const auto lazy = std::make_shared<Lazy>();
+  const auto ready = [lazy, fraction_bits]() -> gpu::DeviceEngine& {
+    std::call_once(lazy->once, [&] { lazy->engine = std::make_unique<gpu::DeviceEngine>(fraction_bits); });
+    return *lazy->engine;
+  };
+  Engine made;
+  made.name = std::string("gpu: ") + device.name;
+  made.least_multiply_adds = least.multiply_adds;
+  made.least_elements = least.elements;
+  made.bounded = [ready](const auto& product, auto out) { return ready().bounded(product, out); };
+  made.predicted = [ready](const auto& product, auto out) { return ready().predicted(product, out); };
+  made.cells = [ready](const FieldRows& field, FieldCells& out) { return ready().cells(field, out); };
+  return made;
 }
 
 }  // namespace assay

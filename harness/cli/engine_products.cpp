@@ -32,6 +32,7 @@ const ProductShape kShapes[] = {
     {"tails of K, columns and rows",        200,  101, 40, {65, 1, 33, 0, 64}},
     {"the router of 30B-A3B",               2048, 128, 70, {70}},
     {"the second product of 30B-A3B",       768,  256, 90, {31, 32, 0, 27}},
+    {"an expert's gradient",                257,  150, 70, {70}},
     {"long",                                8192, 40,  12, {12}},
 };
 // clang-format on
@@ -67,6 +68,12 @@ const DrawnData kData[] = {
        return normal(r);
      }},
 };
+
+/// The value with an interval around it, or in a fifth of the cases without.
+Interval uncertain_value(double value, std::mt19937_64& random) {
+  const double radius = std::fabs(value) * 0x1p-9 * static_cast<double>(random() % 5);
+  return {value, value - radius, value + 0.5 * radius, 0.25 * radius};
+}
 
 struct DrawnOperands {
   std::vector<Bf16> left;                // [left_rows, k]
@@ -167,6 +174,21 @@ void compare_values(const std::string& what, GroupedProduct<Value> product,
   compare_one<Value>("right operand of values, " + what, product, by_engine, verbose, all);
 }
 
+/// Both operands with errors, but for some elements of either, and one group of rows: a weight's gradient in
+/// a chain.
+void compare_two_sided(const std::string& what, GroupedProduct<Interval> product, const Engine& engine,
+                       std::mt19937_64& random, bool verbose, ProductComparison& all) {
+  const ExpertMatrix matrix = product.weights(0);
+  std::vector<Interval> right;
+  for (const Bf16 x : matrix.values) right.push_back(uncertain_value(to_float(x), random));
+  // Sixteen columns without errors are summed in another way, which the engine leaves to the CPU.
+  for (std::size_t i = 0; i < right.size(); i += 7)
+    right[i] = {right[i].ref, right[i].ref - 0x1p-20, right[i].ref + 0x1p-19, 0x1p-22};
+  product.weights = nullptr;
+  product.right = right;
+  compare_one<Interval>("both operands uncertain, " + what, product, engine.bounded, verbose, all);
+}
+
 }  // namespace
 
 ProductComparison compare_products(const Engine& engine, bool verbose) {
@@ -186,14 +208,15 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
         const double value = to_float(made.left[i]);
         const bool exact_row = static_cast<std::int64_t>(i) / shape.k % 3 ==
                                0;  // among the uncertain ones: bounds are chosen by row
-        const double radius = exact_row ? 0.0 : std::fabs(value) * 0x1p-9 * static_cast<double>(random() % 5);
         exact.push_back({value, value, value, 0.0});
-        uncertain.push_back({value, value - radius, value + 0.5 * radius, 0.25 * radius});
+        uncertain.push_back(exact_row ? exact.back() : uncertain_value(value, random));
         predicted.push_back({to_float(made.left[i]), false});
       }
       auto mixed = product_of(shape, made, uncertain);
       mixed.accumulator = {AccumulatorKind::Hopper, {}};
       compare_one<Interval>("bounded, uncertain operand, " + what, mixed, engine.bounded, verbose, all);
+      if (shape.rows.size() == 1 && shape.rows.front() > 0)
+        compare_two_sided(what, mixed, engine, random, verbose, all);
       if (!predicted.empty()) predicted[predicted.size() / 2].undetermined = random() % 4 == 0;
       std::vector<Accumulator> accumulators = {{AccumulatorKind::HopperAnySplit, {}},
                                                {AccumulatorKind::Hopper, {}}};

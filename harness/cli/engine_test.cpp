@@ -3,16 +3,21 @@
 // interface.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "gpu/engine/cell_arithmetic.h"
 #include "harness/cli/cells_on_host.h"
+#include "harness/cli/engine_fields.h"
 #include "harness/cli/judged.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
 #include "harness/contract/error.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/judge/cells_by_engine.h"
+#include "reference_cpu/product/product.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reports/json.h"
 
@@ -26,12 +31,46 @@ using Change = std::function<void(FieldCells&)>;
 Engine host_engine(Change change = nullptr) {
   Engine engine;
   engine.name = "host";
+  const auto by_this_library = [](auto product, auto out) {
+    product.engine = nullptr;
+    std::ranges::copy(grouped_product(product), out.begin());
+    return true;
+  };
+  engine.bounded = by_this_library;
+  engine.predicted = by_this_library;
   engine.cells = [change](const FieldRows& field, FieldCells& out) {
     out = cells_on_host(field);
     if (change) change(out);
     return true;
   };
   return engine;
+}
+
+/// The device's arithmetic on the host, in the device's order.
+bool device_cells(const FieldRows& field, FieldCells& out) {
+  std::ranges::fill(out.column_flips_expected, 0.0);
+  for (std::int64_t r = 0; r < field.rows; ++r)
+    for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile) {
+      gpu::DeviceCell cell{};
+      for (int i = 0; i < field.cell_width(tile); ++i) {
+        const std::int64_t column = tile * kCellColumns + i;
+        const auto at = static_cast<std::size_t>(r * field.width + column);
+        const Interval& x = field.reference[at];
+        const auto d = gpu::cell::add_element(field.out[at].bits(), {x.ref, x.low, x.high, x.noise, x.mean},
+                                              field.carried, i, cell);
+        out.column_flips_expected[static_cast<std::size_t>(r / kTaskRows * field.width + column)] +=
+            d.flip_chance;
+        if (field.classes.empty()) continue;
+        const Bf16 argument = field.classes[static_cast<std::size_t>(r * field.class_stride + column)];
+        ClassSums& of_class = out.classes[argument.bits];
+        of_class.flips_expected += static_cast<std::int64_t>(std::ceil(d.flip_chance * kFixedPoint));
+        of_class.excess_expected += static_cast<std::int64_t>(std::ceil(d.excess_expected * kFixedPoint));
+        ++of_class.elements;
+      }
+      std::memcpy(static_cast<void*>(&out.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)]),
+                  &cell, sizeof cell);
+    }
+  return true;
 }
 
 std::string report(const Problem& problem, const Candidate& candidate, const Engine* engine) {
@@ -97,6 +136,35 @@ TEST_SUITE("engine_cells") {
         CHECK(engine.taken->comparisons >= 6);
       }
     }
+  }
+
+  TEST_CASE("of both passes too, where intervals are made ahead of what is predicted and compared") {
+    const auto& contract = find_contract("hf");
+    for (const char* name : {"empty_experts", "long_segment"}) {
+      const Problem problem = load_fixture(name);
+      for (const Candidate& candidate :
+           {both_passes(problem, contract),
+            predict_both_passes(problem, contract, huggingface_accumulators(problem, "hf"))}) {
+        const Engine engine = host_engine();
+        CHECK(report(problem, candidate, nullptr) == report(problem, candidate, &engine));
+        CHECK(engine.taken->products >= 4 * problem.config.num_experts / 2);
+      }
+    }
+  }
+
+  TEST_CASE("parts of a large product are worth the way, but for small ones") {
+    CHECK(worth_the_way(100, 0, 100));
+    CHECK_FALSE(worth_the_way(99, 0, 100));
+    CHECK(worth_the_way(1 << 10, 1 << 20, 1 << 20));
+    CHECK_FALSE(worth_the_way((1 << 10) - 1, 1 << 20, 1 << 20));
+    CHECK_FALSE(worth_the_way(1 << 10, (1 << 20) - 1, 1 << 20));
+  }
+
+  TEST_CASE("the device's arithmetic gives the judge's cells to the last bit") {
+    Engine engine = host_engine();
+    engine.cells = device_cells;
+    CHECK(compare_small_fields(engine) == 0);
+    CHECK(planted_differences_are_found(engine));
   }
 
   TEST_CASE("one bit of a sampled cell or column is enough to refuse the engine") {

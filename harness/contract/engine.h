@@ -21,17 +21,26 @@ struct TakenOver {
 };
 
 /// Each function fills `out` and returns true, or returns false and leaves the work to the CPU: a planted
-/// fault, an accumulator or an operand it has no arithmetic for.
+/// fault, an accumulator or an operand it has no arithmetic for. Several threads call them at a time.
 struct Engine {
-  std::string name;                      // "gpu: NVIDIA H200"
-  std::int64_t least_multiply_adds = 0;  // smaller products are not worth the way there and back
+  std::string name;  // "gpu: NVIDIA H200"
+  // Smaller products, and smaller fields, are not worth the way there and back; parts of larger ones are,
+  // down to a kLeastPart-th of these.
+  std::int64_t least_multiply_adds = 0;
   std::function<bool(const GroupedProduct<Interval>& product, std::span<Interval> out)>
       bounded;  // out [rows, n]
   std::function<bool(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out)> predicted;
-  std::int64_t least_elements = 0;  // smaller fields are compared by the CPU
+  std::int64_t least_elements = 0;
   std::function<bool(const FieldRows& field, FieldCells& out)> cells = nullptr;  // `out` is sized
   std::shared_ptr<TakenOver> taken = std::make_shared<TakenOver>();  // copies of an engine count together
 };
+
+inline constexpr std::int64_t kLeastPart = 1024;
+
+/// Whether `work` of `whole`, which it may be a part of, is worth the way for which `least` is.
+constexpr bool worth_the_way(std::int64_t work, std::int64_t whole, std::int64_t least) {
+  return work >= least || (whole >= least && work >= least / kLeastPart);
+}
 
 /// The same engine, counting from zero.
 inline Engine counting_afresh(Engine engine) {

@@ -40,6 +40,8 @@ struct GroupedProduct {
   bool a_priori_only = false;                // bounded: neither the running bound nor proofs of exactness
   Fault fault;                     // predicted arithmetic only; its `field` has been matched by the caller
   const Engine* engine = nullptr;  // that the product is offered to (engine.h); null: the CPU computes it
+  std::int64_t whole =
+      0;  // multiply-adds of all that this is a part of: an expert's gradient, of all experts'
 };
 
 }  // namespace assay

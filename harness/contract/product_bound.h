@@ -2,6 +2,7 @@
 // harness/NUMERICS.md, Products.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "harness/contract/accumulator.h"
@@ -55,6 +56,12 @@ float squares_of(const BoundShape& shape, const Interval& a);
 /// variance (a^2 + noise_a^2) noise_b^2.
 float noise_units(const BoundShape& shape, const Interval& b);  // noise_b^2 in units of what q^2 counts for
 float moment_of(const Interval& a);                             // a^2 + noise_a^2
+
+/// Whether the value is one number that a float holds. Columns of such values have no errors to carry.
+inline bool is_exact_float(const Interval& x) {
+  return x.low == x.ref && x.high == x.ref && !(x.noise > 0.0f) &&
+         (static_cast<double>(static_cast<float>(x.ref)) == x.ref || std::isnan(x.ref));
+}
 
 /// Narrowed to fp32, and not below x: for factors of bounds.
 inline float not_below(double x) { return static_cast<float>(x * (1.0 + 0x1p-22)); }

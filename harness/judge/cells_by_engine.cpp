@@ -102,7 +102,9 @@ std::optional<FieldCells> cells_by_engine(const Engine* engine, const Statistics
                                           StoredSpan out, std::span<const Interval> reference) {
   const bool in_bf16 = out.bf16() != nullptr;  // engines compare no other
   if (engine == nullptr || !engine->cells || !in_bf16 || out.empty() ||
-      static_cast<std::int64_t>(out.size()) < engine->least_elements)
+      !worth_the_way(static_cast<std::int64_t>(out.size()),
+                     element_count(expected_shape(context.field.field, context.field.sizes)),
+                     engine->least_elements))
     return std::nullopt;
   const FieldRows field = field_rows(context, out, reference);
   FieldCells cells;

@@ -59,7 +59,8 @@ void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values
       Interval& x = values[r * of_columns.size() + c];
       const double common = share * std::fabs(x.ref);
       const double other = x.noise;
-      x = with_noise(x, std::hypot(other, common), kMeanOfNormal * other + common);
+      // Squares of what a float holds are far from a double's ends.
+      x = with_noise(x, std::sqrt(other * other + common * common), kMeanOfNormal * other + common);
     }
   }
 }

@@ -26,12 +26,6 @@ void walk(const PanelPlace& place, const Put& put) {
         put(static_cast<std::size_t>(i * kPanelColumns + c), static_cast<std::size_t>(place.at(c, i)));
 }
 
-/// Whether the value is one number that a float holds, so that the kernels of exact columns serve it.
-bool is_exact_float(const Interval& x) {
-  return x.low == x.ref && x.high == x.ref && !(x.noise > 0.0f) &&
-         (static_cast<double>(static_cast<float>(x.ref)) == x.ref || std::isnan(x.ref));
-}
-
 }  // namespace
 
 void PackedPanel::start() {

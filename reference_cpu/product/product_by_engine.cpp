@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -63,15 +64,19 @@ template <class Value>
 void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> theirs,
                  const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
   const auto rows = sampled_rows(product.offsets);
-  std::vector<std::int32_t> source;
-  std::vector<std::int64_t> offsets(1, 0);
-  for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g) {
-    for (const auto r : rows)
-      if (r >= product.offsets[g] && r < product.offsets[g + 1])
-        source.push_back(product.source[static_cast<std::size_t>(r)]);
-    offsets.push_back(static_cast<std::int64_t>(source.size()));
+  const auto k = static_cast<std::size_t>(product.k);
+  LargeVector<Value> left(rows.size() * k);
+  std::vector<std::int32_t> source(rows.size());
+  std::iota(source.begin(), source.end(), 0);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto from = static_cast<std::size_t>(product.source[static_cast<std::size_t>(rows[i])]);
+    std::ranges::copy(product.left.subspan(from * k, k), left.begin() + static_cast<std::ptrdiff_t>(i * k));
   }
+  std::vector<std::int64_t> offsets;
+  for (const std::int64_t offset : product.offsets)
+    offsets.push_back(std::ranges::lower_bound(rows, offset) - rows.begin());
   GroupedProduct<Value> sample = product;
+  sample.left = left;
   sample.source = source;
   sample.offsets = offsets;
   const auto ours = own(sample);
@@ -123,7 +128,8 @@ std::optional<LargeVector<Value>> product_by_engine(
   const auto rows = static_cast<std::int64_t>(product.source.size());
   if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
     return std::nullopt;
-  if (rows * product.n * product.k < engine->least_multiply_adds) return std::nullopt;
+  if (!worth_the_way(rows * product.n * product.k, product.whole, engine->least_multiply_adds))
+    return std::nullopt;
   LargeVector<Value> out(static_cast<std::size_t>(rows * product.n));
   {
     const PhaseTimer timer("products by the engine");

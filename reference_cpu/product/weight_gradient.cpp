@@ -99,6 +99,7 @@ PreparedProduct<A> prepare_weight_gradient(ProductId id, const Layer& layer, std
   product.accumulator = accumulator_of<A>(id, layer);
   product.unit_roundoff = layer.contract->product_unit_roundoff();
   product.engine = layer.engine;
+  product.whole = extent(what.summed, sizes) * left_width * product.n;
   return prepared;
 }
 
