@@ -92,7 +92,7 @@ class Reference {
   /// is one block. Throws InputError for rows that the reference does not make by themselves.
   virtual LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) = 0;
   /// The same rows' stored bits on the declared accumulators; empty when no accumulator is declared or
-  /// assumed.
+  /// assumed. May be called while another thread is in `bounded`.
   virtual LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) = 0;
   /// The same of a bf16 field as nothing but its words, where the reference makes those at once and none of
   /// them is undetermined; nothing otherwise: `predicted` has them.

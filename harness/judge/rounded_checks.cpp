@@ -114,13 +114,15 @@ RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference
                             bool binding, std::span<const RowRange> blocks, const Engine* engine) {
   const Field field = context.field.field;
   BlockJudge judge(std::move(context), out, binding, engine);
-  // Beside an engine a block is compared while the next one is on its way to the device and back.
-  const auto policy = engine != nullptr && blocks.size() > 1 ? std::launch::async : std::launch::deferred;
+  // Beside an engine intervals are made while bits are predicted and the block before is compared: what one
+  // of them waits for on the device leaves the processors to the others.
+  const auto policy = engine != nullptr ? std::launch::async : std::launch::deferred;
   std::future<void> compared;
   for (const RowRange rows : blocks) {
-    auto intervals = reference.bounded(field, mode, rows);
-    auto block = std::make_shared<const ReferenceBlock>(
-        ReferenceBlock{rows, std::move(intervals), reference.predicted(field, mode, rows)});
+    auto intervals = std::async(policy, [&] { return reference.bounded(field, mode, rows); });
+    auto predicted = reference.predicted(field, mode, rows);
+    auto block =
+        std::make_shared<const ReferenceBlock>(ReferenceBlock{rows, intervals.get(), std::move(predicted)});
     if (compared.valid()) compared.get();
     compared = std::async(policy, [&judge, block = std::move(block)] { judge.add(*block); });
   }
