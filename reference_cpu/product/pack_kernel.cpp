@@ -22,12 +22,26 @@ void take_pairs(const Bf16Columns& from, std::int64_t first, std::int64_t pairs,
   }
 }
 
-/// The same of whole pairs of 16 columns whose terms lie one after the other.
+/// The same of whole pairs, four at a time, of 16 columns whose terms lie one after the other.
 void take_pairs_along_columns(const Bf16Columns& from, std::int64_t first, std::int64_t pairs,
                               std::uint32_t (*words)[kPanelColumns]) {
-  for (int c = 0; c < kPanelColumns; ++c) {
+  using Four = std::uint32_t __attribute__((vector_size(16)));
+  for (int c = 0; c < kPanelColumns; c += 4) {
     const std::uint16_t* column = from.words + c * from.by_column + 2 * first;
-    for (std::int64_t i = 0; i < pairs; ++i) __builtin_memcpy(&words[i][c], column + 2 * i, 4);
+    for (std::int64_t i = 0; i < pairs; i += 4) {
+      Four of_column[4];
+      for (int j = 0; j < 4; ++j) of_column[j] = load<Four>(column + j * from.by_column + 2 * i);
+      const auto& [c0, c1, c2, c3] = of_column;
+      // Of two columns each, pairs 0 and 1, and pairs 2 and 3.
+      const Four left[2] = {__builtin_shufflevector(c0, c1, 0, 4, 1, 5),
+                            __builtin_shufflevector(c0, c1, 2, 6, 3, 7)};
+      const Four right[2] = {__builtin_shufflevector(c2, c3, 0, 4, 1, 5),
+                             __builtin_shufflevector(c2, c3, 2, 6, 3, 7)};
+      for (int half = 0; half < 2; ++half) {
+        save(&words[i + 2 * half][c], __builtin_shufflevector(left[half], right[half], 0, 1, 4, 5));
+        save(&words[i + 2 * half + 1][c], __builtin_shufflevector(left[half], right[half], 2, 3, 6, 7));
+      }
+    }
   }
 }
 
