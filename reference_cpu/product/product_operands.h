@@ -42,10 +42,10 @@ struct BoundedRows {
     for (std::int64_t r = 0; r < rows; ++r) {
       double least = std::numeric_limits<double>::infinity();
       bool exact_row = true;
-      for (std::int64_t k = 0; k < p.k; ++k) {
+      for (std::int64_t k = 0; exact_row && k < p.k; ++k) {
         const Interval& x = p.left[static_cast<std::size_t>(r * p.k + k)];
-        exact_row = exact_row && x.low == x.ref && x.high == x.ref;
-        least = std::min(least, assay::granularity(x.ref));
+        exact_row = x.low == x.ref && x.high == x.ref;
+        if (!p.a_priori_only) least = std::min(least, assay::granularity(x.ref));
       }
       granularity[static_cast<std::size_t>(r)] = exact_row && !p.a_priori_only ? least : 0.0;
       exact[static_cast<std::size_t>(r)] = exact_row;
