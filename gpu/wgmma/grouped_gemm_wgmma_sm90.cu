@@ -7,6 +7,21 @@ namespace assay::gpu {
 namespace wgmma {
 namespace {
 
+// Weights that are read once, for most experts have one tile, go first when the L2 needs room: what the rows
+// need stays.
+std::uint64_t policy_of_gate_up(const Sizes& sizes) {
+  const bool read_once = sizes.slots() <= kTileRows * sizes.config.num_experts;
+  return read_once && sizes.tokens > kNarrowTileRows ? ptx::kFirstToGo : ptx::kKept;
+}
+
+// The same, but only where few rows are written: many push out weights that have just come and are not used
+// yet.
+std::uint64_t policy_of_down(const Sizes& sizes) {
+  constexpr std::int64_t kFewBytes = std::int64_t{8} << 20;
+  const auto bytes = static_cast<std::int64_t>(sizeof(bf16)) * sizes.slots() * sizes.config.hidden_size;
+  return bytes <= kFewBytes ? policy_of_gate_up(sizes) : ptx::kKept;
+}
+
 template <Rounding kRounding, TileLayout kLayout, bool kHalves>
 Kernel<kHalves> gate_up_kernel(bool gather) {
   return gather ? grouped_gemm_kernel<ProductId::gate_up, true, kRounding, false, kLayout, kHalves>
@@ -112,7 +127,8 @@ void gate_up_wgmma_sm90(const GateUp& product, const DeviceRouting& routing, con
                                    .top_k = static_cast<int>(sizes.config.top_k),
                                    .stages = config.pipeline_depth_gate_up,
                                    .raster_rows = config.raster_rows,
-                                   .cluster = wgmma::cluster_of(config, sizes)};
+                                   .cluster = wgmma::cluster_of(config, sizes),
+                                   .weights_policy = wgmma::policy_of_gate_up(sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (inter + 127) / 128);
   wgmma::with_layout(layout, [&](auto chosen) {
     wgmma::gate_up<decltype(chosen)::value>(product, arguments, sizes, config, stream);
@@ -138,7 +154,8 @@ void down_wgmma_sm90(const Down& product, const DeviceRouting& routing, const Si
                                    .top_k = static_cast<int>(sizes.config.top_k),
                                    .stages = config.pipeline_depth_down,
                                    .raster_rows = config.raster_rows,
-                                   .cluster = wgmma::cluster_of(config, sizes)};
+                                   .cluster = wgmma::cluster_of(config, sizes),
+                                   .weights_policy = wgmma::policy_of_down(sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (hidden + 255) / 256);
   wgmma::with_layout(layout, [&](auto chosen) {
     wgmma::down<decltype(chosen)::value>(product, arguments, sizes, config, stream);

@@ -10,6 +10,10 @@ namespace assay::gpu::ptx {
 
 // --- tensor copies: a box of a tensor map to or from shared memory ---
 
+/// Policies of the L2, as the hardware encodes them.
+inline constexpr std::uint64_t kKept = 0x1000000000000000ull;
+inline constexpr std::uint64_t kFirstToGo = 0x12f0000000000000ull;
+
 __device__ inline void tensor_load_2d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
                                       int c0, int c1) {
   asm volatile(
@@ -26,6 +30,15 @@ __device__ inline void tensor_load_3d(std::uint32_t shared, const CUtensorMap* m
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
       : "memory");
 }
+/// The same with a policy of the L2 for what is read.
+__device__ inline void tensor_load_3d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1, int c2, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "l"(policy)
+      : "memory");
+}
 __device__ inline void tensor_load_4d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
                                       int c0, int c1, int c2, int c3) {
   asm volatile(
@@ -40,6 +53,15 @@ __device__ inline void tensor_load_5d(std::uint32_t shared, const CUtensorMap* m
       "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
       "%5, %6, %7}], [%2];" ::"r"(shared),
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
+}
+/// The same with a policy of the L2 for what is read.
+__device__ inline void tensor_load_5d(std::uint32_t shared, const CUtensorMap* map, std::uint32_t barrier,
+                                      int c0, int c1, int c2, int c3, int c4, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(shared),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
       : "memory");
 }
 /// To the same place in every block of the cluster whose bit is set in `blocks`; each block's barrier counts
@@ -72,6 +94,13 @@ __device__ inline void tensor_store_3d(const CUtensorMap* map, std::uint32_t sha
   asm volatile(
       "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
       "r"(shared), "r"(c0), "r"(c1), "r"(c2)
+      : "memory");
+}
+/// `bytes`, a multiple of 16, from a multiple of 16 to one; the barrier counts them.
+__device__ inline void bulk_load(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
       : "memory");
 }
 __device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

@@ -25,11 +25,13 @@ struct WeightLoads {
   int rank;
   int first;  // along the axis of the columns: a group of 16 or a column
   int expert;
+  std::uint64_t policy;
 
-  __device__ explicit WeightLoads(const Tile& tile)
+  __device__ WeightLoads(const Tile& tile, const Arguments& arguments)
       : rank(tile.paired ? ptx::cluster_rank() : 0),
         first(tile.column_tile * (kProduct == ProductId::gate_up ? kColumns / 16 : kColumns)),
-        expert(expert_of(tile)) {}
+        expert(expert_of(tile)),
+        policy(arguments.weights_policy) {}
 
   template <bool kPaired>
   __device__ void load(std::uint32_t stage, const Maps& maps, std::uint32_t barrier, int step) const {
@@ -40,14 +42,14 @@ struct WeightLoads {
       ptx::tensor_multicast_5d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth, 0, 0,
                                first + rank * (kColumns / 32), expert);
     else if constexpr (kProduct == ProductId::gate_up)
-      ptx::tensor_load_5d(shared, &maps.weights, barrier, step * kBoxDepth, 0, 0, first, expert);
+      ptx::tensor_load_5d(shared, &maps.weights, barrier, step * kBoxDepth, 0, 0, first, expert, policy);
     else if constexpr (kLies == Lies::AlongRows)
       load_panels<kPaired>(shared, maps, barrier, step);
     else if constexpr (kPaired)
       ptx::tensor_multicast_3d(shared, &maps.half_weights, barrier, kBoth, step * kBoxDepth,
                                first + rank * (kColumns / 2), expert);
     else
-      ptx::tensor_load_3d(shared, &maps.weights, barrier, step * kBoxDepth, first, expert);
+      ptx::tensor_load_3d(shared, &maps.weights, barrier, step * kBoxDepth, first, expert, policy);
   }
 
  private:
@@ -80,7 +82,7 @@ __device__ void fetch_weights(const Arguments& arguments, const Maps& maps, std:
   TileReader reader{control, arguments.cluster};
   for (Tile tile = reader.take(); tile.rows > 0; tile = reader.take()) {
     if (threadIdx.x % 32 == 0) {
-      const WeightLoads<kProduct, kLayout> weights(tile);
+      const WeightLoads<kProduct, kLayout> weights(tile, arguments);
       const auto load_stages = [&]<bool kPaired>(std::bool_constant<kPaired>) {
         for (int step = 0; step < steps; ++step, ring.advance()) {
           ptx::mbarrier_wait(empty + ring.stage * 8, ring.parity ^ 1);
@@ -177,7 +179,7 @@ __device__ void gather_rows(const Arguments& arguments, TileFeeder<false> feeder
     } else if (warp < 3) {
       copy_stages(nothing, nothing);
     } else {
-      const WeightLoads<kProduct, kLayout> weights(tile);
+      const WeightLoads<kProduct, kLayout> weights(tile, arguments);
       const auto bring = [&]<bool kPaired>(std::bool_constant<kPaired>) {
         copy_stages(
             [&](int step, std::uint32_t arrived) {

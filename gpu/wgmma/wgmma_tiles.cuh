@@ -93,7 +93,8 @@ struct Arguments {
   int top_k;
   int stages;
   int raster_rows;
-  int cluster;  // blocks that share weights: 1 or 2
+  int cluster;                                // blocks that share weights: 1 or 2
+  std::uint64_t weights_policy = ptx::kKept;  // of the L2, for weights that one block reads
 };
 
 /// The copy engine's views of the tensors: large and small boxes.
