@@ -69,7 +69,7 @@ void DeviceProblem::verify_guards() const {
 RoutingBuffers::RoutingBuffers(const Sizes& sizes)
     : selected_experts("selected_experts", sizes.slots()),
       topk_weights("topk_weights", sizes.slots()),
-      chunk_counts("chunk_counts", sizes.config.num_experts * chunks_of(sizes.tokens).count),
+      chunk_counts("chunk_counts", padded_counts(sizes.config.num_experts) * chunks_of(sizes.tokens).count),
       counts("token_counts_by_expert", sizes.config.num_experts),
       first_rows("first rows of the experts", sizes.config.num_experts),
       gather_indices("gather_indices", sizes.slots()),

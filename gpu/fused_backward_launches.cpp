@@ -3,6 +3,7 @@
 #include "gpu/kernels/combine.h"
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/kernels/grouped_gemm_grad.h"
+#include "gpu/kernels/router_wgmma.h"
 
 namespace assay::gpu {
 namespace {
@@ -134,11 +135,17 @@ RouterGrad router_grad(const FusedRun& run) {
 }
 
 void launch_router_dx(const FusedRun& run, cudaStream_t stream) {
-  router_dx(router_grad(run), run.problem.sizes, stream);
+  if (run.wgmma_dx)
+    router_dx_wgmma_sm90(router_grad(run), run.problem.sizes, stream);
+  else
+    router_dx(router_grad(run), run.problem.sizes, stream);
 }
 
 void launch_router_dw(const FusedRun& run, cudaStream_t stream) {
-  router_dw(router_grad(run), run.problem.sizes, stream);
+  if (run.wgmma_dw)
+    router_dw_wgmma_sm90(router_grad(run), run.problem.sizes, stream);
+  else
+    router_dw(router_grad(run), run.problem.sizes, stream);
 }
 
 void launch_combine(const FusedRun& run, cudaStream_t stream) {

@@ -3,19 +3,29 @@
 #include <utility>
 
 #include "gpu/kernels/grouped_gemm.h"
+#include "gpu/kernels/router_wgmma.h"
 
 namespace assay::gpu {
 namespace {
 
 constexpr double kElementBytes = sizeof(bf16);
 
+bool router_chooses(const FusedRun& run) { return run.wgmma && router_chooses_wgmma_sm90(run.problem.sizes); }
+
+// Where its blocks have all experts it does softmax and top-k, too.
 void launch_router(const FusedRun& run, cudaStream_t stream) {
-  router_product(run.problem.input.data(), run.problem.gate.data(), run.workspace.logits.data(),
-                 run.problem.sizes, stream);
+  const RouterProduct router{
+      .x = run.problem.input.data(), .gate = run.problem.gate.data(), .logits = run.workspace.logits.data()};
+  if (router_chooses(run))
+    router_topk_wgmma_sm90(router, run.routing, run.problem.sizes, stream);
+  else if (run.wgmma)
+    router_wgmma_sm90(router, run.problem.sizes, stream);
+  else
+    router_product(router.x, router.gate, router.logits, run.problem.sizes, stream);
 }
 
 void launch_selection(const FusedRun& run, cudaStream_t stream) {
-  softmax_topk(run.workspace.logits.data(), run.routing, run.problem.sizes, stream);
+  if (!router_chooses(run)) softmax_topk(run.workspace.logits.data(), run.routing, run.problem.sizes, stream);
   order_by_expert(run.routing, run.problem.sizes, stream);
 }
 
@@ -52,8 +62,9 @@ void launch_down(const FusedRun& run, cudaStream_t stream) {
 }
 
 void launch_merge(const FusedRun& run, cudaStream_t stream) {
-  merge(run.workspace.rows.data(), run.options.permute_y ? nullptr : run.routing.row_of_slot,
-        run.routing.topk_weights, run.workspace.out.data(), run.rounding, run.problem.sizes, stream);
+  const auto sum = run.wgmma ? merge_sm90 : merge;
+  sum(run.workspace.rows.data(), run.options.permute_y ? nullptr : run.routing.row_of_slot,
+      run.routing.topk_weights, run.workspace.out.data(), run.rounding, run.problem.sizes, stream);
 }
 
 bool always(const GpuOptions&) { return true; }

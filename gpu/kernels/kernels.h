@@ -53,6 +53,11 @@ struct Chunks {
 };
 Chunks chunks_of(std::int64_t tokens);
 
+/// Counts of a chunk in DeviceRouting: 16-byte aligned.
+__host__ __device__ constexpr std::int64_t padded_counts(std::int64_t experts) {
+  return (experts + 3) / 4 * 4;
+}
+
 /// Upper bound of the number of row tiles, known without looking at the routing.
 std::int64_t max_row_tiles(const Sizes& sizes);
 
@@ -60,7 +65,7 @@ std::int64_t max_row_tiles(const Sizes& sizes);
 struct DeviceRouting {
   std::int32_t* selected_experts;  // [T, K]
   bf16* topk_weights;              // [T, K]
-  std::int32_t* chunk_counts;      // [E, chunks]: counts, then exclusive prefixes
+  std::int32_t* chunk_counts;      // [chunks, padded_counts(E)]
   std::int32_t* counts;            // [E] token_counts_by_expert
   std::int32_t* first_rows;        // [E] the experts' first rows, written with the row tiles
   std::int32_t* gather_indices;    // [S] row -> slot
@@ -156,6 +161,10 @@ void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);
 /// values [S, H] in slot order, or in expert order with `row_of_slot` given.
 void merge(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
            Rounding rounding, const Sizes& sizes, cudaStream_t stream);
+
+/// The same to the last bit on sm_90; for many tokens the copy engine brings the rows (merge_sm90.cu).
+void merge_sm90(const bf16* values, const std::int32_t* row_of_slot, const bf16* topk_weights, bf16* out,
+                Rounding rounding, const Sizes& sizes, cudaStream_t stream);
 
 /// The merge's gradient of the rows, d_second_gemm: d_rows[r] = rb(d_out[t] w[s]), s = gather_indices[r], t =
 /// s / K. d_out [T, H], topk_weights [T, K], d_rows [S, H] in expert order.

@@ -35,6 +35,15 @@ __device__ int scan_experts(int experts, Units units, Visit visit) {
   return before;
 }
 
+/// All threads of the block that chose for a chunk's tokens: how often each expert, zeros behind the last
+/// one.
+__device__ inline void keep_chunk_counts(const DeviceRouting& routing, int chunk, int experts,
+                                         const int* histogram) {
+  const int stride = static_cast<int>(padded_counts(experts));
+  for (int e = threadIdx.x; e < stride; e += blockDim.x)
+    routing.chunk_counts[static_cast<std::int64_t>(chunk) * stride + e] = e < experts ? histogram[e] : 0;
+}
+
 /// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as
 /// few as can be and of equal size to within 8 rows; others are full but for the last. `first_row` and `rows`
 /// [E] are in shared memory.

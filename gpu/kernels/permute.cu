@@ -1,7 +1,7 @@
 // Token counts, the stable order of rows by expert, and the tiles of the grouped products; all on the device,
-// no atomics. Two launches: one warp per expert scans its chunk counts; then one warp per chunk ranks its
-// slots, 32 at a time. With few chunks each warp of the second launch adds up the chunk counts itself, and
-// the first one is not needed; a single chunk is ordered by the block that selected its experts.
+// no atomics in device memory. One launch: every block adds up the chunks' counts, for all experts, and gives
+// the slots of its own chunks their rows, 32 to a warp; one more block writes the tiles. A single chunk is
+// ordered by the block that selected its experts.
 #include <algorithm>
 
 #include "gpu/cuda_check.h"
@@ -13,68 +13,114 @@
 namespace assay::gpu {
 namespace {
 
-constexpr int kScanWarps = 4;
-constexpr int kFewChunks = 16;  // 128 tokens
+constexpr int kWarps = 16;  // with 1024 experts their counts take 72 of the 99 KiB of sm_86 and sm_89
+constexpr int kThreads = kWarps * 32;
+constexpr int kMostBlocks = 128;  // that place slots: each reads all counts
 
-// chunk_counts [E, chunks] become exclusive prefixes along the chunks; counts [E] the totals.
-__global__ void scan_chunks_kernel(std::int32_t* chunk_counts, std::int32_t* counts, int experts,
-                                   int chunks) {
-  ptx::let_next_start();
-  ptx::wait_for_previous();
-  const int expert = blockIdx.x * kScanWarps + threadIdx.x / 32;
-  if (expert >= experts) return;
-  const int lane = threadIdx.x % 32;
-  std::int32_t* mine = chunk_counts + static_cast<std::int64_t>(expert) * chunks;
-  int before = 0;
-  for (int first = 0; first < chunks; first += 32) {
-    const int value = first + lane < chunks ? mine[first + lane] : 0;
-    const int inclusive = inclusive_scan_of_lanes(value);
-    if (first + lane < chunks) mine[first + lane] = before + inclusive - value;
-    before += __shfl_sync(kAllLanes, inclusive, 31);
+// What a block keeps in shared memory, [E] each.
+struct OrderRoom {
+  int* rows;      // of the expert
+  int* next_row;  // where the expert goes on, in this block
+  int* of_warps;  // [kWarps, E] the same in each warp; first how many slots of the expert it has
+  __device__ OrderRoom(int* shared, int experts)
+      : rows(shared), next_row(shared + experts), of_warps(shared + 2 * experts) {}
+  static int bytes(std::int64_t experts) { return static_cast<int>((2 + kWarps) * experts * sizeof(int)); }
+};
+
+// rows: the experts' totals; next_row: how many of them stand in chunks before `first_chunk`.
+__device__ void add_up_chunks(const DeviceRouting& routing, const OrderRoom& room, int experts, int chunks,
+                              int first_chunk) {
+  const int vectors = static_cast<int>(padded_counts(experts) / 4);
+  const int together = kThreads / vectors;  // threads that share the chunks of four experts
+  const int mine = threadIdx.x / vectors;
+  const int vector = threadIdx.x % vectors;
+  if (mine >= together) return;
+  const auto* counts = reinterpret_cast<const int4*>(routing.chunk_counts) + vector;
+  int4 total{};
+  int4 before{};
+#pragma unroll 8
+  for (int chunk = mine; chunk < chunks; chunk += together) {
+    const int4 of_chunk = __ldcg(counts + static_cast<std::int64_t>(chunk) * vectors);
+    const int is_before = chunk < first_chunk ? -1 : 0;
+    total = {total.x + of_chunk.x, total.y + of_chunk.y, total.z + of_chunk.z, total.w + of_chunk.w};
+    before = {before.x + (of_chunk.x & is_before), before.y + (of_chunk.y & is_before),
+              before.z + (of_chunk.z & is_before), before.w + (of_chunk.w & is_before)};
   }
-  if (lane == 0) counts[expert] = before;
+  const int totals[4] = {total.x, total.y, total.z, total.w};
+  const int befores[4] = {before.x, before.y, before.z, before.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (vector * 4 + i >= experts) break;
+    atomicAdd(&room.rows[vector * 4 + i], totals[i]);
+    atomicAdd(&room.next_row[vector * 4 + i], befores[i]);
+  }
 }
 
-// One warp per chunk; the warp behind the last chunk writes the tiles (and the counts, with kSumChunks).
-template <bool kSumChunks>
-__global__ void scatter_kernel(DeviceRouting routing, int experts, int chunks, std::int64_t slots_per_chunk,
-                               std::int64_t slots) {
-  __shared__ int next_row[kMaxExperts];
-  __shared__ int rows_of[kMaxExperts];
+// Gives slots [first, end) their rows, in ascending order; `expert` is that of this thread's first slot.
+__device__ void place_slots_of_block(const DeviceRouting& routing, const OrderRoom& room, int experts,
+                                     std::int64_t first, std::int64_t end, int expert) {
+  const int lane = threadIdx.x % 32;
+  int* const mine = room.of_warps + threadIdx.x / 32 * experts;
+  for (std::int64_t base = first; base < end; base += kThreads) {
+    for (int i = threadIdx.x; i < kWarps * experts; i += kThreads) room.of_warps[i] = 0;
+    __syncthreads();
+    const std::int64_t slot = base + threadIdx.x;
+    const bool valid = slot < end;
+    // Lanes of the same expert keep their order: rank = how many of them have a lower lane.
+    const unsigned peers = __match_any_sync(kAllLanes, expert);
+    const int rank = __popc(peers & ((1u << lane) - 1u));
+    if (valid && rank == 0) mine[expert] = __popc(peers);
+    __syncthreads();
+    for (int e = threadIdx.x; e < experts; e += kThreads) {
+      int slots[kWarps];
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) slots[w] = room.of_warps[w * experts + e];
+      int next = room.next_row[e];
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        room.of_warps[w * experts + e] = next;
+        next += slots[w];
+      }
+      room.next_row[e] = next;
+    }
+    __syncthreads();
+    if (valid) {
+      const int row = mine[expert] + rank;
+      routing.gather_indices[row] = static_cast<std::int32_t>(slot);
+      routing.row_of_slot[slot] = row;
+    }
+    const std::int64_t later = slot + kThreads;
+    expert = later < end ? routing.selected_experts[later] : -1;
+    __syncthreads();
+  }
+}
+
+// Grid: blocks of `chunks_per_block` chunks; the block behind them writes the tiles and the counts.
+__global__ void __launch_bounds__(kThreads)
+    order_kernel(DeviceRouting routing, int experts, int chunks, int chunks_per_block,
+                 std::int64_t slots_per_chunk, std::int64_t slots) {
+  extern __shared__ int shared[];
+  const OrderRoom room(shared, experts);
+  const bool places = blockIdx.x + 1 < gridDim.x;
+  const int first_chunk = places ? blockIdx.x * chunks_per_block : 0;
+  const std::int64_t first = first_chunk * slots_per_chunk;
+  const std::int64_t end = places ? min(first + chunks_per_block * slots_per_chunk, slots) : 0;
+  for (int i = threadIdx.x; i < 2 * experts; i += kThreads) shared[i] = 0;
   ptx::let_next_start();
   ptx::wait_for_previous();
-  const int lane = threadIdx.x;
-  const int chunk = blockIdx.x;
-  const auto count_of = [&](int expert) {
-    if constexpr (!kSumChunks) return routing.counts[expert];
-    int sum = 0;
-    for (int c = 0; c < chunks; ++c)
-      sum += routing.chunk_counts[static_cast<std::int64_t>(expert) * chunks + c];
-    return sum;
-  };
-  scan_experts(experts, count_of, [&](int expert, int first, int count) {
-    next_row[expert] = first;
-    rows_of[expert] = count;
-  });
-  __syncwarp();
-
-  if (chunk == chunks) {
-    write_tiles(routing, experts, next_row, rows_of);
-    if constexpr (kSumChunks)
-      for (int e = lane; e < experts; e += 32) routing.counts[e] = rows_of[e];
-    return;
-  }
-
-  for (int e = lane; e < experts; e += 32) {
-    const std::int32_t* counts = routing.chunk_counts + static_cast<std::int64_t>(e) * chunks;
-    if constexpr (kSumChunks)
-      for (int c = 0; c < chunk; ++c) next_row[e] += counts[c];
-    else
-      next_row[e] += counts[chunk];
-  }
-  __syncwarp();
-  const std::int64_t first = chunk * slots_per_chunk;
-  place_slots(routing, first, min(first + slots_per_chunk, slots), next_row);
+  const std::int64_t slot = first + threadIdx.x;
+  const int expert = slot < end ? routing.selected_experts[slot] : -1;
+  __syncthreads();
+  add_up_chunks(routing, room, experts, chunks, first_chunk);
+  __syncthreads();
+  if (threadIdx.x < 32)
+    scan_experts(
+        experts, [&](int e) { return room.rows[e]; },
+        [&](int e, int first_row, int) { room.next_row[e] += first_row; });
+  __syncthreads();
+  if (places) return place_slots_of_block(routing, room, experts, first, end, expert);
+  for (int e = threadIdx.x; e < experts; e += kThreads) routing.counts[e] = room.rows[e];
+  if (threadIdx.x < 32) write_tiles(routing, experts, room.next_row, room.rows);
 }
 
 // One warp: the row tiles once more, from the counts.
@@ -130,13 +176,13 @@ void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStrea
   const std::int64_t experts = sizes.config.num_experts;
   const Chunks chunks = chunks_of(sizes.tokens);
   if (chunks.count == 1) return;  // softmax_topk's only block has done it
-  const bool few = chunks.count <= kFewChunks;
-  if (!few)
-    launch_kernel(scan_chunks_kernel,
-                  {static_cast<unsigned>((experts + kScanWarps - 1) / kScanWarps), kScanWarps * 32}, stream,
-                  routing.chunk_counts, routing.counts, experts, chunks.count);
-  launch_kernel(few ? scatter_kernel<true> : scatter_kernel<false>,
-                {static_cast<unsigned>(chunks.count) + 1, 32}, stream, routing, experts, chunks.count,
+  ASSAY_CHECK(experts <= kMaxExperts, "expected at most 1024 experts");
+  const std::int64_t wanted =
+      std::clamp<std::int64_t>((sizes.slots() + kThreads - 1) / kThreads, 1, kMostBlocks);
+  const std::int64_t chunks_per_block = std::max<std::int64_t>(1, (chunks.count + wanted - 1) / wanted);
+  const std::int64_t blocks = (chunks.count + chunks_per_block - 1) / chunks_per_block;
+  launch_kernel(order_kernel, {static_cast<unsigned>(blocks) + 1, kThreads, OrderRoom::bytes(experts)},
+                stream, routing, experts, chunks.count, chunks_per_block,
                 chunks.tokens_per_chunk * sizes.config.top_k, sizes.slots());
 }
 

@@ -11,45 +11,19 @@
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/order.cuh"
 #include "gpu/kernels/ptx.cuh"
+#include "gpu/kernels/select.cuh"
 
 namespace assay::gpu {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kGradWarps = 8;
 
-// Order-preserving key of a probability (never negative); NaN is the greatest, as for torch; 0 means "not a
-// candidate".
-__device__ unsigned key_of(float probability) {
-  return isnan(probability) ? 0x80000000u : __float_as_uint(probability) + 1u;
-}
-
-// value[i]: the probability of expert lane + 32 i among a token's logits, in fp32; 0 behind the last
-// expert.
+// Warps of a block that holds kPerLane experts per lane: a chunk's tokens at once where registers allow it.
 template <int kPerLane>
-__device__ void softmax_of_token(const bf16* logits, std::int64_t token, int experts,
-                                 float (&value)[kPerLane]) {
-  const int lane = threadIdx.x % 32;
-  float largest = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    const int e = lane + 32 * i;
-    value[i] = e < experts ? __bfloat162float(logits[token * experts + e]) : -INFINITY;
-    largest = fmaxf(largest, value[i]);
-  }
-  largest = max_of_lanes(largest);
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    value[i] = lane + 32 * i < experts ? expf(__fsub_rn(value[i], largest)) : 0.0f;
-    sum = __fadd_rn(sum, value[i]);
-  }
-  sum = sum_of_lanes(sum);
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) value[i] = __fdiv_rn(value[i], sum);
-}
+constexpr int kMostWarps = kPerLane <= 16 ? 32 : 8;
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kMostWarps<kPerLane> * 32)
     softmax_topk_kernel(const bf16* logits, DeviceRouting routing, std::int64_t tokens, int experts,
                         int top_k, bool renormalise, int tokens_per_chunk) {
   __shared__ int histogram[kMaxExperts];
@@ -58,54 +32,13 @@ __global__ void __launch_bounds__(kWarps * 32)
   ptx::let_next_start();
   ptx::wait_for_previous();
 
-  const int lane = threadIdx.x % 32;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * tokens_per_chunk;
   const std::int64_t end = min(first + tokens_per_chunk, tokens);
-  for (std::int64_t token = first + threadIdx.x / 32; token < end; token += kWarps) {
-    float value[kPerLane];
-    softmax_of_token(logits, token, experts, value);
-    unsigned key[kPerLane];
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      key[i] = lane + 32 * i < experts ? key_of(value[i]) : 0u;
-    }
-
-    float mine = 0.0f;  // lane j ends up with the j-th probability
-    int my_expert = 0;
-    for (int j = 0; j < top_k; ++j) {
-      unsigned best = 0;
-      int expert = 0;
-      float probability = 0.0f;
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i)
-        if (key[i] > best) {  // strictly: the lowest index of this lane stays
-          best = key[i];
-          expert = lane + 32 * i;
-          probability = value[i];
-        }
-      const unsigned winner = __reduce_max_sync(kAllLanes, best);
-      const int chosen = static_cast<int>(
-          __reduce_min_sync(kAllLanes, best == winner ? static_cast<unsigned>(expert) : ~0u));
-      const float chosen_probability = __shfl_sync(kAllLanes, probability, chosen % 32);
-      if (lane == j) {
-        mine = chosen_probability;
-        my_expert = chosen;
-      }
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i)
-        if (lane + 32 * i == chosen) key[i] = 0;
-    }
-
-    if (renormalise) mine = __fdiv_rn(mine, sum_of_lanes(mine));
-    if (lane < top_k) {
-      routing.selected_experts[token * top_k + lane] = my_expert;
-      routing.topk_weights[token * top_k + lane] = __float2bfloat16_rn(mine);
-      atomicAdd(&histogram[my_expert], 1);
-    }
-  }
+  for (std::int64_t token = first + threadIdx.x / 32; token < end; token += blockDim.x / 32)
+    keep_choice(routing, choose_experts<kPerLane>(logits + token * experts, experts, top_k, renormalise),
+                token, top_k, histogram);
   __syncthreads();
-  for (int e = threadIdx.x; e < experts; e += blockDim.x)
-    routing.chunk_counts[static_cast<std::int64_t>(e) * gridDim.x + blockIdx.x] = histogram[e];
+  keep_chunk_counts(routing, blockIdx.x, experts, histogram);
   if (gridDim.x > 1 || threadIdx.x >= 32) return;
 
   // The only chunk: one warp orders it here and saves a launch.
@@ -127,17 +60,17 @@ __global__ void __launch_bounds__(kWarps * 32)
 // with g 0 for experts that were not chosen, dL_e = g_e p_e - S p_e in one rounding, S the sum of g p over
 // the experts.
 template <int kPerLane>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kGradWarps * 32)
     softmax_topk_grad_kernel(const bf16* logits, const std::int32_t* selected_experts,
                              const bf16* d_topk_weights, bf16* d_logits, bf16* padded, std::int64_t tokens,
                              int experts, int top_k, bool renormalise) {
   ptx::let_next_start();
   ptx::wait_for_previous();
   const int lane = threadIdx.x % 32;
-  const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kGradWarps + threadIdx.x / 32;
   if (token >= tokens) return;
   float probability[kPerLane];
-  softmax_of_token(logits, token, experts, probability);
+  softmax_of_token(logits + token * experts, experts, probability);
 
   // Lane j has the j-th choice.
   const bool chooses = lane < top_k;
@@ -198,10 +131,10 @@ void check_limits(const MoeConfig& config) {
 }  // namespace
 
 Chunks chunks_of(std::int64_t tokens) {
-  // At least one token per warp of a block, at most 512 chunks: the scan over chunks is one warp's work per
-  // expert.
+  // A block chooses for a chunk's tokens. Fewer chunks are too few blocks, and of more the counts are more to
+  // read for all blocks that place slots.
   Chunks chunks;
-  chunks.tokens_per_chunk = std::max<std::int64_t>(kWarps, (tokens + 511) / 512);
+  chunks.tokens_per_chunk = tokens <= 512 ? 8 : tokens <= 2048 ? 16 : tokens <= 4096 ? 32 : 64;
   chunks.count = (tokens + chunks.tokens_per_chunk - 1) / chunks.tokens_per_chunk;
   return chunks;
 }
@@ -212,9 +145,12 @@ void softmax_topk(const bf16* logits, const DeviceRouting& routing, const Sizes&
   if (sizes.tokens == 0) return;
   const Chunks chunks = chunks_of(sizes.tokens);
   with_experts_per_lane(config.num_experts, [&](auto per_lane) {
-    launch_kernel(softmax_topk_kernel<decltype(per_lane)::value>,
-                  {static_cast<unsigned>(chunks.count), kWarps * 32}, stream, logits, routing, sizes.tokens,
-                  config.num_experts, config.top_k, config.norm_topk_prob, chunks.tokens_per_chunk);
+    constexpr int kPerLane = decltype(per_lane)::value;
+    const auto warps =
+        static_cast<int>(std::min<std::int64_t>(chunks.tokens_per_chunk, kMostWarps<kPerLane>));
+    launch_kernel(softmax_topk_kernel<kPerLane>, {static_cast<unsigned>(chunks.count), warps * 32}, stream,
+                  logits, routing, sizes.tokens, config.num_experts, config.top_k, config.norm_topk_prob,
+                  chunks.tokens_per_chunk);
   });
 }
 
@@ -223,11 +159,11 @@ void softmax_topk_grad(const bf16* logits, const std::int32_t* selected_experts,
   const auto& config = sizes.config;
   check_limits(config);
   if (sizes.tokens == 0) return;
-  const std::int64_t blocks = (sizes.tokens + kWarps - 1) / kWarps;
+  const std::int64_t blocks = (sizes.tokens + kGradWarps - 1) / kGradWarps;
   ASSAY_CHECK(blocks < (std::int64_t{1} << 31), "expected the tokens to fit one grid");
   with_experts_per_lane(config.num_experts, [&](auto per_lane) {
     launch_kernel(softmax_topk_grad_kernel<decltype(per_lane)::value>,
-                  {static_cast<unsigned>(blocks), kWarps * 32}, stream, logits, selected_experts,
+                  {static_cast<unsigned>(blocks), kGradWarps * 32}, stream, logits, selected_experts,
                   d_topk_weights, d_logits, padded, sizes.tokens, config.num_experts, config.top_k,
                   config.norm_topk_prob);
   });

@@ -2,6 +2,7 @@
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/grouped_gemm.h"
 #include "gpu/kernels/grouped_gemm_grad.h"
+#include "gpu/kernels/router_wgmma.h"
 
 namespace assay::gpu {
 namespace {
@@ -46,6 +47,22 @@ void down_dw_wgmma_sm90(const DownDw&, const DeviceRouting&, const Sizes&, const
 
 void gate_up_dw_wgmma_sm90(const GateUpDw&, const DeviceRouting&, const Sizes&, const KernelConfigBackwardDw&,
                            cudaStream_t) {
+  refuse();
+}
+
+void router_wgmma_sm90(const RouterProduct&, const Sizes&, cudaStream_t) { refuse(); }
+
+bool router_chooses_wgmma_sm90(const Sizes&) { return false; }
+
+void router_topk_wgmma_sm90(const RouterProduct&, const DeviceRouting&, const Sizes&, cudaStream_t) {
+  refuse();
+}
+
+void router_dx_wgmma_sm90(const RouterGrad&, const Sizes&, cudaStream_t) { refuse(); }
+
+void router_dw_wgmma_sm90(const RouterGrad&, const Sizes&, cudaStream_t) { refuse(); }
+
+void merge_sm90(const bf16*, const std::int32_t*, const bf16*, bf16*, Rounding, const Sizes&, cudaStream_t) {
   refuse();
 }
 
