@@ -8,7 +8,8 @@
 
 Goldens and fixtures for every GPU pipeline, contract and permute flag, the training step's 4,096 tokens, a dump, the sanitizer's four
 tools on the self-check, the planted kernel faults (after `ninja planted`: assay_planted_N in build/harness/cli, gpu_selfcheck_planted_N in
-build/gpu; the eighth needs 110 GiB of memory), and times. Exits 1 when anything did not come out as it must.
+build/gpu; the eighth needs 110 GiB of memory), and times, other projects' layers' among them as far as
+Python imports them. Exits 1 when anything did not come out as it must.
 Without compute-sanitizer or --planted these parts are left out, and the summary says so.
 """
 
@@ -41,7 +42,16 @@ WEIGHTS = ["d_down_proj", "d_gate_up_proj"]
 SANITIZER_SECONDS = 120  # beyond what is judged meanwhile
 PLANTED = {1: ["first_gemm"], 2: ["first_gemm"], 3: ["first_gemm", "intermediate"], 4: ["first_gemm"], 5: ["intermediate"], 6: ["first_gemm", "intermediate"],
            7: ["first_gemm"], 8: ["first_gemm"], 9: WEIGHTS, 10: WEIGHTS, 11: ["d_intermediate", "d_permuted_hidden_states"], 12: WEIGHTS}  # fmt: skip
-PARTS = ["sanitizers", "judged", "plugin", "planted", "engine", "bench"]
+SIZES = ["128", "1024", "4096", "16384"]
+BENCHES = {
+    "bench_layer": ["--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", *SIZES],
+    "bench_backward_hf": ["--fixture", MODELS[0], "--tokens", *SIZES, "--backward"],
+    "bench_backward_fused_fp32": ["--fixture", MODELS[0], "--tokens", *SIZES, "--backward", "--contract", "fused_fp32"],
+    "bench_backward_hf_235b": ["--fixture", MODELS[1], "--tokens", "4096", "--backward"],
+    "bench_backward_hf_80b": ["--fixture", MODELS[2], "--tokens", "1024", "4096", "--backward"],
+    "bench_peers_backward": ["--fixture", MODELS[0], "--tokens", "4096", "16384", "--backward", "--peers"],
+}
+PARTS = ["sanitizers", "judged", "plugin", "planted", "engine", *BENCHES]
 LARGE = 8  # no problem of the self-check is large enough for it
 
 
@@ -203,27 +213,15 @@ class Refresh:
         lines = [f"{case['problem']:<15} {case['verdict']:<12} {case['candidate'].partition('#')[2]}: {case['headline']}" for case in report["cases"]]
         (self.out / "gpu_sweep.txt").write_text("\n".join([f"{report['command']}, and on 30B-A3B's golden", "", *lines, ""]))
 
-    def bench(self):
+    def bench(self, name):
+        """One row of BENCHES; every size that it times says how its bits were compared."""
         start = time.monotonic()
-        run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--routing", "natural", "hot_expert", "--tokens", "1", "16", "128", "1024",
-                              "4096", "16384", "--json", str(self.work / "bench.json")], capture_output=True, text=True)
-        self.say(f"bench layer, three models, two routings: {time.monotonic() - start:.0f} s {run.stderr.strip()[-200:]}", run.returncode == 0)
+        path = self.work / f"{name}.json"
+        run = subprocess.run([self.options.assay, "bench", "layer", *BENCHES[name], "--json", str(path)], capture_output=True, text=True)
+        self.say(f"{name}: {time.monotonic() - start:.0f} s {run.stderr.strip()[-200:]}", run.returncode == 0)
         if run.returncode == 0:
-            self.store("bench_layer.json", json.loads((self.work / "bench.json").read_text()))
-            (self.out / "bench_layer.txt").write_text(run.stdout)
-        for contract in ("hf", "fused_fp32"):
-            self.bench_backward(contract)
-
-    def bench_backward(self, contract):
-        """Both passes of the three models; every row says at which size its bits were compared."""
-        start = time.monotonic()
-        path = self.work / "bench_backward.json"
-        run = subprocess.run([self.options.assay, "bench", "layer", "--fixture", *MODELS, "--tokens", "128", "1024", "4096", "16384", "--backward",
-                              "--contract", contract, "--json", str(path)], capture_output=True, text=True)
-        self.say(f"bench layer --backward, {contract}, three models: {time.monotonic() - start:.0f} s {run.stderr.strip()[-200:]}", run.returncode == 0)
-        if run.returncode == 0:
-            self.store(f"bench_backward_{contract}.json", json.loads(path.read_text()))
-            (self.out / f"bench_backward_{contract}.txt").write_text(run.stdout)
+            self.store(f"{name}.json", json.loads(path.read_text()))
+            (self.out / f"{name}.txt").write_text(run.stdout)
 
     def judged(self):
         """Every pipeline, contract and flag on goldens and fixtures, forward and backward, and a dump."""
@@ -265,8 +263,9 @@ class Refresh:
                 self.summary.append(f"skipped  {part}: no --{part}")
         if "engine" in asked:
             self.judged_by_the_gpu()
-        if "bench" in asked:
-            self.bench()
+        for name in BENCHES:
+            if name in asked:
+                self.bench(name)
         if "judged" in asked:
             gpu = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip().split(", ")
             self.store_run(gpu, json.loads((self.out / "gpu_goldens.json").read_text())["environment"])
