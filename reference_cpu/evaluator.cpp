@@ -186,7 +186,9 @@ std::optional<LargeVector<std::uint16_t>> Evaluator<A>::evaluate_words(Field fie
                         store_of(field, contract) == Store::Bf16;
   if (!product || !sums_over_rows(row(*product)) || row(field).rows != RowsAre::ExpertMatrix || !straight)
     return {};
-  if (layer_.accumulators[*product].kind == AccumulatorKind::HopperAnySplit) return {};  // not resolved yet
+  // An engine makes values; and how the product is summed may still have to be found out.
+  if (layer_.engine != nullptr || layer_.accumulators[*product].kind == AccumulatorKind::HopperAnySplit)
+    return {};
   if constexpr (std::is_same_v<A, Predicted>) {
     return with_reads(field, rows, [&](const Reads& reads) {
       const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
