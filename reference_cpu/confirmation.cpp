@@ -18,9 +18,11 @@ namespace {
 
 constexpr std::int64_t kMostWork = std::int64_t{1} << 30;  // multiply-adds
 constexpr std::int64_t kElementWork = 64;                  // what an element costs without a product
-constexpr std::int64_t kRowsOfExpert = 256;   // of a weight's gradient that are sampled of one expert
-constexpr std::int64_t kLeastExperts = 16;    // that are sampled where so many have rows
-constexpr std::int64_t kRowsOfGradient = 16;  // of one that a thread makes at a time
+constexpr std::int64_t kRowsOfExpert = 256;  // of a weight's gradient that are sampled of one expert
+constexpr std::int64_t kRowsWithWeights =
+    16;  // that are sampled with an expert's weights, which may have to be made
+constexpr std::int64_t kLeastExperts = 16;                      // that are sampled where so many have rows
+constexpr std::int64_t kRowsOfGradient = 16;                    // of one that a thread makes at a time
 constexpr std::int64_t kLargeRow = std::int64_t{1} << 17;       // multiply-adds
 constexpr std::int64_t kChunkElements = std::int64_t{1} << 18;  // held as doubles at a time, by each thread
 
@@ -43,9 +45,9 @@ std::int64_t expert_of(Field field, const Layer& layer, std::int64_t r) {
   return r / extent(row(field).shape[1], layer.problem->sizes());
 }
 
-/// Which rows of a field are compared: every so many, of every so many of the experts that have rows. Of a
-/// weight's gradient all that an expert's rows hold is widened for a few of its own, so that more rows of
-/// fewer experts cost less.
+/// Which rows of a field are compared: every so many, of every so many of the experts that have rows. A few
+/// rows of a product take all of an expert's weights, and of a weight's gradient all that the expert's rows
+/// hold: more rows of fewer experts cost less.
 struct Sampling {
   std::int64_t rows = 1;
   std::int64_t experts = 1;
@@ -58,12 +60,14 @@ struct Sampling {
         std::max<std::int64_t>(1, kMostWork / std::max<std::int64_t>(1, work_of_row(field, layer)));
     rows = std::max<std::int64_t>(1, (all + most - 1) / most);
     large = work_of_row(field, layer) >= kLargeRow;
-    if (row(field).rows != RowsAre::ExpertMatrix || !product_of(field)) return;
+    const RowsAre kind = row(field).rows;
+    if ((kind != RowsAre::ExpertMatrix && kind != RowsAre::ExpertOrder) || !product_of(field)) return;
     const auto filled =
         std::ranges::count_if(layer.routing.counts, [](std::int32_t count) { return count > 0; });
     const std::int64_t of_expert = std::max<std::int64_t>(1, all / sizes.config.num_experts / rows);
-    experts = std::clamp<std::int64_t>(kRowsOfExpert / of_expert, 1,
-                                       std::max<std::int64_t>(1, filled / kLeastExperts));
+    const std::int64_t together = kind == RowsAre::ExpertMatrix ? kRowsOfExpert : kRowsWithWeights;
+    experts =
+        std::clamp<std::int64_t>(together / of_expert, 1, std::max<std::int64_t>(1, filled / kLeastExperts));
     experts = std::min(experts, rows);
     rows /= experts;
   }

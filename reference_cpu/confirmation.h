@@ -15,8 +15,8 @@ using StepReads = std::array<const Values<Bounded>*, kFieldCount>;
 
 /// `values`: rows `rows` of the field before they are stored. All are compared where the step takes up to
 /// 2^30 multiply-adds, else as many rows of the whole field, spread evenly over rows or, of experts'
-/// gradients, over the experts with rows. Throws InputError naming the field and the element where both
-/// differ by more than float64 loses.
+/// rows and gradients, over experts that have rows. Throws InputError naming the field and the element where
+/// both differ by more than float64 loses.
 ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
                                        const Values<Bounded>& values, RowRange rows);
 

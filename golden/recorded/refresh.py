@@ -72,17 +72,17 @@ class Refresh:
         self.summary.append(("ok    " if good else "FAILED") + "  " + line)
         print(self.summary[-1], flush=True)
 
-    def verify(self, name, *arguments):
+    def verify(self, name, *arguments, accepted=("Passed",)):
         """One `assay verify` with a JSON report; its cases."""
         path = self.work / f"{name}.json"
         start = time.monotonic()
         run = subprocess.run([self.options.assay, "verify", *arguments, "--json", str(path)], capture_output=True, text=True)
         report = json.loads(path.read_text()) if path.exists() else {"cases": []}
-        bad = [case for case in report["cases"] if case["verdict"] != "Passed"]
+        bad = [case for case in report["cases"] if case["verdict"] not in accepted]
         bits = [field[kind] for case in report["cases"] for field in case["fields"] for kind in ("isolated_bits", "chained_bits")]
         differing = sum(one["differing"] for one in bits if one["binding"])  # others have no declared order of sums
         self.say(f"{name}: {len(report['cases'])} cases, {len(bad)} not passed, {differing} bits beside the prediction, {time.monotonic() - start:.0f} s",
-                 run.returncode == 0 and not bad and differing == 0 and report["cases"] != [])
+                 (run.returncode == 0 or accepted != ("Passed",)) and not bad and differing == 0 and report["cases"] != [])
         for case in bad[:3]:
             print("        ", case["problem"], case["candidate"], case["headline"], run.stderr[-300:])
         return report
@@ -119,6 +119,7 @@ class Refresh:
                 self.say(texts[-1], False)
                 continue
             found = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: .*|LEAK SUMMARY: .*", text)
+            print("\n".join(re.findall(r"=+ Error: .*\n=+ .*", text)[:5]), flush=True)
             texts += [f"{name}: {line}" for line in found]
             # Its own exit status is the program's. No summary is a tool that did not get to its end.
             self.say(f"{name}: {'; '.join(found) or text.strip()[-200:]}", process.returncode == 0 and sanitized(found))
@@ -207,7 +208,8 @@ class Refresh:
     def sweep(self):
         """Every kernel config of gpu_fused, twice each: both passes of small problems, and the real width."""
         odd, rows, wide = (f"golden/data/{name}.grouped_mm.h5" for name in ("odd", "rows", "qwen3_30b_a3b"))
-        report = self.verify("sweep, both passes", "--golden", odd, rows, "--pipeline", "gpu_fused", "--sweep", "--backward")
+        # A config may be one that a problem is too large for.
+        report = self.verify("sweep, both passes", "--golden", odd, rows, "--pipeline", "gpu_fused", "--sweep", "--backward", accepted=("Passed", "Unsupported"))
         report["cases"] += self.verify("sweep, 30B", "--golden", wide, "--pipeline", "gpu_fused", "--sweep")["cases"]
         # A line a config: whole reports of all would be megabytes.
         lines = [f"{case['problem']:<15} {case['verdict']:<12} {case['candidate'].partition('#')[2]}: {case['headline']}" for case in report["cases"]]

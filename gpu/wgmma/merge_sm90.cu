@@ -49,6 +49,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
   __shared__ std::uint64_t full_barriers[kMostStages];
   __shared__ std::uint64_t empty_barriers[kMostStages];
   __shared__ bf16 weights[kMostStages][32];
+  // Who writes or reads a stage says so itself: one lane for its warp is not what racecheck can follow.
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t full = ptx::shared_address(full_barriers);
   const std::uint32_t empty = ptx::shared_address(empty_barriers);
@@ -57,8 +58,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
   const int stage_bytes = merge.top_k * row_bytes;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < merge.stages; ++stage) {
-      ptx::mbarrier_init(full + stage * 8, 1);
-      ptx::mbarrier_init(empty + stage * 8, kConsumers / 32);
+      ptx::mbarrier_init(full + stage * 8, 32);
+      ptx::mbarrier_init(empty + stage * 8, kConsumers);
     }
     ptx::fence_mbarrier_init();
   }
@@ -95,8 +96,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
       const int bytes = min(merge.hidden - first, kColumns) * 2;
       ptx::mbarrier_wait(empty + stage * 8, parity ^ 1);
       weights[stage][lane] = weight;
-      __syncwarp();
-      if (lane == 0) ptx::mbarrier_arrive_expect(full + stage * 8, bytes * merge.top_k);
+      if (lane == 0)
+        ptx::mbarrier_arrive_expect(full + stage * 8, bytes * merge.top_k);
+      else
+        ptx::mbarrier_arrive(full + stage * 8);
       __syncwarp();
       if (lane < merge.top_k)
         ptx::bulk_load(base + stage * stage_bytes + lane * row_bytes,
@@ -119,8 +122,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
           if (first + j < merge.top_k)
             add_weighted(sum[j], *reinterpret_cast<const uint4*>(rows + (first + j) * row_bytes),
                          weights[stage][first + j]);
-    __syncwarp();
-    if (lane == 0) ptx::mbarrier_arrive(empty + stage * 8);
+    ptx::mbarrier_arrive(empty + stage * 8);
     advance();
     if (column >= merge.hidden) continue;
     uint4 packed;
