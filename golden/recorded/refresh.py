@@ -95,7 +95,12 @@ class Refresh:
                 for judgement in (field["isolated"], field["chained"]):
                     judgement.pop("statistics", None)
                     judgement.pop("bounds", None)
-        (self.out / name).write_text(json.dumps(report, separators=(",", ":")) + "\n")
+        (self.out / name).write_text(self.anywhere(json.dumps(report, separators=(",", ":"))) + "\n")
+
+    def anywhere(self, text):
+        """Without this machine's paths."""
+        text = text.replace(f"{self.work}/", "")
+        return text.replace(self.options.plugin, "build/gpu/plugin_example.so") if self.options.plugin else text
 
     def sanitizers(self):
         """The four tools side by side; processes, to be waited for."""
@@ -213,7 +218,7 @@ class Refresh:
         report["cases"] += self.verify("sweep, 30B", "--golden", wide, "--pipeline", "gpu_fused", "--sweep")["cases"]
         # A line a config: whole reports of all would be megabytes.
         lines = [f"{case['problem']:<15} {case['verdict']:<12} {case['candidate'].partition('#')[2]}: {case['headline']}" for case in report["cases"]]
-        (self.out / "gpu_sweep.txt").write_text("\n".join([f"{report['command']}, and on 30B-A3B's golden", "", *lines, ""]))
+        (self.out / "gpu_sweep.txt").write_text(self.anywhere("\n".join([f"{report['command']}, and on 30B-A3B's golden", "", *lines, ""])))
 
     def bench(self, name):
         """One row of BENCHES; every size that it times says how its bits were compared."""
