@@ -124,8 +124,11 @@ struct TensorCore {
     }
     const auto add_product = [&](Ints* part, int i) {
       const auto b = load<Floats>(values + (k + i) * kPanelColumns);
-      for (int r = 0; r < kRows; ++r)
-        part[r] += __builtin_convertvector(b * rows[r].values[k + i] * scale[r], Ints);
+      for (int r = 0; r < kRows; ++r) {
+        const auto aligned = __builtin_convertvector(b * rows[r].values[k + i] * scale[r], Ints);
+        // What does not fit is outside of what was measured, and may wrap: its sum is not used.
+        part[r] = (Ints)((UnsignedInts)part[r] + (UnsignedInts)aligned);
+      }
     };
     repeat<kHalf>(count < kHalf ? count : kHalf, [&](int i) { add_product(low, i); });
     repeat<kHalf>(count - kHalf, [&](int i) { add_product(high, kHalf + i); });
