@@ -45,13 +45,13 @@ std::int64_t expert_of(Field field, const Layer& layer, std::int64_t r) {
   return r / extent(row(field).shape[1], layer.problem->sizes());
 }
 
-/// Which rows of a field are compared: every so many, of every so many of the experts that have rows. A few
-/// rows of a product take all of an expert's weights, and of a weight's gradient all that the expert's rows
-/// hold: more rows of fewer experts cost less.
+/// Which rows of a field are compared: every so many, of every so many of the experts that have rows and of
+/// the fullest one. A few rows of a product take all of an expert's weights, and of a weight's gradient all
+/// that the expert's rows hold: more rows of fewer experts cost less.
 struct Sampling {
   std::int64_t rows = 1;
-  std::int64_t experts = 1;
-  bool large = false;  // each row is the work of many
+  std::vector<bool> experts;  // that are sampled; empty: all
+  bool large = false;         // each row is the work of many
 
   Sampling(Field field, const Layer& layer) {
     const Sizes sizes = layer.problem->sizes();
@@ -62,18 +62,23 @@ struct Sampling {
     large = work_of_row(field, layer) >= kLargeRow;
     const RowsAre kind = row(field).rows;
     if ((kind != RowsAre::ExpertMatrix && kind != RowsAre::ExpertOrder) || !product_of(field)) return;
-    const auto filled =
-        std::ranges::count_if(layer.routing.counts, [](std::int32_t count) { return count > 0; });
+    const auto& counts = layer.routing.counts;
+    const auto filled = std::ranges::count_if(counts, [](std::int32_t count) { return count > 0; });
     const std::int64_t of_expert = std::max<std::int64_t>(1, all / sizes.config.num_experts / rows);
     const std::int64_t together = kind == RowsAre::ExpertMatrix ? kRowsOfExpert : kRowsWithWeights;
-    experts =
-        std::clamp<std::int64_t>(together / of_expert, 1, std::max<std::int64_t>(1, filled / kLeastExperts));
-    experts = std::min(experts, rows);
-    rows /= experts;
+    const std::int64_t apart = std::min(
+        rows,
+        std::clamp<std::int64_t>(together / of_expert, 1, std::max<std::int64_t>(1, filled / kLeastExperts)));
+    if (apart == 1) return;
+    rows /= apart;
+    std::int64_t rank = 0;
+    for (const std::int32_t count : counts) experts.push_back(count > 0 && rank++ % apart == 0);
+    experts[static_cast<std::size_t>(std::ranges::max_element(counts) - counts.begin())] = true;
   }
 
-  /// `rank`: how many of the experts before have rows.
-  bool takes(std::int64_t rank) const { return rank % experts == 0; }
+  bool takes(std::int64_t expert) const {
+    return experts.empty() || experts[static_cast<std::size_t>(expert)];
+  }
 };
 
 /// Rows to compare, in chunks of one expert each: of the whole field every so many, so that the work does not
@@ -87,19 +92,12 @@ std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange
                                    : std::max<std::int64_t>(1, kChunkElements / width);
   std::vector<std::vector<std::int32_t>> all;
   std::int64_t last_expert = -1;
-  bool taken = false;
   for (std::int64_t r = (rows.begin + sampling.rows - 1) / sampling.rows * sampling.rows; r < rows.end;
        r += sampling.rows) {
     const std::int64_t expert = expert_of(field, layer, r);
-    if (expert != last_expert) {
-      const auto& counts = layer.routing.counts;
-      taken = sampling.experts == 1 ||
-              (counts[static_cast<std::size_t>(expert)] > 0 &&
-               sampling.takes(std::count_if(counts.begin(), counts.begin() + expert,
-                                            [](std::int32_t count) { return count > 0; })));
-    }
-    if (taken && (expert != last_expert || std::ssize(all.back()) == at_once)) all.emplace_back();
-    if (taken) all.back().push_back(static_cast<std::int32_t>(r));
+    if (!sampling.takes(expert)) continue;
+    if (expert != last_expert || std::ssize(all.back()) == at_once) all.emplace_back();
+    all.back().push_back(static_cast<std::int32_t>(r));
     last_expert = expert;
   }
   std::vector<plain::IndexVector> out;
@@ -122,6 +120,12 @@ std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange
 }
 
 }  // namespace
+
+std::vector<std::int64_t> confirmed_rows(Field field, const Layer& layer, RowRange rows) {
+  std::vector<std::int64_t> all;
+  for (const auto& chunk : chunks(field, layer, rows)) all.insert(all.end(), chunk.begin(), chunk.end());
+  return all;
+}
 
 ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
                                        const Values<Bounded>& values, RowRange rows) {

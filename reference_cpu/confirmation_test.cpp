@@ -1,6 +1,7 @@
 // The plain Eigen layer beside the judge's own values: all of them agree, and one that does not is named.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "harness/contract/upstream.h"
@@ -78,6 +79,50 @@ TEST_SUITE("confirmation") {
       const std::int64_t width = width_of(field, problem.sizes());
       const Values<Bounded> later(values.begin() + 3 * width, values.begin() + 5 * width);
       CHECK(confirm_by_plain_layer(field, layer, reads, later, {3, 5}).values == 2 * width);
+    }
+  }
+
+  TEST_CASE(
+      "where a field is too large for all of it, rows of many experts are compared, the fullest one's too") {
+    constexpr MoeConfig kWide{2048, 768, 128, 8, true};
+    constexpr std::int64_t kMany = 4096;
+    Problem problem;
+    problem.config = kWide;
+    problem.batch = 1;
+    problem.sequence = kMany;
+    for (const bool skewed : {false, true}) {
+      CAPTURE(skewed);
+      std::vector<std::int32_t> selected;
+      for (std::int32_t t = 0; t < kMany; ++t)
+        for (std::int32_t j = 0; j < 8; ++j)
+          selected.push_back((j == 0 && skewed) ? 5 : (t + 16 * j + 6) % 128);
+      Layer layer;
+      layer.problem = &problem;
+      layer.contract = &find_contract("hf");
+      layer.routing = get_token_counts_and_gather_indices(kWide, selected);
+      for (const Field field : {Field::first_gemm, Field::second_gemm, Field::d_intermediate,
+                                Field::d_permuted_hidden_states, Field::d_down_proj, Field::d_gate_up_proj}) {
+        CAPTURE(name(field));
+        const Sizes sizes = problem.sizes();
+        const bool matrix = row(field).rows == RowsAre::ExpertMatrix;
+        std::vector<std::int64_t> rows_of_expert(128);
+        std::int64_t rows = 0;
+        for (const RowRange block : blocks_of(field, sizes))
+          for (const auto r : confirmed_rows(field, layer, block)) {
+            const auto& offsets = layer.routing.offsets;
+            const auto expert = matrix ? r / (rows_of(field, sizes) / 128)
+                                       : std::ranges::upper_bound(offsets, r) - offsets.begin() - 1;
+            ++rows_of_expert[static_cast<std::size_t>(expert)];
+            ++rows;
+          }
+        const std::int64_t work_of_row =
+            width_of(field, sizes) *
+            (matrix ? kMany * 8 / 128 : extent(row(*product_of(field)).summed, sizes));
+        CHECK(rows * work_of_row > std::int64_t{1} << 29);
+        CHECK(rows * work_of_row < std::int64_t{1} << 32);
+        CHECK(std::ranges::count_if(rows_of_expert, [](auto n) { return n > 0; }) >= 16);
+        if (skewed) CHECK(rows_of_expert[5] == std::ranges::max(rows_of_expert));
+      }
     }
   }
 }
