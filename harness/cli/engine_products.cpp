@@ -135,6 +135,7 @@ void compare_as_it_is(const std::string& what, const GroupedProduct<Value>& prod
   LargeVector<Value> theirs(ours.size());
   if (!by_engine(product, theirs)) {
     std::printf("  declined: %s\n", what.c_str());
+    ++all.declined;
     return;
   }
   std::int64_t differing = 0;
