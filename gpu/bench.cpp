@@ -202,7 +202,7 @@ GpuBenchmark bench_tokens(const DeviceProblem& problem, const GpuOptions& option
   for (const CublasBar& bar : bars)
     grouped.push_back(grouped_operands(bar.a, bar.b, bar.out, counts, bar.n, bar.k));
   ASSAY_CUDA(cudaDeviceSynchronize());
-  if (fit) permute_rows(problem.input.data(), run.routing.gather_indices, permuted.data(), sizes, stream);
+  if (fit) permute_rows(problem.input.data(), run.routing.row_of_slot, permuted.data(), sizes, stream);
   const auto add_bars = [&](const std::string& what, double share, auto work) {
     for (std::size_t b = 0; b < bars.size(); ++b)
       add(what + std::string(name(bars[b].product)), share * flops[static_cast<std::size_t>(bars[b].product)],

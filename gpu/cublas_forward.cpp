@@ -49,7 +49,7 @@ void run_forward(const DeviceProblem& problem, CublasForward& forward, Cublas& c
                  sizes.config.num_experts, hidden);
   softmax_topk(forward.logits.data(), routing, sizes, stream);
   order_by_expert(routing, sizes, stream);
-  permute_rows(problem.input.data(), routing.gather_indices, forward.permuted.data(), sizes, stream);
+  permute_rows(problem.input.data(), routing.row_of_slot, forward.permuted.data(), sizes, stream);
 
   ASSAY_CUDA(cudaMemcpyAsync(forward.counts.data(), routing.counts,
                              forward.counts.size() * sizeof(std::int32_t), cudaMemcpyDeviceToHost, stream));

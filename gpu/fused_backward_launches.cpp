@@ -40,7 +40,7 @@ void launch_merge_grad(const FusedRun& run, cudaStream_t stream) {
 
 void launch_permute_grad(const FusedRun& run, cudaStream_t stream) {
   order_backward_tiles(run, stream);
-  permute_rows(run.problem.d_out.data(), run.routing.gather_indices, run.gradients->d_rows.data(),
+  permute_rows(run.problem.d_out.data(), run.routing.row_of_slot, run.gradients->d_rows.data(),
                run.problem.sizes, stream);
 }
 
@@ -63,7 +63,8 @@ void launch_swiglu_grad_fp32(const FusedRun& run, cudaStream_t stream) {
                     .gather_indices = run.routing.gather_indices,
                     .d_first_gemm = to.d_first_gemm.data(),
                     .weighted = to.weighted.size() > 0 ? to.weighted.data() : nullptr,
-                    .d_topk_weights = to.d_topk_weights.data()},
+                    .d_topk_weights = to.d_topk_weights.data(),
+                    .quick = run.wgmma_dx},
                    run.problem.sizes, stream);
 }
 

@@ -30,7 +30,7 @@ void launch_selection(const FusedRun& run, cudaStream_t stream) {
 }
 
 void launch_permute(const FusedRun& run, cudaStream_t stream) {
-  permute_rows(run.problem.input.data(), run.routing.gather_indices, run.workspace.permuted.data(),
+  permute_rows(run.problem.input.data(), run.routing.row_of_slot, run.workspace.permuted.data(),
                run.problem.sizes, stream);
 }
 

@@ -116,8 +116,8 @@ void order_by_expert(const DeviceRouting& routing, const Sizes& sizes, cudaStrea
 /// Row tiles and counters alone, from the counts: for products that want other tiles than those before them.
 void order_row_tiles(const DeviceRouting& routing, const Sizes& sizes, cudaStream_t stream);
 
-/// permuted[r] = x[gather_indices[r] / K]. x [T, H], permuted [S, H].
-void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,
+/// permuted[row_of_slot[s]] = x[s / K]. x [T, H], permuted [S, H].
+void permute_rows(const bf16* x, const std::int32_t* row_of_slot, bf16* permuted, const Sizes& sizes,
                   cudaStream_t stream);
 
 /// slots[gather_indices[r]] = rows[r]. Both [S, H].
@@ -145,13 +145,13 @@ struct SwigluGradFp32 {
   bf16* d_first_gemm;                  // [S, 2I]
   bf16* weighted;                      // [S, I]: rb(weight * activation), or null
   bf16* d_topk_weights;                // [T, K]
+  bool quick;                          // on sm_90: the same to the last bit by the quick form of silu
 };
 void swiglu_grad_fp32(const SwigluGradFp32& grad, const Sizes& sizes, cudaStream_t stream);
 
-/// How many finite bf16 arguments get another silu from one of the quick forms than from the exact one: 0 on
-/// sm_90.
-/// Synchronises.
-int count_silu_differences();
+/// How many arguments get another silu, or sigmoid, from one of the quick forms (swiglu.cuh) than from the
+/// exact one, of all bf16 and all fp32 ones: 0 on sm_90. Synchronises.
+std::int64_t count_silu_differences();
 
 /// Reads `buffer` (several times the L2, all bytes equal) so that nothing else stays cached; for timing.
 void flush_l2(char* buffer, std::int64_t bytes, cudaStream_t stream);

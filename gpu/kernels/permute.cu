@@ -139,28 +139,33 @@ __global__ void row_tiles_kernel(DeviceRouting routing, int experts) {
   write_tiles(routing, experts, first_row, rows_of);
 }
 
-// One block per row of `columns` elements, 8 at a time.
-template <bool kScatter>
-__global__ void copy_rows_kernel(const uint4* from, const std::int32_t* gather_indices, uint4* to, int top_k,
+// One block per token: its row is read once, for all its slots; 8 elements of `vectors` at a time.
+__global__ void permute_kernel(const uint4* __restrict__ x, const std::int32_t* __restrict__ row_of_slot,
+                               uint4* __restrict__ permuted, int top_k, int vectors) {
+  ptx::let_next_start();
+  ptx::wait_for_previous();
+  const std::int64_t token = blockIdx.x;
+  const std::int32_t* const rows = row_of_slot + token * top_k;
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
+    const uint4 value = x[token * vectors + i];
+#pragma unroll 8
+    for (int j = 0; j < top_k; ++j) permuted[std::int64_t{rows[j]} * vectors + i] = value;
+  }
+}
+
+// One block per row.
+__global__ void unpermute_kernel(const uint4* rows, const std::int32_t* gather_indices, uint4* slots,
                                  int vectors) {
   ptx::let_next_start();
   ptx::wait_for_previous();
   const std::int64_t row = blockIdx.x;
   const std::int64_t slot = gather_indices[row];
-  const std::int64_t source = kScatter ? row : slot / top_k;
-  const std::int64_t target = kScatter ? slot : row;
-  for (int i = threadIdx.x; i < vectors; i += blockDim.x)
-    to[target * vectors + i] = from[source * vectors + i];
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) slots[slot * vectors + i] = rows[row * vectors + i];
 }
 
-template <bool kScatter>
-void copy_rows(const bf16* from, const std::int32_t* gather_indices, bf16* to, const Sizes& sizes,
-               cudaStream_t stream) {
+int vectors_of_row(const Sizes& sizes) {
   ASSAY_CHECK(sizes.config.hidden_size % 8 == 0, "expected hidden_size to be a multiple of 8");
-  if (sizes.slots() == 0) return;
-  launch_kernel(copy_rows_kernel<kScatter>, {static_cast<unsigned>(sizes.slots()), 256}, stream,
-                reinterpret_cast<const uint4*>(from), gather_indices, reinterpret_cast<uint4*>(to),
-                sizes.config.top_k, sizes.config.hidden_size / 8);
+  return static_cast<int>(sizes.config.hidden_size / 8);
 }
 
 }  // namespace
@@ -191,14 +196,22 @@ void order_row_tiles(const DeviceRouting& routing, const Sizes& sizes, cudaStrea
   launch_kernel(row_tiles_kernel, {1, 32}, stream, routing, sizes.config.num_experts);
 }
 
-void permute_rows(const bf16* x, const std::int32_t* gather_indices, bf16* permuted, const Sizes& sizes,
+void permute_rows(const bf16* x, const std::int32_t* row_of_slot, bf16* permuted, const Sizes& sizes,
                   cudaStream_t stream) {
-  copy_rows<false>(x, gather_indices, permuted, sizes, stream);
+  const int vectors = vectors_of_row(sizes);
+  if (sizes.slots() == 0) return;
+  launch_kernel(permute_kernel, {static_cast<unsigned>(sizes.tokens), 256}, stream,
+                reinterpret_cast<const uint4*>(x), row_of_slot, reinterpret_cast<uint4*>(permuted),
+                sizes.config.top_k, vectors);
 }
 
 void unpermute_rows(const bf16* rows, const std::int32_t* gather_indices, bf16* slots, const Sizes& sizes,
                     cudaStream_t stream) {
-  copy_rows<true>(rows, gather_indices, slots, sizes, stream);
+  const int vectors = vectors_of_row(sizes);
+  if (sizes.slots() == 0) return;
+  launch_kernel(unpermute_kernel, {static_cast<unsigned>(sizes.slots()), 256}, stream,
+                reinterpret_cast<const uint4*>(rows), gather_indices, reinterpret_cast<uint4*>(slots),
+                vectors);
 }
 
 }  // namespace assay::gpu

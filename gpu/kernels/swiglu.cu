@@ -35,19 +35,31 @@ __global__ void swiglu_grad_kernel(const bf16* d_intermediate, const bf16* first
   d_first_gemm[gate + width] = gradient.up;
 }
 
-__global__ void compare_silu_kernel(int* differing) {
-  const auto argument =
-      __ushort_as_bfloat16(static_cast<unsigned short>(blockIdx.x * kThreads + threadIdx.x));
-  const float a = __bfloat162float(argument);
-  if (!isfinite(a)) return;
+__device__ bool bf16_argument_differs(float a) {
+  if (!isfinite(a)) return false;
   const auto bits = [](float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); };
-  bool differs = bits(silu_sm90(a)) != bits(silu(a));
+  const SiluParts exact = silu_parts_exact(a);
+  bool differs = bits(silu_sm90(a)) != bits(exact.silu);
   if (a >= kLeastUsualGate) {
     const float quick = sigmoid_sm90(a);
-    differs |= __float_as_uint(quick) != __float_as_uint(__fdiv_rn(1.0f, __fadd_rn(1.0f, expf(-a))));
-    differs |= bits(__fmul_rn(a, quick)) != bits(silu(a));
+    differs |= __float_as_uint(quick) != __float_as_uint(exact.sigmoid);
+    differs |= bits(__fmul_rn(a, quick)) != bits(exact.silu);
   }
-  if (differs) atomicAdd(differing, 1);
+  return differs || __float_as_uint(silu_parts_sm90(a).sigmoid) != __float_as_uint(exact.sigmoid);
+}
+
+/// Each thread has 2^16 arguments, those of one bf16: all its fp32 neighbours away from 0.
+__global__ void compare_silu_kernel(unsigned long long* differing) {
+  const unsigned upper = (blockIdx.x * kThreads + threadIdx.x) << 16;
+  unsigned count = bf16_argument_differs(__uint_as_float(upper)) ? 1 : 0;
+  for (unsigned lower = 0; lower < 1u << 16; ++lower) {
+    const float a = __uint_as_float(upper | lower);
+    const float quick = silu_parts_sm90(a).silu;
+    const float exact = silu(a);
+    const bool both_nan = isnan(quick) && isnan(exact);
+    if (!both_nan && __float_as_uint(quick) != __float_as_uint(exact)) ++count;
+  }
+  if (count > 0) atomicAdd(differing, static_cast<unsigned long long>(count));
 }
 
 unsigned grid_of(std::int64_t elements) {
@@ -57,16 +69,16 @@ unsigned grid_of(std::int64_t elements) {
 
 }  // namespace
 
-int count_silu_differences() {
-  int* differing = nullptr;
-  int count = 0;
+std::int64_t count_silu_differences() {
+  unsigned long long* differing = nullptr;
+  unsigned long long count = 0;
   ASSAY_CUDA(cudaMalloc(&differing, sizeof *differing));
   ASSAY_CUDA(cudaMemset(differing, 0, sizeof *differing));
   compare_silu_kernel<<<65536 / kThreads, kThreads>>>(differing);
   ASSAY_CUDA(cudaGetLastError());
   ASSAY_CUDA(cudaMemcpy(&count, differing, sizeof count, cudaMemcpyDeviceToHost));
   ASSAY_CUDA(cudaFree(differing));
-  return count;
+  return static_cast<std::int64_t>(count);
 }
 
 void swiglu(const bf16* first_gemm, bf16* intermediate, const Sizes& sizes, cudaStream_t stream) {

@@ -21,6 +21,33 @@ __device__ inline float silu_sm90(float a) {
   return __fmul_rn(__fmul_rn(a, 0x1p-6f), reciprocal);
 }
 
+/// silu(a), and the sigmoid of its gradient, 1 / (1 + expf(-a)).
+struct SiluParts {
+  float silu;
+  float sigmoid;
+};
+
+__device__ inline SiluParts silu_parts_exact(float a) {
+  return {silu(a), __fdiv_rn(1.0f, __fadd_rn(1.0f, expf(-a)))};
+}
+
+/// Both to the last bit on sm_90, silu of every fp32 argument and the sigmoid of every bf16 one (the
+/// self-check compares all of them), without the branch of a division. Markstein: the
+/// approximate reciprocal after a step of Newton is the rounded one, and a quotient's remainder times it
+/// rounds the quotient. The denominator is scaled by 2^-6, so that its reciprocal is no subnormal, which the
+/// approximate one flushes. Where the remainder is no number, for a quotient that overflows before it is
+/// scaled back or an infinite denominator, the first one is exact.
+__device__ inline SiluParts silu_parts_sm90(float a) {
+  const float y = __fmaf_rn(expf(-a), 0x1p-6f, 0x1p-6f);
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(y));
+  const float reciprocal = __fmaf_rn(near, __fmaf_rn(-y, near, 1.0f), near);
+  const float quotient = __fmul_rn(a, reciprocal);
+  const float rounded = __fmaf_rn(-__fmaf_rn(y, quotient, -a), reciprocal, quotient);
+  return {rounded == rounded ? __fmul_rn(rounded, 0x1p-6f) : __fmul_rn(__fmul_rn(a, 0x1p-6f), near),
+          __fmul_rn(reciprocal == reciprocal ? reciprocal : near, 0x1p-6f)};
+}
+
 /// The value a bf16 store would keep.
 __device__ inline float through_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
@@ -39,17 +66,21 @@ struct SwigluGrad {
   __nv_bfloat16 up;
 };
 
-/// From `d`, the gradient of the intermediate, and the forward's halves as its contract left them. With
-/// s = 1 / (1 + expf(-gate)): up = rb(d silu(gate)), gate = rb(((d up) s) (1 + gate (1 - s))), all in fp32,
-/// left to right. Under Hf silu(gate) and d up are rounded to bf16 first, for autograd stores both.
+/// From `d`, the gradient of the intermediate, the forward's halves as its contract left them, and the parts
+/// of the gate's silu: up = rb(d silu), gate = rb(((d up) s) (1 + gate (1 - s))), s the sigmoid, all in fp32,
+/// left to right. Under Hf silu and d up are rounded to bf16 first, for autograd stores both.
+template <Rounding kRounding>
+__device__ inline SwigluGrad swiglu_grad(float d, float gate, float up, SiluParts of_gate) {
+  const auto stored = [](float x) { return kRounding == Rounding::Hf ? through_bf16(x) : x; };
+  const float d_silu = stored(__fmul_rn(d, up));
+  const float slope = __fadd_rn(1.0f, __fmul_rn(gate, __fsub_rn(1.0f, of_gate.sigmoid)));
+  return {__float2bfloat16_rn(__fmul_rn(__fmul_rn(d_silu, of_gate.sigmoid), slope)),
+          __float2bfloat16_rn(__fmul_rn(d, stored(of_gate.silu)))};
+}
+
 template <Rounding kRounding>
 __device__ inline SwigluGrad swiglu_grad(float d, float gate, float up) {
-  const auto stored = [](float x) { return kRounding == Rounding::Hf ? through_bf16(x) : x; };
-  const float sigmoid = __fdiv_rn(1.0f, __fadd_rn(1.0f, expf(-gate)));
-  const float d_silu = stored(__fmul_rn(d, up));
-  const float slope = __fadd_rn(1.0f, __fmul_rn(gate, __fsub_rn(1.0f, sigmoid)));
-  return {__float2bfloat16_rn(__fmul_rn(__fmul_rn(d_silu, sigmoid), slope)),
-          __float2bfloat16_rn(__fmul_rn(d, stored(silu(gate))))};
+  return swiglu_grad<kRounding>(d, gate, up, silu_parts_exact(gate));
 }
 
 inline constexpr float kLeastUsualGate = -87.0f;  // below it 1 + expf(-gate) nears the largest float

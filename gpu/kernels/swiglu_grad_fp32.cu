@@ -1,8 +1,7 @@
 // SwiGLU's gradient where the weight comes after the product (harness/NUMERICS.md): a warp per row, 8 blocks
 // of 64 columns at a time. A lane owns two neighbouring columns of every block; the row's sum for the
 // weight's gradient takes columns as the four lanes of an accumulator's row hold them: lane l of block b the
-// pairs l, l
-// + 4, ... of that block, and blocks ascending.
+// pairs l, l + 4, ... of that block, and blocks ascending.
 #include "gpu/cuda_check.h"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/lanes.cuh"
@@ -42,6 +41,14 @@ __device__ float sum_of_lane(const Terms& terms, int columns) {
   return sum;
 }
 
+/// A lane's two columns of a block, as they come.
+struct LaneColumns {
+  float2 product;
+  __nv_bfloat162 gate;
+  __nv_bfloat162 up;
+};
+
+template <bool kQuick>
 __global__ void __launch_bounds__(kThreads)
     swiglu_grad_fp32_kernel(SwigluGradFp32 grad, std::int64_t rows, int inter) {
   __shared__ Terms terms_of[kWarps];
@@ -54,24 +61,37 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t slot = grad.gather_indices[row];
   const float weight = __bfloat162float(grad.topk_weights[slot]);
   float total = 0.0f;
+  const auto silu_parts = [](float gate) {
+    if constexpr (kQuick) return silu_parts_sm90(gate);
+    return silu_parts_exact(gate);
+  };
   for (int first = 0; first < inter; first += kBlocks * kBlockColumns) {
+    LaneColumns columns[kBlocks];
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {  // all are under way before the first is needed
+      const int column = first + block * kBlockColumns + lane * 2;
+      if (column >= inter) break;
+      const auto* gate = reinterpret_cast<const __nv_bfloat162*>(grad.first_gemm + row * 2 * inter + column);
+      columns[block] = {__ldcs(reinterpret_cast<const float2*>(grad.products + row * inter + column)),
+                        __ldcs(gate), __ldcs(gate + inter / 2)};
+    }
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const int column = first + block * kBlockColumns + lane * 2;
       if (column >= inter) break;
       const std::int64_t half = row * 2 * inter + column;
-      const float2 p = *reinterpret_cast<const float2*>(grad.products + row * inter + column);
-      const auto at = [&](const bf16* from) {
-        return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
-      };
       const auto store = [&](bf16* to, bf16 left, bf16 right) {
         *reinterpret_cast<__nv_bfloat162*>(to) = __nv_bfloat162(left, right);
       };
-      const float2 gate = at(grad.first_gemm + half);
-      const float2 up = at(grad.first_gemm + half + inter);
-      const float2 a = {__fmul_rn(silu(gate.x), up.x), __fmul_rn(silu(gate.y), up.y)};
-      const SwigluGrad left = swiglu_grad<Rounding::FusedFp32>(__fmul_rn(weight, p.x), gate.x, up.x);
-      const SwigluGrad right = swiglu_grad<Rounding::FusedFp32>(__fmul_rn(weight, p.y), gate.y, up.y);
+      const float2 p = columns[block].product;
+      const float2 gate = __bfloat1622float2(columns[block].gate);
+      const float2 up = __bfloat1622float2(columns[block].up);
+      const SiluParts parts[2] = {silu_parts(gate.x), silu_parts(gate.y)};
+      const float2 a = {__fmul_rn(parts[0].silu, up.x), __fmul_rn(parts[1].silu, up.y)};
+      const SwigluGrad left =
+          swiglu_grad<Rounding::FusedFp32>(__fmul_rn(weight, p.x), gate.x, up.x, parts[0]);
+      const SwigluGrad right =
+          swiglu_grad<Rounding::FusedFp32>(__fmul_rn(weight, p.y), gate.y, up.y, parts[1]);
       store(grad.d_first_gemm + half, left.gate, right.gate);
       store(grad.d_first_gemm + half + inter, left.up, right.up);
       if (grad.weighted != nullptr)
@@ -103,8 +123,9 @@ void swiglu_grad_fp32(const SwigluGradFp32& grad, const Sizes& sizes, cudaStream
               "expected moe_intermediate_size to be a multiple of 8");
   ASSAY_CHECK(rows < (std::int64_t{1} << 31), "expected fewer than 2^31 routed rows");
   if (rows == 0) return;
-  launch_kernel(swiglu_grad_fp32_kernel, {static_cast<unsigned>((rows + kWarps - 1) / kWarps), kThreads},
-                stream, grad, rows, sizes.config.moe_intermediate_size);
+  const auto kernel = grad.quick ? swiglu_grad_fp32_kernel<true> : swiglu_grad_fp32_kernel<false>;
+  launch_kernel(kernel, {static_cast<unsigned>((rows + kWarps - 1) / kWarps), kThreads}, stream, grad, rows,
+                sizes.config.moe_intermediate_size);
 }
 
 }  // namespace assay::gpu

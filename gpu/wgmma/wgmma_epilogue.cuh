@@ -21,8 +21,8 @@ __device__ std::uint32_t swiglu_of(const float (&d)[kRegisters], int i, int to_u
     return bits_of(swiglu_pair_sm90(d[i + to_up], d[i + to_up + 1], d[i], d[i + 1]));
   if constexpr (kRounding == Rounding::Hf)
     return bits_of(swiglu_pair_sm90(d[i], d[i + 1], d[i + to_up], d[i + to_up + 1]));
-  return bits_of(
-      __nv_bfloat162(swiglu<kRounding>(d[i], d[i + to_up]), swiglu<kRounding>(d[i + 1], d[i + to_up + 1])));
+  return bits_of(__floats2bfloat162_rn(__fmul_rn(silu_parts_sm90(d[i]).silu, d[i + to_up]),
+                                       __fmul_rn(silu_parts_sm90(d[i + 1]).silu, d[i + to_up + 1])));
 }
 
 /// Two neighbouring results of the product itself.
