@@ -24,7 +24,7 @@ constexpr std::int64_t kRowsWithWeights =
 constexpr std::int64_t kLeastExperts = 16;                      // that are sampled where so many have rows
 constexpr std::int64_t kRowsOfGradient = 16;                    // of one that a thread makes at a time
 constexpr std::int64_t kLargeRow = std::int64_t{1} << 17;       // multiply-adds
-constexpr std::int64_t kChunkElements = std::int64_t{1} << 18;  // held as doubles at a time, by each thread
+constexpr std::int64_t kChunkElements = std::int64_t{1} << 18;  // made, or read, at a time by each thread
 
 /// Multiply-adds of one row.
 std::int64_t work_of_row(Field field, const Layer& layer) {
@@ -81,11 +81,24 @@ struct Sampling {
   }
 };
 
+/// Elements of a row of the field, or of all rows that the step reads for it where these are more.
+std::int64_t widest(Field field, const Layer& layer) {
+  const Sizes sizes = layer.problem->sizes();
+  std::int64_t most = width_of(field, sizes);
+  if (product_of(field)) return most;
+  for (const Field read : upstream_of(field, *layer.contract)) {
+    const std::int64_t of_row =
+        std::max<std::int64_t>(1, rows_of(read, sizes) / std::max<std::int64_t>(1, rows_of(field, sizes)));
+    most = std::max(most, of_row * width_of(read, sizes));
+  }
+  return most;
+}
+
 /// Rows to compare, in chunks of one expert each: of the whole field every so many, so that the work does not
 /// depend on how it is cut.
 std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange rows) {
   const Sampling sampling(field, layer);
-  const std::int64_t width = width_of(field, layer.problem->sizes());
+  const std::int64_t width = widest(field, layer);
   const auto product = product_of(field);
   const std::int64_t at_once = product && sums_over_rows(row(*product)) && sampling.large
                                    ? kRowsOfGradient

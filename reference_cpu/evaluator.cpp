@@ -151,15 +151,18 @@ Values<A> Evaluator<A>::evaluate(Field field) {
 template <class A>
 template <class Step>
 auto Evaluator<A>::with_reads(Field field, RowRange rows, const Step& step) {
+  std::unique_lock lock(mutex_);
   count_readers();
-  if (depth_ == 0) give_back();  // not while a step further on is collecting what it reads
-  ++depth_;
+  if (running_ == 0) give_back();  // not while a step further on is collecting what it reads
+  ++running_;
   Reads reads{};
   const std::vector<View> all = views(field);
   for (const View& from : all) reads[static_cast<std::size_t>(from.field)] = &seen(field, from.field);
+  lock.unlock();
   auto made = step(reads);
+  lock.lock();
   if (made && rows.end == rows_of(field, layer_.problem->sizes())) count_reads(all);
-  --depth_;
+  --running_;
   return made;
 }
 
@@ -215,6 +218,7 @@ Values<A> Evaluator<A>::planted_step(Field field) {
 
 template <class A>
 const Values<A>& Evaluator<A>::value(Field field) {
+  const std::scoped_lock lock(mutex_);
   auto& kept = slot({field, Lives::InMemory});
   if (kept) return *kept;
   if (stored_.has(field)) return kept.emplace(lift<A>(stored_.fields->at(field)));
@@ -240,6 +244,7 @@ void Evaluator<A>::keep_unreached(Field fault, const std::map<Field, Values<A>>&
 
 template <class A>
 const Values<A>& Evaluator<A>::seen(Field reader, Field field) {
+  const std::scoped_lock lock(mutex_);
   const View as = view(reader, field);
   if (as.lives == Lives::InMemory) return value(field);
   auto& kept = slot(as);

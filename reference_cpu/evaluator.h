@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -11,6 +12,8 @@
 
 namespace assay {
 
+/// Blocks of one field may be evaluated by several threads at a time, the last of them after all others have
+/// ended: with it goes what the field reads.
 template <class A>
 class Evaluator {
  public:
@@ -85,7 +88,8 @@ class Evaluator {
   std::array<std::array<std::optional<Values<A>>, kFieldCount>, 3> kept_;
   std::array<std::array<int, kFieldCount>, 3> readers_{};  // still to come
   std::vector<View> done_;                                 // read for the last time by the steps before
-  int depth_ = 0;                                          // of evaluations within evaluations
+  int running_ = 0;                                        // evaluations: within one another, or side by side
+  std::recursive_mutex mutex_;                             // of all these; not while a step computes
 };
 
 /// Fields that the candidate offers: those that will be judged.

@@ -1,8 +1,8 @@
 #include "reference_cpu/reference_run.h"
 
 #include <algorithm>
-#include <bit>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -29,8 +29,7 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kTrialWork =
-    std::int64_t{1} << 26;  // multiply-adds of one hypothesis about a field that was not written
+constexpr std::int64_t kTrialWork = std::int64_t{1} << 26;  // multiply-adds, of a field that was not written
 // Elements of a field whose intervals and predictions are held at once to find what is wrong with it.
 constexpr std::int64_t kExplainedElements = std::int64_t{1} << 27;
 constexpr std::size_t kTrialExpertBytes = std::size_t{1} << 29;
@@ -84,6 +83,12 @@ class ReferenceRun final : public Reference {
     return stored_bits(field, contract(), values);
   }
 
+  bool predicts_first(Field field, Mode mode) const override {
+    const auto product = product_of(field);
+    return predict_ && mode == Mode::Isolated && product &&
+           layer_.accumulators[*product].kind == AccumulatorKind::HopperAnySplit;
+  }
+
   std::optional<LargeVector<std::uint16_t>> predicted_words(Field field, Mode mode, RowRange rows) override {
     expect_block(field, rows);
     if (!predict_) return {};
@@ -125,12 +130,7 @@ class ReferenceRun final : public Reference {
   bool same_predictions(Field field) override {
     if (!predict_ || isolated_.routing.gather != layer_.routing.gather) return false;
     return std::ranges::all_of(read_by(field), [&](Field read) {
-      const auto& own = predicted_.isolated.seen(field, read);
-      const auto& chained = predicted_.chained.seen(field, read);
-      return std::ranges::equal(own, chained, [](const PredictedValue& a, const PredictedValue& b) {
-        return !a.undetermined && !b.undetermined &&
-               std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value);
-      });
+      return same_determined(predicted_.isolated.seen(field, read), predicted_.chained.seen(field, read));
     });
   }
 
@@ -146,8 +146,8 @@ class ReferenceRun final : public Reference {
 
   std::vector<Cause> causes(Field field) override {
     const bool sought = (fields_of(field) & hypothesis_fields::kAll) != 0;
-    if (!sought || !upstream_.has(field) || upstream_.fields->at(field).size() == 0) return {};
-    if (upstream_.fields->at(field).size() > kExplainedElements) return {};
+    const std::size_t elements = upstream_.has(field) ? upstream_.fields->at(field).size() : 0;
+    if (!sought || elements == 0 || elements > kExplainedElements) return {};
     Evidence own = evidence(field);
     auto causes = find_causes(own);
     auto unwritten = unwritten_before(field);
@@ -165,7 +165,6 @@ class ReferenceRun final : public Reference {
   }
 
   ConfirmedValues confirmed() const override { return confirmed_; }
-
   std::string accumulator(Field field) const override {
     for (const ProductRow& product : kProducts)
       if (product.made == field) return to_string(layer_.accumulators[product.id]);
@@ -251,13 +250,14 @@ class ReferenceRun final : public Reference {
   }
 
   void confirm(Field field, Mode mode, RowRange rows, const Values<Bounded>& values) {
+    const std::scoped_lock lock(confirming_);
     const PhaseTimer timer("plain layer");
     StepReads reads{};
     for (const Field from : read_by(field))
       reads[static_cast<std::size_t>(from)] = &bounded_.in(mode).seen(field, from);
-    const auto more = confirm_by_plain_layer(field, layer(mode), reads, values, rows);
-    confirmed_.values += more.values;
-    confirmed_.of += more.of;
+    const auto [agree, of] = confirm_by_plain_layer(field, layer(mode), reads, values, rows);
+    confirmed_.values += agree;
+    confirmed_.of += of;
     // Where the weight comes after the product, d_intermediate is stored by nobody and never asked for.
     const bool hidden =
         weight_after_product(contract()) && std::ranges::count(read_by(field), Field::d_intermediate) > 0;
@@ -308,7 +308,6 @@ class ReferenceRun final : public Reference {
 
   Walks<Bounded>& walks(Bounded) { return bounded_; }
   Walks<Predicted>& walks(Predicted) { return predicted_; }
-
   /// Before storing. What both modes share is kept for the chain, where anything reads it.
   template <class A>
   Values<A> evaluated(Field field, Mode mode, RowRange rows) {
@@ -329,6 +328,7 @@ class ReferenceRun final : public Reference {
 
   Upstream upstream_;
   bool predict_;
+  std::recursive_mutex confirming_;  // of these two; one field may take another with it
   ConfirmedValues confirmed_;
   std::array<bool, 2> product_confirmed_{};  // d_intermediate's, isolated and chained
   std::vector<std::int32_t> ascending_;      // the gather order that is promised where none is declared

@@ -1,5 +1,8 @@
 #include "reference_cpu/stored_bits.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "harness/contract/layer.h"
 #include "harness/contract/stored.h"
 #include "harness/contract/worth_threads.h"
@@ -18,6 +21,15 @@ LargeVector<PredictedBits> stored_bits(Field field, const PrecisionContract& con
     bits[i] = {Stored(rounds ? to_float(round_to_bf16(x)) : x, dtype).bits(), values[i].undetermined};
   }
   return bits;
+}
+
+bool same_determined(const Values<Predicted>& a, const Values<Predicted>& b) {
+  bool same = a.size() == b.size();
+#pragma omp parallel for schedule(static) reduction(&& : same) if (worth_threads(a.size()))
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    same = same && !a[i].undetermined && !b[i].undetermined &&
+           std::bit_cast<std::uint32_t>(a[i].value) == std::bit_cast<std::uint32_t>(b[i].value);
+  return same;
 }
 
 }  // namespace assay

@@ -9,4 +9,7 @@ namespace assay {
 LargeVector<PredictedBits> stored_bits(Field field, const PrecisionContract& contract,
                                        const Values<Predicted>& values);
 
+/// Whether all of them are determined, and have the same bits.
+bool same_determined(const Values<Predicted>& a, const Values<Predicted>& b);
+
 }  // namespace assay

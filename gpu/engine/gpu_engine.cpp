@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -56,35 +55,34 @@ bool fits(const GroupedProduct<Value>& product) {
          std::ranges::all_of(product.source, [&](std::int32_t s) { return s >= 0 && s < left_rows; });
 }
 
-/// The intervals of the `count` elements from `first` on, of rows of n; sums_of(element, row, column) gives
-/// an element's sums and whether it is exact in any order.
-template <class SumsOf>
+/// Sums of up to kElementsAtOnce neighbours of a row, as product_intervals takes them.
+struct Neighbours {
+  double ref[kElementsAtOnce];
+  float spread[kElementsAtOnce];
+  float squares[kElementsAtOnce];
+  float running[kElementsAtOnce];
+  bool exact[kElementsAtOnce];  // in any order
+};
+
+/// The intervals of the `count` elements from `first` on, of rows of n; gather(element, row, column, some,
+/// to) gives the sums of `some` neighbours.
+template <class Gather>
 void make_intervals(const ElementConstants& constants, std::size_t n, std::size_t first, std::size_t count,
-                    const SumsOf& sums_of, std::span<Interval> out) {
+                    const Gather& gather, std::span<Interval> out) {
+  constexpr std::size_t kAtOnce = 4096;  // of a thread, from one row into the next
 #pragma omp parallel for schedule(static)
-  for (std::size_t at = first; at < first + count; at += kElementsAtOnce) {
-    double ref[kElementsAtOnce];
-    float spread[kElementsAtOnce];
-    float squares[kElementsAtOnce];
-    float running[kElementsAtOnce];
-    bool exact[kElementsAtOnce];
-    const auto some = std::min<std::size_t>(kElementsAtOnce, first + count - at);
-    std::size_t row = at / n;
-    std::size_t column = at % n;
-    for (std::size_t i = 0; i < some; ++i) {
-      ProductSums sums;
-      std::tie(sums, exact[i]) = sums_of(at + i, row, column);
-      ref[i] = sums.ref;
-      spread[i] = sums.spread;
-      squares[i] = sums.squares;
-      running[i] = sums.running;
-      if (++column == n) {
-        column = 0;
-        ++row;
-      }
+  for (std::size_t begin = first; begin < first + count; begin += kAtOnce) {
+    const std::size_t end = std::min(begin + kAtOnce, first + count);
+    for (std::size_t at = begin; at < end;) {
+      const std::size_t row = at / n;
+      const std::size_t column = at % n;
+      const std::size_t some = std::min({std::size_t{kElementsAtOnce}, n - column, end - at});
+      Neighbours sums;
+      gather(at, row, column, some, sums);
+      product_intervals(constants, {sums.ref, sums.spread, sums.squares, sums.running}, sums.exact,
+                        static_cast<int>(some), out.data() + at);
+      at += some;
     }
-    product_intervals(constants, {ref, spread, squares, running}, exact, static_cast<int>(some),
-                      out.data() + at);
   }
 }
 
@@ -92,7 +90,8 @@ constexpr float kNoRunningBound = std::numeric_limits<float>::infinity();
 
 class DeviceEngine {
  public:
-  explicit DeviceEngine(int fraction_bits) : fraction_bits_(fraction_bits) {}
+  DeviceEngine(int fraction_bits, std::shared_ptr<WeightCache> weights)
+      : fraction_bits_(fraction_bits), weights_(std::move(weights)) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
     if (!fits(product)) return false;
@@ -118,18 +117,24 @@ class DeviceEngine {
     const ElementConstants constants(left.shape);
     const auto n = static_cast<std::size_t>(product.n);
     receive(sums, [&](std::size_t first, std::span<const DeviceSums> from) {
-      const auto sums_of = [&](std::size_t at, std::size_t row, std::size_t column) {
-        const DeviceSums& of = from[at - first];
+      const auto gather = [&](std::size_t at, std::size_t row, std::size_t column, std::size_t some,
+                              Neighbours& to) {
+        const DeviceSums* const of = from.data() + (at - first);
         const auto source = static_cast<std::size_t>(product.source[row]);
         // The running bound is about exact operands: a row with a width has none.
-        const ProductSums element{of.ref, of.spread, of.squares,
-                                  left.rows.exact[source] != 0 ? of.running : kNoRunningBound};
+        const bool exact_row = left.rows.exact[source] != 0;
         const double of_row = left.rows.granularity[source];
-        const bool exact =
-            of_row > 0.0 && constants.exact_in_any_order(of.spread, of_row, columns_of_row[row][column]);
-        return std::pair(element, exact);
+        const double* const of_columns = columns_of_row[row] + column;
+        for (std::size_t i = 0; i < some; ++i) {
+          to.ref[i] = of[i].ref;
+          to.spread[i] = of[i].spread;
+          to.squares[i] = of[i].squares;
+          to.running[i] = exact_row ? of[i].running : kNoRunningBound;
+        }
+        for (std::size_t i = 0; i < some; ++i)
+          to.exact[i] = of_row > 0.0 && constants.exact_in_any_order(to.spread[i], of_row, of_columns[i]);
       };
-      make_intervals(constants, n, first, from.size(), sums_of, out);
+      make_intervals(constants, n, first, from.size(), gather, out);
     });
     return true;
   }
@@ -207,12 +212,18 @@ class DeviceEngine {
         {tiles.data(), tiles.size(), source.data(), left.data(), right.data(), product.k, product.n},
         sums.data(), stream_);
     receive(sums, [&](std::size_t first, std::span<const TwoSidedSums> from) {
-      const auto sums_of = [&](std::size_t at, std::size_t, std::size_t) {
-        const TwoSidedSums& of = from[at - first];
-        return std::pair(ProductSums{of.ref, of.spread, of.squares, kNoRunningBound}, false);
+      const auto gather = [&](std::size_t at, std::size_t, std::size_t, std::size_t some, Neighbours& to) {
+        const TwoSidedSums* const of = from.data() + (at - first);
+        for (std::size_t i = 0; i < some; ++i) {
+          to.ref[i] = of[i].ref;
+          to.spread[i] = of[i].spread;
+          to.squares[i] = of[i].squares;
+          to.running[i] = kNoRunningBound;
+          to.exact[i] = false;
+        }
       };
       make_intervals(ElementConstants(terms.shape), static_cast<std::size_t>(product.n), first, from.size(),
-                     sums_of, out);
+                     gather, out);
     });
     return true;
   }
@@ -262,7 +273,7 @@ class DeviceEngine {
       const auto group = static_cast<std::size_t>(g);
       if (product.offsets[group] == product.offsets[group + 1]) continue;
       try {
-        held_[group] = weights_.place(product.weights(g), product.n, product.k, product.right_lies);
+        held_[group] = weights_->place(product.weights(g), product.n, product.k, product.right_lies);
       } catch (...) {
 #pragma omp critical
         failure = std::current_exception();
@@ -294,7 +305,7 @@ class DeviceEngine {
   Stream stream_;
   HostLink link_;
   KeptMemory memory_;
-  WeightCache weights_;
+  std::shared_ptr<WeightCache> weights_;
   std::vector<std::shared_ptr<const DeviceMatrix>> held_;  // by the product that runs
   std::vector<double> granularity_;
 };
@@ -306,23 +317,31 @@ std::optional<Engine> gpu_engine(const LeastWork& least, int fraction_bits) {
   if (gpu_unavailable()) return std::nullopt;
   cudaDeviceProp device{};
   ASSAY_CUDA(cudaGetDeviceProperties(&device, 0));
-  // Made when the first work comes: a context costs time and memory.
-  struct Lazy {
+  // Three that do not wait for one another, each with a stream and ways to the device of its own. Made when
+  // the first work comes: a context costs time and memory.
+  struct Devices {
     std::once_flag once;
-    std::unique_ptr<gpu::DeviceEngine> engine;
+    std::optional<gpu::DeviceEngine> bounded;
+    std::optional<gpu::DeviceEngine> predicted;
+    std::optional<gpu::DeviceEngine> cells;
   };
-  const auto lazy = std::make_shared<Lazy>();
-  const auto ready = [lazy, fraction_bits]() -> gpu::DeviceEngine& {
-    std::call_once(lazy->once, [&] { lazy->engine = std::make_unique<gpu::DeviceEngine>(fraction_bits); });
-    return *lazy->engine;
+  const auto ready = [devices = std::make_shared<Devices>(), fraction_bits]() -> Devices& {
+    std::call_once(devices->once, [&] {
+      const auto weights = std::make_shared<gpu::WeightCache>();
+      for (auto* device : {&devices->bounded, &devices->predicted, &devices->cells})
+        device->emplace(fraction_bits, weights);
+    });
+    return *devices;
   };
   Engine made;
   made.name = std::string("gpu: ") + device.name;
   made.least_multiply_adds = least.multiply_adds;
   made.least_elements = least.elements;
-  made.bounded = [ready](const auto& product, auto out) { return ready().bounded(product, out); };
-  made.predicted = [ready](const auto& product, auto out) { return ready().predicted(product, out); };
-  made.cells = [ready](const FieldRows& field, FieldCells& out) { return ready().cells(field, out); };
+  made.bounded = [ready](const auto& product, auto out) { return ready().bounded->bounded(product, out); };
+  made.predicted = [ready](const auto& product, auto out) {
+    return ready().predicted->predicted(product, out);
+  };
+  made.cells = [ready](const FieldRows& field, FieldCells& out) { return ready().cells->cells(field, out); };
   return made;
 }
 

@@ -28,14 +28,15 @@ std::optional<LargeVector<Bf16>> matrix(const GroupedProduct<Value>& product) {
   LargeVector<Bf16> values(product.right.size());
   bool all = true;
 #pragma omp parallel for schedule(static) reduction(&& : all)
-  for (std::int64_t c = 0; c < product.n; ++c)
-    for (std::int64_t k = 0; k < product.k; ++k) {
-      const std::int64_t at =
-          product.right_lies == Lies::AlongColumns ? c * product.k + k : k * product.n + c;
-      const auto value = whole(product.right[static_cast<std::size_t>(at)]);
-      all = all && value;
-      values[static_cast<std::size_t>(c * product.k + k)] = value.value_or(Bf16{});
-    }
+  for (std::int64_t first = 0; first < product.n; first += kElementsAtOnce)
+    for (std::int64_t k = 0; k < product.k; ++k)
+      for (std::int64_t c = first; c < std::min<std::int64_t>(first + kElementsAtOnce, product.n); ++c) {
+        const std::int64_t at =
+            product.right_lies == Lies::AlongColumns ? c * product.k + k : k * product.n + c;
+        const auto value = whole(product.right[static_cast<std::size_t>(at)]);
+        all = all && value;
+        values[static_cast<std::size_t>(c * product.k + k)] = value.value_or(Bf16{});
+      }
   if (!all) return std::nullopt;
   return values;
 }

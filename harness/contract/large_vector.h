@@ -4,15 +4,20 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <utility>
 #include <vector>
 
-#include <sys/mman.h>
-
 namespace assay {
+
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+/// At least `bytes` of memory, unwritten or as an earlier user left it, in huge pages if there are any. What
+/// was given back is taken again, for the system clears each page before it hands it out. Throws
+/// std::bad_alloc.
+void* take_huge_pages(std::size_t bytes);
+void give_back_huge_pages(void* memory, std::size_t bytes) noexcept;
 
 /// Leaves default-made elements unwritten, and asks for huge pages where the allocation is large.
 template <class T>
@@ -25,17 +30,13 @@ struct FirstTouchAllocator {
   T* allocate(std::size_t count) {
     if (count > (std::size_t{1} << 62) / sizeof(T)) throw std::bad_array_new_length();
     const std::size_t bytes = count * sizeof(T);
-    if (bytes < kHugePage) return static_cast<T*>(::operator new(bytes));
-    void* memory = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
-    if (memory == nullptr) throw std::bad_alloc();
-    madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: without it pages are small and nothing else changes
-    return static_cast<T*>(memory);
+    return static_cast<T*>(bytes < kHugePage ? ::operator new(bytes) : take_huge_pages(bytes));
   }
   void deallocate(T* memory, std::size_t count) noexcept {
-    if (count * sizeof(T) < kHugePage)
+    if (const std::size_t bytes = count * sizeof(T); bytes < kHugePage)
       ::operator delete(memory);
     else
-      std::free(memory);
+      give_back_huge_pages(memory, bytes);
   }
 
   template <class U>
@@ -46,9 +47,6 @@ struct FirstTouchAllocator {
   }
 
   friend bool operator==(const FirstTouchAllocator&, const FirstTouchAllocator&) { return true; }
-
- private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 };
 
 /// `LargeVector<T>(n)` holds n unwritten elements, `LargeVector<T>(n, value)` n copies. For plain data only.

@@ -89,11 +89,15 @@ class Reference {
   virtual ~Reference() = default;
 
   /// [rows, width of field] for a rounded field: a block of blocks_of(field), or all_rows(field) where that
-  /// is one block. Throws InputError for rows that the reference does not make by themselves.
+  /// is one block. Throws InputError for rows that the reference does not make by themselves. Blocks of one
+  /// field may be asked for by several threads at a time, the last one after all others have come.
   virtual LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) = 0;
   /// The same rows' stored bits on the declared accumulators; empty when no accumulator is declared or
   /// assumed. May be called while another thread is in `bounded`.
   virtual LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) = 0;
+  /// Whether the first prediction of a field finds out how it is summed, which its bounds depend on: it has
+  /// to come before they are asked for.
+  virtual bool predicts_first(Field, Mode) const { return false; }
   /// The same of a bf16 field as nothing but its words, where the reference makes those at once and none of
   /// them is undetermined; nothing otherwise: `predicted` has them.
   virtual std::optional<LargeVector<std::uint16_t>> predicted_words(Field, Mode, RowRange) { return {}; }

@@ -249,7 +249,7 @@ class Judge {
       auto checks = check_rounded(
           statistics_context(context(result.field), mode, *reference_, candidate_.fields, log_share()), out,
           *reference_, mode, binding(result.field, mode), blocks_of(result.field, problem_.sizes()),
-          options_.engine);
+          options_.engine, mode == Mode::Chained ? &result.isolated_bits : nullptr);
       judgement = std::move(checks.judgement);
       patterns_.keep(result, mode, std::move(checks.pattern));
       bits = std::move(checks.bits);

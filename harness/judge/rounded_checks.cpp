@@ -1,10 +1,16 @@
 #include "harness/judge/rounded_checks.h"
 
+#include <algorithm>
+#include <deque>
 #include <future>
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include <omp.h>
+
 #include "harness/host/phase_timer.h"
+#include "harness/host/worker.h"
 #include "harness/judge/bounds_used.h"
 #include "harness/judge/cells_by_engine.h"
 #include "harness/judge/rejected_places.h"
@@ -24,14 +30,6 @@ std::vector<RowRange> judged_at_a_time(const CompareContext& context, RowRange b
   return stretches;
 }
 
-/// Rows [rows.begin, rows.end) of values whose first row is `first`.
-template <class T>
-std::span<const T> some_rows(std::span<const T> values, std::int64_t width, std::int64_t first,
-                             RowRange rows) {
-  return values.subspan(static_cast<std::size_t>((rows.begin - first) * width),
-                        static_cast<std::size_t>(rows.count() * width));
-}
-
 /// A block's reference.
 struct ReferenceBlock {
   RowRange rows;
@@ -39,27 +37,86 @@ struct ReferenceBlock {
   LargeVector<PredictedBits> predicted;
 };
 
+/// Who does what of a block. Beside an engine intervals of the next blocks are made while bits are predicted,
+/// the block before is compared by it and the one before that is added up: what one of them waits for on the
+/// device leaves the processors to the others. Without one, who wants a result makes it.
+class Stages {
+ public:
+  Stages(const Engine* engine, std::size_t blocks) {
+    if (engine == nullptr) return;
+    const int threads = omp_get_max_threads();
+    const int team = blocks > 1 ? std::max(1, threads / 2) : threads;
+    for (std::size_t i = 0; i < std::min(blocks, kBlocksAhead); ++i)
+      intervals_.push_back(std::make_unique<Worker>(team));
+    cells_ = std::make_unique<Worker>(team);
+    sums_ = std::make_unique<Worker>(team);
+  }
+  std::size_t blocks_ahead() const { return std::max<std::size_t>(1, intervals_.size()); }
+  template <class Work>
+  auto intervals(std::size_t block, Work work) {
+    return start(intervals_.empty() ? nullptr : intervals_[block % intervals_.size()].get(), std::move(work));
+  }
+  template <class Work>
+  auto cells(Work work) {
+    return start(cells_.get(), std::move(work));
+  }
+  template <class Work>
+  auto sums(Work work) {
+    return start(sums_.get(), std::move(work));
+  }
+
+ private:
+  static constexpr std::size_t kBlocksAhead = 3;
+  template <class Work>
+  static auto start(Worker* worker, Work work) {
+    return worker != nullptr ? worker->start(std::move(work))
+                             : std::async(std::launch::deferred, std::move(work));
+  }
+  std::vector<std::unique_ptr<Worker>> intervals_;
+  std::unique_ptr<Worker> cells_;
+  std::unique_ptr<Worker> sums_;
+};
+
+/// By the engine, of every stretch judged at a time.
+using CellsOfStretches = std::vector<std::optional<FieldCells>>;
+
 /// One field in one mode, block by block.
 class BlockJudge {
  public:
-  BlockJudge(StatisticsContext context, StoredSpan out, bool binding, const Engine* engine)
+  BlockJudge(StatisticsContext context, StoredSpan out, Reference& reference, Mode mode, bool binding,
+             const Engine* engine, const Prediction* known)
       : context_(std::move(context)),
         out_(out),
+        reference_(reference),
+        mode_(mode),
         binding_(binding),
         engine_(engine),
+        known_(known),
         bounds_(context_.field),
         rejected_(context_.field) {}
 
-  void add(const ReferenceBlock& block) {
-    CompareContext& compare = context_.field;
-    const std::int64_t width = width_of(compare.field, compare.sizes);
-    for (const RowRange rows : judged_at_a_time(compare, block.rows)) {
-      compare.first_row = rows.begin;
-      const auto its_out = out_.subspan(static_cast<std::size_t>(rows.begin * width),
-                                        static_cast<std::size_t>(rows.count() * width));
-      const auto its_intervals =
-          some_rows(std::span<const Interval>(block.intervals), width, block.rows.begin, rows);
-      const auto by_engine = cells_by_engine(engine_, context_, its_out, its_intervals);
+  Field field() const { return context_.field.field; }
+  LargeVector<Interval> intervals(RowRange rows) const { return reference_.bounded(field(), mode_, rows); }
+  LargeVector<PredictedBits> predicted(RowRange rows) const {
+    return known_ == nullptr ? reference_.predicted(field(), mode_, rows) : LargeVector<PredictedBits>();
+  }
+
+  CellsOfStretches compared(const ReferenceBlock& block) const {
+    CellsOfStretches cells;
+    for (const RowRange rows : judged_at_a_time(context_.field, block.rows))
+      cells.push_back(
+          cells_by_engine(engine_, context_at(rows), some_out(rows), some_intervals(block, rows)));
+    return cells;
+  }
+
+  void add(const ReferenceBlock& block, const CellsOfStretches& cells) {
+    std::size_t stretch = 0;
+    for (const RowRange rows : judged_at_a_time(context_.field, block.rows)) {
+      const StatisticsContext context = context_at(rows);
+      const CompareContext& compare = context.field;
+      const auto its_out = some_out(rows);
+      const auto its_intervals = some_intervals(block, rows);
+      const auto& by_engine = cells[stretch++];
       comparison_.add(compare, its_out, its_intervals, by_engine);
       if (const auto now = comparison_.rejected(); now > rejected_so_far_) {
         rejected_.add(rows.begin, its_out, its_intervals);
@@ -68,38 +125,66 @@ class BlockJudge {
       bounds_.add(rows.begin, its_intervals);
       if (!its_out.empty()) {
         const PhaseTimer timer("statistics");
-        add_rows(context_, its_out, its_intervals, by_engine, sums_);
+        add_rows(context, its_out, its_intervals, by_engine, sums_);
       }
-      std::span<const PredictedBits> binding_bits;
-      if (!block.predicted.empty()) {
-        const auto its_bits =
-            some_rows(std::span<const PredictedBits>(block.predicted), width, block.rows.begin, rows);
-        assay::add(checks_.bits, compare_predicted(compare, its_out, its_bits));
-        if (binding_) binding_bits = its_bits;
-      }
-      add_vacuity_of_rounded(compare, its_intervals, binding_bits, checks_.vacuity);
+      LargeVector<PredictedBits> made_for_vacuity;
+      const auto predicted = [&]() -> std::span<const PredictedBits> {
+        if (known_ == nullptr)
+          return block.predicted.empty() ? std::span<const PredictedBits>()
+                                         : some(std::span<const PredictedBits>(block.predicted), block, rows);
+        made_for_vacuity = reference_.predicted(compare.field, mode_, block.rows);
+        return some(std::span<const PredictedBits>(made_for_vacuity), block, rows);
+      };
+      if (!block.predicted.empty())
+        assay::add(checks_.bits, compare_predicted(compare, its_out, predicted()));
+      add_vacuity_of_rounded(compare, its_intervals, binding_ ? BindingBits(predicted) : BindingBits(),
+                             checks_.vacuity);
     }
   }
 
-  RoundedChecks checks(Reference& reference, Mode mode) {
+  RoundedChecks checks() {
+    if (known_ != nullptr) checks_.bits = *known_;
     if (checks_.bits.available) {
       checks_.bits.binding = binding_;
-      checks_.bits.accumulator = reference.accumulator(context_.field.field);
+      checks_.bits.accumulator = reference_.accumulator(context_.field.field);
     }
     checks_.judgement = comparison_.judgement();
     checks_.pattern = comparison_.pattern();
     checks_.judgement.where = rejected_.in_words();
-    bounds_.account(reference, mode, comparison_, checks_.judgement);
+    bounds_.account(reference_, mode_, comparison_, checks_.judgement);
     const PhaseTimer timer("statistics");
     checks_.judgement.statistics = statistics_of(context_, sums_);
     return std::move(checks_);
   }
 
  private:
+  StatisticsContext context_at(RowRange rows) const {
+    StatisticsContext context = context_;
+    context.field.first_row = rows.begin;
+    return context;
+  }
+  std::int64_t width() const { return width_of(context_.field.field, context_.field.sizes); }
+  StoredSpan some_out(RowRange rows) const {
+    return out_.subspan(static_cast<std::size_t>(rows.begin * width()),
+                        static_cast<std::size_t>(rows.count() * width()));
+  }
+  /// Rows [rows.begin, rows.end) of a block's values.
+  template <class T>
+  std::span<const T> some(std::span<const T> values, const ReferenceBlock& block, RowRange rows) const {
+    return values.subspan(static_cast<std::size_t>((rows.begin - block.rows.begin) * width()),
+                          static_cast<std::size_t>(rows.count() * width()));
+  }
+  std::span<const Interval> some_intervals(const ReferenceBlock& block, RowRange rows) const {
+    return some(std::span<const Interval>(block.intervals), block, rows);
+  }
+
   StatisticsContext context_;
   StoredSpan out_;
+  Reference& reference_;
+  Mode mode_;
   bool binding_;
   const Engine* engine_;
+  const Prediction* known_;
   RoundedChecks checks_;
   RoundedComparison comparison_;
   SampledBounds bounds_;
@@ -111,23 +196,38 @@ class BlockJudge {
 }  // namespace
 
 RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference& reference, Mode mode,
-                            bool binding, std::span<const RowRange> blocks, const Engine* engine) {
+                            bool binding, std::span<const RowRange> blocks, const Engine* engine,
+                            const Prediction* isolated) {
   const Field field = context.field.field;
-  BlockJudge judge(std::move(context), out, binding, engine);
-  // Beside an engine intervals are made while bits are predicted and the block before is compared: what one
-  // of them waits for on the device leaves the processors to the others.
-  const auto policy = engine != nullptr ? std::launch::async : std::launch::deferred;
-  std::future<void> compared;
-  for (const RowRange rows : blocks) {
-    auto intervals = std::async(policy, [&] { return reference.bounded(field, mode, rows); });
-    auto predicted = reference.predicted(field, mode, rows);
-    auto block =
-        std::make_shared<const ReferenceBlock>(ReferenceBlock{rows, intervals.get(), std::move(predicted)});
-    if (compared.valid()) compared.get();
-    compared = std::async(policy, [&judge, block = std::move(block)] { judge.add(*block); });
+  // Nothing further is predicted from an expert's matrix.
+  const bool known = isolated != nullptr && isolated->available && row(field).rows == RowsAre::ExpertMatrix &&
+                     reference.isolated_from(field).empty() && reference.same_predictions(field);
+  BlockJudge judge(std::move(context), out, reference, mode, binding, engine, known ? isolated : nullptr);
+  const bool predicts_first = reference.predicts_first(field, mode);
+  Stages stages(engine, blocks.size());
+  std::deque<std::future<LargeVector<Interval>>> under_way;
+  std::size_t started = 0;
+  std::future<void> added;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    LargeVector<PredictedBits> predicted;
+    if (predicts_first) predicted = judge.predicted(blocks[i]);
+    // The last one alone: with it goes what the field reads.
+    for (; started < std::min(i + stages.blocks_ahead(), blocks.size()); ++started) {
+      if (started + 1 == blocks.size() && !under_way.empty()) break;
+      under_way.push_back(
+          stages.intervals(started, [&judge, rows = blocks[started]] { return judge.intervals(rows); }));
+    }
+    if (!predicts_first) predicted = judge.predicted(blocks[i]);
+    const auto block = std::make_shared<const ReferenceBlock>(
+        ReferenceBlock{blocks[i], under_way.front().get(), std::move(predicted)});
+    under_way.pop_front();
+    auto cells = stages.cells([&judge, block] { return judge.compared(*block); });
+    if (added.valid()) added.get();
+    added =
+        stages.sums([&judge, block, cells = std::move(cells)]() mutable { judge.add(*block, cells.get()); });
   }
-  if (compared.valid()) compared.get();
-  return judge.checks(reference, mode);
+  if (added.valid()) added.get();
+  return judge.checks();
 }
 
 }  // namespace assay

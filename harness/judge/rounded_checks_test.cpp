@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include "harness/contract/engine.h"
 #include "harness/contract/noise.h"
 
 using namespace assay;
@@ -34,12 +36,17 @@ class HeldReference final : public Reference {
   std::vector<Interval> intervals;
   std::vector<PredictedBits> bits;
   std::int64_t most_rows = 0;
+  std::vector<std::string> asked;  // "bounded 0", "predicted 300", ...
+  bool finds_out_order = false;
+  bool same_in_isolated = true;
 
+  bool predicts_first(Field, Mode) const override { return finds_out_order; }
   LargeVector<Interval> bounded(Field, Mode, RowRange rows) override {
-    most_rows = std::max(most_rows, rows.count());
+    note("bounded", rows);
     return {intervals.begin() + rows.begin * kWidth, intervals.begin() + rows.end * kWidth};
   }
   LargeVector<PredictedBits> predicted(Field, Mode, RowRange rows) override {
+    note("predicted", rows);
     if (bits.empty()) return {};
     return {bits.begin() + rows.begin * kWidth, bits.begin() + rows.end * kWidth};
   }
@@ -55,12 +62,20 @@ class HeldReference final : public Reference {
   std::vector<std::int32_t> predicted_selection(Mode, std::vector<bool>&) override { return {}; }
   Store store(Field) const override { return Store::Bf16; }
   bool same_in_both_modes(Field) const override { return false; }
+  bool same_predictions(Field) override { return same_in_isolated; }
   std::string isolated_from(Field) const override { return ""; }
   const Routing& routing() const override { return routing_; }
   std::vector<Cause> causes(Field) override { return {}; }
   std::string accumulator(Field) const override { return "hopper"; }
 
  private:
+  void note(const char* what, RowRange rows) {
+    const std::scoped_lock lock(mutex_);
+    most_rows = std::max(most_rows, rows.count());
+    asked.push_back(fmt::format("{} {}", what, rows.begin));
+  }
+
+  std::mutex mutex_;
   Routing routing_;
 };
 
@@ -82,9 +97,13 @@ struct Drawn {
     }
   }
 
-  RoundedChecks judged(const std::vector<RowRange>& blocks, Dependence dependence = Dependence::Elements) {
+  RoundedChecks judged(const std::vector<RowRange>& blocks, Dependence dependence = Dependence::Elements,
+                       const Engine* engine = nullptr, const Prediction* isolated = nullptr) {
     const StatisticsContext context{{kField, kSizes, nullptr}, dependence, {}, 0, std::log(1e-8)};
-    return check_rounded(context, out, reference, Mode::Isolated, true, blocks, nullptr);
+    return check_rounded(context, out, reference, Mode::Isolated, true, blocks, engine, isolated);
+  }
+  std::int64_t asked(std::string_view what) const {
+    return std::ranges::count_if(reference.asked, [&](const auto& one) { return one.starts_with(what); });
   }
 };
 
@@ -132,6 +151,13 @@ std::string text(const RoundedChecks& checks) {
   for (const auto& check : checks.vacuity)
     all += fmt::format("{}: {}, {}\n", check.copy, name(check.outcome), check.reason);
   return all;
+}
+
+/// Takes nothing over.
+Engine declining_engine() {
+  Engine engine;
+  engine.name = "declines";
+  return engine;
 }
 
 using At = std::vector<std::pair<std::string, std::int64_t>>;
@@ -228,6 +254,56 @@ TEST_SUITE("rounded_checks") {
     }
     for (const auto& cut : kCuts)
       for (const auto& check : loose.judged(cut).vacuity) CHECK(check.reason == "interval");
+  }
+
+  TEST_CASE("beside an engine blocks are made ahead by other threads, and no figure differs") {
+    const Engine declines = declining_engine();
+    Drawn d(9);
+    d.out[static_cast<std::size_t>(index_of(2, 211, 129))].bits ^= 1u << 6;
+    const std::string alone = text(d.judged(kCuts[0]));
+    for (const auto& cut : kCuts) {
+      d.reference.asked.clear();
+      CHECK(text(d.judged(cut, Dependence::Elements, &declines)) == alone);
+      CHECK(d.asked("bounded") == std::ssize(cut));
+      // The last block takes with it what the field reads.
+      CHECK(std::ranges::find(d.reference.asked, fmt::format("bounded {}", cut.back().begin)) -
+                d.reference.asked.begin() >=
+            std::ssize(cut) - 1);
+    }
+  }
+
+  TEST_CASE("where a prediction finds out how the field is summed, it comes before the bounds") {
+    const Engine declines = declining_engine();
+    Drawn d(10);
+    d.reference.finds_out_order = true;
+    for (const auto& cut : kCuts)
+      for (const Engine* engine : {static_cast<const Engine*>(nullptr), &declines}) {
+        d.reference.asked.clear();
+        d.judged(cut, Dependence::Elements, engine);
+        CHECK(d.reference.asked.front() == "predicted 0");
+      }
+  }
+
+  TEST_CASE(
+      "bits that the other mode compared are not predicted again, but for a copy that intervals accept") {
+    for (const double width : {40.0, 1e9}) {  // any finite value is accepted with the second
+      Drawn d(11, width);
+      const auto differs = static_cast<std::size_t>(index_of(2, 211, 129));
+      d.reference.bits[differs] = {d.out[differs].bits ^ 1u, false};
+      for (const auto& cut : kCuts) {
+        const RoundedChecks predicted = d.judged(cut);
+        d.reference.asked.clear();
+        const RoundedChecks known = d.judged(cut, Dependence::Elements, nullptr, &predicted.bits);
+        CHECK(text(known) == text(predicted));
+        CHECK(known.bits.differing == 1);
+        CHECK((d.asked("predicted") > 0) == (width > 1e6));
+        d.reference.same_in_isolated = false;
+        d.reference.asked.clear();
+        d.judged(cut, Dependence::Elements, nullptr, &predicted.bits);
+        CHECK(d.asked("predicted") == std::ssize(cut));
+        d.reference.same_in_isolated = true;
+      }
+    }
   }
 
   TEST_CASE("no more is asked of the reference at a time than a block") {

@@ -42,7 +42,7 @@ int weight(const VacuityCheck& check) {
 }
 
 VacuityCheck shown(const Copy& copy, DType dtype, std::span<const Interval> reference,
-                   std::span<const PredictedBits> predicted, std::size_t width) {
+                   const BindingBits& binding, std::size_t width) {
   bool same = true;
   for (std::size_t i = 0; i < reference.size(); ++i) {
     const Stored value = stored_as(dtype, copy.value(reference, i, width));
@@ -52,6 +52,7 @@ VacuityCheck shown(const Copy& copy, DType dtype, std::span<const Interval> refe
         same && (std::isnan(value.value) || value.ordinal() == stored_as(dtype, reference[i].ref).ordinal());
   }
   if (same) return check_of(copy.name, VacuityOutcome::NotApplicable, "equals the reference");
+  const auto predicted = binding ? binding() : std::span<const PredictedBits>();
   for (std::size_t i = 0; i < predicted.size(); ++i)
     if (!predicted[i].undetermined &&
         stored_as(dtype, copy.value(reference, i, width)).bits() != predicted[i].bits)
@@ -63,14 +64,14 @@ VacuityCheck shown(const Copy& copy, DType dtype, std::span<const Interval> refe
 
 std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
                                              std::span<const Interval> reference,
-                                             std::span<const PredictedBits> predicted) {
+                                             const BindingBits& predicted) {
   std::vector<VacuityCheck> checks;
   add_vacuity_of_rounded(context, reference, predicted, checks);
   return checks;
 }
 
 void add_vacuity_of_rounded(const CompareContext& context, std::span<const Interval> reference,
-                            std::span<const PredictedBits> predicted, std::vector<VacuityCheck>& checks) {
+                            const BindingBits& predicted, std::vector<VacuityCheck>& checks) {
   if (reference.empty()) return;
   const auto width = static_cast<std::size_t>(width_of(context.field, context.sizes));
   const bool first = checks.empty();

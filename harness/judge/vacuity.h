@@ -2,6 +2,7 @@
 // in every run.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -10,19 +11,22 @@
 
 namespace assay {
 
+/// Gives the predicted bits that bind; null where none do. Asked only where intervals reject nothing of a
+/// copy.
+using BindingBits = std::function<std::span<const PredictedBits>()>;
+
 /// Zeros, rows rotated by one, half-scaled and columns shifted by one copies of the rounded reference,
-/// against the intervals and, where `predicted` is not empty, the predicted bits that bind. A copy that
-/// equals the rounded reference is not applicable. Stops at the first rejected element, so that it costs next
-/// to nothing. Empty without elements.
+/// against the intervals and the predicted bits. A copy that equals the rounded reference is not applicable.
+/// Stops at the first rejected element, so that it costs next to nothing. Empty without elements.
 std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
                                              std::span<const Interval> reference,
-                                             std::span<const PredictedBits> predicted);
+                                             const BindingBits& predicted);
 
 /// The same copies of further rows, each shown to its own rows: rejected where any rows reject it, by
 /// intervals before predicted bits; it would pass where none rejects it and some would let it pass. `checks`:
 /// of the rows before, empty at first.
 void add_vacuity_of_rounded(const CompareContext& context, std::span<const Interval> reference,
-                            std::span<const PredictedBits> predicted, std::vector<VacuityCheck>& checks);
+                            const BindingBits& predicted, std::vector<VacuityCheck>& checks);
 
 /// Zeros and rotated by one, against equality.
 std::vector<VacuityCheck> vacuity_of_integers(const CompareContext& context,

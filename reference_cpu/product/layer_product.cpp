@@ -14,28 +14,38 @@ namespace assay {
 namespace {
 
 /// By how much errors of one sign may shrink a row (or column) at most: the sum of mean errors over the sum
-/// of magnitudes; element(i) is its i-th of k.
-template <class Element>
-double common_share(std::int64_t k, const Element& element) {
+/// of magnitudes.
+struct CommonError {
   double errors = 0.0;
   double magnitudes = 0.0;
-  for (std::int64_t i = 0; i < k; ++i) {
-    const Interval& x = element(i);
+  void add(const Interval& x) {
     errors += x.mean;
     magnitudes += std::fabs(x.ref);
   }
-  return errors > 0.0 ? errors / magnitudes : 0.0;
+  double share() const { return errors > 0.0 ? errors / magnitudes : 0.0; }
+};
+
+double common_share_of_row(std::span<const Interval> row) {
+  CommonError sums;
+  for (const Interval& x : row) sums.add(x);
+  return sums.share();
 }
 
+/// Of columns that lie along rows a few at a time, for neighbours of a row share a line of the cache.
 std::vector<double> common_shares_of_columns(const GroupedProduct<Interval>& p) {
+  constexpr std::int64_t kAtOnce = 16;
   std::vector<double> shares(static_cast<std::size_t>(p.n));
   if (p.weights) return shares;
 #pragma omp parallel for schedule(static) if (worth_threads(p.right.size()))
-  for (std::int64_t c = 0; c < p.n; ++c)
-    shares[static_cast<std::size_t>(c)] = common_share(p.k, [&](std::int64_t i) -> const Interval& {
-      return p
-          .right[static_cast<std::size_t>(p.right_lies == Lies::AlongColumns ? c * p.k + i : i * p.n + c)];
-    });
+  for (std::int64_t first = 0; first < p.n; first += kAtOnce) {
+    const std::int64_t count = std::min(kAtOnce, p.n - first);
+    CommonError sums[kAtOnce];
+    for (std::int64_t i = 0; i < p.k; ++i)
+      for (std::int64_t c = 0; c < count; ++c)
+        sums[c].add(p.right[static_cast<std::size_t>(
+            p.right_lies == Lies::AlongColumns ? (first + c) * p.k + i : i * p.n + first + c)]);
+    for (std::int64_t c = 0; c < count; ++c) shares[static_cast<std::size_t>(first + c)] = sums[c].share();
+  }
   return shares;
 }
 
@@ -47,12 +57,12 @@ std::vector<double> common_shares_of_columns(const GroupedProduct<Interval>& p) 
 /// do with each other: normal, or a mixture of normal ones where few of them are large.
 void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values) {
   const auto of_columns = common_shares_of_columns(p);
+  const bool some_column = std::ranges::any_of(of_columns, [](double share) { return share > 0.0; });
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t r = 0; r < p.source.size(); ++r) {
-    const auto row =
-        p.left.subspan(static_cast<std::size_t>(p.source[r] * p.k), static_cast<std::size_t>(p.k));
-    const double of_row = common_share(
-        p.k, [&](std::int64_t i) -> const Interval& { return row[static_cast<std::size_t>(i)]; });
+    const double of_row = common_share_of_row(
+        p.left.subspan(static_cast<std::size_t>(p.source[r] * p.k), static_cast<std::size_t>(p.k)));
+    if (!some_column && !(of_row > 0.0)) continue;
     for (std::size_t c = 0; c < of_columns.size(); ++c) {
       const double share = of_row + of_columns[c];
       if (!(share > 0.0)) continue;

@@ -8,6 +8,8 @@
 namespace assay {
 namespace {
 
+constexpr std::int64_t kColumnsAtOnce = 16;
+
 Interval exactly(Bf16 x, Interval) {
   const double value = to_float(x);
   return {value, value, value};
@@ -20,17 +22,19 @@ const Value& exactly(const Value& x, Value) {
 }
 
 /// columns [columns.begin, columns.end) of the rows, as rows: [columns, rows]; `from` is values or bf16.
+/// A few columns at a time, for neighbours of a row share a line of the cache and rows are far apart.
 template <class Value, class From>
 LargeVector<Value> transposed(std::span<const From> from, std::int64_t width, RowRange columns,
                               std::span<const std::int64_t> rows) {
   const auto k = std::ssize(rows);
   LargeVector<Value> out(static_cast<std::size_t>(columns.count() * k));
 #pragma omp parallel for schedule(static) if (worth_threads(columns.count() * k))
-  for (std::int64_t c = 0; c < columns.count(); ++c)
-    for (std::int64_t i = 0; i < k; ++i)
-      out[static_cast<std::size_t>(c * k + i)] = exactly(
-          from[static_cast<std::size_t>(rows[static_cast<std::size_t>(i)] * width + columns.begin + c)],
-          Value{});
+  for (std::int64_t first = 0; first < columns.count(); first += kColumnsAtOnce)
+    for (std::int64_t i = 0; i < k; ++i) {
+      const std::int64_t row = rows[static_cast<std::size_t>(i)] * width + columns.begin;
+      for (std::int64_t c = first; c < std::min(first + kColumnsAtOnce, columns.count()); ++c)
+        out[static_cast<std::size_t>(c * k + i)] = exactly(from[static_cast<std::size_t>(row + c)], Value{});
+    }
   return out;
 }
 
