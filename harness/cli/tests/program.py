@@ -35,6 +35,10 @@ def limit_file_size(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+# `./dev sanitize` says so: everything takes several times as long, and some limits end the checks themselves.
+SANITIZED = "ASSAY_SANITIZED" in os.environ
+
+
 class ProgramTest(unittest.TestCase):
     maxDiff = None
 
@@ -47,10 +51,11 @@ class ProgramTest(unittest.TestCase):
         options.setdefault("stdout", subprocess.PIPE)
         # No colour and no width of the caller's terminal.
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "ASSAY_PYTHON": "/nonexistent/python", "OMP_NUM_THREADS": "2"}
+        environment |= {name: os.environ[name] for name in ("UBSAN_OPTIONS",) if name in os.environ}
         environment.update(options.pop("environment", {}))
         return subprocess.run(
             [str(ASSAY), *map(str, words)], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            encoding="utf-8", timeout=120, check=False, **options,
+            encoding="utf-8", timeout=1200 if SANITIZED else 120, check=False, **options,
         )  # fmt: skip
 
     def expect(self, code, *words, says=(), **options):
