@@ -2,10 +2,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <deque>
+#include <future>
 
 #include "harness/contract/error.h"
 #include "harness/contract/noise.h"
 #include "harness/contract/upstream.h"
+#include "harness/host/worker.h"
 #include "reference_cpu/reference_run.h"
 #include "reference_cpu/tiny_backward.h"
 
@@ -79,6 +82,33 @@ TEST_SUITE("reference blocks") {
         CHECK(a.values == a.of);
         CHECK(b.of == a.of);
         CHECK(b.values == a.values);
+      }
+  }
+
+  TEST_CASE(
+      "blocks that several threads ask for at a time are those asked for one by one, the last one last") {
+    const SmallReference small;
+    const Sizes sizes = small.g.p.problem.sizes();
+    for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj})
+      for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+        CAPTURE(name(field));
+        const auto one_by_one = small.make();
+        const auto side_by_side = small.make();
+        const std::int64_t matrix = matrix_rows_of(field, sizes);
+        const auto block = [&](std::int64_t e) { return RowRange{e * matrix, (e + 1) * matrix}; };
+        std::deque<Worker> workers;
+        std::vector<std::future<LargeVector<Interval>>> made;
+        const std::int64_t last = sizes.config.num_experts - 1;
+        for (std::int64_t e = 0; e < last; ++e)
+          made.push_back(
+              workers.emplace_back(2).start([&, e] { return side_by_side->bounded(field, mode, block(e)); }));
+        for (std::int64_t e = 0; e <= last; ++e) {
+          const auto ours = e < last ? made[static_cast<std::size_t>(e)].get()
+                                     : side_by_side->bounded(field, mode, block(e));
+          CHECK(std::ranges::equal(ours, one_by_one->bounded(field, mode, block(e)), same));
+        }
+        CHECK(side_by_side->confirmed().of == one_by_one->confirmed().of);
+        CHECK(side_by_side->confirmed().values == one_by_one->confirmed().values);
       }
   }
 
