@@ -54,10 +54,12 @@ TEST_SUITE("vacuity") {
     const auto reference = around({1, 1.5, 1.25, 1.5, 1, 1.25}, 10.0);
     std::vector<PredictedBits> bits;
     for (const auto& x : reference) bits.push_back({round_to_bf16(x.ref).bits, false});
-    for (const auto& check : vacuity_of_rounded(logits_context(), reference, [&] { return bits; }))
+    for (const auto& check : vacuity_of_rounded(logits_context(), reference,
+                                                [&] { return std::span<const PredictedBits>(bits); }))
       CHECK(check.reason == "predicted bits");
     for (auto& b : bits) b.undetermined = true;
-    for (const auto& check : vacuity_of_rounded(logits_context(), reference, [&] { return bits; }))
+    for (const auto& check : vacuity_of_rounded(logits_context(), reference,
+                                                [&] { return std::span<const PredictedBits>(bits); }))
       CHECK(check.outcome == VacuityOutcome::WouldPass);
   }
 
