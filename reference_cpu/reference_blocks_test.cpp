@@ -112,6 +112,24 @@ TEST_SUITE("reference blocks") {
       }
   }
 
+  TEST_CASE("where a split is still to be found the prediction says that it comes first, and finds it once") {
+    const SmallReference small;
+    Accumulators open = small.g.layer.accumulators;
+    for (const ProductId product : {ProductId::gate_up, ProductId::down_dw})
+      open[product] = {AccumulatorKind::HopperAnySplit, {}};
+    const auto reference =
+        make_reference(small.g.p.problem, small.upstream, *small.g.layer.contract, open, true);
+    for (const Field field : {Field::first_gemm, Field::d_down_proj}) {
+      CAPTURE(name(field));
+      CHECK(reference->predicts_first(field, Mode::Isolated));
+      CHECK_FALSE(reference->predicts_first(field, Mode::Chained));
+      reference->predicted(field, Mode::Isolated, blocks_of(field, small.g.p.problem.sizes()).front());
+      CHECK_FALSE(reference->predicts_first(field, Mode::Isolated));
+    }
+    CHECK_FALSE(reference->predicts_first(Field::second_gemm, Mode::Isolated));  // declared
+    CHECK_FALSE(reference->predicts_first(Field::intermediate, Mode::Isolated));
+  }
+
   TEST_CASE("the bounds accounted for are those that the elements are judged by") {
     const SmallReference small;
     const Sizes sizes = small.g.p.problem.sizes();

@@ -111,6 +111,7 @@ class BlockJudge {
 
   void add(const ReferenceBlock& block, const CellsOfStretches& cells) {
     std::size_t stretch = 0;
+    LargeVector<PredictedBits> made_for_vacuity;
     for (const RowRange rows : judged_at_a_time(context_.field, block.rows)) {
       const StatisticsContext context = context_at(rows);
       const CompareContext& compare = context.field;
@@ -127,12 +128,12 @@ class BlockJudge {
         const PhaseTimer timer("statistics");
         add_rows(context, its_out, its_intervals, by_engine, sums_);
       }
-      LargeVector<PredictedBits> made_for_vacuity;
       const auto predicted = [&]() -> std::span<const PredictedBits> {
         if (known_ == nullptr)
           return block.predicted.empty() ? std::span<const PredictedBits>()
                                          : some(std::span<const PredictedBits>(block.predicted), block, rows);
-        made_for_vacuity = reference_.predicted(compare.field, mode_, block.rows);
+        if (made_for_vacuity.empty())
+          made_for_vacuity = reference_.predicted(compare.field, mode_, block.rows);
         return some(std::span<const PredictedBits>(made_for_vacuity), block, rows);
       };
       if (!block.predicted.empty())

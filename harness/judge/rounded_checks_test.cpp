@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "harness/contract/engine.h"
+#include "harness/contract/error.h"
 #include "harness/contract/noise.h"
 
 using namespace assay;
@@ -38,11 +39,13 @@ class HeldReference final : public Reference {
   std::int64_t most_rows = 0;
   std::vector<std::string> asked;  // "bounded 0", "predicted 300", ...
   bool finds_out_order = false;
+  std::int64_t fails_at = -1;  // the first row of a block
   bool same_in_isolated = true;
 
   bool predicts_first(Field, Mode) const override { return finds_out_order; }
   LargeVector<Interval> bounded(Field, Mode, RowRange rows) override {
     note("bounded", rows);
+    if (rows.begin == fails_at) throw InputError(fmt::format("no rows from {} on", rows.begin));
     return {intervals.begin() + rows.begin * kWidth, intervals.begin() + rows.end * kWidth};
   }
   LargeVector<PredictedBits> predicted(Field, Mode, RowRange rows) override {
@@ -272,6 +275,17 @@ TEST_SUITE("rounded_checks") {
     }
   }
 
+  TEST_CASE("a block that cannot be made ends the judgement with its own words, whoever was to make it") {
+    const Engine declines = declining_engine();
+    for (const std::int64_t block : {0, 300, 600})
+      for (const Engine* engine : {static_cast<const Engine*>(nullptr), &declines}) {
+        Drawn d(12);
+        d.reference.fails_at = block;
+        CHECK_THROWS_WITH_AS(d.judged(kCuts[1], Dependence::Elements, engine),
+                             fmt::format("no rows from {} on", block).c_str(), InputError);
+      }
+  }
+
   TEST_CASE("where a prediction finds out how the field is summed, it comes before the bounds") {
     const Engine declines = declining_engine();
     Drawn d(10);
@@ -297,6 +311,7 @@ TEST_SUITE("rounded_checks") {
         CHECK(text(known) == text(predicted));
         CHECK(known.bits.differing == 1);
         CHECK((d.asked("predicted") > 0) == (width > 1e6));
+        CHECK(d.asked("predicted") <= std::ssize(cut));
         d.reference.same_in_isolated = false;
         d.reference.asked.clear();
         d.judged(cut, Dependence::Elements, nullptr, &predicted.bits);
