@@ -75,12 +75,21 @@ RoutingBuffers::RoutingBuffers(const Sizes& sizes)
       gather_indices("gather_indices", sizes.slots()),
       row_of_slot("row_of_slot", sizes.slots()),
       tiles("row tiles", max_row_tiles(sizes)),
-      counters("tile counters", 1) {}
+      counters("tile counters", 1),
+      finished("finished elements of the experts", sizes.config.num_experts) {}
 
 DeviceRouting RoutingBuffers::view(bool wide) const {
-  return {
-      selected_experts.data(), topk_weights.data(), chunk_counts.data(), counts.data(),   first_rows.data(),
-      gather_indices.data(),   row_of_slot.data(),  tiles.data(),        counters.data(), wide};
+  return {selected_experts.data(),
+          topk_weights.data(),
+          chunk_counts.data(),
+          counts.data(),
+          first_rows.data(),
+          gather_indices.data(),
+          row_of_slot.data(),
+          tiles.data(),
+          counters.data(),
+          finished.data(),
+          wide};
 }
 
 void RoutingBuffers::verify_guards() const {
@@ -93,6 +102,7 @@ void RoutingBuffers::verify_guards() const {
   row_of_slot.verify_guards();
   tiles.verify_guards();
   counters.verify_guards();
+  finished.verify_guards();
 }
 
 void RoutingBuffers::poison() {
@@ -105,6 +115,7 @@ void RoutingBuffers::poison() {
   row_of_slot.poison();
   tiles.poison();
   counters.poison();
+  finished.poison();
 }
 
 void store_field(Candidate& candidate, Field field, const WeightGradientBuffer& buffer, const Sizes& sizes) {

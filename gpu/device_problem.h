@@ -57,6 +57,7 @@ struct RoutingBuffers {
   Buffer<std::int32_t> row_of_slot;
   Buffer<RowTile> tiles;
   Buffer<TileCounters> counters;
+  Buffer<std::uint32_t> finished;
 };
 
 /// Copies a device buffer into the candidate's field, which must have as many elements.

@@ -54,7 +54,8 @@ void launch_down(const FusedRun& run, cudaStream_t stream) {
   const Down down{.intermediate = run.workspace.intermediate.data(),
                   .down_proj = run.problem.down_proj.data(),
                   .out = run.workspace.rows.data(),
-                  .scatter = run.options.permute_y};
+                  .scatter = run.options.permute_y,
+                  .behind_gate_up = true};
   if (run.wgmma)
     down_wgmma_sm90(down, run.routing, run.problem.sizes, run.options.kernel_config_fwd, stream);
   else

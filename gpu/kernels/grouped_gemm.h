@@ -20,10 +20,12 @@ struct GateUp {
 
 /// out = rows of intermediate times down_proj[expert]^T.
 struct Down {
-  const bf16* intermediate;  // [S, I]
-  const bf16* down_proj;     // [E, H, I]
-  bf16* out;                 // [S, H]
-  bool scatter;              // row r leaves as slot gather_indices[r]
+  const bf16* intermediate;     // [S, I]
+  const bf16* down_proj;        // [E, H, I]
+  bf16* out;                    // [S, H]
+  bool scatter;                 // row r leaves as slot gather_indices[r]
+  bool behind_gate_up = false;  // gate_up_wgmma_sm90 comes right before, with the same routing: experts that
+                                // it has finished may begin
 };
 
 void gate_up_mma_sm80(const GateUp& product, const DeviceRouting& routing, const Sizes& sizes,

@@ -72,6 +72,7 @@ struct DeviceRouting {
   std::int32_t* row_of_slot;       // [S] slot -> row
   RowTile* tiles;                  // [max_row_tiles]
   TileCounters* counters;          // [1]
+  std::uint32_t* finished;         // [E] elements of the experts' intermediate that are stored; 0 at first
   bool wide;                       // the tiles are wide ones
 };
 

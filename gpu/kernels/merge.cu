@@ -3,6 +3,7 @@
 // does not depend on the launch. Its gradients: of the rows, a block per row; of the weights, a warp per
 // slot.
 #include "gpu/cuda_check.h"
+#include "gpu/kernels/interleaved_sums.cuh"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/launch.h"
 #include "gpu/kernels/ptx.cuh"
@@ -14,14 +15,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kRowsInFlight = 8;  // a multiple of kInterleaved, so that row j of a batch belongs to sum j % 4
-constexpr int kInterleaved = 4;
-
-template <Rounding kRounding>
-__device__ float weighted(bf16 value, float weight) {
-  const float product = __fmul_rn(__bfloat162float(value), weight);
-  if constexpr (kRounding == Rounding::Hf) return __bfloat162float(__float2bfloat16_rn(product));
-  return product;
-}
 
 // The weights are bf16; grid: x = tokens, y = blocks of 256 * 8 columns.
 template <Rounding kRounding>
@@ -33,7 +26,7 @@ __global__ void __launch_bounds__(kThreads)
   ptx::let_next_start();
   ptx::wait_for_previous();
   if (vector >= vectors) return;
-  float sum[kInterleaved][8] = {};
+  InterleavedSums<8> sum;
   for (int first = 0; first < top_k; first += kRowsInFlight) {
     uint4 loaded[kRowsInFlight];
     float weight[kRowsInFlight];
@@ -51,16 +44,14 @@ __global__ void __launch_bounds__(kThreads)
       const auto* value = reinterpret_cast<const bf16*>(&loaded[j]);
 #pragma unroll
       for (int c = 0; c < 8; ++c)
-        sum[j % kInterleaved][c] =
-            __fadd_rn(sum[j % kInterleaved][c], weighted<kRounding>(value[c], weight[j]));
+        sum.sums[j % kInterleaved][c] =
+            __fadd_rn(sum.sums[j % kInterleaved][c], weighted<kRounding>(value[c], weight[j]));
     }
   }
   uint4 packed;
   auto* rounded = reinterpret_cast<bf16*>(&packed);
 #pragma unroll
-  for (int c = 0; c < 8; ++c)
-    rounded[c] =
-        __float2bfloat16_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum[0][c], sum[1][c]), sum[2][c]), sum[3][c]));
+  for (int c = 0; c < 8; ++c) rounded[c] = sum.rounded(c);
   reinterpret_cast<uint4*>(out)[token * vectors + vector] = packed;
 }
 

@@ -44,9 +44,9 @@ __device__ inline void keep_chunk_counts(const DeviceRouting& routing, int chunk
     routing.chunk_counts[static_cast<std::int64_t>(chunk) * stride + e] = e < experts ? histogram[e] : 0;
 }
 
-/// Writes the row tiles, their number, and zeros for the counters behind it. An expert's wide tiles are as
-/// few as can be and of equal size to within 8 rows; others are full but for the last. `first_row` and `rows`
-/// [E] are in shared memory.
+/// Writes the row tiles, their number, and zeros for all that counts how far they have got. An expert's wide
+/// tiles are as few as can be and of equal size to within 8 rows; others are full but for the last.
+/// `first_row` and `rows` [E] are in shared memory.
 __device__ inline void write_tiles(const DeviceRouting& routing, int experts, const int* first_row,
                                    const int* rows) {
   constexpr int kTogether = 8;  // rows that are not divided
@@ -61,6 +61,7 @@ __device__ inline void write_tiles(const DeviceRouting& routing, int experts, co
       return i < tiles ? (i * each + min(i, larger)) * kTogether : rows[expert];
     };
     routing.first_rows[expert] = first_row[expert];
+    routing.finished[expert] = 0;
     for (int i = 0; i < tiles; ++i) {
       const int other = i ^ 1;
       const bool paired = even ? other < tiles : rows[expert] - (i | 1) * kTileRows > kTileRows / 2;

@@ -22,6 +22,7 @@ enum class KernelFault {
   EmptyExpertUnwritten = 10,  // nobody writes the gradients of the weights of an expert without rows
   EarlierWeights = 11,        // the gradient of rows takes the weights of the step of K before
   PreviousOverwritten = 12,   // what a weight's gradient is added to is lost
+  RowsNotAwaited = 13,        // the second product reads an expert's rows before the first has stored them
 };
 
 inline constexpr KernelFault kPlanted = static_cast<KernelFault>(ASSAY_PLANTED);

@@ -172,6 +172,15 @@ __device__ inline void cp_async_arrive(std::uint32_t barrier) {
 /// Orders shared-memory accesses of ordinary instructions (cp.async too) against those of the copy engine and
 /// wgmma.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// The same of memory that other threads wrote and that this one knows of by load_acquire.
+__device__ inline void fence_proxy_async_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+
+/// Who sees what was added to the counter behind a fence sees what was written before that fence.
+__device__ inline std::uint32_t load_acquire(const std::uint32_t* counter) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
 
 /// A barrier of `threads` threads under one of the hardware's ids 1 .. 15.
 __device__ inline void named_barrier(int id, int threads) {

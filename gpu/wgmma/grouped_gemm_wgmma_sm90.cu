@@ -22,6 +22,13 @@ std::uint64_t policy_of_down(const Sizes& sizes) {
   return bytes <= kFewBytes ? policy_of_gate_up(sizes) : ptx::kKept;
 }
 
+// Few tokens' tiles all end at about the same time. Elements of an expert, which has at most every token
+// once, are counted in 32 bits.
+bool products_overlap(const Sizes& sizes) {
+  return sizes.tokens > kNarrowTileRows &&
+         sizes.tokens * sizes.config.moe_intermediate_size < (std::int64_t{1} << 32);
+}
+
 template <Rounding kRounding, TileLayout kLayout, bool kHalves>
 Kernel<kHalves> gate_up_kernel(bool gather) {
   return gather ? grouped_gemm_kernel<ProductId::gate_up, true, kRounding, false, kLayout, kHalves>
@@ -128,7 +135,8 @@ void gate_up_wgmma_sm90(const GateUp& product, const DeviceRouting& routing, con
                                    .stages = config.pipeline_depth_gate_up,
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes),
-                                   .weights_policy = wgmma::policy_of_gate_up(sizes)};
+                                   .weights_policy = wgmma::policy_of_gate_up(sizes),
+                                   .overlaps = wgmma::products_overlap(sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (inter + 127) / 128);
   wgmma::with_layout(layout, [&](auto chosen) {
     wgmma::gate_up<decltype(chosen)::value>(product, arguments, sizes, config, stream);
@@ -155,7 +163,8 @@ void down_wgmma_sm90(const Down& product, const DeviceRouting& routing, const Si
                                    .stages = config.pipeline_depth_down,
                                    .raster_rows = config.raster_rows,
                                    .cluster = wgmma::cluster_of(config, sizes),
-                                   .weights_policy = wgmma::policy_of_down(sizes)};
+                                   .weights_policy = wgmma::policy_of_down(sizes),
+                                   .overlaps = product.behind_gate_up && wgmma::products_overlap(sizes)};
   const auto layout = wgmma::layout_of(config, sizes, (hidden + 255) / 256);
   wgmma::with_layout(layout, [&](auto chosen) {
     wgmma::down<decltype(chosen)::value>(product, arguments, sizes, config, stream);

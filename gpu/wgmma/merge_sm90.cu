@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "gpu/cuda_check.h"
+#include "gpu/kernels/interleaved_sums.cuh"
 #include "gpu/kernels/kernels.h"
 #include "gpu/kernels/launch.h"
 #include "gpu/wgmma/ptx_sm90a.cuh"
@@ -14,7 +15,6 @@ namespace {
 constexpr int kConsumers = 256;
 constexpr int kThreads = kConsumers + 32;
 constexpr int kColumns = kConsumers * 8;  // of a stage
-constexpr int kInterleaved = 4;           // sums
 constexpr int kMostStages = 8;
 constexpr int kBlocks = 3;        // per multiprocessor
 constexpr int kRoom = 72 * 1024;  // for a block's stages
@@ -113,14 +113,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
   for (std::int64_t item = blockIdx.x; item < work; item += gridDim.x) {
     const int column = static_cast<int>(item % merge.slices) * kColumns + threadIdx.x * 8;
     ptx::mbarrier_wait(full + stage * 8, parity);
-    float sum[kInterleaved][8] = {};
+    InterleavedSums<8> sum;
     const char* const rows = shared + stage * stage_bytes + threadIdx.x * 16;
     if (column < merge.hidden)
       for (int first = 0; first < merge.top_k; first += kInterleaved)
 #pragma unroll
         for (int j = 0; j < kInterleaved; ++j)
           if (first + j < merge.top_k)
-            add_weighted(sum[j], *reinterpret_cast<const uint4*>(rows + (first + j) * row_bytes),
+            add_weighted(sum.sums[j], *reinterpret_cast<const uint4*>(rows + (first + j) * row_bytes),
                          weights[stage][first + j]);
     ptx::mbarrier_arrive(empty + stage * 8);
     advance();
@@ -128,9 +128,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) merge_sm90_kernel(const Mer
     uint4 packed;
     auto* rounded = reinterpret_cast<bf16*>(&packed);
 #pragma unroll
-    for (int c = 0; c < 8; ++c)
-      rounded[c] =
-          __float2bfloat16_rn(__fadd_rn(__fadd_rn(__fadd_rn(sum[0][c], sum[1][c]), sum[2][c]), sum[3][c]));
+    for (int c = 0; c < 8; ++c) rounded[c] = sum.rounded(c);
     *reinterpret_cast<uint4*>(merge.out + item / merge.slices * merge.hidden + column) = packed;
   }
 }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "gpu/kernels/planted_kernels.h"
+#include "gpu/wgmma/finished.cuh"
 #include "gpu/wgmma/ptx_wgmma.cuh"
 #include "gpu/wgmma/wgmma_epilogue.cuh"
 #include "gpu/wgmma/wgmma_tiles.cuh"
@@ -106,6 +107,7 @@ __device__ void consume(const Arguments& arguments, const MapsFor<kHalves>& maps
   Ring ring{arguments.stages};
   TileReader reader{control, arguments.cluster};
   int turn = 0;
+  FinishedTiles stored{control->stored[consumer]};
   for (Tile tile = reader.take(); tile.rows > 0; tile = reader.take()) {
     if (kLayout == TileLayout::Tall && tile.rows <= consumer * 64) {  // nothing of this tile is ours
       for (int step = 0; step < steps; ++step, ring.advance()) {
@@ -128,12 +130,16 @@ __device__ void consume(const Arguments& arguments, const MapsFor<kHalves>& maps
       sum(std::integral_constant<int, 256>{}, std::true_type{});
     else
       sum(std::integral_constant<int, 256>{}, std::false_type{});
+    if (stored.full()) stored.count(arguments.routing, consumer);
     if constexpr (kSumsLeave<kProduct, kRounding>)
       store_sums<kLayout>(arguments, d, tile, consumer);
     else
       write_tile<kProduct, kRounding, kScatter, kLayout, kHalves>(arguments, maps, d, staging, turn, tile,
                                                                   consumer);
+    if (kProduct == ProductId::gate_up && arguments.overlaps)
+      stored.add({tile.expert, stored_elements<kLayout>(arguments, tile, consumer)});
   }
+  stored.count(arguments.routing, consumer);
   if (threadIdx.x % 32 == 0) ptx::bulk_wait_read<0>();  // shared memory outlives the last store's reads
 }
 

@@ -57,9 +57,8 @@ __global__ void __launch_bounds__(kThreads, kLayout == TileLayout::Narrow ? 2 : 
     if constexpr (kLayout != TileLayout::Narrow) ptx::give_registers<56>();
     const int warp = threadIdx.x / 32;
     // The second product's tiles and weights are fetched while the first one ends, for its blocks have all
-    // waited for the routing before they let this kernel start. Its rows wait, in every block: the next
-    // kernel relies on that.
-    if (kProduct != ProductId::down || warp == 0) ptx::wait_for_previous();
+    // waited for the routing before they let this kernel start. Who brings its rows waits for them.
+    if (kProduct != ProductId::down) ptx::wait_for_previous();
     ptx::let_next_start();
     const auto column_tickets =
         static_cast<unsigned>((arguments.column_tiles + arguments.cluster - 1) >> (arguments.cluster - 1));

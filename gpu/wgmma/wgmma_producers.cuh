@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "gpu/kernels/planted_kernels.h"
+#include "gpu/wgmma/finished.cuh"
 #include "gpu/wgmma/wgmma_tiles.cuh"
 
 namespace assay::gpu::wgmma {
@@ -227,7 +228,7 @@ struct RowLoads {
   }
 };
 
-// One warp, of which one lane works.
+// One warp, of which one lane works. Returns when the kernels before have ended: the next one relies on that.
 template <TileLayout kLayout>
 __device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::uint32_t base,
                            Control* control) {
@@ -237,8 +238,11 @@ __device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::ui
   const std::uint32_t empty = ptx::shared_address(control->empty);
   Ring ring{arguments.stages};
   TileReader reader{control, arguments.cluster};
+  FirstProduct first_product{&arguments.routing, static_cast<std::uint32_t>(arguments.depth)};
+  if (!arguments.overlaps) first_product.end();
   for (Tile tile = reader.take(); tile.rows > 0; tile = reader.take()) {
     if (threadIdx.x % 32 == 0) {
+      first_product.wait_for(tile.expert);
       const RowLoads<kLayout> rows(tile.rows);
       for (int step = 0; step < steps; ++step, ring.advance()) {
         const std::uint32_t arrived = full + ring.stage * 8;
@@ -250,6 +254,7 @@ __device__ void fetch_rows(const Arguments& arguments, const Maps& maps, std::ui
     }
     __syncwarp();
   }
+  first_product.end();
 }
 
 }  // namespace assay::gpu::wgmma

@@ -95,6 +95,7 @@ struct Arguments {
   int raster_rows;
   int cluster;                                // blocks that share weights: 1 or 2
   std::uint64_t weights_policy = ptx::kKept;  // of the L2, for weights that one block reads
+  bool overlaps = false;                      // the first two products do (finished.cuh)
 };
 
 /// The copy engine's views of the tensors: large and small boxes.
@@ -157,6 +158,13 @@ struct Tile {
 
 inline constexpr int kPaired = 1 << 30;
 
+/// Elements of an expert's rows that a consumer has stored.
+struct StoredTile {
+  std::int32_t expert;
+  std::int32_t elements;
+};
+inline constexpr int kStoredTogether = 4;  // tiles that are counted together
+
 /// What a block keeps in shared memory behind its stages and staging areas.
 struct Control {
   std::uint64_t full[kMaxStages];
@@ -164,6 +172,7 @@ struct Control {
   std::uint64_t tile_ready[2];
   std::uint64_t tile_taken[2];
   int4 tiles[2];  // Tile's members in their order, `paired` as kPaired in the last
+  StoredTile stored[kConsumers][kStoredTogether];
 };
 
 template <ProductId kProduct, TileLayout kLayout>
