@@ -28,13 +28,15 @@ std::vector<Bf16> transposed(std::span<const Bf16> values, std::int64_t n, std::
 
 std::shared_ptr<const DeviceMatrix> uploaded(std::span<const Bf16> values, std::int64_t n, std::int64_t k) {
   auto matrix = std::make_shared<DeviceMatrix>(
-      DeviceMatrix{Buffer<bf16>("weights", n * k), std::vector<double>(static_cast<std::size_t>(n))});
+      DeviceMatrix{Buffer<bf16>("weights", n * k), Buffer<double>("granularity of columns", n)});
   matrix->values.upload(values.data(), 0, n * k);
   const Buffer<std::int32_t> lowest("column granularity", n);
   column_granularity(matrix->values.data(), k, n, lowest.data(), nullptr);
   std::vector<std::int32_t> exponents(static_cast<std::size_t>(n));
   lowest.download(exponents.data());
-  for (std::size_t c = 0; c < exponents.size(); ++c) matrix->granularity[c] = power_of(exponents[c]);
+  std::vector<double> powers;
+  for (const std::int32_t exponent : exponents) powers.push_back(power_of(exponent));
+  matrix->granularity.upload(powers.data(), 0, n);
   return matrix;
 }
 

@@ -17,7 +17,7 @@ namespace assay::gpu {
 /// (harness/contract/product_bound.h).
 struct DeviceMatrix {
   Buffer<bf16> values;
-  std::vector<double> granularity;  // [n]
+  Buffer<double> granularity;  // [n]
 };
 
 /// The power of two that column_granularity (engine_kernels.h) gives the exponent of: infinite for zeros, 0

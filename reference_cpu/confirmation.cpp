@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <functional>
 #include <vector>
 
 #include <fmt/format.h>
@@ -132,16 +133,11 @@ std::vector<plain::IndexVector> chunks(Field field, const Layer& layer, RowRange
       name(field), at, judged, plain, slack));
 }
 
-}  // namespace
+/// The judge's values of a row [width].
+using JudgedRow = std::function<const Interval*(std::int64_t row)>;
 
-std::vector<std::int64_t> confirmed_rows(Field field, const Layer& layer, RowRange rows) {
-  std::vector<std::int64_t> all;
-  for (const auto& chunk : chunks(field, layer, rows)) all.insert(all.end(), chunk.begin(), chunk.end());
-  return all;
-}
-
-ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
-                                       const Values<Bounded>& values, RowRange rows) {
+ConfirmedValues confirm(Field field, const Layer& layer, const StepReads& reads, RowRange rows,
+                        const JudgedRow& judged_row) {
   const std::int64_t width = width_of(field, layer.problem->sizes());
   ConfirmedValues confirmed{0, rows.count() * width};
   if (confirmed.of == 0) return confirmed;
@@ -165,7 +161,7 @@ ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const St
     try {
       const plain::StepRows expected = plain::plain_step(field, input, all[i]);
       for (std::int64_t r = 0; r < expected.values.rows(); ++r) {
-        const Interval* judged = values.data() + (all[i][r] - rows.begin) * width;
+        const Interval* judged = judged_row(all[i][r]);
         for (std::int64_t c = 0; c < width; ++c) {
           const double value = expected.values(r, c);
           const double other = judged[c].ref;
@@ -191,6 +187,34 @@ ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const St
   if (error) std::rethrow_exception(error);
   confirmed.values = agree;
   return confirmed;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> confirmed_rows(Field field, const Layer& layer, RowRange rows) {
+  std::vector<std::int64_t> all;
+  for (const auto& chunk : chunks(field, layer, rows)) all.insert(all.end(), chunk.begin(), chunk.end());
+  return all;
+}
+
+ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
+                                       const Values<Bounded>& values, RowRange rows) {
+  const std::int64_t width = width_of(field, layer.problem->sizes());
+  return confirm(field, layer, reads, rows,
+                 [&](std::int64_t r) { return values.data() + (r - rows.begin) * width; });
+}
+
+ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
+                                       const KeptIntervals& values, RowRange rows) {
+  const std::int64_t width = width_of(field, layer.problem->sizes());
+  const std::vector<std::int64_t> judged = confirmed_rows(field, layer, rows);
+  std::vector<std::int64_t> starts;
+  for (const std::int64_t r : judged) starts.push_back((r - rows.begin) * width);
+  LargeVector<Interval> brought(judged.size() * static_cast<std::size_t>(width));
+  values.bring(starts, width, brought);
+  return confirm(field, layer, reads, rows, [&](std::int64_t r) {
+    return brought.data() + (std::ranges::lower_bound(judged, r) - judged.begin()) * width;
+  });
 }
 
 }  // namespace assay

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "harness/contract/engine.h"
 #include "harness/contract/field.h"
 #include "reference_cpu/stages.h"
 
@@ -24,5 +25,8 @@ std::vector<std::int64_t> confirmed_rows(Field field, const Layer& layer, RowRan
 /// both differ by more than float64 loses.
 ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
                                        const Values<Bounded>& values, RowRange rows);
+/// The same of values that an engine keeps: it brings those rows.
+ConfirmedValues confirm_by_plain_layer(Field field, const Layer& layer, const StepReads& reads,
+                                       const KeptIntervals& values, RowRange rows);
 
 }  // namespace assay

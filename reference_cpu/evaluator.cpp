@@ -1,5 +1,6 @@
 #include "reference_cpu/evaluator.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
@@ -180,15 +181,36 @@ Values<A> Evaluator<A>::evaluate_rows(Field field, RowRange rows) {
   return Values<A>(first, first + static_cast<std::ptrdiff_t>(asked));
 }
 
+/// Of an expert's weight, stored in bf16 as it comes from its sum.
 template <class A>
-std::optional<LargeVector<std::uint16_t>> Evaluator<A>::evaluate_words(Field field, RowRange rows) {
+bool Evaluator<A>::straight_gradient(Field field) const {
   const auto product = product_of(field);
   const PrecisionContract& contract = *layer_.contract;
-  const bool straight = layer_.fault.kind == FaultKind::None && !layer_.problem->previous.has(field) &&
-                        dtype_of(field, contract) == DType::BFloat16 &&
-                        store_of(field, contract) == Store::Bf16;
-  if (!product || !sums_over_rows(row(*product)) || row(field).rows != RowsAre::ExpertMatrix || !straight)
-    return {};
+  return product && sums_over_rows(row(*product)) && row(field).rows == RowsAre::ExpertMatrix &&
+         layer_.fault.kind == FaultKind::None && !layer_.problem->previous.has(field) &&
+         dtype_of(field, contract) == DType::BFloat16 && store_of(field, contract) == Store::Bf16;
+}
+
+template <class A>
+std::shared_ptr<const KeptIntervals> Evaluator<A>::evaluate_kept(Field field, RowRange rows,
+                                                                 bool above_underflow) {
+  if constexpr (std::is_same_v<A, Bounded>) {
+    if (layer_.engine == nullptr || !straight_gradient(field)) return nullptr;
+    const ProductId id = *product_of(field);
+    return with_reads(field, rows, [&](const Reads& reads) {
+      const auto of_operand = [&](Field operand) { return reads[static_cast<std::size_t>(operand)]; };
+      return kept_weight_gradient(id, layer_, rows, of_operand(row(id).left), of_operand(row(id).right),
+                                  above_underflow);
+    });
+  } else {
+    return nullptr;
+  }
+}
+
+template <class A>
+std::optional<LargeVector<std::uint16_t>> Evaluator<A>::evaluate_words(Field field, RowRange rows) {
+  if (!straight_gradient(field)) return {};
+  const auto product = product_of(field);
   // An engine makes values; and how the product is summed may still have to be found out.
   if (layer_.engine != nullptr || layer_.accumulators[*product].kind == AccumulatorKind::HopperAnySplit)
     return {};
@@ -268,6 +290,20 @@ Values<A> Evaluator<A>::formed(Field reader, Field field) {
                                  seen(reader, Field::topk_weights));
   for (auto& x : values) x = stored(x, layer_.contract->intermediate);
   return values;
+}
+
+std::vector<Field> unwritten_before(Field field, const Upstream& upstream,
+                                    const PrecisionContract& contract) {
+  std::vector<Field> missing;
+  const auto add = [&](Field one) {
+    if (std::ranges::find(missing, one) == missing.end()) missing.push_back(one);
+  };
+  for (const Field need : upstream_of(field, contract)) {
+    if (upstream.has(need) && in_memory(field, need, contract)) continue;
+    add(need);
+    for (const Field further : unwritten_before(need, upstream, contract)) add(further);
+  }
+  return missing;
 }
 
 FieldFlags offered(const Upstream& upstream) {

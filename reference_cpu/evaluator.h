@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -34,6 +35,10 @@ class Evaluator {
   /// The same rows of a gradient that is stored in bf16 as it comes from its sum, as nothing but the words in
   /// memory; nothing where `weight_gradient_words` has none, or in bounds.
   std::optional<LargeVector<std::uint16_t>> evaluate_words(Field field, RowRange rows);
+
+  /// The same rows, of one expert's gradient that is stored in bf16 as it comes from its sum, as intervals
+  /// that the layer's engine made and keeps (kept_weight_gradient); null where it keeps none.
+  std::shared_ptr<const KeptIntervals> evaluate_kept(Field field, RowRange rows, bool above_underflow);
 
   /// The field as it stands in memory, where it is kept, taken for evaluated: what it reads for the last time
   /// is given back. Valid as `value` is.
@@ -77,6 +82,7 @@ class Evaluator {
   auto with_reads(Field field, RowRange rows, const Step& step);
   Values<A> formed(Field reader, Field field);
   Values<A> planted_step(Field field);
+  bool straight_gradient(Field field) const;
   void count_readers();
   void count_reads(const std::vector<View>& reads);
   void give_back();
@@ -91,6 +97,9 @@ class Evaluator {
   int running_ = 0;                                        // evaluations: within one another, or side by side
   std::recursive_mutex mutex_;                             // of all these; not while a step computes
 };
+
+/// The rounded fields between the last ones that the candidate wrote and this one, the nearest first.
+std::vector<Field> unwritten_before(Field field, const Upstream& upstream, const PrecisionContract& contract);
 
 /// Fields that the candidate offers: those that will be judged.
 FieldFlags offered(const Upstream& upstream);

@@ -5,16 +5,37 @@
 #include <deque>
 #include <future>
 
+#include "harness/contract/element_constants.h"
 #include "harness/contract/error.h"
+#include "harness/contract/kept_at_hand.h"
 #include "harness/contract/noise.h"
 #include "harness/contract/upstream.h"
 #include "harness/host/worker.h"
+#include "reference_cpu/product/product.h"
 #include "reference_cpu/reference_run.h"
 #include "reference_cpu/tiny_backward.h"
 
 using namespace assay;
 
 namespace {
+
+/// Keeps what this library makes; `change` is done to each product.
+Engine keeping_engine(const std::function<void(LargeVector<Interval>&)>& change = nullptr) {
+  Engine engine;
+  engine.name = "keeps";
+  engine.kept = [change](auto product, const CommonErrors& errors) {
+    product.engine = nullptr;
+    auto values = grouped_product(product);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto n = static_cast<std::size_t>(product.n);
+      values[i] = with_common_error(values[i], errors.of_rows[i / n] + errors.of_columns[i % n]);
+      if (errors.above_underflow) values[i] = with_noise_above_underflow(values[i]);
+    }
+    if (change) change(values);
+    return kept_at_hand(std::move(values));
+  };
+  return engine;
+}
 
 /// Every field as predicted, rounded to bf16, with its routing.
 FieldSet all_fields(const TinyBackward& g) {
@@ -41,8 +62,8 @@ struct SmallReference {
   TinyBackward g{plain::eighths({24, 16, 5, 3, true}, 11, 3), "hf"};
   FieldSet fields = all_fields(g);
   Upstream upstream = usable_upstream(g.p.problem, fields);
-  std::unique_ptr<Reference> make() const {
-    return make_reference(g.p.problem, upstream, *g.layer.contract, g.layer.accumulators, true);
+  std::unique_ptr<Reference> make(const Engine* engine = nullptr) const {
+    return make_reference(g.p.problem, upstream, *g.layer.contract, g.layer.accumulators, true, engine);
   }
 };
 
@@ -110,6 +131,51 @@ TEST_SUITE("reference blocks") {
         CHECK(side_by_side->confirmed().of == one_by_one->confirmed().of);
         CHECK(side_by_side->confirmed().values == one_by_one->confirmed().values);
       }
+  }
+
+  TEST_CASE("experts' matrices that an engine keeps are those at hand, bit for bit, and confirmed alike") {
+    const SmallReference small;
+    const Sizes sizes = small.g.p.problem.sizes();
+    const Engine engine = keeping_engine();
+    for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj})
+      for (const Mode mode : {Mode::Isolated, Mode::Chained}) {
+        CAPTURE(name(field));
+        const auto at_hand = small.make();
+        const auto beside = small.make(&engine);
+        const std::int64_t matrix = matrix_rows_of(field, sizes);
+        std::int64_t kept_matrices = 0;
+        for (std::int64_t e = 0; e < sizes.config.num_experts; ++e) {
+          const RowRange rows{e * matrix, (e + 1) * matrix};
+          const auto ours = at_hand->bounded(field, mode, rows);
+          const auto kept = beside->kept(field, mode, rows);
+          LargeVector<Interval> theirs(ours.size());
+          if (kept)
+            kept->bring(std::vector<std::int64_t>{0}, kept->elements, theirs);
+          else
+            theirs = beside->bounded(field, mode, rows);
+          kept_matrices += kept != nullptr;
+          CHECK(std::ranges::equal(ours, theirs, same));
+        }
+        CHECK(kept_matrices == sizes.config.num_experts);
+        CHECK(at_hand->confirmed().of == beside->confirmed().of);
+        CHECK(at_hand->confirmed().values == beside->confirmed().values);
+        CHECK(at_hand->kept(field, mode, {0, matrix}) == nullptr);          // no engine
+        CHECK(beside->kept(field, mode, {0, matrix + 1}) == nullptr);       // of two experts
+        CHECK(beside->kept(Field::d_first_gemm, mode, {0, 3}) == nullptr);  // no expert's matrix
+      }
+  }
+
+  TEST_CASE("a kept value that the plain layer does not confirm ends the judging, wherever it stands") {
+    const SmallReference small;
+    const std::int64_t matrix = matrix_rows_of(Field::d_down_proj, small.g.p.problem.sizes());
+    const std::int64_t width = width_of(Field::d_down_proj, small.g.p.problem.sizes());
+    // Sampled rows are the first and the last: this one is the plain layer's to find.
+    const Engine engine = keeping_engine([&](LargeVector<Interval>& values) {
+      Interval& x = values[static_cast<std::size_t>(matrix / 2 * width + 3)];
+      x = {x.ref + 1.0, x.low + 1.0, x.high + 1.0, x.noise, x.mean};
+    });
+    CHECK_THROWS_WITH_AS(small.make(&engine)->kept(Field::d_down_proj, Mode::Isolated, {0, matrix}),
+                         doctest::Contains("disagrees with itself"), InputError);
   }
 
   TEST_CASE("where a split is still to be found the prediction says that it comes first, and finds it once") {

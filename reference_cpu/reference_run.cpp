@@ -67,8 +67,17 @@ class ReferenceRun final : public Reference {
       return evaluated<Bounded>(field, mode, rows);
     }();
     confirm(field, mode, rows, values);
-    if (mode == Mode::Chained || !unwritten_before(field).empty()) keep_noise_above_underflow(values);
+    if (loses_noise(field, mode)) keep_noise_above_underflow(values);
     return values;
+  }
+
+  std::shared_ptr<const KeptIntervals> kept(Field field, Mode mode, RowRange rows) override {
+    auto made = [&] {
+      const PhaseTimer timer(fmt::format("bounded {}", name(field)));
+      return bounded_.in(mode).evaluate_kept(field, rows, loses_noise(field, mode));
+    }();
+    if (made) confirm(field, mode, rows, *made);
+    return made;
   }
 
   LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) override {
@@ -136,7 +145,7 @@ class ReferenceRun final : public Reference {
 
   std::string isolated_from(Field field) const override {
     std::string missing;
-    for (const Field need : unwritten_before(field))
+    for (const Field need : unwritten_before(field, upstream_, contract()))
       missing += fmt::format("{}{}{}", missing.empty() ? "" : ", ", name(need),
                              upstream_.has(need) ? " before its rounding" : "");
     return missing;
@@ -150,7 +159,7 @@ class ReferenceRun final : public Reference {
     if (!sought || elements == 0 || elements > kExplainedElements) return {};
     Evidence own = evidence(field);
     auto causes = find_causes(own);
-    auto unwritten = unwritten_before(field);
+    auto unwritten = unwritten_before(field, upstream_, contract());
     const bool chooses = std::ranges::find(unwritten, Field::router_logits) != unwritten.end();
     if (chooses && !upstream_.has(Field::selected_experts)) unwritten.push_back(Field::selected_experts);
     if (unwritten.empty() || (!causes.empty() && causes.front().every_bit)) return causes;
@@ -180,18 +189,9 @@ class ReferenceRun final : public Reference {
                                    all.end, name(field), rows.begin, rows.end));
   }
 
-  /// The rounded fields between the last ones that the candidate wrote and this one, the nearest first.
-  std::vector<Field> unwritten_before(Field field) const {
-    std::vector<Field> missing;
-    const auto add = [&](Field one) {
-      if (std::ranges::find(missing, one) == missing.end()) missing.push_back(one);
-    };
-    for (const Field need : read_by(field)) {
-      if (upstream_.has(need) && in_memory(field, need, contract())) continue;
-      add(need);
-      for (const Field further : unwritten_before(need)) add(further);
-    }
-    return missing;
+  /// Where operands carry noise that a product may add up below what fp32 holds.
+  bool loses_noise(Field field, Mode mode) const {
+    return mode == Mode::Chained || !unwritten_before(field, upstream_, contract()).empty();
   }
 
   Evidence evidence(Field field) {
@@ -249,7 +249,8 @@ class ReferenceRun final : public Reference {
     return find_causes(beside, trials, unwritten);
   }
 
-  void confirm(Field field, Mode mode, RowRange rows, const Values<Bounded>& values) {
+  template <class Judged>
+  void confirm(Field field, Mode mode, RowRange rows, const Judged& values) {
     const std::scoped_lock lock(confirming_);
     const PhaseTimer timer("plain layer");
     StepReads reads{};
@@ -332,8 +333,7 @@ class ReferenceRun final : public Reference {
   ConfirmedValues confirmed_;
   std::array<bool, 2> product_confirmed_{};  // d_intermediate's, isolated and chained
   std::vector<std::int32_t> ascending_;      // the gather order that is promised where none is declared
-  Layer layer_;  // chained: the rebuilt gather order, or the candidate's where it takes each expert's rows in
-                 // another one
+  Layer layer_;     // chained: the rebuilt gather order, or the candidate's own of each expert's rows
   Layer isolated_;  // the candidate's own gather_indices
   Walks<Bounded> bounded_;
   Walks<Predicted> predicted_;

@@ -48,8 +48,7 @@ void store_field(Field field, const Layer& layer, Values<A>& values);
 template <class A>
 void plant_field(Field field, const Layer& layer, Values<A>& values);
 
-/// store.cpp: products add up the squares of the noise that their operands carry in fp32, where they are lost
-/// below 2^-126: of values so small that this is all there is, the model knows no noise below 2^-60.
+/// store.cpp: with_noise_above_underflow of each.
 void keep_noise_above_underflow(Values<Bounded>& values);
 
 /// topk.cpp: softmax over E in fp32 of one token's logits; Predicted only, in torch's order of sums.

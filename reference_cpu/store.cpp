@@ -1,3 +1,4 @@
+#include "harness/contract/element_constants.h"
 #include "harness/contract/layer.h"
 #include "harness/contract/stored.h"
 #include "harness/contract/worth_threads.h"
@@ -71,14 +72,8 @@ Values<A> lift(const Tensor& tensor) {
 }
 
 void keep_noise_above_underflow(Values<Bounded>& values) {
-  constexpr float kLeast = 0x1p-60f;
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    Interval& x = values[i];
-    if (x.noise >= kLeast || !(x.low < x.high)) continue;
-    x.noise = kLeast;
-    x.mean = std::max(x.mean, kLeast);
-  }
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = with_noise_above_underflow(values[i]);
 }
 
 template void store_field<Bounded>(Field, const Layer&, Values<Bounded>&);

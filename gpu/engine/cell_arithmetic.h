@@ -8,11 +8,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define ASSAY_ON_BOTH __host__ __device__ inline
-#else
-#define ASSAY_ON_BOTH inline
-#endif
+#include "harness/contract/on_both.h"
 
 namespace assay::gpu {
 
@@ -53,13 +49,13 @@ inline constexpr double kExcessCap = 12.0;  // squared ulps of ulp^2 / 12 an ele
 inline constexpr double kFixedPoint = 0x1p32;  // of sums by class
 
 // With a NaN on either side the first is kept, as by std::min and std::max.
-ASSAY_ON_BOTH double least(double a, double b) { return b < a ? b : a; }
-ASSAY_ON_BOTH double largest(double a, double b) { return a < b ? b : a; }
+ASSAY_ON_BOTH inline double least(double a, double b) { return b < a ? b : a; }
+ASSAY_ON_BOTH inline double largest(double a, double b) { return a < b ? b : a; }
 
-ASSAY_ON_BOTH double double_of(unsigned long long bits) { return __builtin_bit_cast(double, bits); }
+ASSAY_ON_BOTH inline double double_of(unsigned long long bits) { return __builtin_bit_cast(double, bits); }
 
 /// bf16 bits of a double, rounded once to nearest even; NaN stays NaN with its leading bits.
-ASSAY_ON_BOTH std::uint32_t rounded_bits(double x) {
+ASSAY_ON_BOTH inline std::uint32_t rounded_bits(double x) {
   const auto bits = __builtin_bit_cast(unsigned long long, x);
   const unsigned long long magnitude = bits & kMagnitude;
   const std::uint32_t sign = static_cast<std::uint32_t>(bits >> 63) << 15;
@@ -72,32 +68,32 @@ ASSAY_ON_BOTH std::uint32_t rounded_bits(double x) {
   return sign | (rebased > 0x7f80 ? 0x7f80u : static_cast<std::uint32_t>(rebased));
 }
 
-ASSAY_ON_BOTH double value_of(std::uint32_t bf16_bits) {
+ASSAY_ON_BOTH inline double value_of(std::uint32_t bf16_bits) {
   return static_cast<double>(__builtin_bit_cast(float, bf16_bits << 16));
 }
-ASSAY_ON_BOTH int ordinal(std::uint32_t bits) {
+ASSAY_ON_BOTH inline int ordinal(std::uint32_t bits) {
   return (bits & 0x8000u) != 0 ? -static_cast<int>(bits & 0x7fffu) : static_cast<int>(bits & 0x7fffu);
 }
-ASSAY_ON_BOTH bool finite(std::uint32_t bits) { return (bits & 0x7f80u) != 0x7f80u; }
+ASSAY_ON_BOTH inline bool finite(std::uint32_t bits) { return (bits & 0x7f80u) != 0x7f80u; }
 
 /// Distance of neighbours at a bf16 magnitude; infinite at Inf.
-ASSAY_ON_BOTH double spacing(std::uint32_t bits) {
+ASSAY_ON_BOTH inline double spacing(std::uint32_t bits) {
   const int biased = static_cast<int>(bits >> 7 & 0xff);
   if (biased == 0xff) return (bits & 0x7f) != 0 ? 0x1p-133 : kInfinity;
   return scalbn(1.0, (biased > 1 ? biased : 1) - 127 - 7);
 }
 
-ASSAY_ON_BOTH bool accepted(double out, const DeviceInterval& x) {
+ASSAY_ON_BOTH inline bool accepted(double out, const DeviceInterval& x) {
   if (isnan(out) || isnan(x.ref)) return isnan(out) && isnan(x.ref);
   return (value_of(rounded_bits(x.low)) <= out && out <= value_of(rounded_bits(x.high))) ||
          (isinf(x.ref) && out == x.ref);
 }
 
-ASSAY_ON_BOTH double half_width(const DeviceInterval& x) {
+ASSAY_ON_BOTH inline double half_width(const DeviceInterval& x) {
   return largest(largest(x.high - x.ref, x.ref - x.low), 0.0);
 }
 
-ASSAY_ON_BOTH double error_ratio(double out, std::uint32_t bits, const DeviceInterval& x) {
+ASSAY_ON_BOTH inline double error_ratio(double out, std::uint32_t bits, const DeviceInterval& x) {
   if (out == x.ref || (isnan(out) && isnan(x.ref))) return 0.0;
   const double ratio = fabs(out - x.ref) / (half_width(x) + 0.5 * spacing(bits));
   return isnan(ratio) ? kInfinity : ratio;
@@ -117,8 +113,8 @@ struct CellDeviation {
 /// Expectations where errors have nothing to do with the reference's place in its cell of rounding: a
 /// boundary lies between the two with chance E|e| / width, and on a boundary itself, or within the noise of
 /// one where the interval is narrow, up to twice the share that differs at all.
-ASSAY_ON_BOTH void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t rounded_ref,
-                                            CellDeviation& to) {
+ASSAY_ON_BOTH inline void expect_of_carried_errors(const DeviceInterval& x, std::uint32_t rounded_ref,
+                                                   CellDeviation& to) {
   if (!(to.flip_chance > 0.0) || !(x.noise > 0.0f && isfinite(x.noise))) return;
   const double magnitude = fabs(x.ref);
   const double value = value_of(rounded_ref);
@@ -142,7 +138,7 @@ ASSAY_ON_BOTH void expect_of_carried_errors(const DeviceInterval& x, std::uint32
 /// Flips and excess energy of one finite element against what legal implementations show at most on average.
 /// With d the distance of the reference to the nearest rounding boundary: a flip needs an error of at least
 /// d, so its chance is at most (noise / d)^2.
-ASSAY_ON_BOTH CellDeviation deviation(std::uint32_t bits, const DeviceInterval& x, bool carried) {
+ASSAY_ON_BOTH inline CellDeviation deviation(std::uint32_t bits, const DeviceInterval& x, bool carried) {
   CellDeviation to;
   const std::uint32_t rounded_ref = rounded_bits(fabs(x.ref));
   if (!finite(bits) || !(fabs(x.ref) <= kLargest) || !finite(rounded_ref)) return to;
@@ -183,8 +179,8 @@ ASSAY_ON_BOTH CellDeviation deviation(std::uint32_t bits, const DeviceInterval& 
 }
 
 /// Adds the element in column i of its cell.
-ASSAY_ON_BOTH CellDeviation add_element(std::uint32_t bits, const DeviceInterval& x, bool carried, int i,
-                                        DeviceCell& cell) {
+ASSAY_ON_BOTH inline CellDeviation add_element(std::uint32_t bits, const DeviceInterval& x, bool carried,
+                                               int i, DeviceCell& cell) {
   const double value = value_of(bits);
   const bool ok = accepted(value, x);
   cell.rejected += !ok;

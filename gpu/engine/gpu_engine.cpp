@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -11,14 +10,15 @@
 
 #include "gpu/device_problem.h"
 #include "gpu/engine/cell_kernels.h"
+#include "gpu/engine/element_intervals.h"
 #include "gpu/engine/engine_kernels.h"
 #include "gpu/engine/kept_memory.h"
 #include "gpu/engine/operand_terms.h"
+#include "gpu/engine/product_rows.h"
 #include "gpu/host_link.h"
 #include "gpu/pipeline.h"
 #include "gpu/weight_cache.h"
 #include "harness/contract/element_constants.h"
-#include "harness/contract/product_intervals.h"
 
 namespace assay {
 namespace gpu {
@@ -33,110 +33,22 @@ static_assert(sizeof(DeviceCell) == sizeof(Cell) &&
               sizeof(DeviceClass) == sizeof(ClassSums));
 static_assert(kDeviceCellColumns == kCellColumns && kDeviceTaskRows == kTaskRows);
 
-template <class Value>
-std::vector<ProductTile> tiles_of(const GroupedProduct<Value>& product, std::int64_t rows_of_tile) {
-  std::vector<ProductTile> tiles;
-  for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g)
-    for (std::int64_t first = product.offsets[g]; first < product.offsets[g + 1]; first += rows_of_tile)
-      tiles.push_back({static_cast<std::int32_t>(g), static_cast<std::int32_t>(first),
-                       static_cast<std::int32_t>(std::min(rows_of_tile, product.offsets[g + 1] - first))});
-  return tiles;
-}
-
-/// Sizes the kernels index with: rows fit an int32, row tiles a grid, every source row exists.
-template <class Value>
-bool fits(const GroupedProduct<Value>& product) {
-  if (product.k <= 0 || product.n <= 0 || product.source.empty() ||
-      product.left.size() % static_cast<std::size_t>(product.k) != 0)
-    return false;
-  const auto left_rows = static_cast<std::int64_t>(product.left.size()) / product.k;
-  const auto rows = static_cast<std::int64_t>(product.source.size());
-  return rows < (std::int64_t{1} << 20) && product.offsets.back() == rows && product.offsets.front() == 0 &&
-         std::ranges::all_of(product.source, [&](std::int32_t s) { return s >= 0 && s < left_rows; });
-}
-
-/// Sums of up to kElementsAtOnce neighbours of a row, as product_intervals takes them.
-struct Neighbours {
-  double ref[kElementsAtOnce];
-  float spread[kElementsAtOnce];
-  float squares[kElementsAtOnce];
-  float running[kElementsAtOnce];
-  bool exact[kElementsAtOnce];  // in any order
-};
-
-/// The intervals of the `count` elements from `first` on, of rows of n; gather(element, row, column, some,
-/// to) gives the sums of `some` neighbours.
-template <class Gather>
-void make_intervals(const ElementConstants& constants, std::size_t n, std::size_t first, std::size_t count,
-                    const Gather& gather, std::span<Interval> out) {
-  constexpr std::size_t kAtOnce = 4096;  // of a thread, from one row into the next
-#pragma omp parallel for schedule(static)
-  for (std::size_t begin = first; begin < first + count; begin += kAtOnce) {
-    const std::size_t end = std::min(begin + kAtOnce, first + count);
-    for (std::size_t at = begin; at < end;) {
-      const std::size_t row = at / n;
-      const std::size_t column = at % n;
-      const std::size_t some = std::min({std::size_t{kElementsAtOnce}, n - column, end - at});
-      Neighbours sums;
-      gather(at, row, column, some, sums);
-      product_intervals(constants, {sums.ref, sums.spread, sums.squares, sums.running}, sums.exact,
-                        static_cast<int>(some), out.data() + at);
-      at += some;
-    }
-  }
-}
-
-constexpr float kNoRunningBound = std::numeric_limits<float>::infinity();
-
 class DeviceEngine {
  public:
   DeviceEngine(int fraction_bits, std::shared_ptr<WeightCache> weights)
       : fraction_bits_(fraction_bits), weights_(std::move(weights)) {}
 
   bool bounded(const GroupedProduct<Interval>& product, std::span<Interval> out) {
-    if (!fits(product)) return false;
-    const auto values = product.weights ? std::nullopt : matrix_of_values(product);
-    if (!product.weights && !values) return two_sided(product, out);
-    const LeftTerms left(product);
-    PartEnds parts{};
-    const Summation any_order{StepRule::Truncate16, {{0, product.k, true}}};
-    if (!parts_of(left.shape.running ? summation(product.accumulator, product.k) : any_order, product.k,
-                  parts))
-      return false;
-    const std::scoped_lock lock(mutex_);
-    const auto terms = uploaded<BoundedTerm>("left terms", left.terms);
-    const auto sums = memory_.take<DeviceSums>("bounded sums", std::ssize(out), stream_);
-    const auto matrices = values ? placed(product, *values) : placed(product);
-    run(product, kBoundedTileRows, matrices, [&](const DeviceOperands& operands) {
-      bounded_product(operands, terms.data(), parts, left.shape.running,
-                      static_cast<float>(1.0 / left.shape.c), sums.data(), stream_);
+    return with_intervals(product, nullptr, [&](const KeptElements<DeviceInterval>& made) {
+      link_.download(out.data(), made.data(), made.bytes(), stream_);
     });
-    std::vector<const double*> columns_of_row;  // granularity of the columns, by row
-    for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g)
-      columns_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]), matrices[g].granularity);
-    const ElementConstants constants(left.shape);
-    const auto n = static_cast<std::size_t>(product.n);
-    receive(sums, [&](std::size_t first, std::span<const DeviceSums> from) {
-      const auto gather = [&](std::size_t at, std::size_t row, std::size_t column, std::size_t some,
-                              Neighbours& to) {
-        const DeviceSums* const of = from.data() + (at - first);
-        const auto source = static_cast<std::size_t>(product.source[row]);
-        // The running bound is about exact operands: a row with a width has none.
-        const bool exact_row = left.rows.exact[source] != 0;
-        const double of_row = left.rows.granularity[source];
-        const double* const of_columns = columns_of_row[row] + column;
-        for (std::size_t i = 0; i < some; ++i) {
-          to.ref[i] = of[i].ref;
-          to.spread[i] = of[i].spread;
-          to.squares[i] = of[i].squares;
-          to.running[i] = exact_row ? of[i].running : kNoRunningBound;
-        }
-        for (std::size_t i = 0; i < some; ++i)
-          to.exact[i] = of_row > 0.0 && constants.exact_in_any_order(to.spread[i], of_row, of_columns[i]);
-      };
-      make_intervals(constants, n, first, from.size(), gather, out);
-    });
-    return true;
+  }
+
+  std::optional<KeptElements<DeviceInterval>> kept(const GroupedProduct<Interval>& product,
+                                                   const CommonErrors& errors) {
+    std::optional<KeptElements<DeviceInterval>> kept;
+    with_intervals(product, &errors, [&](const KeptElements<DeviceInterval>& made) { kept = made; });
+    return kept;
   }
 
   bool predicted(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out) {
@@ -169,10 +81,136 @@ class DeviceEngine {
   }
 
   bool cells(const FieldRows& field, FieldCells& out) {
-    if (field.tasks() > kMostTasks || field.out.bf16() == nullptr) return false;
+    if (!compares(field)) return false;
     const std::scoped_lock lock(mutex_);
-    const auto values = uploaded<std::uint16_t>("values", std::span(field.out.bf16(), field.out.size()));
     const auto intervals = uploaded<DeviceInterval>("intervals", field.reference);
+    cells(field, intervals, out);
+    return true;
+  }
+
+  /// With intervals that another made.
+  bool cells_of_kept(const FieldRows& field, const KeptElements<DeviceInterval>& intervals, FieldCells& out) {
+    if (!compares(field)) return false;
+    ASSAY_CHECK(intervals.size() == field.rows * field.width, "expected an interval for every element");
+    const std::scoped_lock lock(mutex_);
+    cells(field, intervals, out);
+    return true;
+  }
+
+  void bring(const KeptElements<DeviceInterval>& from, std::span<const std::int64_t> starts,
+             std::int64_t count, std::span<Interval> out) {
+    ASSAY_CHECK(
+        std::ssize(out) == std::ssize(starts) * count &&
+            std::ranges::all_of(starts, [&](std::int64_t s) { return s >= 0 && s <= from.size() - count; }),
+        "expected to bring intervals that there are");
+    if (out.empty()) return;
+    const std::scoped_lock lock(mutex_);
+    if (starts.size() == 1) {
+      link_.download(out.data(), from.data() + starts.front(), out.size_bytes(), stream_);
+      return;
+    }
+    const auto elements = uploaded<std::int64_t>("elements to bring", starts);
+    const auto together = memory_.take<DeviceInterval>("brought intervals", std::ssize(out), stream_);
+    bring_intervals(from.data(), elements.data(), elements.size(), count, together.data(), stream_);
+    link_.download(out.data(), together.data(), together.bytes(), stream_);
+    together.verify_guards();
+  }
+
+ private:
+  /// A group's matrix [n, k] and the granularity of its columns [n].
+  struct PlacedMatrix {
+    const bf16* values = nullptr;
+    const double* granularity = nullptr;
+  };
+
+  /// Hands the product's intervals over on the device, complete where `errors` tells what they lack; false
+  /// where it is not to be had, or to be kept.
+  template <class Take>
+  bool with_intervals(const GroupedProduct<Interval>& product, const CommonErrors* errors, const Take& take) {
+    if (!fits(product)) return false;
+    const auto values = product.weights ? std::nullopt : matrix_of_values(product);
+    if (!product.weights && !values) return two_sided(product, errors, take);
+    const LeftTerms left(product);
+    PartEnds parts{};
+    const Summation any_order{StepRule::Truncate16, {{0, product.k, true}}};
+    if (!parts_of(left.shape.running ? summation(product.accumulator, product.k) : any_order, product.k,
+                  parts))
+      return false;
+    const std::scoped_lock lock(mutex_);
+    const auto terms = uploaded<BoundedTerm>("left terms", left.terms);
+    const auto sums = memory_.take<DeviceSums>("bounded sums", elements_of(product), stream_);
+    const auto matrices = values ? placed(product, *values) : placed(product);
+    run(product, kBoundedTileRows, matrices, [&](const DeviceOperands& operands) {
+      bounded_product(operands, terms.data(), parts, left.shape.running,
+                      static_cast<float>(1.0 / left.shape.c), sums.data(), stream_);
+    });
+    std::vector<std::int32_t> group_of_row;
+    std::vector<const double*> granularity;
+    for (std::size_t g = 0; g + 1 < product.offsets.size(); ++g) {
+      group_of_row.resize(static_cast<std::size_t>(product.offsets[g + 1]), static_cast<std::int32_t>(g));
+      granularity.push_back(matrices[g].granularity);
+    }
+    const auto source = uploaded<std::int32_t>("source rows", product.source);
+    const auto groups = uploaded<std::int32_t>("groups of rows", group_of_row);
+    const auto of_rows = uploaded<double>("granularity of rows", left.rows.granularity);
+    const auto exact_rows = uploaded<std::uint8_t>("exact rows", left.rows.exact);
+    const auto of_columns = uploaded<const double*>("granularity pointers", granularity);
+    return finish({std::ssize(product.source), product.n, ElementConstants(left.shape), source.data(),
+                   groups.data(), of_rows.data(), exact_rows.data(), of_columns.data()},
+                  sums, errors, take);
+  }
+
+  /// Of a product whose right operand has errors.
+  template <class Take>
+  bool two_sided(const GroupedProduct<Interval>& product, const CommonErrors* errors, const Take& take) {
+    if (product.offsets.size() != 2) return false;
+    const TwoSidedTerms terms(product);
+    if (terms.exact_panel) return false;
+    const std::scoped_lock lock(mutex_);
+    const auto left = uploaded<TwoSidedLeft>("two-sided left terms", terms.left);
+    const auto right = uploaded<TwoSidedRight>("two-sided right terms", terms.right);
+    const auto sums = memory_.take<TwoSidedSums>("two-sided sums", elements_of(product), stream_);
+    const auto tiles = uploaded<ProductTile>("product tiles", tiles_of(product, kBoundedTileRows));
+    const auto source = uploaded<std::int32_t>("source rows", product.source);
+    two_sided_product(
+        {tiles.data(), tiles.size(), source.data(), left.data(), right.data(), product.k, product.n},
+        sums.data(), stream_);
+    return finish({std::ssize(product.source), product.n, ElementConstants(terms.shape)}, sums, errors, take);
+  }
+
+  /// Makes intervals of the sums and hands them over; false where there is no memory to keep them.
+  template <class Sums, class Take>
+  bool finish(ElementOperands operands, const KeptElements<Sums>& sums, const CommonErrors* errors,
+              const Take& take) {
+    std::optional<KeptElements<double>> of_rows;
+    std::optional<KeptElements<double>> of_columns;
+    if (errors != nullptr) {
+      ASSAY_CHECK(
+          std::ssize(errors->of_rows) == operands.rows && std::ssize(errors->of_columns) == operands.n,
+          "expected common errors of every row and column");
+      operands.row_errors = of_rows.emplace(uploaded<double>("errors of rows", errors->of_rows)).data();
+      operands.column_errors =
+          of_columns.emplace(uploaded<double>("errors of columns", errors->of_columns)).data();
+      operands.above_underflow = errors->above_underflow;
+    }
+    const auto out = errors != nullptr
+                         ? memory_.take_apart<DeviceInterval>("kept intervals", sums.size(), stream_)
+                         : memory_.take<DeviceInterval>("made intervals", sums.size(), stream_);
+    if (!out) return false;
+    element_intervals(operands, sums.data(), out->data(), stream_);
+    take(*out);
+    ASSAY_CUDA(cudaStreamSynchronize(stream_));
+    sums.verify_guards();
+    out->verify_guards();
+    return true;
+  }
+
+  static bool compares(const FieldRows& field) {
+    return field.tasks() <= kMostTasks && field.out.bf16() != nullptr;
+  }
+
+  void cells(const FieldRows& field, const KeptElements<DeviceInterval>& intervals, FieldCells& out) {
+    const auto values = uploaded<std::uint16_t>("values", std::span(field.out.bf16(), field.out.size()));
     const auto arguments = uploaded<std::uint16_t>("classes", field.classes);
     const auto cells = memory_.take<DeviceCell>("cells", std::ssize(out.cells), stream_);
     const auto columns = memory_.take<double>("column sums", std::ssize(out.column_flips_expected), stream_);
@@ -187,45 +225,6 @@ class DeviceEngine {
     cells.verify_guards();
     columns.verify_guards();
     classes.verify_guards();
-    return true;
-  }
-
- private:
-  /// A group's matrix [n, k] on the device and the granularity of its columns [n], which the host holds.
-  struct PlacedMatrix {
-    const bf16* values = nullptr;
-    const double* granularity = nullptr;
-  };
-
-  /// Of a product whose right operand has errors.
-  bool two_sided(const GroupedProduct<Interval>& product, std::span<Interval> out) {
-    if (product.offsets.size() != 2) return false;
-    const TwoSidedTerms terms(product);
-    if (terms.exact_panel) return false;
-    const std::scoped_lock lock(mutex_);
-    const auto left = uploaded<TwoSidedLeft>("two-sided left terms", terms.left);
-    const auto right = uploaded<TwoSidedRight>("two-sided right terms", terms.right);
-    const auto sums = memory_.take<TwoSidedSums>("two-sided sums", std::ssize(out), stream_);
-    const auto tiles = uploaded<ProductTile>("product tiles", tiles_of(product, kBoundedTileRows));
-    const auto source = uploaded<std::int32_t>("source rows", product.source);
-    two_sided_product(
-        {tiles.data(), tiles.size(), source.data(), left.data(), right.data(), product.k, product.n},
-        sums.data(), stream_);
-    receive(sums, [&](std::size_t first, std::span<const TwoSidedSums> from) {
-      const auto gather = [&](std::size_t at, std::size_t, std::size_t, std::size_t some, Neighbours& to) {
-        const TwoSidedSums* const of = from.data() + (at - first);
-        for (std::size_t i = 0; i < some; ++i) {
-          to.ref[i] = of[i].ref;
-          to.spread[i] = of[i].spread;
-          to.squares[i] = of[i].squares;
-          to.running[i] = kNoRunningBound;
-          to.exact[i] = false;
-        }
-      };
-      make_intervals(ElementConstants(terms.shape), static_cast<std::size_t>(product.n), first, from.size(),
-                     gather, out);
-    });
-    return true;
   }
 
   /// The host's elements on the device, where they have the layout of T.
@@ -235,17 +234,6 @@ class DeviceEngine {
     const auto elements = memory_.take<T>(name, std::ssize(from), stream_);
     link_.upload(elements.data(), std::data(from), elements.bytes(), stream_);
     return elements;
-  }
-
-  /// Hands sums over in pieces, each with its first element's number, and verifies the memory they came from.
-  template <class Sums, class Take>
-  void receive(const KeptElements<Sums>& sums, const Take& take) {
-    link_.receive(sums.data(), sums.bytes(), sizeof(Sums) * kElementsAtOnce, stream_,
-                  [&](std::size_t at, const unsigned char* bytes, std::size_t count) {
-                    take(at / sizeof(Sums),
-                         std::span(reinterpret_cast<const Sums*>(bytes), count / sizeof(Sums)));
-                  });
-    sums.verify_guards();
   }
 
   /// Runs `launch` on the product's rows and matrices, one per group.
@@ -295,9 +283,10 @@ class DeviceEngine {
     column_granularity(matrix.data(), product.k, product.n, lowest.data(), stream_);
     std::vector<std::int32_t> exponents(static_cast<std::size_t>(product.n));
     link_.download(exponents.data(), lowest.data(), lowest.bytes(), stream_);
-    granularity_.clear();
-    for (const std::int32_t exponent : exponents) granularity_.push_back(power_of(exponent));
-    return std::vector<PlacedMatrix>(product.offsets.size() - 1, {matrix.data(), granularity_.data()});
+    std::vector<double> powers;
+    for (const std::int32_t exponent : exponents) powers.push_back(power_of(exponent));
+    const auto granularity = uploaded<double>("granularity of columns", powers);
+    return std::vector<PlacedMatrix>(product.offsets.size() - 1, {matrix.data(), granularity.data()});
   }
 
   int fraction_bits_;
@@ -307,7 +296,6 @@ class DeviceEngine {
   KeptMemory memory_;
   std::shared_ptr<WeightCache> weights_;
   std::vector<std::shared_ptr<const DeviceMatrix>> held_;  // by the product that runs
-  std::vector<double> granularity_;
 };
 
 }  // namespace
@@ -342,6 +330,18 @@ std::optional<Engine> gpu_engine(const LeastWork& least, int fraction_bits) {
     return ready().predicted->predicted(product, out);
   };
   made.cells = [ready](const FieldRows& field, FieldCells& out) { return ready().cells->cells(field, out); };
+  made.kept = [ready](const auto& product, const auto& errors) -> std::shared_ptr<const KeptIntervals> {
+    const auto kept = ready().bounded->kept(product, errors);
+    if (!kept) return nullptr;
+    return std::make_shared<const KeptIntervals>(
+        kept->size(),
+        [ready, kept = *kept](auto starts, std::int64_t count, auto out) {
+          ready().cells->bring(kept, starts, count, out);
+        },
+        [ready, kept = *kept](const FieldRows& field, FieldCells& out) {
+          return ready().cells->cells_of_kept(field, kept, out);
+        });
+  };
   return made;
 }
 

@@ -9,9 +9,9 @@
 #include <random>
 #include <string>
 
-#include "harness/cli/cells_on_host.h"
 #include "harness/contract/error.h"
 #include "harness/judge/cells_by_engine.h"
+#include "harness/judge/cells_on_host.h"
 #include "harness/judge/compare.h"
 #include "harness/judge/statistics_sums.h"
 #include "reports/json.h"

@@ -7,8 +7,10 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include "harness/contract/element_constants.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/product/product_by_engine.h"
 
@@ -119,12 +121,30 @@ bool same(double a, double b) {
          (std::isnan(a) && std::isnan(b));
 }
 bool same(const Interval& a, const Interval& b) {
-  return same(a.ref, b.ref) && same(a.low, b.low) && same(a.high, b.high) && same(a.noise, b.noise);
+  return same(a.ref, b.ref) && same(a.low, b.low) && same(a.high, b.high) && same(a.noise, b.noise) &&
+         same(a.mean, b.mean);
 }
 bool same(const PredictedValue& a, const PredictedValue& b) {
   return a.undetermined == b.undetermined &&
          (std::bit_cast<std::uint32_t>(a.value) == std::bit_cast<std::uint32_t>(b.value) ||
           (std::isnan(a.value) && std::isnan(b.value)));
+}
+
+void declined(const std::string& what, ProductComparison& all) {
+  std::printf("  declined: %s\n", what.c_str());
+  ++all.declined;
+}
+
+template <class Value>
+void count(const std::string& what, std::span<const Value> ours, std::span<const Value> theirs, bool verbose,
+           ProductComparison& all) {
+  std::int64_t differing = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) differing += !same(ours[i], theirs[i]);
+  if (differing > 0 && verbose)
+    std::printf("  %s: %lld of %zu differ\n", what.c_str(), static_cast<long long>(differing), ours.size());
+  ++all.products;
+  all.elements += static_cast<std::int64_t>(ours.size());
+  all.differing += differing;
 }
 
 template <class Value>
@@ -133,18 +153,39 @@ void compare_as_it_is(const std::string& what, const GroupedProduct<Value>& prod
                       bool verbose, ProductComparison& all) {
   const LargeVector<Value> ours = grouped_product(product);  // offered to no engine
   LargeVector<Value> theirs(ours.size());
-  if (!by_engine(product, theirs)) {
-    std::printf("  declined: %s\n", what.c_str());
-    ++all.declined;
-    return;
+  if (!by_engine(product, theirs)) return declined(what, all);
+  count<Value>(what, ours, theirs, verbose, all);
+}
+
+/// Kept intervals, with common errors of some rows and columns: all of them, and scattered ones.
+void compare_kept(const std::string& what, const GroupedProduct<Interval>& product, const Engine& engine,
+                  std::mt19937_64& random, bool verbose, ProductComparison& all) {
+  const auto n = static_cast<std::size_t>(product.n);
+  CommonErrors errors{std::vector<double>(product.source.size()), std::vector<double>(n), random() % 2 == 0};
+  for (auto* shares : {&errors.of_rows, &errors.of_columns})
+    for (double& share : *shares)
+      if (random() % 3 != 0) share = std::fabs(scaled(random, -20, 2));
+  const auto kept = engine.kept(product, errors);
+  if (!kept) return declined("kept, " + what, all);
+  LargeVector<Interval> ours = grouped_product(product);
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    ours[i] = with_common_error(ours[i], errors.of_rows[i / n] + errors.of_columns[i % n]);
+    if (errors.above_underflow) ours[i] = with_noise_above_underflow(ours[i]);
   }
-  std::int64_t differing = 0;
-  for (std::size_t i = 0; i < ours.size(); ++i) differing += !same(ours[i], theirs[i]);
-  if (differing > 0 && verbose)
-    std::printf("  %s: %lld of %zu differ\n", what.c_str(), static_cast<long long>(differing), ours.size());
-  ++all.products;
-  all.elements += static_cast<std::int64_t>(ours.size());
-  all.differing += differing;
+  LargeVector<Interval> theirs(ours.size());
+  kept->bring(std::vector<std::int64_t>{0}, kept->elements, theirs);
+  count<Interval>("kept, " + what, ours, theirs, verbose, all);
+  const std::int64_t neighbours = 1 + static_cast<std::int64_t>(random() % n);
+  std::vector<std::int64_t> starts;
+  LargeVector<Interval> expected;
+  for (int i = 0; i < 50; ++i) {
+    starts.push_back(
+        static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(kept->elements - neighbours + 1)));
+    expected.insert(expected.end(), ours.begin() + starts.back(), ours.begin() + starts.back() + neighbours);
+  }
+  theirs.resize(expected.size());
+  kept->bring(starts, neighbours, theirs);
+  count<Interval>("kept, scattered, " + what, expected, theirs, verbose, all);
 }
 
 /// The same numbers as a matrix [n, k] and as one [k, n].
@@ -166,13 +207,15 @@ Interval exactly(Bf16 x, Interval) {
 template <class Value>
 void compare_values(const std::string& what, GroupedProduct<Value> product,
                     const std::function<bool(const GroupedProduct<Value>&, std::span<Value>)>& by_engine,
-                    bool verbose, ProductComparison& all) {
+                    const Engine& engine, std::mt19937_64& random, bool verbose, ProductComparison& all) {
   const ExpertMatrix matrix = product.weights(0);
   std::vector<Value> right;
   for (const Bf16 x : matrix.values) right.push_back(exactly(x, Value{}));
   product.weights = nullptr;
   product.right = right;
   compare_one<Value>("right operand of values, " + what, product, by_engine, verbose, all);
+  if constexpr (std::is_same_v<Value, Interval>)
+    compare_kept("right operand of values, " + what, product, engine, random, verbose, all);
 }
 
 /// Both operands with errors, but for some elements of either, and one group of rows: a weight's gradient in
@@ -188,6 +231,7 @@ void compare_two_sided(const std::string& what, GroupedProduct<Interval> product
   product.weights = nullptr;
   product.right = right;
   compare_one<Interval>("both operands uncertain, " + what, product, engine.bounded, verbose, all);
+  compare_kept("both operands uncertain, " + what, product, engine, random, verbose, all);
 }
 
 }  // namespace
@@ -216,8 +260,11 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
       auto mixed = product_of(shape, made, uncertain);
       mixed.accumulator = {AccumulatorKind::Hopper, {}};
       compare_one<Interval>("bounded, uncertain operand, " + what, mixed, engine.bounded, verbose, all);
-      if (shape.rows.size() == 1 && shape.rows.front() > 0)
+      if (shape.rows.size() == 1 && shape.rows.front() > 0) {
         compare_two_sided(what, mixed, engine, random, verbose, all);
+        compare_values<Interval>("bounded, uncertain operand, " + what, mixed, engine.bounded, engine, random,
+                                 verbose, all);
+      }
       if (!predicted.empty()) predicted[predicted.size() / 2].undetermined = random() % 4 == 0;
       std::vector<Accumulator> accumulators = {{AccumulatorKind::HopperAnySplit, {}},
                                                {AccumulatorKind::Hopper, {}}};
@@ -235,9 +282,9 @@ ProductComparison compare_products(const Engine& engine, bool verbose) {
                                     verbose, all);
         if (shape.rows.size() > 1 || shape.rows.front() == 0) continue;
         compare_values<Interval>("bounded, " + to_string(accumulator) + ", " + what, bounded, engine.bounded,
-                                 verbose, all);
+                                 engine, random, verbose, all);
         compare_values<PredictedValue>("predicted, " + to_string(accumulator) + ", " + what, product,
-                                       predicts, verbose, all);
+                                       predicts, engine, random, verbose, all);
       }
     }
   return all;

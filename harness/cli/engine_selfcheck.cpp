@@ -2,9 +2,11 @@
 // fields, then judgements of right and of faulty candidates with and without the engine: same verdicts,
 // counts and figures. Exit 1 on a difference, 77 without a device.
 // `--small` leaves the judgements out (for compute-sanitizer).
+#include <atomic>
 #include <cstdio>
 #include <exception>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -80,6 +82,45 @@ std::int64_t compare_judgements() {
   return wrong;
 }
 
+/// Of both passes, experts' gradients by intervals that stay on the device: of the right candidate, and of
+/// one with a wrong word, an Inf, a NaN and flipped words in a gradient.
+std::int64_t compare_gradients() {
+  std::int64_t wrong = 0;
+  const auto& contract = find_contract("hf");
+  for (const char* name : {"tiny", "odd", "empty_experts", "long_segment"}) {
+    const Problem problem = load_fixture(name);
+    const Candidate right = both_passes(problem, contract);
+    std::vector<Candidate> all = {
+        right, predict_both_passes(problem, contract, huggingface_accumulators(problem, "hf"))};
+    for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj}) {
+      all.push_back(right);
+      const auto values = all.back().fields.at(field).as<Bf16>();
+      values[values.size() / 3] = {0x4580};
+      all.push_back(right);
+      const auto hostile = all.back().fields.at(field).as<Bf16>();
+      hostile[0] = {0x7fc0};
+      hostile[hostile.size() / 2] = {0x7f80};
+      for (std::size_t i = hostile.size() / 4; i < hostile.size() / 3; ++i) hostile[i].bits ^= 1;
+    }
+    for (const Candidate& candidate : all) {
+      Engine engine = *make_engine(kEngineGpu);
+      std::atomic<std::int64_t> kept = 0;
+      engine.kept = [&kept, on_device = engine.kept](const auto& product, const auto& errors) {
+        auto made = on_device(product, errors);
+        kept += made != nullptr;
+        return made;
+      };
+      const bool equal = judgement(problem, candidate, nullptr) == judgement(problem, candidate, &engine);
+      if (!equal || kept == 0)
+        std::printf("  %s, both passes, candidate %lld: %s\n", name,
+                    static_cast<long long>(&candidate - all.data()),
+                    equal ? "the engine kept nothing" : "judgements differ");
+      wrong += !equal || kept == 0;
+    }
+  }
+  return wrong;
+}
+
 /// The check must be seen to fail: an accumulator that keeps one bit less is another tensor core.
 bool wrong_constant_is_found() {
   const auto broken = gpu_engine({}, 24);
@@ -116,7 +157,7 @@ int main(int argc, char** argv) {
     std::printf("cells, sums and reports of whole fields that differ: %lld\n",
                 static_cast<long long>(figures));
     if (small) return equal && figures == 0 ? 0 : 1;
-    const std::int64_t judgements = compare_judgements();
+    const std::int64_t judgements = compare_judgements() + compare_gradients();
     std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
     const bool found = wrong_constant_is_found() && planted_differences_are_found(engine);
     return equal && figures == 0 && judgements == 0 && found ? 0 : 1;

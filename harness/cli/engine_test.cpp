@@ -4,19 +4,22 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "gpu/engine/cell_arithmetic.h"
-#include "harness/cli/cells_on_host.h"
 #include "harness/cli/engine_fields.h"
 #include "harness/cli/judged.h"
 #include "harness/cli/pipelines.h"
 #include "harness/cli/problems.h"
+#include "harness/contract/element_constants.h"
 #include "harness/contract/error.h"
+#include "harness/contract/kept_at_hand.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/judge/cells_by_engine.h"
+#include "harness/judge/cells_on_host.h"
 #include "reference_cpu/product/product.h"
 #include "reference_cpu/qwen3_moe.h"
 #include "reports/json.h"
@@ -42,6 +45,23 @@ Engine host_engine(Change change = nullptr) {
     out = cells_on_host(field);
     if (change) change(out);
     return true;
+  };
+  return engine;
+}
+
+/// The same, and keeps products of values, counting them.
+Engine keeping_engine(std::atomic<std::int64_t>& kept) {
+  Engine engine = host_engine();
+  engine.kept = [&kept, cells = engine.cells](auto product, const CommonErrors& errors) {
+    product.engine = nullptr;
+    auto values = grouped_product(product);
+    const auto n = static_cast<std::size_t>(product.n);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = with_common_error(values[i], errors.of_rows[i / n] + errors.of_columns[i % n]);
+      if (errors.above_underflow) values[i] = with_noise_above_underflow(values[i]);
+    }
+    ++kept;
+    return kept_at_hand(std::move(values), cells);
   };
   return engine;
 }
@@ -148,6 +168,34 @@ TEST_SUITE("engine_cells") {
         const Engine engine = host_engine();
         CHECK(report(problem, candidate, nullptr) == report(problem, candidate, &engine));
         CHECK(engine.taken->products >= 4 * problem.config.num_experts / 2);
+      }
+    }
+  }
+
+  TEST_CASE("of experts' gradients by intervals that the engine keeps, right ones and wrong ones") {
+    const auto& contract = find_contract("hf");
+    for (const char* name : {"empty_experts", "long_segment"}) {
+      const Problem problem = load_fixture(name);
+      const Candidate right = both_passes(problem, contract);
+      Candidate wrong = right;
+      Candidate hostile = right;
+      for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj}) {
+        const auto values = wrong.fields.at(field).as<Bf16>();
+        values[values.size() / 3] = {0x4580};
+        const auto others = hostile.fields.at(field).as<Bf16>();
+        others[0] = {0x7fc0};
+        others[others.size() / 2] = {0x7f80};
+        for (std::size_t i = others.size() / 4; i < others.size() / 3; ++i) others[i].bits ^= 1;
+      }
+      for (const Candidate& candidate : {right, wrong, hostile}) {
+        std::atomic<std::int64_t> kept = 0;
+        const Engine engine = keeping_engine(kept);
+        const Engine without = host_engine();
+        CHECK(report(problem, candidate, nullptr) == report(problem, candidate, &engine));
+        CHECK(kept >= 4 * problem.config.num_experts / 2);
+        report(problem, candidate, &without);
+        CHECK(engine.taken->products == without.taken->products);
+        CHECK(engine.taken->comparisons == without.taken->comparisons);
       }
     }
   }

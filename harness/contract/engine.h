@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "harness/contract/cells.h"
 #include "harness/contract/grouped_product.h"
@@ -18,6 +19,25 @@ namespace assay {
 struct TakenOver {
   std::atomic<std::int64_t> products = 0;
   std::atomic<std::int64_t> comparisons = 0;
+};
+
+/// What a product's intervals still lack before anything is compared with them (element_constants.h).
+struct CommonErrors {
+  // share of with_common_error: their sum
+  std::vector<double> of_rows;     // [rows]
+  std::vector<double> of_columns;  // [n]
+  bool above_underflow = false;    // with_noise_above_underflow follows
+};
+
+/// Intervals of a product that an engine made and keeps: fields too large to be held, or sent, whole. Several
+/// threads may call its functions at a time, as long as the engine lives.
+struct KeptIntervals {
+  std::int64_t elements = 0;
+  /// out [starts, count]: `count` neighbours from each of these elements on.
+  std::function<void(std::span<const std::int64_t> starts, std::int64_t count, std::span<Interval> out)>
+      bring;
+  /// Engine::cells of a field with these intervals; its `reference` is empty.
+  std::function<bool(const FieldRows& field, FieldCells& out)> cells;
 };
 
 /// Each function fills `out` and returns true, or returns false and leaves the work to the CPU: a planted
@@ -32,6 +52,10 @@ struct Engine {
   std::function<bool(const GroupedProduct<PredictedValue>& product, std::span<PredictedValue> out)> predicted;
   std::int64_t least_elements = 0;
   std::function<bool(const FieldRows& field, FieldCells& out)> cells = nullptr;  // `out` is sized
+  /// A product of one group, as `bounded` makes it, and what it still lacks. Null: left to the others.
+  std::function<std::shared_ptr<const KeptIntervals>(const GroupedProduct<Interval>& product,
+                                                     const CommonErrors& errors)>
+      kept = nullptr;
   std::shared_ptr<TakenOver> taken = std::make_shared<TakenOver>();  // copies of an engine count together
 };
 

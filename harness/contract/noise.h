@@ -9,30 +9,35 @@
 #include <cmath>
 #include <cstdint>
 
-#include "harness/contract/reference.h"
+#include "harness/contract/interval.h"
 #include "harness/contract/stored.h"
 
 namespace assay {
 
 /// Half width of an interval around its reference value.
-inline double radius(const Interval& x) { return std::max({x.high - x.ref, x.ref - x.low, 0.0}); }
+ASSAY_ON_BOTH inline double radius(const Interval& x) {
+  const double up = x.high - x.ref;
+  const double down = x.ref - x.low;
+  const double wider = up < down ? down : up;
+  return wider < 0.0 ? 0.0 : wider;
+}
 
 /// Sets the noise and the mean size of the error, in the value's unit. No legal value is further off than the
 /// interval is wide, so neither is their rms; that covers overflow and NaN of the model too, and makes an
 /// exact value's noise 0. No mean size is above the rms.
-inline Interval with_noise(Interval x, double noise, double mean) {
+ASSAY_ON_BOTH inline Interval with_noise(Interval x, double noise, double mean) {
   const double limit = radius(x);
   const double rms = noise < limit ? noise : limit;
   x.noise = static_cast<float>(rms);
   x.mean = static_cast<float>(mean < rms ? mean : rms);
   return x;
 }
-inline Interval with_noise(Interval x, double noise) { return with_noise(x, noise, noise); }
+ASSAY_ON_BOTH inline Interval with_noise(Interval x, double noise) { return with_noise(x, noise, noise); }
 
 inline constexpr double kMeanOfNormal = 0.7978845608028654;  // sqrt(2 / pi): E|e| of a normal error, per rms
 
 /// Variance of an error that is known only to stay below `bound`: uniform in [-bound, bound].
-inline double uniform_variance(double bound) { return bound * bound / 3.0; }
+ASSAY_ON_BOTH inline double uniform_variance(double bound) { return bound * bound / 3.0; }
 
 /// Variance of rounding a result to nearest in arithmetic of unit roundoff u: |error| <= u |x|.
 inline double rounding_variance(double x, double unit_roundoff) {
@@ -79,7 +84,7 @@ struct AccumulationNoise {
   }
 
   /// Both ways of a choice are computed, so that a loop of this is one of vectors.
-  double variance(double s, double q_squared) const {
+  ASSAY_ON_BOTH double variance(double s, double q_squared) const {
     const double rounding = rate * (s * s * mean_of_squares + q_squared / 6.0);
     const double both = rounding + aligned * (s * s / (terms * q_squared)) * s * s / 3.0;
     const double any = q_squared > 0.0 ? both : rounding;

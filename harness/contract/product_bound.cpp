@@ -24,6 +24,15 @@ double weight_of_steps(const Summation& order, std::int64_t n) {
 
 }  // namespace
 
+ElementConstants::ElementConstants(const BoundShape& shape)
+    : c(shape.c),
+      inflation(1.0 + 2.0 * gamma(shape.n + 16)),
+      underflow(2.0 * static_cast<double>(shape.n) * 0x1p-149),
+      lost_in_float64(gamma(shape.n, 0x1p-53)),
+      running_inflation(shape.running_inflation),
+      running(shape.running ? 1.0 : 0.0),
+      noise(shape.n, shape.unit_roundoff) {}
+
 double gamma(std::int64_t n, double unit_roundoff) {
   const double nu = static_cast<double>(n) * unit_roundoff;
   return nu / (1.0 - nu);
@@ -92,11 +101,7 @@ double least_right_granularity(const BoundShape& shape, const ProductSums& sums,
 }
 
 Interval product_interval(const BoundShape& shape, const ProductSums& sums, bool exact) {
-  if (exact) return {sums.ref, sums.ref, sums.ref};
-  const ElementConstants constants(shape);
-  const double delta = constants.half_width(sums.spread, sums.running);
-  return with_noise({sums.ref, sums.ref - delta, sums.ref + delta},
-                    std::sqrt(constants.variance(sums.ref, sums.squares)));
+  return ElementConstants(shape).interval(sums.ref, sums.spread, sums.squares, sums.running, exact);
 }
 
 }  // namespace assay

@@ -7,7 +7,7 @@
 
 #include "harness/contract/accumulator.h"
 #include "harness/contract/bf16.h"
-#include "harness/contract/reference.h"
+#include "harness/contract/interval.h"
 #include "harness/contract/summation.h"
 
 namespace assay {

@@ -7,6 +7,8 @@
 
 #include <doctest/doctest.h>
 
+#include "harness/contract/product_bound.h"
+
 using namespace assay;
 
 namespace {

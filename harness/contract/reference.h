@@ -14,6 +14,7 @@
 #include "harness/contract/accumulator.h"
 #include "harness/contract/field_set.h"
 #include "harness/contract/held_field.h"
+#include "harness/contract/interval.h"
 #include "harness/contract/large_vector.h"
 #include "harness/contract/precision_contract.h"
 #include "harness/contract/problem.h"
@@ -22,31 +23,11 @@
 namespace assay {
 
 struct Engine;
+struct KeptIntervals;
 
 /// Isolated: a stage recomputed from the candidate's own upstream fields. Chained: everything from the
 /// problem's inputs, with the candidate's routing replayed.
 enum class Mode { Isolated, Chained };
-
-/// A value before its last rounding: float64, the interval that accumulation and elementary functions allow,
-/// and how far off legal implementations typically are, which statistics are judged by. The interval decides.
-struct Interval {
-  double ref = 0.0;
-  double low = 0.0;
-  double high = 0.0;
-  float noise = 0.0f;  // modelled root mean square error
-  float mean = 0.0f;   // modelled mean |error|, at most `noise`; far below it where few implementations
-                       // differ, but those by much
-
-  Interval() = default;
-  Interval(double value, double least, double most, double rms = 0.0)
-      : Interval(value, least, most, rms, rms) {}
-  Interval(double value, double least, double most, double rms, double mean_size)
-      : ref(value),
-        low(least),
-        high(most),
-        noise(static_cast<float>(rms)),
-        mean(static_cast<float>(mean_size)) {}
-};
 
 /// The stored bits that the declared arithmetic gives, or "undetermined" outside what was measured.
 struct PredictedBits {
@@ -92,6 +73,9 @@ class Reference {
   /// is one block. Throws InputError for rows that the reference does not make by themselves. Blocks of one
   /// field may be asked for by several threads at a time, the last one after all others have come.
   virtual LargeVector<Interval> bounded(Field field, Mode mode, RowRange rows) = 0;
+  /// The same of an expert's matrix, or rows of one, where the engine makes them and keeps them (engine.h);
+  /// null otherwise: `bounded` has them.
+  virtual std::shared_ptr<const KeptIntervals> kept(Field, Mode, RowRange) { return nullptr; }
   /// The same rows' stored bits on the declared accumulators; empty when no accumulator is declared or
   /// assumed. May be called while another thread is in `bounded`.
   virtual LargeVector<PredictedBits> predicted(Field field, Mode mode, RowRange rows) = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "harness/contract/noise.h"
 
@@ -31,11 +32,14 @@ SampledBounds::SampledBounds(const CompareContext& context)
       width_(width_of(context.field, context.sizes)),
       elements_(sample(rows_of(context.field, context.sizes), width_)) {}
 
-void SampledBounds::add(std::int64_t first_row, std::span<const Interval> reference) {
+void SampledBounds::add(std::int64_t first_row, const StretchIntervals& reference) {
   const std::int64_t begin = first_row * width_;
-  const std::int64_t end = begin + std::ssize(reference);
+  const std::int64_t end = begin + reference.size();
+  std::vector<std::int64_t> here;
   for (std::size_t i = in_force_.size(); i < elements_.size() && elements_[i] < end; ++i)
-    in_force_.push_back(radius(reference[static_cast<std::size_t>(elements_[i] - begin)]));
+    here.push_back(elements_[i] - begin);
+  const SomeIntervals sampled = reference.some(std::move(here), 1);
+  for (std::size_t i = 0; i < sampled.starts.size(); ++i) in_force_.push_back(radius(*sampled.from(i)));
 }
 
 void SampledBounds::account(Reference& accounts, Mode mode, const RoundedComparison& comparison,

@@ -14,7 +14,7 @@ class SampledBounds {
  public:
   explicit SampledBounds(const CompareContext& context);
   /// The intervals that the rows from `first_row` on were judged by. Rows come in order.
-  void add(std::int64_t first_row, std::span<const Interval> reference);
+  void add(std::int64_t first_row, const StretchIntervals& reference);
   /// Fills the judgement's `bounds` and both bounds of its worst element. Before the reference computes
   /// another field, so that it has the operands at hand.
   void account(Reference& accounts, Mode mode, const RoundedComparison& comparison,

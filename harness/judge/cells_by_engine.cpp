@@ -31,17 +31,35 @@ bool sound(const Cell& cell, int width) {
          std::isfinite(s.z2_of_rounding) && s.max_contract_ulps >= 0.0 && beyond(0) == 0 && beyond(1) == 0;
 }
 
+/// The rows of a task in one tile.
+struct SampledBlock {
+  std::int64_t task = 0;
+  std::int64_t tile = 0;
+  SomeIntervals reference;
+};
+
+SampledBlock sampled_block(const FieldRows& field, const StretchIntervals& reference, std::int64_t i) {
+  SampledBlock block{i * (field.tasks() - 1) / (kSampledBlocks - 1),
+                     i * (field.tile_columns() - 1) / (kSampledBlocks - 1),
+                     {}};
+  block.reference =
+      reference.block({block.task * kTaskRows, std::min(field.rows, (block.task + 1) * kTaskRows)},
+                      field.width, block.tile * kCellColumns, field.cell_width(block.tile));
+  return block;
+}
+
 /// A block of cells and the column sums over it, made here.
-bool block_is_ours(const FieldRows& field, const FieldCells& cells, std::int64_t task, std::int64_t tile) {
+bool block_is_ours(const FieldRows& field, const FieldCells& cells, const SampledBlock& block) {
+  const auto& [task, tile, references] = block;
   double columns[kCellColumns] = {};
   std::vector<ClassSums> classes(field.classes.empty() ? 0 : kClasses);
   const int width = field.cell_width(tile);
   for (std::int64_t r = task * kTaskRows; r < std::min(field.rows, (task + 1) * kTaskRows); ++r) {
     const Cell& theirs = cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)];
     const std::int64_t at = r * field.width + tile * kCellColumns;
-    if (!(theirs ==
-          Cell{test_cell(field.out.subspan(static_cast<std::size_t>(at)), field.reference.data() + at, width),
-               sum_cell(field, r, tile, columns, classes)}))
+    const Interval* const reference = references.from(static_cast<std::size_t>(r - task * kTaskRows));
+    if (!(theirs == Cell{test_cell(field.out.subspan(static_cast<std::size_t>(at)), reference, width),
+                         sum_cell(field, r, tile, reference, columns, classes)}))
       return false;
   }
   return std::equal(columns, columns + width,
@@ -73,7 +91,8 @@ bool classes_add_up(const FieldRows& field, const FieldCells& cells) {
          agrees(all.excess_expected, excess);
 }
 
-void verify(const FieldRows& field, const FieldCells& cells, std::string_view engine, std::string_view name) {
+void verify(const FieldRows& field, const StretchIntervals& reference, const FieldCells& cells,
+            std::string_view engine, std::string_view name) {
   std::int64_t unsound = 0;
   std::int64_t wrong = 0;
 #pragma omp parallel for schedule(static) reduction(+ : unsound) if (worth_threads(field.rows * field.width))
@@ -81,10 +100,10 @@ void verify(const FieldRows& field, const FieldCells& cells, std::string_view en
     for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
       unsound += !sound(cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)],
                         field.cell_width(tile));
+  std::vector<SampledBlock> blocks;
+  for (std::int64_t i = 0; i < kSampledBlocks; ++i) blocks.push_back(sampled_block(field, reference, i));
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : wrong)
-  for (std::int64_t i = 0; i < kSampledBlocks; ++i)
-    wrong += !block_is_ours(field, cells, i * (field.tasks() - 1) / (kSampledBlocks - 1),
-                            i * (field.tile_columns() - 1) / (kSampledBlocks - 1));
+  for (const SampledBlock& block : blocks) wrong += !block_is_ours(field, cells, block);
   for (const double expected : cells.column_flips_expected)
     unsound += !(expected >= 0.0 && expected <= kTaskRows);
   if (!field.classes.empty()) unsound += !classes_add_up(field, cells);
@@ -99,24 +118,28 @@ void verify(const FieldRows& field, const FieldCells& cells, std::string_view en
 }  // namespace
 
 std::optional<FieldCells> cells_by_engine(const Engine* engine, const StatisticsContext& context,
-                                          StoredSpan out, std::span<const Interval> reference) {
+                                          StoredSpan out, const StretchIntervals& reference) {
   const bool in_bf16 = out.bf16() != nullptr;  // engines compare no other
-  if (engine == nullptr || !engine->cells || !in_bf16 || out.empty() ||
-      !worth_the_way(static_cast<std::int64_t>(out.size()),
-                     element_count(expected_shape(context.field.field, context.field.sizes)),
-                     engine->least_elements))
+  if (engine == nullptr || !in_bf16 || out.empty()) return std::nullopt;
+  const KeptIntervals* const kept = reference.kept();
+  const auto& compare = kept != nullptr ? kept->cells : engine->cells;
+  if (!compare || (kept == nullptr &&
+                   !worth_the_way(static_cast<std::int64_t>(out.size()),
+                                  element_count(expected_shape(context.field.field, context.field.sizes)),
+                                  engine->least_elements)))
     return std::nullopt;
-  const FieldRows field = field_rows(context, out, reference);
+  const FieldRows field =
+      field_rows(context, out, kept != nullptr ? std::span<const Interval>() : reference.all());
   FieldCells cells;
   cells.cells.resize(static_cast<std::size_t>(field.rows * field.tile_columns()));
   cells.column_flips_expected.resize(static_cast<std::size_t>(field.tasks() * field.width));
   if (!field.classes.empty()) cells.classes.resize(kClasses);
   {
     const PhaseTimer timer("comparison by the engine");
-    if (!engine->cells(field, cells)) return std::nullopt;
+    if (!compare(field, cells)) return std::nullopt;
   }
   const PhaseTimer timer("sampled cells of the engine's comparison");
-  verify(field, cells, engine->name, name(context.field.field));
+  verify(field, reference, cells, engine->name, name(context.field.field));
   ++engine->taken->comparisons;
   return cells;
 }

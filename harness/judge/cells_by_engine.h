@@ -9,10 +9,11 @@
 
 namespace assay {
 
-/// The field's cells, or nothing where there is no engine (null) or it leaves the field to the CPU. Throws
+/// The field's cells, or nothing where there is no engine (null) or it leaves the field to the CPU; with
+/// intervals that it keeps they are compared there. Throws
 /// InputError when a sampled cell is not the CPU's to the last bit, or any cell holds what no field can give:
 /// a NaN, a count above its elements.
 std::optional<FieldCells> cells_by_engine(const Engine* engine, const StatisticsContext& context,
-                                          StoredSpan out, std::span<const Interval> reference);
+                                          StoredSpan out, const StretchIntervals& reference);
 
 }  // namespace assay

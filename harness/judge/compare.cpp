@@ -132,9 +132,10 @@ std::vector<std::pair<std::string, std::int64_t>> locate(const CompareContext& c
   return at;
 }
 
-void RoundedComparison::add(const CompareContext& context, StoredSpan out,
-                            std::span<const Interval> reference, const std::optional<FieldCells>& by_engine) {
+void RoundedComparison::add(const CompareContext& context, StoredSpan out, const StretchIntervals& reference,
+                            const std::optional<FieldCells>& by_engine) {
   const PhaseTimer timer("compare intervals");
+  const auto all = by_engine ? std::span<const Interval>() : reference.all();
   const auto elements = static_cast<std::int64_t>(out.size());
   const std::int64_t width = width_of(context.field, context.sizes);
   const std::int64_t rows = width == 0 ? 0 : elements / width;
@@ -150,7 +151,7 @@ void RoundedComparison::add(const CompareContext& context, StoredSpan out,
   for (std::int64_t r = 0; r < rows; ++r) {
     const StoredSpan row_out =
         out.subspan(static_cast<std::size_t>(r * width), static_cast<std::size_t>(width));
-    const Interval* row_ref = reference.data() + r * width;
+    const Interval* row_ref = all.data() + r * width;
     double top = 0.0;
     std::int64_t rejected_in_row = 0;
     for (std::int64_t tile = 0, begin = 0; begin < width; ++tile, begin += kCellColumns) {
@@ -190,7 +191,7 @@ void RoundedComparison::add(const CompareContext& context, StoredSpan out,
   }
   if (rejected > 0) {
     if (!pattern_) pattern_ = std::make_shared<PatternGatherer>(context);
-    pattern_->add(context, out, reference, row_rejected);
+    pattern_->add(context, out, reference.all(), row_rejected);
   }
   if (worst_row < 0) return;
   const double row_top = row_ratio[static_cast<std::size_t>(worst_row)];
@@ -200,7 +201,8 @@ void RoundedComparison::add(const CompareContext& context, StoredSpan out,
   if (!worse) return;
   const StoredSpan row_out =
       out.subspan(static_cast<std::size_t>(worst_row * width), static_cast<std::size_t>(width));
-  const Interval* row_ref = reference.data() + worst_row * width;
+  const SomeIntervals of_row = reference.some({worst_row * width}, width);
+  const Interval* row_ref = of_row.from(0);
   std::int64_t at = 0;
   bool at_bad = false;
   double top = -1.0;

@@ -8,6 +8,7 @@
 
 #include "harness/contract/cells.h"
 #include "harness/contract/report.h"
+#include "harness/judge/stretch_intervals.h"
 
 namespace assay {
 
@@ -35,7 +36,7 @@ class PatternGatherer;
 class RoundedComparison {
  public:
   /// [rows, width]: the rows from context.first_row on. Cells that an engine has tested are not tested again.
-  void add(const CompareContext& context, StoredSpan out, std::span<const Interval> reference,
+  void add(const CompareContext& context, StoredSpan out, const StretchIntervals& reference,
            const std::optional<FieldCells>& by_engine = {});
   /// Of all rows so far.
   Judgement judgement() const;

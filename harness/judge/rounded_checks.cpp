@@ -15,6 +15,7 @@
 #include "harness/judge/cells_by_engine.h"
 #include "harness/judge/rejected_places.h"
 #include "harness/judge/statistics_sums.h"
+#include "harness/judge/stretch_intervals.h"
 #include "harness/judge/vacuity.h"
 
 namespace assay {
@@ -30,10 +31,18 @@ std::vector<RowRange> judged_at_a_time(const CompareContext& context, RowRange b
   return stretches;
 }
 
+/// Intervals of rows of a block, all that are judged at a time or several such: at hand, or kept by the
+/// engine.
+struct BlockIntervals {
+  RowRange rows;
+  LargeVector<Interval> at_hand;
+  std::shared_ptr<const KeptIntervals> kept;
+};
+
 /// A block's reference.
 struct ReferenceBlock {
   RowRange rows;
-  LargeVector<Interval> intervals;
+  std::vector<BlockIntervals> intervals;  // in order
   LargeVector<PredictedBits> predicted;
 };
 
@@ -96,7 +105,17 @@ class BlockJudge {
         rejected_(context_.field) {}
 
   Field field() const { return context_.field.field; }
-  LargeVector<Interval> intervals(RowRange rows) const { return reference_.bounded(field(), mode_, rows); }
+  std::vector<BlockIntervals> intervals(RowRange block) const {
+    const bool keeps = engine_ != nullptr && engine_->kept && out_.bf16() != nullptr && !out_.empty() &&
+                       row(field()).rows == RowsAre::ExpertMatrix;
+    std::vector<BlockIntervals> all;
+    for (const RowRange rows : keeps ? judged_at_a_time(context_.field, block) : std::vector{block}) {
+      auto& its = all.emplace_back(rows);
+      if (keeps) its.kept = reference_.kept(field(), mode_, rows);
+      if (!its.kept) its.at_hand = reference_.bounded(field(), mode_, rows);
+    }
+    return all;
+  }
   LargeVector<PredictedBits> predicted(RowRange rows) const {
     return known_ == nullptr ? reference_.predicted(field(), mode_, rows) : LargeVector<PredictedBits>();
   }
@@ -120,7 +139,7 @@ class BlockJudge {
       const auto& by_engine = cells[stretch++];
       comparison_.add(compare, its_out, its_intervals, by_engine);
       if (const auto now = comparison_.rejected(); now > rejected_so_far_) {
-        rejected_.add(rows.begin, its_out, its_intervals);
+        rejected_.add(rows.begin, its_out, its_intervals.all());
         rejected_so_far_ = now;
       }
       bounds_.add(rows.begin, its_intervals);
@@ -130,11 +149,12 @@ class BlockJudge {
       }
       const auto predicted = [&]() -> std::span<const PredictedBits> {
         if (known_ == nullptr)
-          return block.predicted.empty() ? std::span<const PredictedBits>()
-                                         : some(std::span<const PredictedBits>(block.predicted), block, rows);
+          return block.predicted.empty()
+                     ? std::span<const PredictedBits>()
+                     : some(std::span<const PredictedBits>(block.predicted), block.rows, rows);
         if (made_for_vacuity.empty())
           made_for_vacuity = reference_.predicted(compare.field, mode_, block.rows);
-        return some(std::span<const PredictedBits>(made_for_vacuity), block, rows);
+        return some(std::span<const PredictedBits>(made_for_vacuity), block.rows, rows);
       };
       if (!block.predicted.empty())
         assay::add(checks_.bits, compare_predicted(compare, its_out, predicted()));
@@ -169,14 +189,17 @@ class BlockJudge {
     return out_.subspan(static_cast<std::size_t>(rows.begin * width()),
                         static_cast<std::size_t>(rows.count() * width()));
   }
-  /// Rows [rows.begin, rows.end) of a block's values.
+  /// Rows [rows.begin, rows.end) of the values of a block's rows.
   template <class T>
-  std::span<const T> some(std::span<const T> values, const ReferenceBlock& block, RowRange rows) const {
-    return values.subspan(static_cast<std::size_t>((rows.begin - block.rows.begin) * width()),
+  std::span<const T> some(std::span<const T> values, RowRange block, RowRange rows) const {
+    return values.subspan(static_cast<std::size_t>((rows.begin - block.begin) * width()),
                           static_cast<std::size_t>(rows.count() * width()));
   }
-  std::span<const Interval> some_intervals(const ReferenceBlock& block, RowRange rows) const {
-    return some(std::span<const Interval>(block.intervals), block, rows);
+  StretchIntervals some_intervals(const ReferenceBlock& block, RowRange rows) const {
+    const auto& its = *std::ranges::find_if(
+        block.intervals, [&](const BlockIntervals& one) { return rows.end <= one.rows.end; });
+    if (its.kept) return StretchIntervals(its.kept);
+    return some(std::span<const Interval>(its.at_hand), its.rows, rows);
   }
 
   StatisticsContext context_;
@@ -206,7 +229,7 @@ RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference
   BlockJudge judge(std::move(context), out, reference, mode, binding, engine, known ? isolated : nullptr);
   const bool predicts_first = reference.predicts_first(field, mode);
   Stages stages(engine, blocks.size());
-  std::deque<std::future<LargeVector<Interval>>> under_way;
+  std::deque<std::future<std::vector<BlockIntervals>>> under_way;
   std::size_t started = 0;
   std::future<void> added;
   for (std::size_t i = 0; i < blocks.size(); ++i) {

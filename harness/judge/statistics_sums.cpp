@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include <omp.h>
 
@@ -31,6 +32,8 @@ std::uint64_t row_key(const Interval* row, std::int64_t width) {
 
 /// What one task gathers beside its rows' cells.
 struct TaskSums {
+  std::vector<std::int64_t> flipped;  // elements
+  std::size_t flipped_before = 0;     // in the tasks before
   std::vector<Flip> flips;
   std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets);
   std::vector<std::int64_t> ulps_inward = ulps;
@@ -40,14 +43,42 @@ struct TaskSums {
   std::int64_t max_cell = -1;
 };
 
+/// Of the tasks' flipped elements, with their indices in a field that has so many elements before.
+void add_flips(StoredSpan out, const StretchIntervals& reference, std::int64_t elements_before,
+               std::vector<TaskSums>& tasks) {
+  std::vector<std::int64_t> flipped;
+  for (TaskSums& task : tasks) {
+    task.flipped_before = flipped.size();
+    flipped.insert(flipped.end(), task.flipped.begin(), task.flipped.end());
+  }
+  const SomeIntervals references = reference.some(std::move(flipped), 1);
+#pragma omp parallel for schedule(static) if (worth_threads(16 * references.starts.size()))
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    TaskSums& task = tasks[t];
+    for (std::size_t i = 0; i < task.flipped.size(); ++i) {
+      const Interval& x = *references.from(task.flipped_before + i);
+      const Stored value = out[static_cast<std::size_t>(task.flipped[i])];
+      const std::int64_t ulps = value.ordinal() - stored_as(value.dtype, x.ref).ordinal();
+      const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
+      ++task.ulps[bucket];
+      task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);
+      if (task.flips.size() < kMostFlips)
+        task.flips.push_back({significand(x.ref), elements_before + task.flipped[i],
+                              static_cast<float>(deviation(value, x).excess),
+                              static_cast<float>(signed_shift(value, x))});
+    }
+  }
+}
+
 /// Where in its cell the element that is `top` contract ulps off stands.
-std::int64_t index_of_top(const FieldRows& field, std::int64_t cell, double top) {
+std::int64_t index_of_top(const FieldRows& field, const StretchIntervals& reference, std::int64_t cell,
+                          double top) {
   const std::int64_t row = cell / field.tile_columns();
   const std::int64_t tile = cell % field.tile_columns();
   const std::int64_t at = row * field.width + tile * kCellColumns;
   Deviations d;
-  deviations(field.out.subspan(static_cast<std::size_t>(at)), field.reference.data() + at,
-             field.cell_width(tile), d);
+  const SomeIntervals of_cell = reference.some({at}, field.cell_width(tile));
+  deviations(field.out.subspan(static_cast<std::size_t>(at)), of_cell.from(0), field.cell_width(tile), d);
   const double* end = d.contract_ulps + field.cell_width(tile);
   const double* found = std::find<const double*>(d.contract_ulps, end, top);
   if (found == end)
@@ -98,11 +129,10 @@ FieldRows field_rows(const StatisticsContext& context, StoredSpan out, std::span
   return field;
 }
 
-CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns,
-                  std::span<ClassSums> classes) {
+CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, const Interval* reference,
+                  double* columns, std::span<ClassSums> classes) {
   const int count = field.cell_width(tile);
   const std::int64_t begin = tile * kCellColumns;
-  const Interval* reference = field.reference.data() + row * field.width + begin;
   Deviations d;
   deviations(field.out.subspan(static_cast<std::size_t>(row * field.width + begin)), reference, count, d);
   if (field.carried) expect_of_carried_errors(field.out.dtype(), reference, count, d);
@@ -146,7 +176,9 @@ FieldCells sum_cells(const FieldRows& field) {
       for (std::int64_t r = t * kTaskRows; r < std::min(field.rows, (t + 1) * kTaskRows); ++r)
         for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
           all.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)] = {
-              {}, sum_cell(field, r, tile, columns + tile * kCellColumns, classes)};
+              {},
+              sum_cell(field, r, tile, field.reference.data() + r * field.width + tile * kCellColumns,
+                       columns + tile * kCellColumns, classes)};
     }
 #pragma omp critical
     for (std::size_t i = 0; i < own.size(); ++i) {
@@ -158,9 +190,10 @@ FieldCells sum_cells(const FieldRows& field) {
   return all;
 }
 
-void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const Interval> reference,
+void add_rows(const StatisticsContext& context, StoredSpan out, const StretchIntervals& reference,
               const std::optional<FieldCells>& by_engine, FieldSums& sums) {
-  const FieldRows field = field_rows(context, out, reference);
+  const bool whole = !by_engine || context.own_rounding;
+  const FieldRows field = field_rows(context, out, whole ? reference.all() : std::span<const Interval>());
   const FieldCells own = by_engine ? FieldCells() : sum_cells(field);
   const FieldCells& all = by_engine ? *by_engine : own;
   const std::int64_t before = sums.rows;
@@ -173,13 +206,15 @@ void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const 
   sums.ulps.resize(kBuckets);
   sums.ulps_inward.resize(kBuckets);
   if (context.own_rounding) add_coarse_and_fine(context.field, field, before, sums.coarse_and_fine);
+  const SomeIntervals keys =
+      reference.block({0, field.rows}, field.width, 0, std::min(field.width, kKeyColumns));
   std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
 #pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {
     TaskSums& task = parts[static_cast<std::size_t>(t)];
     for (std::int64_t r = t * kTaskRows; r < std::min(field.rows, (t + 1) * kTaskRows); ++r) {
       sums.row_keys[static_cast<std::size_t>(before + r)] =
-          row_key(reference.data() + r * sums.width, sums.width);
+          row_key(keys.from(static_cast<std::size_t>(r)), sums.width);
       for (std::int64_t tile = 0; tile < sums.tile_columns; ++tile) {
         const std::int64_t at = r * sums.tile_columns + tile;
         const CellSums& cell = all.cells[static_cast<std::size_t>(at)].sums;
@@ -195,23 +230,12 @@ void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const 
         }
         task.ulps[0] += field.cell_width(tile) - flips;
         for (int half = 0; half < 2; ++half)
-          for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1) {
-            const std::int64_t index =
-                r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
-            const Interval& x = reference[static_cast<std::size_t>(index)];
-            const Stored value = out[static_cast<std::size_t>(index)];
-            const std::int64_t ulps = value.ordinal() - stored_as(value.dtype, x.ref).ordinal();
-            const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
-            ++task.ulps[bucket];
-            task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);
-            if (task.flips.size() < kMostFlips)
-              task.flips.push_back({significand(x.ref), before * sums.width + index,
-                                    static_cast<float>(deviation(value, x).excess),
-                                    static_cast<float>(signed_shift(value, x))});
-          }
+          for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1)
+            task.flipped.push_back(r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left));
       }
     }
   }
+  add_flips(out, reference, before * sums.width, parts);
   for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i)
     sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
   for (std::size_t i = 0; i < all.classes.size(); ++i) {
@@ -238,7 +262,8 @@ void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const 
     }
   }
   if (max_cell >= 0)
-    sums.max_contract_ulps_at = before * sums.width + index_of_top(field, max_cell, sums.max_contract_ulps);
+    sums.max_contract_ulps_at =
+        before * sums.width + index_of_top(field, reference, max_cell, sums.max_contract_ulps);
 }
 
 }  // namespace assay

@@ -64,16 +64,16 @@ std::int64_t first_of_bucket(int bucket);
 
 /// Adds further rows, those from context.field.first_row on: in order, none left out. Sums depend on where a
 /// field is cut, unless that is between the matrices of experts.
-void add_rows(const StatisticsContext& context, StoredSpan out, std::span<const Interval> reference,
+void add_rows(const StatisticsContext& context, StoredSpan out, const StretchIntervals& reference,
               const std::optional<FieldCells>& by_engine, FieldSums& sums);
 
 /// The rows from context.field.first_row on, as their cells are made from.
 FieldRows field_rows(const StatisticsContext& context, StoredSpan out, std::span<const Interval> reference);
 
-/// The sums of one cell. Chances of flips are added to `columns` [columns of the cell], and to `classes`
-/// [kClasses] where the field has classes.
-CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, double* columns,
-                  std::span<ClassSums> classes);
+/// The sums of one cell, of elements with these references. Chances of flips are added to `columns` [columns
+/// of the cell], and to `classes` [kClasses] where the field has classes.
+CellSums sum_cell(const FieldRows& field, std::int64_t row, std::int64_t tile, const Interval* reference,
+                  double* columns, std::span<ClassSums> classes);
 
 /// Those of all cells, which are not tested.
 FieldCells sum_cells(const FieldRows& field);

@@ -70,17 +70,17 @@ std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
   return checks;
 }
 
-void add_vacuity_of_rounded(const CompareContext& context, std::span<const Interval> reference,
+void add_vacuity_of_rounded(const CompareContext& context, const StretchIntervals& reference,
                             const BindingBits& predicted, std::vector<VacuityCheck>& checks) {
-  if (reference.empty()) return;
+  if (reference.size() == 0) return;
   const auto width = static_cast<std::size_t>(width_of(context.field, context.sizes));
   const bool first = checks.empty();
   for (std::size_t i = 0; i < std::size(kCopies); ++i) {
     if (first)
-      checks.push_back(shown(kCopies[i], context.dtype, reference, predicted, width));
+      checks.push_back(shown(kCopies[i], context.dtype, reference.all(), predicted, width));
     else if (weight(checks[i]) == kMost)
       continue;
-    else if (VacuityCheck further = shown(kCopies[i], context.dtype, reference, predicted, width);
+    else if (VacuityCheck further = shown(kCopies[i], context.dtype, reference.all(), predicted, width);
              weight(further) > weight(checks[i]))
       checks[i] = std::move(further);
   }

@@ -25,7 +25,7 @@ std::vector<VacuityCheck> vacuity_of_rounded(const CompareContext& context,
 /// The same copies of further rows, each shown to its own rows: rejected where any rows reject it, by
 /// intervals before predicted bits; it would pass where none rejects it and some would let it pass. `checks`:
 /// of the rows before, empty at first.
-void add_vacuity_of_rounded(const CompareContext& context, std::span<const Interval> reference,
+void add_vacuity_of_rounded(const CompareContext& context, const StretchIntervals& reference,
                             const BindingBits& predicted, std::vector<VacuityCheck>& checks);
 
 /// Zeros and rotated by one, against equality.

@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/element_constants.h"
 #include "harness/contract/error.h"
-#include "harness/contract/noise.h"
 #include "harness/contract/worth_threads.h"
 #include "reference_cpu/planted/planted.h"
 
@@ -51,26 +51,28 @@ std::vector<double> common_shares_of_columns(const GroupedProduct<Interval>& p) 
 
 }  // namespace
 
-/// Errors of the operands that shrink (or grow) all of them alike do not average out in the sum: they shrink
-/// the result by the same share, at most that of the row's mean errors in its magnitudes, and the column's.
-/// Stored values of a truncating product err like that. The rest is a sum of many errors that have nothing to
-/// do with each other: normal, or a mixture of normal ones where few of them are large.
+/// At most the share of the row's mean errors in its magnitudes, and the column's. Stored values of a
+/// truncating product err like that.
+CommonErrors common_errors(const GroupedProduct<Interval>& p) {
+  CommonErrors errors{std::vector<double>(p.source.size()), common_shares_of_columns(p)};
+#pragma omp parallel for schedule(static) if (worth_threads(p.source.size() * static_cast<std::size_t>(p.k)))
+  for (std::size_t r = 0; r < p.source.size(); ++r)
+    errors.of_rows[r] = common_share_of_row(
+        p.left.subspan(static_cast<std::size_t>(p.source[r] * p.k), static_cast<std::size_t>(p.k)));
+  return errors;
+}
+
 void add_common_error(const GroupedProduct<Interval>& p, Values<Bounded>& values) {
-  const auto of_columns = common_shares_of_columns(p);
+  const CommonErrors errors = common_errors(p);
+  const auto& of_columns = errors.of_columns;
   const bool some_column = std::ranges::any_of(of_columns, [](double share) { return share > 0.0; });
 #pragma omp parallel for schedule(static) if (worth_threads(values.size()))
   for (std::size_t r = 0; r < p.source.size(); ++r) {
-    const double of_row = common_share_of_row(
-        p.left.subspan(static_cast<std::size_t>(p.source[r] * p.k), static_cast<std::size_t>(p.k)));
+    const double of_row = errors.of_rows[r];
     if (!some_column && !(of_row > 0.0)) continue;
     for (std::size_t c = 0; c < of_columns.size(); ++c) {
-      const double share = of_row + of_columns[c];
-      if (!(share > 0.0)) continue;
       Interval& x = values[r * of_columns.size() + c];
-      const double common = share * std::fabs(x.ref);
-      const double other = x.noise;
-      // Squares of what a float holds are far from a double's ends.
-      x = with_noise(x, std::sqrt(other * other + common * common), kMeanOfNormal * other + common);
+      x = with_common_error(x, of_row + of_columns[c]);
     }
   }
 }

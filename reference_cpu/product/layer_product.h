@@ -47,8 +47,9 @@ const Tensor& given_left(ProductId id, const Layer& layer);
 template <class A>
 void keep_rows(PreparedProduct<A>& prepared, std::span<const std::int64_t> rows);
 
-/// Errors of operands that shrink (or grow) all of them alike do not average out: added to the noise of the
-/// product's values.
+/// Errors of operands that shrink (or grow) all of them alike do not average out: by how much those of each
+/// row and column do, and the same added to the noise of the product's values.
+CommonErrors common_errors(const GroupedProduct<Interval>& product);
 void add_common_error(const GroupedProduct<Interval>& product, Values<Bounded>& values);
 inline void add_common_error(const GroupedProduct<PredictedValue>&, Values<Predicted>&) {}
 

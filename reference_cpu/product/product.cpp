@@ -264,6 +264,11 @@ LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product) {
   return run<BoundedRows>(product);
 }
 
+std::shared_ptr<const KeptIntervals> kept_product(const GroupedProduct<Interval>& product,
+                                                  const CommonErrors& errors) {
+  return product_kept_by_engine(product, errors, run<BoundedRows>);
+}
+
 LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product) {
   if (auto taken_over = product_by_engine<PredictedValue>(product, run<PredictedRows>))
     return std::move(*taken_over);

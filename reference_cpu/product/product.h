@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
+#include "harness/contract/engine.h"
 #include "harness/contract/grouped_product.h"
 #include "harness/contract/large_vector.h"
 #include "harness/contract/product_bound.h"
@@ -13,6 +15,11 @@ namespace assay {
 /// [rows, n], before the rounding of the stored field. Bounds: harness/contract/product_bound.h.
 LargeVector<Interval> grouped_product(const GroupedProduct<Interval>& product);
 LargeVector<PredictedValue> grouped_product(const GroupedProduct<PredictedValue>& product);
+
+/// Bounds of one group's product, complete as `errors` say, that the engine it names made and keeps; null
+/// where there is none, or where it keeps none.
+std::shared_ptr<const KeptIntervals> kept_product(const GroupedProduct<Interval>& product,
+                                                  const CommonErrors& errors);
 
 /// Writes the predicted product of one group with a right operand of values, rounded to bf16, as nothing but
 /// its words: a fraction of the memory and time. False, `words` being anything, where a word is undetermined,

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "harness/contract/element_constants.h"
 #include "harness/contract/error.h"
 #include "harness/host/phase_timer.h"
 #include "reference_cpu/arithmetic.h"
@@ -28,7 +29,8 @@ bool agree(const Interval& theirs, const Interval& ours) {
   const double tolerance = kShareOfBound * radius(ours);
   return close(theirs.ref, ours.ref, tolerance) && close(theirs.low, ours.low, tolerance) &&
          close(theirs.high, ours.high, tolerance) &&
-         close(theirs.noise, ours.noise, kShareOfBound * ours.noise);
+         close(theirs.noise, ours.noise, kShareOfBound * ours.noise) &&
+         close(theirs.mean, ours.mean, kShareOfBound * ours.mean);
 }
 
 bool agree(const PredictedValue& theirs, const PredictedValue& ours) {
@@ -38,7 +40,7 @@ bool agree(const PredictedValue& theirs, const PredictedValue& ours) {
 }
 
 std::string text(const Interval& x) {
-  return fmt::format("{} in [{}, {}], noise {}", x.ref, x.low, x.high, x.noise);
+  return fmt::format("{} in [{}, {}], noise {} and {}", x.ref, x.low, x.high, x.noise, x.mean);
 }
 std::string text(const PredictedValue& x) {
   return fmt::format("{}{}", x.value, x.undetermined ? " (undetermined)" : "");
@@ -60,10 +62,10 @@ std::vector<std::int64_t> sampled_rows(std::span<const std::int64_t> offsets) {
   return rows;
 }
 
+/// Those rows of the product, made by `own`.
 template <class Value>
-void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> theirs,
-                 const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
-  const auto rows = sampled_rows(product.offsets);
+LargeVector<Value> made_here(const GroupedProduct<Value>& product, std::span<const std::int64_t> rows,
+                             const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
   const auto k = static_cast<std::size_t>(product.k);
   LargeVector<Value> left(rows.size() * k);
   std::vector<std::int32_t> source(rows.size());
@@ -79,17 +81,28 @@ void verify_rows(const GroupedProduct<Value>& product, std::span<const Value> th
   sample.left = left;
   sample.source = source;
   sample.offsets = offsets;
-  const auto ours = own(sample);
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    for (std::int64_t c = 0; c < product.n; ++c) {
-      const Value& a = theirs[static_cast<std::size_t>(rows[i] * product.n + c)];
-      const Value& b = ours[i * static_cast<std::size_t>(product.n) + static_cast<std::size_t>(c)];
-      if (!agree(a, b))
-        throw InputError(fmt::format(
-            "expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
-            "--engine cpu judges without it",
-            product.engine->name, text(b), rows[i], c, product.k, text(a)));
-    }
+  return own(sample);
+}
+
+/// Both [rows, n].
+template <class Value>
+void verify_rows(const GroupedProduct<Value>& product, std::span<const std::int64_t> rows,
+                 std::span<const Value> theirs, std::span<const Value> ours) {
+  const auto n = static_cast<std::size_t>(product.n);
+  for (std::size_t i = 0; i < ours.size(); ++i)
+    if (!agree(theirs[i], ours[i]))
+      throw InputError(fmt::format(
+          "expected the engine ({}) to give {} at row {}, column {} of a product of {} terms, found {}; "
+          "--engine cpu judges without it",
+          product.engine->name, text(ours[i]), rows[i / n], i % n, product.k, text(theirs[i])));
+}
+
+/// Whether there is an engine to be asked.
+template <class Value>
+bool worth_offering(const GroupedProduct<Value>& product) {
+  const auto elements = static_cast<std::int64_t>(product.source.size()) * product.n;
+  return product.engine != nullptr && product.fault.kind == FaultKind::None && elements > 0 &&
+         worth_the_way(elements * product.k, product.whole, product.engine->least_multiply_adds);
 }
 
 bool offer(const Engine& engine, const GroupedProduct<Interval>& product, std::span<Interval> out) {
@@ -124,21 +137,51 @@ template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(
     const GroupedProduct<Value>& product,
     const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own) {
-  const Engine* engine = product.engine;
-  const auto rows = static_cast<std::int64_t>(product.source.size());
-  if (engine == nullptr || product.fault.kind != FaultKind::None || rows * product.n == 0)
-    return std::nullopt;
-  if (!worth_the_way(rows * product.n * product.k, product.whole, engine->least_multiply_adds))
-    return std::nullopt;
-  LargeVector<Value> out(static_cast<std::size_t>(rows * product.n));
+  if (!worth_offering(product)) return std::nullopt;
+  const auto n = static_cast<std::size_t>(product.n);
+  LargeVector<Value> out(product.source.size() * n);
   {
     const PhaseTimer timer("products by the engine");
-    if (!offer(*engine, product, out)) return std::nullopt;
+    if (!offer(*product.engine, product, out)) return std::nullopt;
   }
   const PhaseTimer timer("sampled rows of the engine's products");
-  verify_rows<Value>(product, out, own);
-  ++engine->taken->products;
+  const auto rows = sampled_rows(product.offsets);
+  LargeVector<Value> theirs;
+  for (const std::int64_t r : rows) {
+    const auto row = std::span<const Value>(out).subspan(static_cast<std::size_t>(r) * n, n);
+    theirs.insert(theirs.end(), row.begin(), row.end());
+  }
+  verify_rows<Value>(product, rows, theirs, made_here(product, rows, own));
+  ++product.engine->taken->products;
   return out;
+}
+
+std::shared_ptr<const KeptIntervals> product_kept_by_engine(
+    const GroupedProduct<Interval>& product, const CommonErrors& errors,
+    const std::function<LargeVector<Interval>(const GroupedProduct<Interval>&)>& own) {
+  if (!worth_offering(product) || !product.engine->kept) return nullptr;
+  std::shared_ptr<const KeptIntervals> kept;
+  {
+    const PhaseTimer timer("products by the engine");
+    kept = product.engine->kept(product, errors);
+    if (!kept) return nullptr;
+  }
+  const PhaseTimer timer("sampled rows of the engine's products");
+  const auto n = static_cast<std::size_t>(product.n);
+  const auto rows = sampled_rows(product.offsets);
+  auto ours = made_here(product, rows, own);
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    ours[i] = with_common_error(
+        ours[i], errors.of_rows[static_cast<std::size_t>(rows[i / n])] + errors.of_columns[i % n]);
+    if (errors.above_underflow) ours[i] = with_noise_above_underflow(ours[i]);
+  }
+  std::vector<std::int64_t> starts;
+  for (const std::int64_t r : rows) starts.push_back(r * product.n);
+  LargeVector<Interval> theirs(ours.size());
+  kept->bring(starts, product.n, theirs);
+  verify_rows<Interval>(product, rows, theirs, ours);
+  ++product.engine->taken->products;
+  return kept;
 }
 
 template std::optional<LargeVector<Interval>> product_by_engine(

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "harness/contract/engine.h"
@@ -18,6 +19,11 @@ template <class Value>
 std::optional<LargeVector<Value>> product_by_engine(
     const GroupedProduct<Value>& product,
     const std::function<LargeVector<Value>(const GroupedProduct<Value>&)>& own);
+
+/// The same of bounds that the engine keeps, complete as `errors` say; null where it is left to others.
+std::shared_ptr<const KeptIntervals> product_kept_by_engine(
+    const GroupedProduct<Interval>& product, const CommonErrors& errors,
+    const std::function<LargeVector<Interval>(const GroupedProduct<Interval>&)>& own);
 
 /// The product as the engine predicts it, or false where it declines. Engines leave rows with an undetermined
 /// operand to a sum in fp32, but whatever its value, its sum has the declared order: they are asked without

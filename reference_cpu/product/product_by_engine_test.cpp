@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/contract/element_constants.h"
 #include "harness/contract/engine.h"
 #include "harness/contract/error.h"
+#include "harness/contract/kept_at_hand.h"
 #include "reference_cpu/product/product.h"
 
 using namespace assay;
@@ -93,6 +95,56 @@ TEST_SUITE("engine") {
     for (const auto& change : wrong_bits) {
       const Engine engine{"test", 0, nullptr, replay<PredictedValue>(predictions, 5 * kColumns, change)};
       CHECK_THROWS_AS(grouped_product(e.product(e.predictions, &engine)), InputError);
+    }
+  }
+
+  TEST_CASE("kept intervals are taken with what they lacked, and refused where a sampled row is wrong") {
+    const Example e;
+    CommonErrors errors{std::vector<double>(kRows, 1e-3), std::vector<double>(kColumns), false};
+    errors.of_rows[1] = 0.0;
+    errors.of_columns[3] = 2e-3;
+    const auto products = grouped_product(e.product(e.intervals));
+    for (const bool above_underflow : {false, true}) {
+      errors.above_underflow = above_underflow;
+      const auto completed = [&](const GroupedProduct<Interval>& product, const CommonErrors& asked) {
+        CHECK(asked.above_underflow == above_underflow);
+        LargeVector<Interval> out = products;
+        for (std::size_t i = 0; i < out.size(); ++i) {
+          const auto n = static_cast<std::size_t>(product.n);
+          out[i] = with_common_error(out[i], asked.of_rows[i / n] + asked.of_columns[i % n]);
+          if (asked.above_underflow) out[i] = with_noise_above_underflow(out[i]);
+        }
+        return out;
+      };
+      Engine engine{"test", 0, nullptr, nullptr};
+      CHECK(kept_product(e.product(e.intervals, &engine), errors) == nullptr);
+      engine.kept = [&](const auto&, const auto&) { return nullptr; };
+      CHECK(kept_product(e.product(e.intervals, &engine), errors) == nullptr);
+      engine.kept = [&](const auto& product, const auto& asked) {
+        return kept_at_hand(completed(product, asked));
+      };
+      const auto kept = kept_product(e.product(e.intervals, &engine), errors);
+      REQUIRE(kept != nullptr);
+      CHECK(kept->elements == kRows * kColumns);
+      CHECK(engine.taken->products == 1);
+      const std::function<void(Interval&)> wrong[] = {[](Interval& x) { x.ref += 1e-2 * (x.high - x.ref); },
+                                                      [](Interval& x) { x.low = x.ref; },
+                                                      [](Interval& x) { x.high = x.ref; },
+                                                      [](Interval& x) { x.noise *= 1.01f; },
+                                                      [](Interval& x) { x.mean *= 0.98f; },
+                                                      [](Interval& x) { x.ref = NAN; }};
+      for (const auto& change : wrong)
+        for (const std::size_t row : {0, 1, 2, 5}) {
+          engine.kept = [&](const auto& product, const auto& asked) {
+            auto lie = completed(product, asked);
+            change(lie[row * kColumns + 3]);
+            return kept_at_hand(std::move(lie));
+          };
+          CHECK_THROWS_AS(kept_product(e.product(e.intervals, &engine), errors), InputError);
+        }
+      // One that forgets what they lacked.
+      engine.kept = [&](const auto&, const auto&) { return kept_at_hand(products); };
+      CHECK_THROWS_AS(kept_product(e.product(e.intervals, &engine), errors), InputError);
     }
   }
 

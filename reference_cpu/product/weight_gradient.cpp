@@ -146,6 +146,17 @@ Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const
   return out;
 }
 
+std::shared_ptr<const KeptIntervals> kept_weight_gradient(ProductId id, const Layer& layer, RowRange rows,
+                                                          const Values<Bounded>* left,
+                                                          const Values<Bounded>* right,
+                                                          bool above_underflow) {
+  if (of_single_experts(id, layer, rows).size() != 1) return nullptr;
+  const auto prepared = prepare_part<Bounded>(id, layer, rows, left, right);
+  CommonErrors errors = common_errors(prepared.product);
+  errors.above_underflow = above_underflow;
+  return kept_product(prepared.product, errors);
+}
+
 std::optional<LargeVector<std::uint16_t>> weight_gradient_words(ProductId id, const Layer& layer,
                                                                 RowRange rows, const Values<Predicted>* left,
                                                                 const Values<Predicted>* right) {

@@ -36,6 +36,12 @@ template <class A>
 Values<A> weight_gradient(ProductId id, const Layer& layer, RowRange rows, const Values<A>* left,
                           const Values<A>* right);
 
+/// The same rows, all of one expert's matrix, as intervals that the layer's engine made and keeps;
+/// `above_underflow`: with_noise_above_underflow of each. Null where it keeps none.
+std::shared_ptr<const KeptIntervals> kept_weight_gradient(ProductId id, const Layer& layer, RowRange rows,
+                                                          const Values<Bounded>* left,
+                                                          const Values<Bounded>* right, bool above_underflow);
+
 /// The same rows rounded to bf16, as nothing but their words; nothing where `product_words` (product.h) has
 /// none.
 std::optional<LargeVector<std::uint16_t>> weight_gradient_words(ProductId id, const Layer& layer,

@@ -5,7 +5,7 @@
 #include "harness/judge/compare.h"
 #include "harness/judge/statistics_sums.h"
 
-namespace assay::cli {
+namespace assay {
 
 inline FieldCells cells_on_host(const FieldRows& field) {
   FieldCells all = sum_cells(field);
@@ -20,4 +20,4 @@ inline FieldCells cells_on_host(const FieldRows& field) {
   return all;
 }
 
-}  // namespace assay::cli
+}  // namespace assay

@@ -1,0 +1,93 @@
+// A weight's gradient judged by intervals that an engine keeps.
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include <doctest/doctest.h>
+
+#include "harness/contract/error.h"
+#include "harness/judge/drawn_gradients.h"
+
+using namespace assay;
+using namespace assay::drawn;
+
+namespace {
+
+/// Its `kept` is asked by the reference, which in these tests does not.
+Engine keeping_engine() {
+  Engine engine;
+  engine.name = "keeps";
+  engine.kept = [](const auto&, const auto&) { return nullptr; };
+  return engine;
+}
+
+}  // namespace
+
+TEST_SUITE("kept_checks") {
+  TEST_CASE("no figure depends on whether an engine keeps the intervals, of all matrices or of some") {
+    const Engine keeps = keeping_engine();
+    for (const unsigned seed : {1u, 2u, 3u})
+      for (const Dependence dependence : {Dependence::Elements, Dependence::Nothing})
+        for (const double width : {40.0, 1e9}) {  // any finite value is accepted with the second
+          CAPTURE(seed);
+          Drawn d(seed, width);
+          const auto agrees = [&](const std::string& at_hand) {
+            for (const auto& cut : kCuts)
+              for (const std::int64_t not_kept : {-1, 300, 600}) {
+                d.reference.not_kept_at = not_kept;
+                d.reference.asked.clear();
+                CHECK(text(d.judged(cut, dependence, &keeps)) == at_hand);
+                CHECK(d.asked("kept") == 3);
+                CHECK(d.asked("bounded") == (not_kept >= 0));
+              }
+          };
+          agrees(text(d.judged(kCuts[0], dependence)));
+          // A NaN, an Inf, a value that is rejected and a tile that is suspect.
+          d.out[static_cast<std::size_t>(index_of(0, 7, 3))] = round_to_bf16(0.5);
+          d.out[static_cast<std::size_t>(index_of(1, 2, 1))] = {0x7fc0};
+          d.out[static_cast<std::size_t>(index_of(2, 299, 129))] = {0xff80};
+          for (std::int64_t i = index_of(2, 0, 0); i < index_of(2, 40, 0); ++i)
+            ++d.out[static_cast<std::size_t>(i)].bits;
+          agrees(text(d.judged(kCuts[0], dependence)));
+        }
+  }
+
+  TEST_CASE("of kept intervals little is brought, but all of a matrix that holds a rejected element") {
+    const Engine keeps = keeping_engine();
+    Drawn d(13);
+    d.judged(kCuts[1], Dependence::Elements, &keeps);
+    // Keys of rows, sampled cells and what wrong copies are shown to: of small matrices that is much.
+    const std::int64_t sound = d.reference.brought;
+    d.reference.brought = 0;
+    d.out[static_cast<std::size_t>(index_of(2, 211, 129))] = round_to_bf16(100.0);
+    d.judged(kCuts[1], Dependence::Elements, &keeps);
+    CHECK(d.reference.brought.load() > sound);
+  }
+
+  TEST_CASE("a planted wrong element of a kept matrix is named by expert, row and column") {
+    const Engine keeps = keeping_engine();
+    Drawn d(4);
+    const auto flipped = static_cast<std::size_t>(index_of(2, 211, 129));
+    d.out[flipped].bits ^= 1u << 6;
+    const Judgement judgement = d.judged(kCuts[1], Dependence::Elements, &keeps).judgement;
+    CHECK(judgement.verdict == Verdict::Failed);
+    CHECK(judgement.rejected == 1);
+    REQUIRE(judgement.worst);
+    CHECK(judgement.worst->at == At{{"expert", 2}, {"row", 211}, {"col", 129}});
+    CHECK(judgement.worst_rejected.size() == 1);
+  }
+
+  TEST_CASE("an engine that compares kept intervals wrongly is refused") {
+    const Engine keeps = keeping_engine();
+    const std::function<void(FieldCells&)> lies[] = {
+        [](FieldCells& c) { c.cells[0].test.rejected ^= 1; },
+        [](FieldCells& c) { c.cells[0].sums.flipped[0] ^= 2; },
+        [](FieldCells& c) { c.cells.back().sums.z2 = std::nextafter(c.cells.back().sums.z2, 1e9); },
+        [](FieldCells& c) { c.cells[301].test.max_ratio = std::numeric_limits<double>::quiet_NaN(); }};
+    for (const auto& lie : lies) {
+      Drawn d(14);
+      d.reference.lie = lie;
+      CHECK_THROWS_AS(d.judged(kCuts[1], Dependence::Elements, &keeps), InputError);
+    }
+  }
+}
