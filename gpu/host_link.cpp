@@ -44,17 +44,9 @@ void HostLink::upload(void* device, const void* host, std::size_t bytes, cudaStr
 }
 
 void HostLink::download(void* host, const void* device, std::size_t bytes, cudaStream_t stream) {
-  receive(device, bytes, 1, stream, [&](std::size_t at, const unsigned char* from, std::size_t count) {
-    copy_side_by_side(static_cast<unsigned char*>(host) + at, from, count);
-  });
-}
-
-void HostLink::receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream,
-                       const Take& take) {
-  const std::size_t piece = kPiece / unit * unit;
   const auto start = [&](std::size_t at, int turn) {
     ASSAY_CUDA(cudaMemcpyAsync(pinned_[turn], static_cast<const unsigned char*>(device) + at,
-                               std::min(piece, bytes - at), cudaMemcpyDeviceToHost, stream));
+                               std::min(kPiece, bytes - at), cudaMemcpyDeviceToHost, stream));
     ASSAY_CUDA(cudaEventRecord(arrived_[turn], stream));
   };
   if (bytes == 0) return;
@@ -62,10 +54,10 @@ void HostLink::receive(const void* device, std::size_t bytes, std::size_t unit, 
     ASSAY_CUDA(cudaEventSynchronize(arrived_[i]));  // an upload may still read the buffers
   start(0, 0);
   int turn = 0;
-  for (std::size_t at = 0; at < bytes; at += piece, turn ^= 1) {
-    if (at + piece < bytes) start(at + piece, turn ^ 1);
+  for (std::size_t at = 0; at < bytes; at += kPiece, turn ^= 1) {
+    if (at + kPiece < bytes) start(at + kPiece, turn ^ 1);
     ASSAY_CUDA(cudaEventSynchronize(arrived_[turn]));
-    take(at, pinned_[turn], std::min(piece, bytes - at));
+    copy_side_by_side(static_cast<unsigned char*>(host) + at, pinned_[turn], std::min(kPiece, bytes - at));
   }
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 
 #include <cuda_runtime.h>
 
@@ -19,12 +18,6 @@ class HostLink {
   /// Both return when `host` may be used again, or holds the bytes. Copies are ordered on `stream`.
   void upload(void* device, const void* host, std::size_t bytes, cudaStream_t stream);
   void download(void* host, const void* device, std::size_t bytes, cudaStream_t stream);
-
-  /// Hands the device's bytes over piece by piece, each a multiple of `unit` bytes, while the next one is on
-  /// its way.
-  using Take = std::function<void(std::size_t at, const unsigned char* bytes, std::size_t count)>;
-  void receive(const void* device, std::size_t bytes, std::size_t unit, cudaStream_t stream,
-               const Take& take);
 
  private:
   static constexpr std::size_t kPiece = std::size_t{32} << 20;

@@ -21,7 +21,8 @@ struct RoundedChecks {
 /// `out`: the whole field, [rows, width]. The reference is asked for `blocks` (blocks_of), in order; blocks
 /// of experts' matrices are judged a matrix at a time, so that no figure depends on the cut. `binding`: a
 /// difference from predicted bits counts, and so does what they reject of wrong copies. `engine` is offered
-/// the comparisons; null for none. `isolated`: how the bits compared in isolated mode, for the chained one;
+/// the comparisons, and experts' matrices are compared with intervals that it keeps, where it does; null for
+/// none. `isolated`: how the bits compared in isolated mode, for the chained one;
 /// an expert's matrix that both predict alike is predicted once.
 RoundedChecks check_rounded(StatisticsContext context, StoredSpan out, Reference& reference, Mode mode,
                             bool binding, std::span<const RowRange> blocks, const Engine* engine,
