@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <exception>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -83,26 +84,23 @@ std::int64_t compare_judgements() {
 }
 
 /// Of both passes, experts' gradients by intervals that stay on the device: of the right candidate, and of
-/// one with a wrong word, an Inf, a NaN and flipped words in a gradient.
+/// one with a NaN, an Inf, a wrong word and flipped ones in both gradients.
 std::int64_t compare_gradients() {
   std::int64_t wrong = 0;
   const auto& contract = find_contract("hf");
-  for (const char* name : {"tiny", "odd", "empty_experts", "long_segment"}) {
+  for (const char* name : {"empty_experts", "long_segment"}) {
     const Problem problem = load_fixture(name);
     const Candidate right = both_passes(problem, contract);
-    std::vector<Candidate> all = {
-        right, predict_both_passes(problem, contract, huggingface_accumulators(problem, "hf"))};
+    Candidate hostile = right;
+    hostile.name = "a NaN, an Inf, a wrong word and flipped ones in experts' gradients";
     for (const Field field : {Field::d_down_proj, Field::d_gate_up_proj}) {
-      all.push_back(right);
-      const auto values = all.back().fields.at(field).as<Bf16>();
-      values[values.size() / 3] = {0x4580};
-      all.push_back(right);
-      const auto hostile = all.back().fields.at(field).as<Bf16>();
-      hostile[0] = {0x7fc0};
-      hostile[hostile.size() / 2] = {0x7f80};
-      for (std::size_t i = hostile.size() / 4; i < hostile.size() / 3; ++i) hostile[i].bits ^= 1;
+      const auto values = hostile.fields.at(field).as<Bf16>();
+      values[0] = {0x7fc0};
+      values[values.size() / 2] = {0x7f80};
+      values[values.size() - 1] = {0x4580};
+      for (std::size_t i = values.size() / 4; i < values.size() / 3; ++i) values[i].bits ^= 1;
     }
-    for (const Candidate& candidate : all) {
+    for (const Candidate* candidate : {&right, &std::as_const(hostile)}) {
       Engine engine = *make_engine(kEngineGpu);
       std::atomic<std::int64_t> kept = 0;
       engine.kept = [&kept, on_device = engine.kept](const auto& product, const auto& errors) {
@@ -110,10 +108,9 @@ std::int64_t compare_gradients() {
         kept += made != nullptr;
         return made;
       };
-      const bool equal = judgement(problem, candidate, nullptr) == judgement(problem, candidate, &engine);
+      const bool equal = judgement(problem, *candidate, nullptr) == judgement(problem, *candidate, &engine);
       if (!equal || kept == 0)
-        std::printf("  %s, both passes, candidate %lld: %s\n", name,
-                    static_cast<long long>(&candidate - all.data()),
+        std::printf("  %s, both passes, %s: %s\n", name, candidate->name.c_str(),
                     equal ? "the engine kept nothing" : "judgements differ");
       wrong += !equal || kept == 0;
     }
@@ -142,6 +139,7 @@ bool wrong_constant_is_found() {
 
 int main(int argc, char** argv) {
   const bool small = argc == 2 && std::string_view(argv[1]) == "--small";
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   try {
     if (const auto reason = gpu_unavailable()) {
       std::printf("SKIP: %s\n", reason->c_str());
@@ -157,10 +155,12 @@ int main(int argc, char** argv) {
     std::printf("cells, sums and reports of whole fields that differ: %lld\n",
                 static_cast<long long>(figures));
     if (small) return equal && figures == 0 ? 0 : 1;
-    const std::int64_t judgements = compare_judgements() + compare_gradients();
+    const std::int64_t judgements = compare_judgements();
     std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
+    const std::int64_t gradients = compare_gradients();
+    std::printf("judgements of both passes that differ: %lld\n", static_cast<long long>(gradients));
     const bool found = wrong_constant_is_found() && planted_differences_are_found(engine);
-    return equal && figures == 0 && judgements == 0 && found ? 0 : 1;
+    return equal && figures == 0 && judgements + gradients == 0 && found ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "engine_selfcheck: %s\n", error.what());
     return 3;

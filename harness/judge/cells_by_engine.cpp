@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -13,8 +15,7 @@
 namespace assay {
 namespace {
 
-constexpr std::int64_t kSampledBlocks =
-    8;  // kTaskRows rows of one tile each, from the first to the last of either
+constexpr std::int64_t kSampledBlocks = 8;
 
 /// Every comparison is one that a NaN fails.
 bool sound(const Cell& cell, int width) {
@@ -31,33 +32,44 @@ bool sound(const Cell& cell, int width) {
          std::isfinite(s.z2_of_rounding) && s.max_contract_ulps >= 0.0 && beyond(0) == 0 && beyond(1) == 0;
 }
 
-/// The rows of a task in one tile.
+/// The rows of a task in one tile, from the first to the last of either.
 struct SampledBlock {
   std::int64_t task = 0;
   std::int64_t tile = 0;
-  SomeIntervals reference;
+  std::size_t first = 0;  // of its rows among those of all blocks
 };
 
-SampledBlock sampled_block(const FieldRows& field, const StretchIntervals& reference, std::int64_t i) {
-  SampledBlock block{i * (field.tasks() - 1) / (kSampledBlocks - 1),
-                     i * (field.tile_columns() - 1) / (kSampledBlocks - 1),
-                     {}};
-  block.reference =
-      reference.block({block.task * kTaskRows, std::min(field.rows, (block.task + 1) * kTaskRows)},
-                      field.width, block.tile * kCellColumns, field.cell_width(block.tile));
-  return block;
-}
+/// With their references, brought at once: as many columns of each row, of which a narrow tile has the last.
+struct SampledBlocks {
+  std::vector<SampledBlock> all;
+  SomeIntervals rows;
+
+  SampledBlocks(const FieldRows& field, const StretchIntervals& reference) {
+    const std::int64_t columns = std::min<std::int64_t>(kCellColumns, field.width);
+    std::vector<std::int64_t> starts;
+    for (std::int64_t i = 0; i < kSampledBlocks; ++i) {
+      const std::int64_t task = i * (field.tasks() - 1) / (kSampledBlocks - 1);
+      const std::int64_t tile = i * (field.tile_columns() - 1) / (kSampledBlocks - 1);
+      all.push_back({task, tile, starts.size()});
+      for (std::int64_t r = task * kTaskRows; r < std::min(field.rows, (task + 1) * kTaskRows); ++r)
+        starts.push_back(r * field.width + std::min(tile * kCellColumns, field.width - columns));
+    }
+    rows = reference.some(std::move(starts), columns);
+  }
+};
 
 /// A block of cells and the column sums over it, made here.
-bool block_is_ours(const FieldRows& field, const FieldCells& cells, const SampledBlock& block) {
-  const auto& [task, tile, references] = block;
+bool block_is_ours(const FieldRows& field, const FieldCells& cells, const SampledBlock& block,
+                   const SomeIntervals& rows) {
+  const auto [task, tile, first] = block;
   double columns[kCellColumns] = {};
   std::vector<ClassSums> classes(field.classes.empty() ? 0 : kClasses);
   const int width = field.cell_width(tile);
   for (std::int64_t r = task * kTaskRows; r < std::min(field.rows, (task + 1) * kTaskRows); ++r) {
     const Cell& theirs = cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)];
     const std::int64_t at = r * field.width + tile * kCellColumns;
-    const Interval* const reference = references.from(static_cast<std::size_t>(r - task * kTaskRows));
+    const Interval* const reference =
+        rows.from(first + static_cast<std::size_t>(r - task * kTaskRows)) + rows.count - width;
     if (!(theirs == Cell{test_cell(field.out.subspan(static_cast<std::size_t>(at)), reference, width),
                          sum_cell(field, r, tile, reference, columns, classes)}))
       return false;
@@ -100,10 +112,9 @@ void verify(const FieldRows& field, const StretchIntervals& reference, const Fie
     for (std::int64_t tile = 0; tile < field.tile_columns(); ++tile)
       unsound += !sound(cells.cells[static_cast<std::size_t>(r * field.tile_columns() + tile)],
                         field.cell_width(tile));
-  std::vector<SampledBlock> blocks;
-  for (std::int64_t i = 0; i < kSampledBlocks; ++i) blocks.push_back(sampled_block(field, reference, i));
+  const SampledBlocks blocks(field, reference);
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : wrong)
-  for (const SampledBlock& block : blocks) wrong += !block_is_ours(field, cells, block);
+  for (const SampledBlock& block : blocks.all) wrong += !block_is_ours(field, cells, block, blocks.rows);
   for (const double expected : cells.column_flips_expected)
     unsound += !(expected >= 0.0 && expected <= kTaskRows);
   if (!field.classes.empty()) unsound += !classes_add_up(field, cells);

@@ -10,9 +10,10 @@ SomeIntervals StretchIntervals::some(std::vector<std::int64_t> starts, std::int6
     some.at_hand = kept_ ? brought_.data() : at_hand_.data();
     return some;
   }
+  if (some.starts.empty()) return some;
   const PhaseTimer timer("intervals brought");
   some.brought.resize(some.starts.size() * static_cast<std::size_t>(count));
-  if (!some.brought.empty()) kept_->bring(some.starts, count, some.brought);
+  kept_->bring(some.starts, count, some.brought);
   return some;
 }
 
