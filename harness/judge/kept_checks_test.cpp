@@ -26,20 +26,20 @@ Engine keeping_engine() {
 TEST_SUITE("kept_checks") {
   TEST_CASE("no figure depends on whether an engine keeps the intervals, of all matrices or of some") {
     const Engine keeps = keeping_engine();
-    for (const unsigned seed : {1u, 2u, 3u})
+    for (const unsigned seed : {1u, 2u})
       for (const Dependence dependence : {Dependence::Elements, Dependence::Nothing})
         for (const double width : {40.0, 1e9}) {  // any finite value is accepted with the second
           CAPTURE(seed);
           Drawn d(seed, width);
           const auto agrees = [&](const std::string& at_hand) {
-            for (const auto& cut : kCuts)
-              for (const std::int64_t not_kept : {-1, 300, 600}) {
-                d.reference.not_kept_at = not_kept;
-                d.reference.asked.clear();
-                CHECK(text(d.judged(cut, dependence, &keeps)) == at_hand);
-                CHECK(d.asked("kept") == 3);
-                CHECK(d.asked("bounded") == (not_kept >= 0));
-              }
+            constexpr std::int64_t kNotKept[] = {600, -1, 300, -1};  // with each cut
+            for (std::size_t i = 0; i < kCuts.size(); ++i) {
+              d.reference.not_kept_at = kNotKept[i];
+              d.reference.asked.clear();
+              CHECK(text(d.judged(kCuts[i], dependence, &keeps)) == at_hand);
+              CHECK(d.asked("kept") == 3);
+              CHECK(d.asked("bounded") == (kNotKept[i] >= 0));
+            }
           };
           agrees(text(d.judged(kCuts[0], dependence)));
           // A NaN, an Inf, a value that is rejected and a tile that is suspect.
