@@ -155,10 +155,10 @@ int main(int argc, char** argv) {
     std::printf("cells, sums and reports of whole fields that differ: %lld\n",
                 static_cast<long long>(figures));
     if (small) return equal && figures == 0 ? 0 : 1;
-    const std::int64_t judgements = compare_judgements();
-    std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
     const std::int64_t gradients = compare_gradients();
     std::printf("judgements of both passes that differ: %lld\n", static_cast<long long>(gradients));
+    const std::int64_t judgements = compare_judgements();
+    std::printf("judgements that differ: %lld\n", static_cast<long long>(judgements));
     const bool found = wrong_constant_is_found() && planted_differences_are_found(engine);
     return equal && figures == 0 && judgements + gradients == 0 && found ? 0 : 1;
   } catch (const std::exception& error) {
