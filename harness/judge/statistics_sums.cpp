@@ -32,7 +32,7 @@ std::uint64_t row_key(const Interval* row, std::int64_t width) {
 
 /// What one task gathers beside its rows' cells.
 struct TaskSums {
-  std::vector<std::int64_t> flipped;  // elements
+  std::vector<std::int64_t> flipped;  // elements whose references are not at hand
   std::size_t flipped_before = 0;     // in the tasks before
   std::vector<Flip> flips;
   std::vector<std::int64_t> ulps = std::vector<std::int64_t>(kBuckets);
@@ -43,7 +43,21 @@ struct TaskSums {
   std::int64_t max_cell = -1;
 };
 
-/// Of the tasks' flipped elements, with their indices in a field that has so many elements before.
+/// A flipped element of a field that has so many elements before.
+void add_flip(StoredSpan out, std::int64_t element, const Interval& x, std::int64_t elements_before,
+              TaskSums& task) {
+  const Stored value = out[static_cast<std::size_t>(element)];
+  const std::int64_t ulps = value.ordinal() - stored_as(value.dtype, x.ref).ordinal();
+  const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
+  ++task.ulps[bucket];
+  task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);
+  if (task.flips.size() < kMostFlips)
+    task.flips.push_back({significand(x.ref), elements_before + element,
+                          static_cast<float>(deviation(value, x).excess),
+                          static_cast<float>(signed_shift(value, x))});
+}
+
+/// The same of all that the tasks remember, whose references are brought together.
 void add_flips(StoredSpan out, const StretchIntervals& reference, std::int64_t elements_before,
                std::vector<TaskSums>& tasks) {
   std::vector<std::int64_t> flipped;
@@ -53,21 +67,10 @@ void add_flips(StoredSpan out, const StretchIntervals& reference, std::int64_t e
   }
   const SomeIntervals references = reference.some(std::move(flipped), 1);
 #pragma omp parallel for schedule(static) if (worth_threads(16 * references.starts.size()))
-  for (std::size_t t = 0; t < tasks.size(); ++t) {
-    TaskSums& task = tasks[t];
-    for (std::size_t i = 0; i < task.flipped.size(); ++i) {
-      const Interval& x = *references.from(task.flipped_before + i);
-      const Stored value = out[static_cast<std::size_t>(task.flipped[i])];
-      const std::int64_t ulps = value.ordinal() - stored_as(value.dtype, x.ref).ordinal();
-      const auto bucket = static_cast<std::size_t>(ulp_bucket(std::abs(ulps)));
-      ++task.ulps[bucket];
-      task.ulps_inward[bucket] += ulps < 0 ? !std::signbit(x.ref) : std::signbit(x.ref);
-      if (task.flips.size() < kMostFlips)
-        task.flips.push_back({significand(x.ref), elements_before + task.flipped[i],
-                              static_cast<float>(deviation(value, x).excess),
-                              static_cast<float>(signed_shift(value, x))});
-    }
-  }
+  for (std::size_t t = 0; t < tasks.size(); ++t)
+    for (std::size_t i = 0; i < tasks[t].flipped.size(); ++i)
+      add_flip(out, tasks[t].flipped[i], *references.from(tasks[t].flipped_before + i), elements_before,
+               tasks[t]);
 }
 
 /// Where in its cell the element that is `top` contract ulps off stands.
@@ -208,6 +211,7 @@ void add_rows(const StatisticsContext& context, StoredSpan out, const StretchInt
   if (context.own_rounding) add_coarse_and_fine(context.field, field, before, sums.coarse_and_fine);
   const SomeIntervals keys =
       reference.block({0, field.rows}, field.width, 0, std::min(field.width, kKeyColumns));
+  const Interval* const at_hand = reference.kept() == nullptr ? reference.all().data() : nullptr;
   std::vector<TaskSums> parts(static_cast<std::size_t>(field.tasks()));
 #pragma omp parallel for schedule(static) if (worth_threads(field.rows * field.width))
   for (std::int64_t t = 0; t < field.tasks(); ++t) {
@@ -230,12 +234,18 @@ void add_rows(const StatisticsContext& context, StoredSpan out, const StretchInt
         }
         task.ulps[0] += field.cell_width(tile) - flips;
         for (int half = 0; half < 2; ++half)
-          for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1)
-            task.flipped.push_back(r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left));
+          for (std::uint64_t left = cell.flipped[half]; left != 0; left &= left - 1) {
+            const std::int64_t element =
+                r * sums.width + tile * kCellColumns + 64 * half + std::countr_zero(left);
+            if (at_hand != nullptr)
+              add_flip(out, element, at_hand[element], before * sums.width, task);
+            else
+              task.flipped.push_back(element);
+          }
       }
     }
   }
-  add_flips(out, reference, before * sums.width, parts);
+  if (at_hand == nullptr) add_flips(out, reference, before * sums.width, parts);
   for (std::size_t i = 0; i < all.column_flips_expected.size(); ++i)
     sums.column_flips_expected[i % sums.column_flips_expected.size()] += all.column_flips_expected[i];
   for (std::size_t i = 0; i < all.classes.size(); ++i) {
