@@ -11,7 +11,7 @@ struct ProductComparison {
   std::int64_t products = 0;  // compared
   std::int64_t elements = 0;
   std::int64_t differing = 0;  // in any bit of any member
-  std::int64_t declined = 0;   // left to the CPU: none of them may be
+  std::int64_t declined = 0;   // left to the CPU: none may be, but values with a NaN among them
 };
 
 /// Every combination of shape, data and accumulator; what the engine declines is told on stdout and
