@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -11,14 +10,12 @@
 
 namespace assay {
 
-/// `cells` is handed the field with its reference; `brought` counts intervals, where anybody does.
+/// `cells` is handed the field with its reference.
 inline std::shared_ptr<const KeptIntervals> kept_at_hand(
-    LargeVector<Interval> intervals, std::function<bool(const FieldRows&, FieldCells&)> cells = nullptr,
-    std::atomic<std::int64_t>* brought = nullptr) {
+    LargeVector<Interval> intervals, std::function<bool(const FieldRows&, FieldCells&)> cells = nullptr) {
   const auto all = std::make_shared<const LargeVector<Interval>>(std::move(intervals));
-  const auto bring = [all, brought](std::span<const std::int64_t> starts, std::int64_t count,
-                                    std::span<Interval> out) {
-    if (brought != nullptr) *brought += std::ssize(out);
+  const auto bring = [all](std::span<const std::int64_t> starts, std::int64_t count,
+                           std::span<Interval> out) {
     for (std::size_t i = 0; i < starts.size(); ++i)
       std::copy_n(all->begin() + starts[i], count, out.begin() + static_cast<std::int64_t>(i) * count);
   };

@@ -49,8 +49,8 @@ class HeldReference final : public Reference {
   bool finds_out_order = false;
   std::int64_t fails_at = -1;  // the first row of a block
   bool same_in_isolated = true;
-  std::int64_t not_kept_at = -1;  // the first row of a matrix
-  std::atomic<std::int64_t> brought = 0;
+  std::int64_t not_kept_at = -1;                // the first row of a matrix
+  std::atomic<std::int64_t> whole_brought = 0;  // how often all of a kept matrix was asked for
   std::function<void(FieldCells&)> lie;
 
   bool predicts_first(Field, Mode) const override { return finds_out_order; }
@@ -68,8 +68,13 @@ class HeldReference final : public Reference {
       if (lie) lie(out);
       return true;
     };
-    return kept_at_hand({intervals.begin() + rows.begin * kWidth, intervals.begin() + rows.end * kWidth},
-                        cells, &brought);
+    KeptIntervals kept = *kept_at_hand(
+        {intervals.begin() + rows.begin * kWidth, intervals.begin() + rows.end * kWidth}, cells);
+    kept.bring = [this, bring = kept.bring, all = kept.elements](auto starts, std::int64_t count, auto out) {
+      whole_brought += count == all;
+      bring(starts, count, out);
+    };
+    return std::make_shared<const KeptIntervals>(std::move(kept));
   }
   LargeVector<PredictedBits> predicted(Field, Mode, RowRange rows) override {
     note("predicted", rows);
